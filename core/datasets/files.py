@@ -1,0 +1,73 @@
+"""What all readers share: opening published files, with errors that name the file and what was expected in it."""
+
+import json
+import os
+import pathlib
+
+from core.errors import InputError
+
+
+def as_paths(value):
+    """Returns the list of pathlib.Path for one path, a list of paths, or None (an empty list)."""
+    if value is None:
+        return []
+    if isinstance(value, (str, os.PathLike)):
+        return [pathlib.Path(value)]
+    return [pathlib.Path(path) for path in value]
+
+
+def one_path(value, what):
+    """Returns the single path in `value`; InputError when there are none or several."""
+    paths = as_paths(value)
+    if len(paths) != 1:
+        raise InputError(f'{len(paths)} captions files given: this dataset needs exactly one, {what}')
+    return paths[0]
+
+
+def directory(path):
+    """Returns `path` as pathlib.Path; InputError when it is no existing directory."""
+    if path is None:
+        raise InputError('no directory of images given: name the one that holds the image files')
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise InputError(f'{path}: is not a directory; name the one that holds the image files')
+    return path
+
+
+def read_text(path, expected):
+    """Returns the whole UTF-8 file as str, without a byte order mark and with line ends as they are."""
+    try:
+        return pathlib.Path(path).read_bytes().decode('utf-8-sig')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}); expected {expected}') from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b'\n', 0, error.start) + 1
+        raise InputError(f'{path}, line {line}: is not UTF-8 text; expected {expected}') from error
+
+
+def read_lines(path, expected):
+    r"""Returns [(line number from 1, line)] of the lines that are not blank.
+
+    Only '\n' and '\r\n' end a line: U+2028, '\r' or form feeds inside a caption do not cut it in two.
+    """
+    lines = read_text(path, expected).split('\n')
+    return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_json(path, expected, *keys):
+    """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError otherwise."""
+    text = read_text(path, expected)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: is not JSON ({error}); expected {expected}') from error
+    for key in keys:
+        rows = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f'{path}: has no list of objects {key!r}; expected {expected}')
+    return content
+
+
+def is_id(value):
+    """True for what can identify an image in JSON: an integer, or a string that is not empty."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value != '')

@@ -1,0 +1,199 @@
+"""The scenes of the `shapes` dataset before they are drawn: what lies where, and what can truly be said about it.
+
+Lengths are shares of the picture's side. An object is described by the square of half-side `radius` around its
+centre; what is drawn never leaves that square.
+
+When one object lies left of, right of, above or below another: between their squares there is a gap of at least
+`MARGIN` in that direction, and the centres are at least `DOMINANCE` times as far apart in it as across it. Pairs
+that lie aslant have no relation, and no caption gives them one.
+"""
+
+import dataclasses
+
+SHAPES = {
+    'circle': ('disc',),
+    'square': (),
+    'triangle': (),
+    'star': (),
+    'cross': ('plus',),
+    'heart': (),
+    'diamond': ('rhombus',),
+}
+COLOURS = {
+    'red': (214, 40, 40),
+    'green': (44, 160, 60),
+    'blue': (38, 84, 200),
+    'yellow': (246, 214, 30),
+    'purple': (140, 60, 180),
+    'orange': (248, 130, 24),
+}
+SIZES = {'large': ('big',), 'small': ('little', 'tiny')}
+RADII = {'large': (0.16, 0.19), 'small': (0.08, 0.095)}
+RELATIONS = {
+    'left': ('to the left of', 'left of'),
+    'right': ('to the right of', 'right of'),
+    'above': ('above',),
+    'below': ('below', 'under'),
+}
+OPPOSITE = {'left': 'right', 'right': 'left', 'above': 'below', 'below': 'above'}
+PLACES = {
+    (0, 0): ('in the top left corner',), (1, 0): ('at the top',), (2, 0): ('in the top right corner',),
+    (0, 1): ('on the left',), (1, 1): ('in the middle', 'in the center'), (2, 1): ('on the right',),
+    (0, 2): ('in the bottom left corner',), (1, 2): ('at the bottom',), (2, 2): ('in the bottom right corner',),
+}
+MARGIN = 0.03
+DOMINANCE = 1.5
+CAPTIONS_PER_SCENE = 5
+
+_EDGE = 0.02  # free space between an object's square and the edge of the picture
+_PLACE_CENTRES = (0.22, 0.5, 0.78)
+_USUAL = 0.75  # probability of the first of several words for the same thing
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """One object: shape, colour and size by name; centre (x, y) and radius as shares of the side; angle in degrees."""
+
+    shape: str
+    colour: str
+    size: str
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+    @property
+    def cell(self):
+        """(column, row) of the centre in a grid of 3 by 3."""
+        return min(int(self.x * 3), 2), min(int(self.y * 3), 2)
+
+
+def key(scene):
+    """What makes two scenes the same to a describer: the objects and their cells, in any order."""
+    return tuple(sorted((thing.shape, thing.colour, thing.size, thing.cell) for thing in scene))
+
+
+def relation(a, b):
+    """Returns 'left', 'right', 'above' or 'below' for where `a` lies as seen from `b`, or None (see the module)."""
+    dx, dy = b.x - a.x, b.y - a.y
+    if max(abs(dx), abs(dy)) < a.radius + b.radius + MARGIN:
+        return None
+    if abs(dx) >= DOMINANCE * abs(dy):
+        return 'left' if dx > 0 else 'right'
+    if abs(dy) >= DOMINANCE * abs(dx):
+        return 'above' if dy > 0 else 'below'
+    return None
+
+
+def sample(rng):
+    """Draws one scene of one (1 in 5), two (1 in 2) or three objects of different shapes.
+
+    Args:
+        rng: np.random.Generator.
+
+    Returns:
+        tuple of Thing, no two overlapping; of two or three objects, at least one pair has a relation.
+    """
+    u = rng.random()
+    n_things = 1 if u < 0.2 else 2 if u < 0.7 else 3
+    shapes = _distinct(rng, list(SHAPES), n_things)
+    looks = [(shape, _pick(rng, list(COLOURS)), _pick(rng, list(SIZES)), _between(rng, -8, 8)) for shape in shapes]
+    while True:
+        scene = tuple(_place(rng, *look, alone=n_things == 1) for look in looks)
+        if _apart(scene) and (n_things == 1 or related_pairs(scene)):
+            return scene
+
+
+def related_pairs(scene):
+    """Returns [(a, b, relation of a to b)] of all ordered pairs that have one."""
+    return [(a, b, relation(a, b)) for a in scene for b in scene if a is not b and relation(a, b)]
+
+
+def captions(scene, rng):
+    """Returns CAPTIONS_PER_SCENE different true sentences about the scene, 5 to 14 words each."""
+    tell = (_tell_one, _tell_two, _tell_three)[len(scene) - 1]
+    said = []
+    while len(said) < CAPTIONS_PER_SCENE:
+        sentence = tell(scene, rng)
+        sentence = sentence[0].upper() + sentence[1:] + '.'
+        if sentence not in said:
+            said.append(sentence)
+    return said
+
+
+def _tell_one(scene, rng):
+    thing, = scene
+    place = _usually(rng, PLACES[thing.cell])
+    form = rng.random()
+    if form < 0.5:
+        return f'{_a(rng, thing)} {place}'
+    if form < 0.8:
+        return f'there is {_a(rng, thing)} {place}'
+    return f'the {_name(rng, thing, sized=rng.random() < 0.5)} is {place}'
+
+
+def _tell_two(scene, rng):
+    a, b, where = _pick(rng, related_pairs(scene))
+    form = rng.random()
+    if form < 0.6:
+        return f'{_a(rng, a)} {_usually(rng, RELATIONS[where])} {_a(rng, b)}'
+    if form < 0.8:
+        return (f'the {_name(rng, a, sized=False)} is {_usually(rng, RELATIONS[where])} '
+                f'the {_name(rng, b, sized=False)}')
+    return f'{_a(rng, a)} and {_a(rng, b)}'
+
+
+def _tell_three(scene, rng):
+    if rng.random() < 0.7:
+        a, b, c = _distinct(rng, list(scene), 3)
+        sized = rng.random() < 0.6
+        return f'{_a(rng, a, sized)}, {_a(rng, b, sized)} and {_a(rng, c, sized)}'
+    a, b, where = _pick(rng, related_pairs(scene))
+    return f'three shapes with {_a(rng, a, False)} {_usually(rng, RELATIONS[where])} {_a(rng, b, False)}'
+
+
+def _name(rng, thing, sized):
+    shape = _usually(rng, (thing.shape, *SHAPES[thing.shape]))
+    size = _usually(rng, (thing.size, *SIZES[thing.size]))
+    return f'{size} {thing.colour} {shape}' if sized else f'{thing.colour} {shape}'
+
+
+def _a(rng, thing, sized=True):
+    name = _name(rng, thing, sized)
+    return f'{"an" if name[0] in "aeiou" else "a"} {name}'
+
+
+def _place(rng, shape, colour, size, angle, alone):
+    radius = _between(rng, *RADII[size])
+    low, high = radius + _EDGE, 1 - radius - _EDGE
+    if alone:
+        # Well inside one of the nine places, so that a name such as 'in the top left corner' leaves no doubt.
+        x, y = (min(max(_pick(rng, _PLACE_CENTRES) + _between(rng, -0.05, 0.05), low), high) for _ in range(2))
+    else:
+        x, y = _between(rng, low, high), _between(rng, low, high)
+    return Thing(shape, colour, size, x, y, radius, angle)
+
+
+def _apart(scene):
+    return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= a.radius + b.radius + MARGIN
+               for i, a in enumerate(scene) for b in scene[:i])
+
+
+# Only rng.random() is used: its stream of numbers is the plainest promise that NumPy's generators make.
+def _between(rng, low, high):
+    return low + (high - low) * rng.random()
+
+
+def _pick(rng, choices):
+    return choices[int(rng.random() * len(choices))]
+
+
+def _distinct(rng, choices, n):
+    rest = list(choices)
+    return [rest.pop(int(rng.random() * len(rest))) for _ in range(n)]
+
+
+def _usually(rng, words):
+    if len(words) == 1 or rng.random() < _USUAL:
+        return words[0]
+    return _pick(rng, words[1:])

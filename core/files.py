@@ -1,0 +1,32 @@
+"""Writing files so that a reader sees the old contents or the new, never half of them."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def replacing(path, mode='w'):
+    """Open a temporary file beside `path` that takes its place when the block ends without an exception."""
+    path = pathlib.Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, mode, **({} if 'b' in mode else {'encoding': 'utf8', 'newline': '\n'})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path, value, indent=2):
+    """Write `value` as JSON, atomically."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=indent, ensure_ascii=False)
+        file.write('\n')
