@@ -1,0 +1,64 @@
+"""What the scripts share on the terminal: one-line errors with exit status 2, progress bars, numbers for people."""
+
+import os
+import signal
+import sys
+
+from tqdm import tqdm
+
+from core.errors import InputError
+
+
+def run(main):
+    """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
+    # TensorFlow's C++ notices; set here, in a program of ours, never on `import core`.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    try:
+        status = main() or 0
+    except InputError as error:
+        print(f'{os.path.basename(sys.argv[0])}: error: {error}', file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): no more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def progress(total, what, initial=0, unit='it'):
+    """A tqdm bar on stderr with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total, desc=what, initial=initial, unit=unit, file=sys.stderr, dynamic_ncols=terminal,
+        mininterval=0.2 if terminal else 10, maxinterval=10, smoothing=0.1, ascii=None if terminal else True,
+        leave=True, bar_format=None if terminal else '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n',
+    )
+
+
+def size_text(n_bytes):
+    """1234567890 -> '1.23 GB'."""
+    for unit in ('B', 'kB', 'MB', 'GB'):
+        if n_bytes < 1000:
+            return f'{n_bytes:.3g} {unit}'
+        n_bytes /= 1000
+    return f'{n_bytes:.3g} TB'
+
+
+def table(rows, header):
+    """Lines of a plain text table: first column to the left, the others to the right."""
+    rows = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [
+        '  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def epoch_bar(total, what, initial):
+    """A bar for training steps; where stderr is no terminal nothing but the lines written to it."""
+    return tqdm(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True, leave=False,
+                disable=not sys.stderr.isatty())

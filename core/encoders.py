@@ -1,0 +1,272 @@
+"""Encoders: from pixels to the annotation vectors a_1 ... a_L of the paper (section 3.1.1).
+
+    spec = describe('vgg19', weights='vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5')
+    with Encoder(spec) as encoder:
+        features = encoder.encode(np.stack([images.load(path, spec.preprocessing) for path in paths]))
+
+An `EncoderSpec` says everything that decides what features mean, including the hash of the weights; it travels with
+the features and with the trained model, which accept each other only if `identity()` agrees. A new encoder is one
+row of `ENCODERS`.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import typing
+
+import numpy as np
+
+from core import weights as weight_files
+from core.backend import tf, tf1
+from core.errors import InputError
+from core.images import Preprocessing
+from core.networks import KerasNetwork, Vgg19, assign
+
+# Mean of ImageNet in the order of Caffe and Keras, blue first.
+BGR_MEAN = (103.939, 116.779, 123.68)
+
+
+def caffe(pixels):
+    """RGB in 0..255 to BGR minus the mean, as networks trained in Caffe take it."""
+    return pixels[..., ::-1] - tf.constant(BGR_MEAN)
+
+
+def unit(pixels):
+    """RGB in 0..255 to RGB in [-1, 1]."""
+    return pixels / 127.5 - 1.0
+
+
+class EncoderRow(typing.NamedTuple):
+    """One row of `ENCODERS`.
+
+    Attributes:
+        network: an object with the methods that `core.networks` lists.
+        layer: str, the default map.
+        size: int, the default side of the input in pixels.
+        scale: function from float RGB in 0..255 to the network's input: `caffe` or `unit`.
+        files: str, the published weight files, for messages.
+        matconvnet: bool, whether MatConvNet's `.mat` is understood.
+    """
+
+    network: object
+    layer: str
+    size: int
+    scale: object
+    files: str
+    matconvnet: bool = False
+
+
+ENCODERS = {
+    'vgg19': EncoderRow(
+        Vgg19(),
+        'conv5_4',
+        224,
+        caffe,
+        'vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 or imagenet-vgg-verydeep-19.mat',
+        matconvnet=True,
+    ),
+    'inception_v3': EncoderRow(
+        KerasNetwork('InceptionV3', 'mixed10', smallest=75),
+        'mixed10',
+        299,
+        unit,
+        'inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5',
+    ),
+    'resnet50': EncoderRow(
+        KerasNetwork('ResNet50', 'conv5_block3_out', stride=32),
+        'conv5_block3_out',
+        224,
+        caffe,
+        'resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5',
+    ),
+    'mobilenet_v2': EncoderRow(
+        KerasNetwork('MobileNetV2', 'out_relu', stride=32),
+        'out_relu',
+        224,
+        unit,
+        'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5',
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSpec:
+    """What features are: the encoder, its map, its weights and the preprocessing before it.
+
+    Attributes:
+        encoder: str, a name in `ENCODERS`.
+        layer: str, the map.
+        size: int, side of the input in pixels.
+        resize: 'crop' or 'squash', see `images.Preprocessing`.
+        weights: path of the weights file, or 'random'.
+        weights_sha256: str, hash of the file's bytes; for random weights, of 'random:<seed>'.
+        seed: int, of random weights.
+        grid: (rows, columns) of the map; L = rows * columns.
+        dim: int, channels of the map, D.
+    """
+
+    encoder: str
+    layer: str
+    size: int
+    resize: str
+    weights: str
+    weights_sha256: str
+    seed: int
+    grid: tuple
+    dim: int
+
+    @property
+    def preprocessing(self):
+        """The `images.Preprocessing` that brings pictures to the encoder's input."""
+        return Preprocessing(self.size, self.resize)
+
+    def identity(self):
+        """Dict, ready for JSON, of what must agree between features and a model; where the file lies is left out."""
+        fields = self.to_dict()
+        del fields['weights'], fields['seed']
+        return fields
+
+    def to_dict(self):
+        """The fields as a dict ready for JSON."""
+        return {**dataclasses.asdict(self), 'grid': list(self.grid)}
+
+    @classmethod
+    def from_dict(cls, fields):
+        """The inverse of `to_dict`; raises `InputError` for unknown or missing fields."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if wrong := sorted(names ^ set(fields)):
+            raise InputError(f'the description of an encoder has missing or unknown fields: {", ".join(wrong)}')
+        return cls(**{**fields, 'grid': tuple(fields['grid'])})
+
+
+def describe(name, layer=None, size=None, resize='crop', weights='random', seed=0):
+    """Checks a choice of encoder and completes it.
+
+    Args:
+        name: str, a name in `ENCODERS`.
+        layer: str or None for the encoder's default; VGG19 has `conv1_1` ... `conv5_4` (after ReLU) and the same
+            with `_pre` (before it), the others have the layer names of their Keras model.
+        size: int or None for the encoder's default: side of the square input in pixels. VGG19 takes multiples of
+            the layer's stride (16 for conv5_*), mobilenet_v2 and resnet50 multiples of 32, inception_v3 75 and more.
+        resize: 'crop' or 'squash'.
+        weights: path of a weights file, or 'random'.
+        seed: int, of random weights.
+
+    Returns:
+        `EncoderSpec`.
+
+    Raises:
+        InputError: for unknown names, sizes that do not fit, and missing files.
+    """
+    row = _row(name)
+    layer = row.layer if layer is None else layer
+    size = row.size if size is None else size
+    Preprocessing(size, resize)  # checks both
+    row.network.check(layer, size)
+    rows, columns, dim = row.network.shape(layer, size)
+    weights = os.fspath(weights)
+    return EncoderSpec(name, layer, size, resize, weights, _hash(row, name, weights, seed), seed, (rows, columns), dim)
+
+
+def build(images, spec):
+    """Builds an encoder in the default graph.
+
+    Args:
+        images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `images.load` gives.
+        spec: `EncoderSpec`.
+
+    Returns:
+        (features, restore): float32 tensor (N, L, D), row by row of the map, and a function that takes a session and
+        loads the weights into it; it raises `InputError` if the weights file does not fit.
+    """
+    row = _row(spec.encoder)
+    pixels = tf.cast(images, tf.float32)
+    pixels.set_shape((None, spec.size, spec.size, 3))
+    maps, variables = row.network.build(row.scale(pixels), spec.layer)
+    features = tf.reshape(maps, (-1, spec.grid[0] * spec.grid[1], spec.dim))
+
+    def restore(session):
+        assign(session, variables, _weights(row, spec))
+
+    return features, restore
+
+
+class Encoder:
+    """An encoder with a graph and a session of its own.
+
+    Attributes:
+        spec: `EncoderSpec`.
+    """
+
+    def __init__(self, spec, threads=0):
+        """Builds the graph and loads the weights.
+
+        Args:
+            spec: `EncoderSpec`.
+            threads: int, threads that the computation may use; 0 leaves it to TensorFlow.
+
+        Raises:
+            InputError: if the weights file is missing, has changed or does not fit.
+        """
+        self.spec = spec
+        with tf.Graph().as_default() as graph:
+            self._images = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
+            self._features, restore = build(self._images, spec)
+        config = tf1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+        config.gpu_options.allow_growth = True
+        self._session = tf1.Session(graph=graph, config=config)
+        try:
+            restore(self._session)
+        except BaseException:
+            self.close()
+            raise
+
+    def encode(self, images):
+        """Computes features.
+
+        Args:
+            images: uint8 (N, size, size, 3), RGB.
+
+        Returns:
+            float32 (N, L, D).
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            raise TypeError(f'images must be uint8, not {images.dtype}')
+        return self._session.run(self._features, {self._images: images})
+
+    def close(self):
+        """Releases the session; the encoder is of no use afterwards."""
+        self._session.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+
+def _row(name):
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(str(name), ENCODERS, 1)
+        hint = f'; did you mean {near[0]}?' if near else ''
+        raise InputError(f'unknown encoder {name!r}; there are: {", ".join(ENCODERS)}{hint}')
+    return ENCODERS[name]
+
+
+def _hash(row, name, weights, seed):
+    if weights == 'random':
+        return hashlib.sha256(f'random:{seed}'.encode()).hexdigest()
+    if not os.path.isfile(weights):
+        raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a try without')
+    return weight_files.sha256(weights)
+
+
+def _weights(row, spec):
+    if spec.weights == 'random':
+        return row.network.random(spec.seed, row.scale)
+    if _hash(row, spec.encoder, spec.weights, spec.seed) != spec.weights_sha256:
+        raise InputError(f'the weights file {spec.weights} has changed since it was described; give the original')
+    layers = row.network.layers(spec.size)
+    return weight_files.read(spec.weights, layers, spec.encoder, row.matconvnet, bare=row.matconvnet)

@@ -1,0 +1,302 @@
+"""`Solver`: sessions, optimizer, training loop, validation, checkpoints and resume.
+
+    solver = Solver(model, data, val_data, n_epochs=20, learning_rate=1e-3, model_path='runs/flickr8k')
+    solver.train()
+    captions = solver.test(val_data)
+"""
+
+import dataclasses
+import math
+import pathlib
+import signal
+import threading
+import time
+
+import numpy as np
+
+from core import captioning, console
+from core.backend import tf, tf1
+from core.batches import Batches, prefetch
+from core.checkpoints import BestModel, Checkpoints, initialize_from
+from core.config import DecodingConfig, TrainingConfig, nearest
+from core.errors import InputError
+from core.journal import Journal
+from core.metrics import Scorer
+from core.store import CaptionData
+
+SCORES = {'Bleu_4': 'Bleu', 'METEOR': 'METEOR', 'CIDEr': 'CIDEr', 'ROUGE_L': 'ROUGE_L'}
+
+
+class Solver:
+    """Trains a CaptionGenerator.
+
+    Args:
+        model: CaptionGenerator, in a graph of its own.
+        data: CaptionData to train on, or the TF1 code's dict of arrays ('features', 'captions', 'image_idxs').
+        val_data: the same, to validate on by free-running decoding; None: no validation.
+        model_path: directory for checkpoints, the best model and metrics.jsonl; training goes on from what is there.
+        log_path: directory for TensorBoard, or None.
+        pretrained_model: checkpoint whose variables training starts from, or None.
+        decoding: DecodingConfig.
+        say: function that prints a line.
+        options: the options of `core.config.TrainingConfig`, such as n_epochs, batch_size, update_rule,
+            learning_rate, print_every, save_every.
+
+    Raises:
+        InputError: an unknown option, with the nearest name; data that do not fit the model.
+    """
+
+    def __init__(self, model, data, val_data=None, *, model_path='model', log_path=None, pretrained_model=None,
+                 decoding=None, say=print, **options):
+        known = {field.name for field in dataclasses.fields(TrainingConfig)}
+        for name in options:
+            if name not in known:
+                raise InputError(f'Solver: unknown option {name!r}{nearest(name, known)}')
+        self.options = TrainingConfig(**options)
+        self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
+        self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
+        self.model_path, self.log_path = pathlib.Path(model_path), log_path
+        self.pretrained_model = pretrained_model
+        self.batches = Batches(self.data, self.options.batch_size, self.options.seed)
+        if not len(self.batches):
+            raise InputError('there is no training caption: raise --max-length, or look at the split')
+        self._sampled = self._train_op = self._scorer = None
+        self._interrupted = False
+
+    def _checked(self, data, name):
+        if data is None:
+            return None
+        if isinstance(data, dict):
+            data = CaptionData.from_arrays(data, self.model.idx_to_word)
+        expected = (self.model.L, self.model.D)
+        if tuple(data.features.shape[1:]) != expected:
+            raise InputError(f'{name}: features are {data.features.shape[1:]}, the model expects {expected}')
+        if data.captions.shape[1] != self.model.T + 1:
+            raise InputError(f'{name}: captions have {data.captions.shape[1]} places, the model expects '
+                             f'{self.model.T + 1} (n_time_step + 1)')
+        if data.captions.size and data.captions.max() >= self.model.V:
+            raise InputError(f'{name}: captions use word {data.captions.max()}, the model has {self.model.V} words')
+        return data
+
+    # ---- graph
+
+    def build(self):
+        """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where needed."""
+        if self._train_op is not None:
+            return
+        with self.model.graph.as_default():
+            self._build_sampler()
+            loss = self.model.build_model()
+            self._learning_rate = tf1.placeholder(tf.float32, [], 'learning_rate')
+            variables = self._trainable()
+            gradients = tf1.gradients(loss, variables)
+            self._gradient_norm = tf.linalg.global_norm(gradients)
+            if self.options.clip_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, self._gradient_norm)
+            self._train_op = self._optimizer().apply_gradients(zip(gradients, variables, strict=True))
+
+    def _trainable(self):
+        trainable = set(tf1.trainable_variables())
+        return [variable for variable in self.model.variables if variable in trainable]
+
+    def _build_sampler(self):
+        if self._sampled is None:
+            with self.model.graph.as_default():
+                # With the seed, the initial weights are the same in every process.
+                tf1.set_random_seed(self.options.seed)
+                self._sampled = self.model.build_sampler(self.decoding.max_len)
+
+    def _optimizer(self):
+        rate, momentum = self._learning_rate, self.options.momentum
+        return {
+            'adam': lambda: tf1.train.AdamOptimizer(rate),
+            'rmsprop': lambda: tf1.train.RMSPropOptimizer(rate),
+            'momentum': lambda: tf1.train.MomentumOptimizer(rate, momentum),
+            'sgd': lambda: tf1.train.GradientDescentOptimizer(rate),
+        }[self.options.update_rule]()
+
+    def learning_rate_at(self, step):
+        """The learning rate of step `step` (0, 1, ...), a float, by the schedule."""
+        options = self.options
+        epochs = step / len(self.batches)
+        if options.learning_rate_schedule == 'exponential':
+            return options.learning_rate * options.learning_rate_decay**int(epochs)
+        if options.learning_rate_schedule == 'cosine':
+            return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(epochs / options.n_epochs, 1)))
+        return options.learning_rate
+
+    def unigram_loss(self):
+        """Nats a word of the best model that knows only how frequent words are: what a captioner must beat."""
+        words = self.data.captions[:, 1:]
+        counts = np.bincount(words[words != self.model.null])
+        shares = counts[counts > 0] / counts.sum()
+        return float(-(shares * np.log(shares)).sum())
+
+    # ---- training
+
+    def train(self):
+        """Train until `n_epochs` are done or validations stop getting better, going on from the last checkpoint.
+
+        SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt.
+
+        Returns:
+            dict: the state of training: step, epoch, best_score, best_step ...
+        """
+        self.build()
+        with self.model.graph.as_default():
+            checkpoints = Checkpoints(self.model_path / 'checkpoints', tf1.global_variables(),
+                                      self.options.keep_checkpoints)
+            self._best = BestModel(self.model_path / 'best', self.model.variables)
+            initialize = tf1.global_variables_initializer()
+        with tf1.Session(graph=self.model.graph) as session, _Interrupts(self):
+            state = checkpoints.latest()
+            if state:
+                checkpoints.restore(session, state)
+                self.say(f'going on from step {state["step"]} (epoch {state["epoch"] + 1})')
+            else:
+                session.run(initialize)
+                if self.pretrained_model:
+                    initialize_from(session, self.pretrained_model, self.model.variables)
+                state = {'step': 0, 'epoch': 0, 'position': 0, 'best_score': None, 'best_step': None, 'waited': 0,
+                         'nll': 0.0, 'words': 0, 'steps': 0, 'finished': False}
+            self._journal = Journal(self.model_path, self.log_path, state['step'])
+            try:
+                self._loop(session, state, checkpoints)
+            finally:
+                self._journal.close()
+                if self._scorer:
+                    self._scorer.close()
+                    self._scorer = None
+        return state
+
+    def _loop(self, session, state, checkpoints):
+        options, unigram = self.options, self.unigram_loss()
+        while not state['finished'] and state['epoch'] < options.n_epochs:
+            self._epoch(session, state, checkpoints, unigram)
+            state.update(epoch=state['epoch'] + 1, position=0)
+            last = state['epoch'] == options.n_epochs
+            if self.val_data is not None and (last or state['epoch'] % options.validate_every == 0):
+                self._validate(session, state)
+            elif self.val_data is None:
+                self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
+            state['finished'] = last or bool(options.patience) and state['waited'] >= options.patience
+            if state['finished'] or state['epoch'] % options.save_every == 0:
+                checkpoints.save(session, state)
+        reason = ('all epochs are done' if state['epoch'] >= options.n_epochs else
+                  f'no better {options.validation_metric} in {state["waited"]} validations')
+        self.say(f'training is complete: {reason}; step {state["step"]}' + (
+            f', best {options.validation_metric} {state["best_score"]:.4f} at step {state["best_step"]}'
+            if state['best_step'] else ''))
+
+    def _epoch(self, session, state, checkpoints, unigram):
+        """Train from state['position'] to the end of the epoch."""
+        model, options = self.model, self.options
+        fetches = {'train': self._train_op, 'nll': model.nll, 'words': model.outputs.n_words}
+        saved = printed = time.monotonic()
+        printed_captions = 0
+        with console.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
+                               state['position']) as bar:
+            for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
+                rate = self.learning_rate_at(state['step'])
+                result = session.run(fetches, {
+                    model.features: batch.features, model.captions: batch.captions, self._learning_rate: rate,
+                    # The masks depend on the step alone, so a resumed run draws the same.
+                    model.dropout_seed: (options.seed, state['step']),
+                })
+                if not np.isfinite(result['nll']):
+                    raise InputError(f'the loss is not finite at step {state["step"] + 1}: lower learning_rate or '
+                                     f'clip_norm; the last checkpoint is kept')
+                state.update(step=state['step'] + 1, position=state['position'] + 1, steps=state['steps'] + 1,
+                             nll=state['nll'] + float(result['nll']) * len(batch.index),
+                             words=state['words'] + int(result['words']))
+                printed_captions += len(batch.index)
+                bar.update()
+                if state['step'] % options.print_every == 0:
+                    now = time.monotonic()
+                    self._report(state, rate, unigram, printed_captions / (now - printed), bar)
+                    printed, printed_captions = now, 0
+                due = options.save_minutes and time.monotonic() - saved > 60 * options.save_minutes
+                if self._interrupted or due:
+                    checkpoints.save(session, state)
+                    saved = time.monotonic()
+                if self._interrupted:
+                    self.say(f'saved at step {state["step"]}; the same command goes on from there')
+                    raise KeyboardInterrupt
+
+    def _report(self, state, rate, unigram, speed, bar):
+        loss = state['nll'] / state['words']
+        bar.write(f'epoch {state["epoch"] + 1}/{self.options.n_epochs}  step {state["position"]}/{len(self.batches)}  '
+                  f'loss {loss:.3f} a word (unigram model {unigram:.3f})  {speed:.0f} captions/s')
+        self._journal.scalars('training', state, {
+            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / max(
+                state['steps'] * self.options.batch_size, 1), 'learning_rate': rate, 'captions_per_second': speed,
+        })
+        state.update(nll=0.0, words=0, steps=0)
+
+    # ---- validation and test
+
+    def _validate(self, session, state):
+        options, data = self.options, self.val_data
+        n_images = min(options.validation_limit or len(data), len(data))
+        images = [i for i in range(len(data)) if data.references[i]][:n_images]
+        if not images:
+            raise InputError('validation: no dev image has a caption; validate on other data or give none')
+        if self._scorer is None:
+            self._scorer = Scorer({data.image_ids[i]: data.references[i] for i in images})
+        begun = time.monotonic()
+        captions = list(captioning.generate(session, self.model, self._sampled, data, images,
+                                            self.decoding.decode_batch))
+        results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
+        metrics = {'Bleu', 'CIDEr', 'ROUGE_L', SCORES[options.validation_metric]}
+        scores = self._scorer.score(results, sorted(metrics))
+        score = scores[options.validation_metric]
+        better = state['best_score'] is None or score > state['best_score']
+        if better:
+            state.update(best_score=score, best_step=state['step'], waited=0)
+            self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': scores})
+        else:
+            state['waited'] += 1
+        self.say(f'validation after epoch {state["epoch"]}: ' + '  '.join(
+            f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
+                '  (best so far)' if better else f'  (best {state["best_score"]:.4f}, {state["waited"]} waited)')
+            + f'  {time.monotonic() - begun:.0f} s')
+        self._journal.scalars('validation', state, {**scores, 'distinct_captions': len(set(results.values()))})
+        self._journal.captions(state, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
+
+    def test(self, data=None, images=None):
+        """Captions of the best model.
+
+        Args:
+            data: CaptionData or dict of arrays; None: val_data.
+            images: which of its images, by number; None: all.
+
+        Returns:
+            list of core.captioning.Caption.
+        """
+        data = self.val_data if data is None else self._checked(data, 'data')
+        self._build_sampler()
+        with self.model.graph.as_default(), tf1.Session(graph=self.model.graph) as session:
+            BestModel(self.model_path / 'best', self.model.variables).restore(session)
+            return list(captioning.generate(session, self.model, self._sampled, data, images,
+                                            self.decoding.decode_batch))
+
+
+class _Interrupts:
+    """While active, SIGINT and SIGTERM only note that they came; a second one ends the program as usual."""
+
+    def __init__(self, solver):
+        self._solver, self._previous = solver, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self._solver._interrupted = True
+        signal.signal(number, self._previous[number])
+
+    def __exit__(self, *exception):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""Attention pictures: the photo, then one panel a word with the attention as light on the photo (paper, figures 2-5)."""
+
+import io
+import math
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from scipy import ndimage
+
+from core import images
+from core.errors import InputError
+from core.images import Preprocessing
+
+PANEL = 2.0  # inches
+COLUMNS = 5
+DARKEST = 0.2  # brightness of a place without attention
+
+
+def smooth(alpha, grid, shape):
+    """Attention over a grid as a smooth map over pixels.
+
+    Args:
+        alpha: (L,) weights, L = rows * cols, row by row.
+        grid: (rows, cols).
+        shape: (height, width) of the map.
+
+    Returns:
+        (height, width) float in 0..1, 1 at the strongest place; each cell's weight is spread with the width of half a
+        cell, like the Gaussian upsampling of the paper's pictures (section 5.4).
+    """
+    rows, cols = grid
+    cells = np.asarray(alpha, float).reshape(rows, cols)
+    height, width = shape
+    blocks = cells[np.arange(height) * rows // height][:, np.arange(width) * cols // width]
+    spread = ndimage.gaussian_filter(blocks, (0.5 * height / rows, 0.5 * width / cols), mode='nearest')
+    return spread / max(spread.max(), 1e-12)
+
+
+def light(picture, weights):
+    """The picture (h, w, 3) uint8 lit by weights (h, w) in 0..1: dark where there is no attention."""
+    lit = picture * (DARKEST + (1 - DARKEST) * weights[:, :, np.newaxis])
+    return lit.round().astype(np.uint8)
+
+
+def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
+    """The whole picture for one image.
+
+    Args:
+        picture: (h, w, 3) uint8, the part of the photo that the encoder sees, of any aspect ratio.
+        caption: core.captioning.Caption.
+        grid: (rows, cols) of the attention.
+        references: texts shown below.
+        boxes: pairs of (words, (x0, y0, x1, y1)): drawn on the panels of the words that name them, `words` being the
+            places of these words in the caption.
+        name: shown above.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    n_panels = len(caption.words) + 1
+    rows = math.ceil(n_panels / COLUMNS)
+    cols = min(n_panels, COLUMNS)
+    height, width = picture.shape[:2]
+    panel_height = PANEL * height / width
+    notes = [f'reference: {text}' for text in references[:5]]
+    foot, head = 0.18 * len(notes) + 0.1, 0.55
+    size = (max(cols * PANEL, 7.0), rows * (panel_height + 0.3) + foot + head)
+    figure = Figure(figsize=size, dpi=100, facecolor='white')
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.5, 1 - 0.12 / size[1], _short(' '.join(caption.words) or '(no word)', 95), ha='center', va='top',
+                fontsize=11, weight='bold')
+    figure.text(0.5, 1 - 0.36 / size[1], _short(name, 110), ha='center', va='top', fontsize=7, color='0.4')
+    for i, note in enumerate(notes):
+        figure.text(0.01, (foot - 0.15 - 0.18 * i) / size[1], _short(note, 135), fontsize=7, color='0.2')
+    for panel in range(n_panels):
+        row, col = divmod(panel, COLUMNS)
+        bottom = size[1] - head - (row + 1) * (panel_height + 0.3)
+        axes = figure.add_axes((col * PANEL / size[0] + 0.005, bottom / size[1], PANEL / size[0] - 0.01,
+                                panel_height / size[1]))
+        axes.set_axis_off()
+        if panel == 0:
+            axes.imshow(picture, aspect='auto')
+            continue
+        axes.imshow(light(picture, smooth(caption.alphas[panel - 1], grid, (height, width))), aspect='auto')
+        axes.set_title(f'{_short(caption.words[panel - 1], 18)}  β {caption.betas[panel - 1]:.2f}', fontsize=8, pad=2)
+        for places, (x0, y0, x1, y1) in boxes:
+            if panel - 1 in places:
+                axes.add_patch(Rectangle((x0 * width - 0.5, y0 * height - 0.5), (x1 - x0) * width, (y1 - y0) * height,
+                                         fill=False, edgecolor='#ffd400', linewidth=1.2))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def view(path, preprocessing, side=320):
+    """What the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
+
+    With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of it.
+
+    Raises:
+        InputError: the file is gone or unreadable.
+    """
+    square = images.load(path, Preprocessing(side, preprocessing.resize))
+    if preprocessing.resize != 'squash':
+        return square
+    width, height = images.upright_size(path)
+    scale = side / max(width, height)
+    return np.asarray(Image.fromarray(square).resize((max(1, round(width * scale)), max(1, round(height * scale)))))
+
+
+def picture_of(data, image, caption, boxes=()):
+    """`attention_picture` of image number `image` of a CaptionData that came from a DATA DIR."""
+    preprocessing = Preprocessing(data.encoder['size'], data.encoder['resize'])
+    photo = view(data.paths[image], preprocessing)
+    return attention_picture(photo, caption, tuple(data.encoder['grid']), data.references[image], boxes,
+                             str(data.image_ids[image]))
+
+
+def safe_picture(data, image, caption):
+    """`picture_of`, or None where the data have no photos or the photo is gone."""
+    if data.encoder is None or data.paths is None:
+        return None
+    try:
+        return picture_of(data, image, caption)
+    except InputError:
+        return None
+
+
+def png(picture):
+    """(h, w, 3) uint8 -> bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, 'PNG', optimize=True)
+    return buffer.getvalue()
+
+
+def _short(text, length):
+    return text if len(text) <= length else text[: length - 1] + '…'

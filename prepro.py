@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Images and captions -> DATA DIR (features, captions, vocabulary).
+
+examples:
+  prepro.py --dataset shapes --images data/shapes --encoder vgg19 --layer conv4_4 --image-size 112 --out data/demo
+  prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \\
+      --encoder vgg19 --weights vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 --out data/flickr8k
+  prepro.py --dataset coco2014 --images coco --captions annotations/captions_train2014.json \\
+      annotations/captions_val2014.json --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
+  prepro.py --dataset folder --images my_photos --like runs/flickr8k --out data/my_photos
+
+Run the same command again to go on after an interruption: finished images are kept.
+"""
+
+import argparse
+import pathlib
+
+from core import console
+from core.errors import InputError
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group('dataset')
+    data.add_argument('--dataset', required=True,
+                      help='coco2014, coco2017, karpathy, flickr8k, flickr30k, shapes, folder (photos, no captions)')
+    data.add_argument('--images', required=True, metavar='DIR', help='directory of the images')
+    data.add_argument('--captions', nargs='+', metavar='FILE', help='the published caption files')
+    data.add_argument('--instances', nargs='+', metavar='FILE', help='COCO instances files, for boxes')
+    data.add_argument('--splits', nargs='+', metavar='SPLIT=FILE',
+                      help='lists of image names (flickr8k, flickr30k), for example train=Flickr_8k.trainImages.txt')
+    data.add_argument('--split', nargs='+', metavar='SPLIT', help='keep only these of train, dev, test')
+    data.add_argument('--limit', type=int, metavar='N', help='at most N images of each split, for small runs')
+    data.add_argument('--draw', metavar='TRAIN,DEV,TEST', help='shapes: draw so many scenes into --images first')
+    data.add_argument('--seed', type=int, default=1, help='of drawn scenes and random weights (default 1)')
+    words = parser.add_argument_group('captions')
+    words.add_argument('--vocab-size', type=int, default=10000, metavar='N', help='most frequent words kept (10000)')
+    words.add_argument('--min-count', type=int, default=1, metavar='N', help='a word must occur so often (1)')
+    words.add_argument('--max-length', type=int, default=15, metavar='N',
+                       help='captions of more words are not trained on (15)')
+    encoder = parser.add_argument_group('encoder')
+    encoder.add_argument('--encoder', help='vgg19, inception_v3, resnet50, mobilenet_v2')
+    encoder.add_argument('--weights', metavar='FILE', help="its weights (.h5, vgg19 also .mat), or 'random'")
+    encoder.add_argument('--layer', help="map that is attended to (default: the paper's conv5_4, or the last)")
+    encoder.add_argument('--image-size', type=int, metavar='PIXELS', help="side of the encoder's input")
+    encoder.add_argument('--resize', choices=('crop', 'squash'),
+                         help='crop: short side and centre crop, as the paper (default); squash: as the tutorials')
+    encoder.add_argument('--like', metavar='RUN', help='encoder and vocabulary of a trained run, instead of the above')
+    out = parser.add_argument_group('output')
+    out.add_argument('--out', required=True, metavar='DATA', help='the data directory to make or complete')
+    out.add_argument('--skip-unreadable', action='store_true', help='leave unreadable images out')
+    return parser.parse_args()
+
+
+def main():
+    """Parse, read the dataset, extract."""
+    args = arguments()
+    from core import datasets, prepare
+    from core.encoders import describe
+
+    vocabulary = None
+    if args.like:
+        from core.runs import Run
+
+        for name in ('encoder', 'weights', 'layer', 'image_size', 'resize'):
+            if getattr(args, name) is not None and name != 'weights':
+                raise InputError(f'--{name.replace("_", "-")} and --like exclude each other: the run decides')
+        run = Run(args.like)
+        vocabulary, spec = run.vocabulary, run.encoder(args.weights)
+    elif not args.encoder or not args.weights:
+        raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without), or --like RUN")
+    else:
+        spec = describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
+    if args.draw:
+        draw_scenes(args)
+    splits = None
+    if args.splits:
+        pairs = [text.partition('=') for text in args.splits]
+        if any(not file for _, _, file in pairs):
+            raise InputError('--splits takes SPLIT=FILE, for example train=Flickr_8k.trainImages.txt')
+        splits = {split: file for split, _, file in pairs}
+    records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
+    records = datasets.select(records, args.limit, args.split)
+    prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
+                    args.max_length, args.skip_unreadable, vocabulary)
+
+
+def draw_scenes(args):
+    """--draw: make the scenes of the dataset `shapes`, or find them made."""
+    from core.datasets import shapes
+
+    if args.dataset != 'shapes':
+        raise InputError('--draw belongs to --dataset shapes')
+    try:
+        counts = [int(number) for number in args.draw.split(',')]
+        n_train, n_dev, n_test = counts
+    except ValueError:
+        raise InputError(f'--draw {args.draw}: expected three numbers, for example --draw 2000,200,200') from None
+    shapes.draw(args.images, n_train, n_dev, n_test, seed=args.seed, size=args.image_size or 112)
+
+
+if __name__ == '__main__':
+    console.run(main)

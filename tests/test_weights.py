@@ -1,0 +1,204 @@
+"""Weight files of every published layout, written here for a thin VGG19, give back the same arrays; others do not."""
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from core import weights
+from core.errors import InputError
+from core.networks import Vgg19
+
+
+class Thin(Vgg19):
+    """VGG19 with few channels, all widths different."""
+
+    blocks = ((2, 5), (2, 6), (4, 7), (4, 8), (4, 9))
+
+
+LAYERS = Thin().layers()
+
+
+@pytest.fixture
+def arrays():
+    generator = np.random.default_rng(3)
+    return [[generator.normal(size=shape).astype(np.float32) for shape in layer.shapes] for layer in LAYERS]
+
+
+def write_keras(path, arrays, style='keras2', top=False, layers=LAYERS):
+    """Writes weights as Keras 1 (bytes), Keras 2 (str), a whole model, or a Keras 1 list cut into pieces."""
+    text = (lambda name: name.encode()) if style == 'keras1' else str
+    with h5py.File(path, 'w') as file:
+        root = file.create_group('model_weights') if style == 'model' else file
+        names = []
+        for number, (layer, values) in enumerate(zip(layers, arrays, strict=True)):
+            name = f'block{layer.name[4]}_{layer.name[:4]}{layer.name[6:]}'
+            ends = ('W_1:0', 'b_1:0') if style == 'keras1' else ('kernel:0', 'bias:0')
+            stored = [f'{name}_{end}' if style == 'keras1' else f'{name}/{end}' for end in ends]
+            group = root.create_group(name)
+            group.attrs['weight_names'] = [text(each) for each in stored]
+            for each, value in zip(stored, values, strict=True):
+                group[each] = value
+            names.append(name)
+            if number == 1:  # a layer without weights, as Keras stores poolings
+                root.create_group('pool').attrs['weight_names'] = np.zeros(0, 'S1')
+                names.append('pool')
+        if top:
+            group = root.create_group('fc1')
+            group.attrs['weight_names'] = [text('fc1/kernel:0'), text('fc1/bias:0')]
+            group.create_dataset('fc1/kernel:0', (441, 11), 'f4')
+            group.create_dataset('fc1/bias:0', (11,), 'f4')
+            names.append('fc1')
+        if style == 'pieces':
+            root.attrs['layer_names0'] = [text(name) for name in names[:7]]
+            root.attrs['layer_names1'] = [text(name) for name in names[7:]]
+        else:
+            root.attrs['layer_names'] = [text(name) for name in names]
+
+
+def cell(*items):
+    """A MATLAB cell array of one row."""
+    made = np.empty((1, len(items)), object)
+    for index, item in enumerate(items):
+        made[0, index] = item
+    return made
+
+
+def write_matconvnet(path, arrays, nesting):
+    """Writes weights as MatConvNet does: RGB kernels in the first layer, ReLU and pooling layers between.
+
+    The nesting 'filters' is the early one, 'weights' the later, whose fields also come in another order; 'net' wraps
+    the latter in a variable `net`.
+    """
+    made = []
+    for number, (layer, (kernel, bias)) in enumerate(zip(LAYERS, arrays, strict=True)):
+        if number == 0:
+            kernel = kernel[:, :, ::-1]
+        if layer.name.endswith('_1') and number:
+            made.append({'name': f'pool{number}', 'type': 'pool', 'stride': [2.0, 2.0], 'pool': [2.0, 2.0]})
+        common = {'stride': [1.0, 1.0], 'pad': [1.0, 1.0, 1.0, 1.0]}
+        if nesting == 'filters':
+            made.append({'filters': kernel, 'biases': bias[None], **common, 'type': 'conv', 'name': layer.name})
+        else:
+            made.append({'name': layer.name, 'type': 'conv', **common, 'weights': cell(kernel, bias[:, None])})
+        made.append({'name': 'relu' + layer.name[4:], 'type': 'relu'})
+    made.append({'name': 'prob', 'type': 'softmax'})
+    mean = np.broadcast_to(np.array([123.68, 116.779, 103.939], np.float32), (4, 4, 3))
+    layers = cell(*made)
+    if nesting == 'net':
+        scipy.io.savemat(path, {'net': {'layers': layers, 'meta': {'normalization': {'averageImage': mean}}}})
+    else:
+        scipy.io.savemat(path, {'layers': layers, 'normalization': {'averageImage': mean}})
+
+
+def same(read, arrays):
+    return len(read) == len(arrays) and all(
+        a.dtype == np.float32 and np.array_equal(a, b)
+        for layer, expected in zip(read, arrays, strict=True)
+        for a, b in zip(layer, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize('top', [False, True])
+@pytest.mark.parametrize('style', ['keras1', 'keras2', 'model', 'pieces'])
+def test_keras_layouts(tmp_path, arrays, style, top):
+    write_keras(tmp_path / 'w.h5', arrays, style, top)
+    assert same(weights.read(tmp_path / 'w.h5', LAYERS, 'vgg19'), arrays)
+
+
+@pytest.mark.parametrize('nesting', ['filters', 'weights', 'net'])
+def test_matconvnet_nestings(tmp_path, arrays, nesting):
+    write_matconvnet(tmp_path / 'w.mat', arrays, nesting)
+    assert same(weights.read(tmp_path / 'w.mat', LAYERS, 'vgg19', matconvnet=True), arrays)
+
+
+@pytest.mark.parametrize('module', ['keras', 'tf_keras'])
+@pytest.mark.parametrize('end', ['.weights.h5', '.h5'])
+@pytest.mark.filterwarnings('ignore')
+def test_files_that_keras_itself_writes(tmp_path, arrays, module, end):
+    keras = pytest.importorskip(module)
+    x = inputs = keras.Input((16, 16, 3))
+    made = []
+    for layer, values in zip(LAYERS, arrays, strict=True):
+        made.append(keras.layers.Conv2D(len(values[1]), 3, padding='same'))
+        x = made[-1](x)
+    model = keras.Model(inputs, x)
+    for layer, values in zip(made, arrays, strict=True):
+        layer.set_weights(values)
+    path = str(tmp_path / f'w{end}')
+    model.save_weights(path) if end == '.weights.h5' else model.save(path)
+    assert same(weights.read(path, LAYERS, 'vgg19'), arrays)
+
+
+def test_layers_are_found_by_name_in_any_order(tmp_path, arrays):
+    layers = [weights.Layer('one', 'conv2d', ((2, 2),)), weights.Layer('two', 'conv2d', ((2, 2),))]
+    with h5py.File(tmp_path / 'w.h5', 'w') as file:
+        for number, name in enumerate(('two', 'one')):
+            file.create_group(name).attrs['weight_names'] = ['kernel']
+            file[name]['kernel'] = np.full((2, 2), number)
+        file.attrs['layer_names'] = ['two', 'one']
+    one, two = weights.read(tmp_path / 'w.h5', layers, 'net')
+    assert one[0][0, 0] == 1 and two[0][0, 0] == 0
+
+
+def refused(path, match, **options):
+    with pytest.raises(InputError, match=match) as caught:
+        weights.read(path, LAYERS, 'vgg19', **options)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_another_network(tmp_path, arrays):
+    path = tmp_path / 'w.h5'
+    vgg16 = [layer for layer in LAYERS if layer.name not in ('conv3_4', 'conv4_4', 'conv5_4')]
+    write_keras(path, [[np.zeros(shape) for shape in layer.shapes] for layer in vgg16], layers=vgg16)
+    refused(path, 'conv3_4 needs shapes 3x3x7x7 and 7, the file has 3x3x7x8 and 8 in block4_conv1')
+    write_keras(path, arrays[:15], layers=LAYERS[:15])
+    refused(path, '15 layers with weights, but 16 are needed .conv5_4 is missing')
+    more = weights.Layer('conv6_1', 'conv2d', ((3, 3, 9, 9), (9,)))
+    write_keras(path, [*arrays, [np.zeros(shape) for shape in more.shapes]], layers=[*LAYERS, more])
+    refused(path, 'further layer block6_conv1')
+
+
+def test_theano_kernels(tmp_path, arrays):
+    write_keras(tmp_path / 'w.h5', arrays)
+    with h5py.File(tmp_path / 'w.h5', 'a') as file:
+        file.attrs['backend'] = b'theano'
+    refused(tmp_path / 'w.h5', 'Theano')
+
+
+def test_damaged_and_foreign_files(tmp_path, arrays):
+    path = tmp_path / 'w.h5'
+    refused(path, 'No such file')
+    write_keras(path, arrays)
+    whole = path.read_bytes()
+    for size in (600, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:size])
+        refused(path, 'damaged')
+    path.write_text('<html>404 Not Found</html>')
+    refused(path, 'is not a Keras .h5 file')
+    path.write_bytes(b'')
+    refused(path, 'is not a Keras .h5 or a MatConvNet .mat', matconvnet=True)
+    with h5py.File(path, 'w') as file:
+        file['data'] = [1, 2]
+    refused(path, 'no Keras layers')
+
+
+def test_damaged_and_foreign_mat_files(tmp_path, arrays):
+    path = tmp_path / 'w.mat'
+    write_matconvnet(path, arrays, 'weights')
+    refused(path, 'needs a Keras .h5')
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, 'damaged', matconvnet=True)
+    scipy.io.savemat(path, {'x': np.zeros(3)})
+    refused(path, 'no MatConvNet layers', matconvnet=True)
+    path.write_bytes(b'MATLAB 7.3 MAT-file'.ljust(512) + b'\x89HDF\r\n\x1a\n')
+    refused(path, '7.3', matconvnet=True)
+
+
+def test_hash_is_of_the_bytes(tmp_path):
+    (tmp_path / 'w').write_bytes(b'abc')
+    digest = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+    assert weights.sha256(tmp_path / 'w') == digest
+    with pytest.raises(InputError, match='No such file'):
+        weights.sha256(tmp_path / 'x')
