@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Images and captions -> DATA DIR (features, captions, vocabulary).
+r"""Images and captions -> DATA DIR (features, captions, vocabulary).
 
 examples:
   prepro.py --dataset shapes --images data/shapes --encoder vgg19 --layer conv4_4 --image-size 112 --out data/demo

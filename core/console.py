@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from core.errors import InputError
 
+PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n'
+
 
 def run(main):
     """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
@@ -34,7 +36,7 @@ def progress(total, what, initial=0, unit='it'):
     return tqdm(
         total=total, desc=what, initial=initial, unit=unit, file=sys.stderr, dynamic_ncols=terminal,
         mininterval=0.2 if terminal else 10, maxinterval=10, smoothing=0.1, ascii=None if terminal else True,
-        leave=True, bar_format=None if terminal else '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n',
+        leave=True, bar_format=None if terminal else PLAIN_BAR,
     )
 
 
@@ -52,8 +54,7 @@ def table(rows, header):
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = [
-        '  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
+        '  '.join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(row)))]) for row in rows
     ]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
 

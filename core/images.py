@@ -51,8 +51,6 @@ _PLUGINS = (
     PpmImagePlugin.PpmImageFile,
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
-# A quarter of a gigapixel is beyond any camera and 0.75 GB decoded: a damaged header, or an attack on the memory.
-MAX_PIXELS = 1 << 28
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -223,8 +221,6 @@ def _read(path_or_bytes, use):
     _silence_pillow()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f'{image.width} x {image.height} pixels are more than an image may have')
             return use(image)
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(source, f'not an image ({", ".join(sorted(FORMATS))} are understood)') from error

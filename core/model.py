@@ -93,7 +93,7 @@ class CaptionGenerator:
         dropout: dropout on h and on the output layer while training.
         dropout_rate: share of units set to zero.
         attention_activation: 'relu' or 'tanh'.
-        mask_padding: padding steps do not count in the regulariser. False gives the sum of the TF1 code, where they do.
+        mask_padding: padding steps do not count in the regulariser; False gives the TF1 code's sum, where they do.
         dtype: of variables and computation.
 
     Attributes:

@@ -66,8 +66,8 @@ def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_leng
         if not path.exists():
             free = shutil.disk_usage(out).free
             if n_bytes > 0.98 * free:
-                raise InputError(f'{out}: {console.size_text(n_bytes)} needed, {console.size_text(free)} free; make room, '
-                                 f'choose another --out or use --limit')
+                raise InputError(f'{out}: {console.size_text(n_bytes)} needed, {console.size_text(free)} free; make '
+                                 f'room, choose another --out or use --limit')
             store.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
         features = store.FeatureFile(path, writable=True)
         try:

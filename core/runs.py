@@ -51,8 +51,8 @@ def _check_options(path, there, now):
         for name, value in values.items():
             old = there.to_dict()[section][name]
             if old != value and name not in FREE:
-                raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the same '
-                                 f'options to go on, or choose another --out')
+                raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the '
+                                 f'same options to go on, or choose another --out')
 
 
 class Run:

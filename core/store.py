@@ -88,8 +88,8 @@ class FeatureFile:
             for row in rows:
                 self._write_at(self._done + int(row), b'\1')
         except OSError as error:
-            raise InputError(f'{self.path}: cannot write ({error.strerror}); make room and run the same command again, '
-                             f'finished images are kept') from None
+            raise InputError(f'{self.path}: cannot write ({error.strerror}); make room and run the same command '
+                             f'again, finished images are kept') from None
 
     def _write_at(self, offset, data):
         while data:
@@ -206,7 +206,8 @@ class DataDir:
                 'not a data directory (no manifest.json); make one with prepro.py'))
         self.manifest = read_json(manifest)
         if self.manifest.get('format') != FORMAT:
-            raise InputError(f'{manifest}: format {self.manifest.get("format")!r} is not {FORMAT}; make the data again')
+            raise InputError(f'{manifest}: format {self.manifest.get("format")!r} is not {FORMAT}; make the data '
+                             f'again')
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
         self.max_length = self.manifest['max_length']
         self.encoder = self.manifest['encoder']
@@ -226,8 +227,9 @@ class DataDir:
         """
         if name not in self.splits:
             raise InputError(f'{self.path}: no image of split {name!r} here; there is {", ".join(self.splits)}')
-        rows = [row for row, image in enumerate(self._images) if image['split'] == name and not image.get('unreadable')]
-        images = [self._images[row] for row in rows]
+        images = {row: image for row, image in enumerate(self._images)
+                  if image['split'] == name and not image.get('unreadable')}
+        rows, images = list(images), list(images.values())
         with h5py.File(self.path / 'captions.h5', 'r') as file:
             captions, image_idxs = file[name]['captions'][:], file[name]['image_idxs'][:]
         boxes = None
@@ -285,5 +287,5 @@ def write_plan(directory, plan):
     different = [key for key in {**plan, **there} if plan.get(key) != there.get(key)]
     if different:
         key = different[0]
-        raise InputError(f'{directory}: made with other options ({key} was {there.get(key)!r}, now {plan.get(key)!r}); '
-                         f'choose another --out or delete the directory')
+        raise InputError(f'{directory}: made with other options ({key} was {there.get(key)!r}, now '
+                         f'{plan.get(key)!r}); choose another --out or delete the directory')

@@ -1,4 +1,4 @@
-"""Attention pictures: the photo, then one panel a word with the attention as light on the photo (paper, figures 2-5)."""
+"""Attention pictures: the photo, then one panel a word, lit where the model looked (figures 2-5 of the paper)."""
 
 import io
 import math

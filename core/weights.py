@@ -165,7 +165,8 @@ def read_matconvnet(path, layers, what):
 
     MatConvNet keeps kernels as (height, width, in, out): its converter transposes Caffe's and turns the first
     layer's channels from BGR to RGB, and it feeds RGB minus its average image (123.68, 116.779, 103.939). The
-    graph feeds BGR, as Caffe and Keras do, so here the first layer's channels are turned back.
+    graph feeds BGR, as Caffe and Keras do, so here the first layer's channels are turned back. (Much code that reads
+    these files also swaps the kernels' height and width, and so computes the features of another network.)
     """
     import scipy.io
 

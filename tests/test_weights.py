@@ -119,7 +119,7 @@ def test_files_that_keras_itself_writes(tmp_path, arrays, module, end):
     keras = pytest.importorskip(module)
     x = inputs = keras.Input((16, 16, 3))
     made = []
-    for layer, values in zip(LAYERS, arrays, strict=True):
+    for values in arrays:
         made.append(keras.layers.Conv2D(len(values[1]), 3, padding='same'))
         x = made[-1](x)
     model = keras.Model(inputs, x)

@@ -1,0 +1,184 @@
+"""What evaluate.py does: captions of a split from a run's best model, scores, and attention pictures."""
+
+import pathlib
+import re
+
+import numpy as np
+
+from core import captioning, console, grounding, metrics, visualize
+from core.backend import tf, tf1
+from core.errors import InputError
+from core.files import replacing, write_json
+from core.text import tokenize
+
+SHOWN = 3  # captions printed beside their references
+
+
+def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print):
+    """Caption, score and picture a split.
+
+    Args:
+        run: core.runs.Run. data: DataDir with the run's kind of features. split: 'train', 'dev' or 'test'.
+        out: directory for captions.json, scores.json and pictures/.
+        limit: at most so many images, evenly spread over the split; None: all.
+        paper_scoring: also score as the paper did.
+        n_pictures: attention pictures of random images. image_ids: texts of ids to picture instead.
+        seed: of the random choice.
+        say: function that prints a line.
+
+    Returns:
+        dict, as in scores.json.
+    """
+    out = pathlib.Path(out)
+    selected = data.split(split)
+    images = np.arange(len(selected))
+    if limit is not None and limit < len(images):
+        if limit < 1:
+            raise InputError(f'--limit must be at least 1, not {limit}')
+        images = np.linspace(0, len(images) - 1, limit).round().astype(int)
+    pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
+    best = run.best().info()
+    captions = _caption(run, selected, images, say)
+    out.mkdir(parents=True, exist_ok=True)
+    results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
+    metrics.save_results(out / 'captions.json', results)
+
+    scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images)}
+    referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
+    if referenced:
+        scores.update(score(referenced, {image: results[image] for image in referenced}, paper_scoring, say))
+    else:
+        say('these images have no captions to compare with: no scores')
+    known = None
+    if 'train' in data.splits and split != 'train':
+        known = [' '.join(tokenize(text)) for texts in data.split('train').references for text in texts]
+    scores['diversity'] = metrics.diversity(results.values(), known)
+    scores['attention'] = _correctness(selected, captions)
+    write_json(out / 'scores.json', scores)
+    scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say)]
+    _show(scores, selected, captions, out, say)
+    return scores
+
+
+def score(references, results, paper_scoring, say=print):
+    """Scores of results against references, both dicts by image id.
+
+    Returns:
+        dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
+    """
+    with metrics.Scorer(references) as scorer:
+        say('scoring (METEOR takes some seconds to start)')
+        scores = {'coco': scorer.score(results)}
+        if paper_scoring:
+            scores['paper'] = scorer.paper_scores(results)
+    return scores
+
+
+def score_table(scores):
+    """The table of `score`'s result; each column says how it was scored."""
+    columns = [('COCO scoring', scores['coco'])]
+    if 'paper' in scores:
+        columns.append(("paper's scoring", scores['paper']))
+    rows = []
+    for name in scores['coco']:
+        rows.append([name] + [f'{100 * values[name]:.2f}' if name in values else '-' for _, values in columns])
+    return console.table(rows, ['x 100'] + [title for title, _ in columns])
+
+
+def _caption(run, data, images, say):
+    """dict of image number -> Caption, from the run's best model."""
+    with tf.Graph().as_default() as graph:
+        model = run.build_model()
+        sampled = model.build_sampler(run.config.decoding.max_len)
+        best = run.best(model.variables)
+        with tf1.Session(graph=graph) as session:
+            best.restore(session)
+            say(f'captioning {len(images)} images with the model of step {best.info()["step"]}')
+            found = {}
+            with console.progress(len(images), 'captioning', unit='image') as bar:
+                made = captioning.generate(session, model, sampled, data, images, run.config.decoding.decode_batch)
+                for image, caption in zip(images, made, strict=True):
+                    found[int(image)] = caption
+                    bar.update()
+    return found
+
+
+def _correctness(data, captions):
+    """Attention correctness where the data have boxes, else None."""
+    if data.boxes is None:
+        return None
+    grid = tuple(data.encoder['grid'])
+    return grounding.attention_correctness(
+        grounding.Item(caption.words, caption.alphas, grid, [grounding.Region(*box) for box in data.boxes[image]])
+        for image, caption in captions.items()
+    )
+
+
+def _to_picture(data, images, n_pictures, image_ids, seed):
+    """Image numbers to draw, checked before any work is done."""
+    if image_ids:
+        by_id = {str(data.image_ids[i]): int(i) for i in images}
+        missing = [image for image in image_ids if image not in by_id]
+        if missing:
+            raise InputError(f'--picture-ids: {", ".join(missing[:5])} not among the {len(images)} images evaluated')
+        return [by_id[image] for image in image_ids]
+    if n_pictures < 0:
+        raise InputError(f'--pictures must be at least 0, not {n_pictures}')
+    random = np.random.default_rng(seed)
+    return sorted(int(i) for i in random.choice(images, min(n_pictures, len(images)), replace=False))
+
+
+def _draw(data, captions, images, directory, say):
+    """Write the attention pictures; yields their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for image in images:
+        caption = captions[image]
+        try:
+            picture = visualize.picture_of(data, image, caption, _named_boxes(data, image, caption))
+        except InputError as error:
+            say(f'no picture: {error}')
+            continue
+        name = re.sub(r'[^\w.-]', '_', pathlib.Path(str(data.image_ids[image])).stem)
+        paths.append(directory / f'{name}.png')
+        with replacing(paths[-1], 'wb') as file:
+            file.write(visualize.png(picture))
+    return paths
+
+
+def _named_boxes(data, image, caption):
+    """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
+    if data.boxes is None:
+        return []
+    pairs = []
+    for names, rectangle in data.boxes[image]:
+        mentions = grounding.find_mentions(caption.words, names)
+        pairs.append(({place for m in mentions for place in range(m.start, m.stop)}, rectangle))
+    return pairs
+
+
+def _show(scores, data, captions, out, say):
+    """Print what a person wants to see first."""
+    say('')
+    for image in list(captions)[:SHOWN]:
+        say(f'{data.image_ids[image]}: {captions[image].text}')
+        for text in data.references[image][:2]:
+            say(f'    reference: {" ".join(text.split())}')
+    say('')
+    if 'coco' in scores:
+        say(score_table(scores))
+        say('')
+    diversity = scores['diversity']
+    say(f'{diversity["distinct"]} distinct captions over {diversity["captions"]} images, {diversity["vocabulary"]} '
+        f'words used, {diversity["mean_length"]:.1f} words a caption' + (
+            f', {100 * diversity["novel_share"]:.0f} % not among the training captions'
+            if 'novel_share' in diversity else ''))
+    attention = scores['attention']
+    if attention and attention['n_words']:
+        say(f'attention correctness over {attention["n_words"]} words that name an object: '
+            f'{attention["mass"]:.3f} of the attention inside its box, {attention["uniform_mass"]:.3f} if spread '
+            f'evenly ({attention["mass_ratio"]:.2f}x); pointing hits {attention["pointing"]:.3f} '
+            f'(evenly: {attention["uniform_pointing"]:.3f})')
+    say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')
+    for path in scores['pictures']:
+        say(f'attention picture: {path}')
