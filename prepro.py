@@ -72,14 +72,15 @@ def main():
         raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without), or --like RUN")
     else:
         spec = describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
-    if args.draw:
-        draw_scenes(args)
+    prepare.check(args.vocab_size, args.min_count, args.max_length)
     splits = None
     if args.splits:
         pairs = [text.partition('=') for text in args.splits]
         if any(not file for _, _, file in pairs):
             raise InputError('--splits takes SPLIT=FILE, for example train=Flickr_8k.trainImages.txt')
         splits = {split: file for split, _, file in pairs}
+    if args.draw:
+        draw_scenes(args)
     records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
     records = datasets.select(records, args.limit, args.split)
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
@@ -97,7 +98,7 @@ def draw_scenes(args):
         n_train, n_dev, n_test = counts
     except ValueError:
         raise InputError(f'--draw {args.draw}: expected three numbers, for example --draw 2000,200,200') from None
-    shapes.draw(args.images, n_train, n_dev, n_test, seed=args.seed, size=args.image_size or 112)
+    shapes.draw(args.images, n_train, n_dev, n_test, seed=args.seed)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ type are errors (InputError), with the nearest known name proposed.
 import dataclasses
 import difflib
 import json
+import math
 import pathlib
 
 from core.errors import InputError
@@ -167,13 +168,13 @@ def nearest(name, known):
 def _checked(field, value, where):
     kind, limits = field.type, field.metadata
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 1e308 else math.inf
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise InputError(f'{where}: {field.name} must be {_article(kind)}, not {value!r}')
     if limits['choices'] and value not in limits['choices']:
         raise InputError(f'{where}: {field.name} must be one of {", ".join(limits["choices"])}, not {value!r}')
-    if kind is float and value != value:
-        raise InputError(f'{where}: {field.name} must be a number, not NaN')
+    if kind is float and not math.isfinite(value):
+        raise InputError(f'{where}: {field.name} must be a finite number, not {value!r}')
     if limits['minimum'] is not None and value < limits['minimum']:
         raise InputError(f'{where}: {field.name} must be at least {limits["minimum"]}, not {value!r}')
     if limits['maximum'] is not None and value > limits['maximum']:

@@ -8,7 +8,27 @@ from tqdm import tqdm
 
 from core.errors import InputError
 
-PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]\n'
+PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]'
+
+
+class _Lines(tqdm):
+    """Progress for files and pipes: whole lines, none of them overwritten, and one for where it ended."""
+
+    @staticmethod
+    def status_printer(file):
+        """The function that prints one state."""
+        def print_line(line):
+            file.write(f'{line}\n')
+            file.flush()
+
+        return print_line
+
+    def close(self):
+        """Print the last state, unless it was printed, and end."""
+        if not getattr(self, 'disable', True) and self.n != self.last_print_n:
+            self.refresh()
+        self.sp = None  # without it tqdm ends no line of its own
+        super().close()
 
 
 def run(main):
@@ -33,11 +53,10 @@ def run(main):
 def progress(total, what, initial=0, unit='it'):
     """A tqdm bar on stderr with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
     terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total, desc=what, initial=initial, unit=unit, file=sys.stderr, dynamic_ncols=terminal,
-        mininterval=0.2 if terminal else 10, maxinterval=10, smoothing=0.1, ascii=None if terminal else True,
-        leave=True, bar_format=None if terminal else PLAIN_BAR,
-    )
+    common = {'total': total, 'desc': what, 'initial': initial, 'unit': unit, 'file': sys.stderr, 'smoothing': 0.1}
+    if terminal:
+        return tqdm(**common, dynamic_ncols=True, mininterval=0.2)
+    return _Lines(**common, mininterval=10, bar_format=PLAIN_BAR)
 
 
 def size_text(n_bytes):

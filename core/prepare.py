@@ -6,6 +6,7 @@ batches are in memory at any moment.
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -42,43 +43,88 @@ def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_leng
         dict, the manifest.
 
     Raises:
-        InputError: unreadable images (all of them named), too little disk space, or `out` holds something else.
+        InputError: unreadable images (all of them named), too little disk space, or `out` holds something else. What
+            can be known before the first image leaves nothing behind.
     """
     out = pathlib.Path(out)
+    check(vocab_size, min_count, max_length)
     plan = _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
-    if max_length < 1:
-        raise InputError(f'max-length must be at least 1, not {max_length}')
-    n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{out}: cannot be made a directory ({error.strerror}); choose another --out') from None
-    with store.lock(out, 'prepro.py'):
-        store.write_plan(out, plan)
+    with _writing(out):
+        store.check_plan(out, plan)
         if (out / 'manifest.json').exists():
             manifest = store.read_json(out / 'manifest.json')
             if skip_unreadable or not manifest['unreadable']:
                 say(f'{out} is complete: {_counts(manifest)}')
                 return manifest
+        if vocabulary is None:
+            _build_vocabulary(records, map(_tokens, records), plan)  # an error now rather than after the last image
+        n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
         say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 from '
             f'{spec.encoder} {spec.layer}: {console.size_text(n_bytes)} in {out}')
         path = out / 'features.h5'
-        if not path.exists():
-            free = shutil.disk_usage(out).free
-            if n_bytes > 0.98 * free:
-                raise InputError(f'{out}: {console.size_text(n_bytes)} needed, {console.size_text(free)} free; make '
-                                 f'room, choose another --out or use --limit')
-            store.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
-        features = store.FeatureFile(path, writable=True)
-        try:
-            unreadable, rate = _extract(records, spec, features, say)
-        finally:
-            features.close()
-        if unreadable and not skip_unreadable:
-            raise InputError(_unreadable_text(unreadable))
-        manifest = _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say)
-        say(f'{out} is complete: {_counts(manifest)}')
-        return manifest
+        _check_room(path, n_bytes)
+        # Before anything is written: the weights may turn out to be those of another network.
+        with _encoder(spec, path) as encoder:
+            out.mkdir(parents=True, exist_ok=True)
+            with store.lock(out, 'prepro.py'):
+                return _complete(records, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
+
+
+def _encoder(spec, path):
+    """The encoder as a context; of None where every image is encoded already."""
+    if path.exists() and store.FeatureFile(path).done().all():
+        return contextlib.nullcontext()
+    from core.encoders import Encoder  # TensorFlow is imported only when there is work for it
+
+    return Encoder(spec)
+
+
+def _complete(records, encoder, spec, out, plan, skip_unreadable, vocabulary, say):
+    """Do what is left to do in `out`, which is locked."""
+    store.write_plan(out, plan)
+    store.remove_leftovers(out)
+    path = out / 'features.h5'
+    if not path.exists():
+        store.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
+    features = store.FeatureFile(path, writable=True)
+    try:
+        unreadable, rate = _extract(records, encoder, features, say)
+    finally:
+        features.close()
+    if unreadable and (not skip_unreadable or len(unreadable) == len(records)):
+        raise InputError(_unreadable_text(unreadable))
+    manifest = _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say)
+    say(f'{out} is complete: {_counts(manifest)}')
+    return manifest
+
+
+def check(vocab_size, min_count, max_length):
+    """Raises InputError for numbers below 1."""
+    for name, value in (('vocab-size', vocab_size), ('min-count', min_count), ('max-length', max_length)):
+        if value < 1:
+            raise InputError(f'{name} must be at least 1, not {value}')
+
+
+@contextlib.contextmanager
+def _writing(out):
+    """Turn what the system says of a disk that is full, a place that is no directory and the like into one line."""
+    try:
+        yield
+    except BrokenPipeError:  # of `say`: our reader went away
+        raise
+    except OSError as error:
+        raise InputError(f'{out}: cannot write there ({error}); make room and run the same command again, finished '
+                         f'images are kept, or choose another --out') from None
+
+
+def _check_room(path, n_bytes):
+    """Refuse features that the disk cannot hold; what an earlier call wrote of them counts as there."""
+    there = path.stat().st_blocks * 512 if path.exists() else 0
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if n_bytes - there > 0.98 * free:
+        raise InputError(f'{path.parent}: {console.size_text(n_bytes - there)} needed, {console.size_text(free)} '
+                         f'free; make room, choose another --out or use --limit')
 
 
 def _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary):
@@ -93,10 +139,8 @@ def _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
             'vocab_size': vocab_size, 'min_count': min_count, 'max_length': max_length, 'vocabulary_sha256': words}
 
 
-def _extract(records, spec, features, say):
+def _extract(records, encoder, features, say):
     """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
-    from core.encoders import Encoder  # TensorFlow is imported only when there is work for it
-
     waiting = collections.deque(np.flatnonzero(~features.done()))
     if not len(waiting):
         return {}, None
@@ -107,13 +151,12 @@ def _extract(records, spec, features, say):
 
     def decode(row):
         try:
-            return row, images.load(records[row].path, spec.preprocessing), None
+            return row, images.load(records[row].path, encoder.spec.preprocessing), None
         except images.UnreadableImage as error:
             return row, None, str(error)
 
     n_threads = os.cpu_count() or 1
     with (
-        Encoder(spec) as encoder,
         concurrent.futures.ThreadPoolExecutor(n_threads, 'decode') as decoders,
         concurrent.futures.ThreadPoolExecutor(1, 'write') as writer,
         console.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
@@ -164,14 +207,9 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
     for reason in unreadable.values():
         say(f'left out: {reason}')
     readable = [row not in unreadable for row in range(len(records))]
-    tokens = {
-        row: [text.tokenize(caption) for caption in record.captions]
-        for row, record in enumerate(records) if readable[row]
-    }
+    tokens = {row: _tokens(record) for row, record in enumerate(records) if readable[row]}
     if vocabulary is None:
-        training = [words for row, captions in tokens.items() if records[row].split == 'train' for words in captions]
-        vocabulary = text.Vocabulary.build([words for words in training if words], plan['vocab_size'],
-                                           plan['min_count'])
+        vocabulary = _build_vocabulary([records[row] for row in tokens], tokens.values(), plan)
     vocabulary.save(out / 'vocabulary.json')
 
     captions_of, counts = {}, {}
@@ -211,6 +249,17 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
     }
     write_json(out / 'manifest.json', manifest)
     return manifest
+
+
+def _tokens(record):
+    return [text.tokenize(caption) for caption in record.captions]
+
+
+def _build_vocabulary(records, tokens, plan):
+    """Vocabulary of the training captions that have words; `tokens` holds the token lists of each record."""
+    training = [words for record, captions in zip(records, tokens, strict=True) if record.split == 'train'
+                for words in captions if words]
+    return text.Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
 
 
 def _boxes(record, spec):

@@ -25,6 +25,7 @@ from core.files import replacing, write_json
 from core.text import Vocabulary
 
 FORMAT = 1
+FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'vocabulary.json', 'plan.json')
 
 
 class FeatureFile:
@@ -230,8 +231,12 @@ class DataDir:
         images = {row: image for row, image in enumerate(self._images)
                   if image['split'] == name and not image.get('unreadable')}
         rows, images = list(images), list(images.values())
-        with h5py.File(self.path / 'captions.h5', 'r') as file:
-            captions, image_idxs = file[name]['captions'][:], file[name]['image_idxs'][:]
+        path = self.path / 'captions.h5'
+        try:
+            with h5py.File(path, 'r') as file:
+                captions, image_idxs = file[name]['captions'][:], file[name]['image_idxs'][:]
+        except (OSError, KeyError) as error:
+            raise InputError(f'{path}: cannot be read ({error}); it was damaged or copied incompletely') from None
         boxes = None
         if any(image['boxes'] is not None for image in images):
             boxes = [[(tuple(box['names']), tuple(box['box'])) for box in image['boxes'] or ()] for image in images]
@@ -268,20 +273,32 @@ def lock(directory, what):
     return file
 
 
-def write_plan(directory, plan):
-    """Write plan.json, or check that the one there is the same.
+def remove_leftovers(directory):
+    """Remove the temporary files of a writer that was killed; only for the holder of the lock."""
+    for path in _leftovers(directory):
+        path.unlink()
+
+
+def _leftovers(directory):
+    return [path for name in FILES for path in pathlib.Path(directory).glob(f'.{name}.*')]
+
+
+def check_plan(directory, plan):
+    """Check that `directory` is free, or was begun with the same plan; changes nothing.
 
     Raises:
-        InputError: the directory belongs to another plan; names the first differences.
+        InputError: the directory belongs to another plan, or holds something else; names the first difference.
     """
     path = pathlib.Path(directory) / 'plan.json'
     plan = json.loads(json.dumps(plan))
+    if path.parent.exists() and not path.parent.is_dir():
+        raise InputError(f'{directory}: is a file, not a directory; choose another --out')
     if not path.exists():
-        strangers = [p.name for p in path.parent.iterdir() if p.name != '.lock'] if path.parent.exists() else []
+        own = {'.lock', *(leftover.name for leftover in _leftovers(directory))}
+        strangers = sorted(p.name for p in path.parent.iterdir() if p.name not in own) if path.parent.is_dir() else []
         if strangers:
             raise InputError(f'{directory}: not empty and not made by prepro.py ({strangers[0]} is there); '
                              f'choose another --out')
-        write_json(path, plan)
         return
     there = read_json(path)
     different = [key for key in {**plan, **there} if plan.get(key) != there.get(key)]
@@ -289,3 +306,11 @@ def write_plan(directory, plan):
         key = different[0]
         raise InputError(f'{directory}: made with other options ({key} was {there.get(key)!r}, now '
                          f'{plan.get(key)!r}); choose another --out or delete the directory')
+
+
+def write_plan(directory, plan):
+    """Write plan.json, or check that the one there is the same; raises as `check_plan`."""
+    check_plan(directory, plan)
+    path = pathlib.Path(directory) / 'plan.json'
+    if not path.exists():
+        write_json(path, plan)

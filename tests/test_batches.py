@@ -1,0 +1,170 @@
+"""Batches: which captions, in what order, and read ahead by a thread."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from core.batches import Batches, prefetch
+from core.store import ArrayFeatures, CaptionData
+
+WORDS = [3, 1, 2, 3, 1, 2, 3, 1, 3, 2, 2]  # of the captions below, without <START> and <END>
+EPOCH_0 = [[10, 5, 2], [7, 4, 1], [9, 0, 8], [6, 3]]  # lengths [2, 2, 2], [1, 1, 1], [2, 3, 3], [3, 3]
+EPOCH_1 = [[10, 6, 0], [3, 8], [7, 4, 1], [2, 5, 9]]
+
+
+def data_of(words, n_images=4, seed=0):
+    """Captions of so many words; the features of image i are all i, stored in the opposite order."""
+    captions = np.zeros((len(words), 7), np.int32)
+    for row, length in zip(captions, words, strict=True):
+        row[:length + 2] = [1, *range(4, 4 + length), 2]
+    images = np.random.default_rng(seed).integers(0, n_images, len(words))
+    stored = np.arange(n_images, dtype=np.float16)[::-1, None, None] * np.ones((1, 5, 3), np.float16)
+    rows = np.arange(n_images)[::-1]
+    return CaptionData(ArrayFeatures(stored), rows, captions, images, list(range(n_images)), [[]] * n_images)
+
+
+def numbers(batches, epoch=0, start=0):
+    return [batch.index.tolist() for batch in batches.epoch(epoch, start)]
+
+
+def test_exact_batches():
+    batches = Batches(data_of(WORDS), batch_size=3, seed=1)
+    assert len(batches) == 4
+    assert numbers(batches) == EPOCH_0
+    assert numbers(batches, epoch=1) == EPOCH_1
+
+
+def test_a_batch_holds_the_captions_and_the_features_of_their_images():
+    data = data_of(WORDS)
+    for batch in Batches(data, 3, 1).epoch(0):
+        assert batch.captions.dtype == np.int32 and batch.features.dtype == np.float32
+        np.testing.assert_array_equal(batch.captions, data.captions[batch.index])
+        assert batch.features.shape == (len(batch.index), 5, 3)
+        np.testing.assert_array_equal(batch.features[:, 4, 2], data.image_idxs[batch.index])
+
+
+@pytest.mark.parametrize('n_captions, size', [(1, 64), (64, 64), (65, 64), (1000, 64), (13, 1)])
+def test_every_caption_once_an_epoch(n_captions, size):
+    words = np.random.default_rng(2).integers(1, 6, n_captions)
+    batches = Batches(data_of(words), size, seed=3)
+    for epoch in range(3):
+        plan = numbers(batches, epoch)
+        assert sorted(itertools.chain.from_iterable(plan)) == list(range(n_captions))
+        assert len(plan) == len(batches) == -(-n_captions // size)
+        sizes = sorted(map(len, plan))
+        assert sizes[1:] == [size] * (len(plan) - 1) and 0 < sizes[0] <= size
+
+
+def test_lengths_in_a_batch_are_equal_but_at_the_borders():
+    words = np.random.default_rng(2).integers(1, 6, 2000)
+    plan = Batches(data_of(words), 64, seed=3).plan(0)
+    mixed = [index for index in plan if len(set(words[index])) > 1]
+    assert len(mixed) <= 4  # one for each border between 5 lengths
+    assert all(np.ptp(words[index]) <= 1 for index in mixed)
+
+
+def test_long_and_short_batches_are_mixed():
+    words = np.random.default_rng(2).integers(1, 6, 2000)
+    means = [words[index].mean() for index in Batches(data_of(words), 64, seed=3).plan(0)]
+    assert means != sorted(means) and means != sorted(means, reverse=True)
+
+
+def test_captions_of_one_length_meet_others_each_epoch():
+    batches = Batches(data_of([2] * 200), 20, seed=5)
+    together = [{frozenset(index.tolist()) for index in batches.plan(epoch)} for epoch in range(2)]
+    assert not together[0] & together[1]
+
+
+def test_the_order_depends_on_seed_and_epoch_only():
+    data = data_of(WORDS * 10)
+    mine = Batches(data, 3, seed=7)
+    plans = [numbers(mine, epoch) for epoch in range(3)]
+    again = Batches(data, 3, seed=7)
+    assert [numbers(again, epoch) for epoch in (2, 0, 1)] == [plans[2], plans[0], plans[1]]
+    assert plans[0] != plans[1] != plans[2] != plans[0]
+    assert numbers(Batches(data, 3, seed=8)) != plans[0]
+
+
+def test_an_epoch_goes_on_from_its_middle():
+    batches = Batches(data_of(WORDS), 3, seed=1)
+    whole = numbers(batches, 4)
+    for start in range(len(batches) + 1):
+        assert numbers(batches, 4, start) == whole[start:]
+
+
+def test_prefetch_keeps_order():
+    assert list(prefetch(range(200), depth=3)) == list(range(200))
+    assert list(prefetch([])) == []
+    assert list(prefetch([None, None])) == [None, None]
+
+
+@pytest.mark.parametrize('error', [ValueError('broken file'), KeyboardInterrupt()])
+def test_prefetch_raises_what_its_thread_met_after_what_came_before(error):
+    def items():
+        yield 1
+        yield 2
+        raise error
+
+    stream = prefetch(items())
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(type(error)) as caught:
+        next(stream)
+    assert caught.value is error
+    assert not threads()
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == 'prefetch']
+
+
+def settled(read):
+    """The value of `read()` once it has not changed for a while."""
+    value, since = read(), time.monotonic()
+    while time.monotonic() - since < 0.3:
+        time.sleep(0.01)
+        if read() != value:
+            value, since = read(), time.monotonic()
+    return value
+
+
+def test_prefetch_reads_ahead_but_not_further_than_its_depth():
+    taken = itertools.count()
+    made = []
+
+    def items():
+        for number in taken:
+            made.append(number)
+            yield number
+
+    stream = prefetch(items(), depth=3)
+    assert not made  # nothing happens before it is asked for
+    for consumed in range(1, 4):
+        next(stream)
+        # `depth` wait, and one is in the thread's hand
+        assert 3 <= settled(lambda: len(made)) - consumed <= 4
+    stream.close()
+
+
+@pytest.mark.parametrize('after', [1, 5])
+def test_a_consumer_that_stops_ends_the_thread(after):
+    stream = prefetch(itertools.count(), depth=2)
+    for _ in range(after):
+        next(stream)
+    assert len(threads()) == 1
+    began = time.monotonic()
+    stream.close()
+    assert not threads() and time.monotonic() - began < 5
+
+
+def test_a_consumer_that_fails_ends_the_thread():
+    with pytest.raises(ZeroDivisionError):
+        for number in prefetch(itertools.count(), depth=2):
+            1 / (number - 3)
+    del number
+    deadline = time.monotonic() + 5
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not threads()
