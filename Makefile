@@ -31,14 +31,14 @@ $(READY): requirements.lock setup.py
 	  echo "error: no Python 3.10, 3.11 or 3.12 found$(if $(PYTHON), at $(PYTHON)); install one, or name it: make demo PYTHON=/path/to/python3.12" >&2; exit 2; fi; \
 	if ! "$$chosen" -c 'import venv, ensurepip' 2>/dev/null; then \
 	  echo "error: $$chosen lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv) and run the same command again" >&2; exit 2; fi; \
-	echo "setting up $(VENV) with $$("$$chosen" --version) (once; downloads about 700 MB)"; \
+	echo "setting up $(VENV) with $$("$$chosen" --version) (once; downloads about 700 MB, 2.6 GB on disk)"; \
 	"$$chosen" -m venv --clear "$(VENV)"; \
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
 	touch "$@"
 
 demo: $(READY)
-	$(BIN)/python prepro.py --dataset shapes --draw 3000,100,200 --images $(DEMO)/scenes \
+	$(BIN)/python prepro.py --dataset shapes --draw 2500,100,200 --images $(DEMO)/scenes \
 	    --encoder vgg19 --weights random --layer conv3_1 --image-size 56 --resize squash --out $(DEMO)/features
 	$(BIN)/python train.py $(DEMO)/features --out $(DEMO)/run --config data/recipes/shapes.json
 	$(BIN)/python evaluate.py $(DEMO)/run --split test

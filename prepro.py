@@ -2,10 +2,11 @@
 r"""Images and captions -> DATA DIR (features, captions, vocabulary).
 
 examples:
-  prepro.py --dataset shapes --images data/shapes --encoder vgg19 --layer conv4_4 --image-size 112 --out data/demo
-  prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \\
+  prepro.py --dataset shapes --draw 2500,100,200 --images data/scenes --encoder vgg19 --weights random \
+      --layer conv3_1 --image-size 56 --resize squash --out data/shapes
+  prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \
       --encoder vgg19 --weights vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 --out data/flickr8k
-  prepro.py --dataset coco2014 --images coco --captions annotations/captions_train2014.json \\
+  prepro.py --dataset coco2014 --images coco --captions annotations/captions_train2014.json \
       annotations/captions_val2014.json --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
   prepro.py --dataset folder --images my_photos --like runs/flickr8k --out data/my_photos
 

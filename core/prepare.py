@@ -198,7 +198,8 @@ def _extract(records, encoder, features, say):
 def _unreadable_text(unreadable):
     shown = '; '.join(list(unreadable.values())[:20])
     more = f'; and {len(unreadable) - 20} more' if len(unreadable) > 20 else ''
-    return (f'{len(unreadable)} images cannot be read: {shown}{more}. Repair them and run the same command again (the '
+    what = 'image' if len(unreadable) == 1 else 'images'
+    return (f'{len(unreadable)} {what} cannot be read: {shown}{more}. Repair them and run the same command again (the '
             f'others are kept), or leave them out with --skip-unreadable')
 
 

@@ -5,7 +5,6 @@
     captions = solver.test(val_data)
 """
 
-import dataclasses
 import math
 import pathlib
 import signal
@@ -17,8 +16,8 @@ import numpy as np
 from core import captioning, console
 from core.backend import tf, tf1
 from core.batches import Batches, prefetch
-from core.checkpoints import BestModel, Checkpoints, initialize_from
-from core.config import DecodingConfig, TrainingConfig, nearest
+from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
+from core.config import Config, DecodingConfig
 from core.errors import InputError
 from core.journal import Journal
 from core.metrics import Scorer
@@ -40,19 +39,16 @@ class Solver:
         decoding: DecodingConfig.
         say: function that prints a line.
         options: the options of `core.config.TrainingConfig`, such as n_epochs, batch_size, update_rule,
-            learning_rate, print_every, save_every.
+            learning_rate, print_every, save_every. For the same initial weights in every process, also call
+            `tf.compat.v1.set_random_seed` before the model is made.
 
     Raises:
-        InputError: an unknown option, with the nearest name; data that do not fit the model.
+        InputError: an unknown option, with the nearest name, or a bad value; data that do not fit the model.
     """
 
     def __init__(self, model, data, val_data=None, *, model_path='model', log_path=None, pretrained_model=None,
                  decoding=None, say=print, **options):
-        known = {field.name for field in dataclasses.fields(TrainingConfig)}
-        for name in options:
-            if name not in known:
-                raise InputError(f'Solver: unknown option {name!r}{nearest(name, known)}')
-        self.options = TrainingConfig(**options)
+        self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
         self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
         self.model_path, self.log_path = pathlib.Path(model_path), log_path
@@ -89,7 +85,8 @@ class Solver:
             loss = self.model.build_model()
             self._learning_rate = tf1.placeholder(tf.float32, [], 'learning_rate')
             variables = self._trainable()
-            gradients = tf1.gradients(loss, variables)
+            # Dense, as the norm of a sparse gradient would count a word's rows one by one, not their sum.
+            gradients = [tf.convert_to_tensor(gradient) for gradient in tf1.gradients(loss, variables)]
             self._gradient_norm = tf.linalg.global_norm(gradients)
             if self.options.clip_norm:
                 gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, self._gradient_norm)
@@ -102,8 +99,6 @@ class Solver:
     def _build_sampler(self):
         if self._sampled is None:
             with self.model.graph.as_default():
-                # With the seed, the initial weights are the same in every process.
-                tf1.set_random_seed(self.options.seed)
                 self._sampled = self.model.build_sampler(self.decoding.max_len)
 
     def _optimizer(self):
@@ -142,14 +137,17 @@ class Solver:
         Returns:
             dict: the state of training: step, epoch, best_score, best_step ...
         """
+        directory = self.model_path / 'checkpoints'
+        state = latest_state(directory)
+        if state and self._finished(state):
+            self._say_finished(state)
+            return state
         self.build()
         with self.model.graph.as_default():
-            checkpoints = Checkpoints(self.model_path / 'checkpoints', tf1.global_variables(),
-                                      self.options.keep_checkpoints)
+            checkpoints = Checkpoints(directory, tf1.global_variables(), self.options.keep_checkpoints)
             self._best = BestModel(self.model_path / 'best', self.model.variables)
             initialize = tf1.global_variables_initializer()
         with tf1.Session(graph=self.model.graph) as session, _Interrupts(self):
-            state = checkpoints.latest()
             if state:
                 checkpoints.restore(session, state)
                 self.say(f'going on from step {state["step"]} (epoch {state["epoch"] + 1})')
@@ -158,7 +156,7 @@ class Solver:
                 if self.pretrained_model:
                     initialize_from(session, self.pretrained_model, self.model.variables)
                 state = {'step': 0, 'epoch': 0, 'position': 0, 'best_score': None, 'best_step': None, 'waited': 0,
-                         'nll': 0.0, 'words': 0, 'steps': 0, 'finished': False}
+                         'nll': 0.0, 'words': 0, 'captions': 0}
             self._journal = Journal(self.model_path, self.log_path, state['step'])
             try:
                 self._loop(session, state, checkpoints)
@@ -171,7 +169,7 @@ class Solver:
 
     def _loop(self, session, state, checkpoints):
         options, unigram = self.options, self.unigram_loss()
-        while not state['finished'] and state['epoch'] < options.n_epochs:
+        while not self._finished(state):
             self._epoch(session, state, checkpoints, unigram)
             state.update(epoch=state['epoch'] + 1, position=0)
             last = state['epoch'] == options.n_epochs
@@ -179,9 +177,16 @@ class Solver:
                 self._validate(session, state)
             elif self.val_data is None:
                 self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
-            state['finished'] = last or bool(options.patience) and state['waited'] >= options.patience
-            if state['finished'] or state['epoch'] % options.save_every == 0:
+            if self._finished(state) or state['epoch'] % options.save_every == 0:
                 checkpoints.save(session, state)
+        self._say_finished(state)
+
+    def _finished(self, state):
+        options = self.options
+        return state['epoch'] >= options.n_epochs or bool(options.patience) and state['waited'] >= options.patience
+
+    def _say_finished(self, state):
+        options = self.options
         reason = ('all epochs are done' if state['epoch'] >= options.n_epochs else
                   f'no better {options.validation_metric} in {state["waited"]} validations')
         self.say(f'training is complete: {reason}; step {state["step"]}' + (
@@ -206,7 +211,8 @@ class Solver:
                 if not np.isfinite(result['nll']):
                     raise InputError(f'the loss is not finite at step {state["step"] + 1}: lower learning_rate or '
                                      f'clip_norm; the last checkpoint is kept')
-                state.update(step=state['step'] + 1, position=state['position'] + 1, steps=state['steps'] + 1,
+                state.update(step=state['step'] + 1, position=state['position'] + 1,
+                             captions=state['captions'] + len(batch.index),
                              nll=state['nll'] + float(result['nll']) * len(batch.index),
                              words=state['words'] + int(result['words']))
                 printed_captions += len(batch.index)
@@ -228,10 +234,10 @@ class Solver:
         bar.write(f'epoch {state["epoch"] + 1}/{self.options.n_epochs}  step {state["position"]}/{len(self.batches)}  '
                   f'loss {loss:.3f} a word (unigram model {unigram:.3f})  {speed:.0f} captions/s')
         self._journal.scalars('training', state, {
-            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / max(
-                state['steps'] * self.options.batch_size, 1), 'learning_rate': rate, 'captions_per_second': speed,
+            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
+            'learning_rate': rate, 'captions_per_second': speed,
         })
-        state.update(nll=0.0, words=0, steps=0)
+        state.update(nll=0.0, words=0, captions=0)
 
     # ---- validation and test
 

@@ -68,6 +68,7 @@ class FeatureFile:
                 plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 plist.set_layout(h5py.h5d.CONTIGUOUS)
                 plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                plist.set_obj_track_times(False)  # the same features are the same bytes
                 if name == b'features':  # zeros now would write the whole file twice
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                 h5py.h5d.create(file.id, name, h5py.h5t.py_create(kind), h5py.h5s.create_simple(dims), plist)

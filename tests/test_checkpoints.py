@@ -80,7 +80,12 @@ def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
     with tiny.session(model) as session:
         checkpoints.save(session, {'step': 5})
         (tmp_path / 'step-5.index').write_bytes(b'no index')
-        with pytest.raises(InputError, match='step-5: cannot be restored'):
+        with pytest.raises(InputError, match='step-5: not a TensorFlow checkpoint'):
+            checkpoints.restore(session, {'step': 5})
+        checkpoints.save(session, {'step': 5})
+        data = tmp_path / 'step-5.data-00000-of-00001'
+        data.write_bytes(data.read_bytes()[:100])
+        with pytest.raises(InputError, match='step-5: cannot be restored, it is damaged'):
             checkpoints.restore(session, {'step': 5})
     (tmp_path / 'step-5.json').write_text('{"step": ')
     with pytest.raises(InputError, match='step-5.json'):
@@ -93,7 +98,7 @@ def test_checkpoint_of_another_model_is_refused(model, tmp_path):
         checkpoints.save(session, {'step': 5})
     with tiny.tf_graph():
         other = tiny.build(dim_hidden=tiny.H + 1)
-        with tiny.session(other) as session, pytest.raises(InputError, match='cannot be restored'):
+        with tiny.session(other) as session, pytest.raises(InputError, match='does not fit'):
             Checkpoints(tmp_path, other.variables).restore(session, {'step': 5})
 
 

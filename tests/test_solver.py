@@ -1,0 +1,321 @@
+"""Training: it learns, goes on bit for bit where it stopped, and says what is wrong in one line."""
+
+import collections
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tiny
+from tiny import END, NULL, START, D, L, M, T, V
+
+from core.backend import tf, tf1
+from core.config import DecodingConfig
+from core.errors import InputError
+from core.model import CaptionGenerator
+from core.solver import Solver
+from core.store import CaptionData
+
+QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
+
+
+def make(directory, data=None, val_data=None, model_options=None, seed=1, **options):
+    """A Solver over a new tiny model in a graph of its own, with fixed initial weights."""
+    with tf.Graph().as_default():
+        tf1.set_random_seed(seed)
+        model = tiny.build(**(model_options or {}))
+    options = {'batch_size': 5, 'n_epochs': 3, 'print_every': 2, 'learning_rate': 0.01, **options}
+    return Solver(model, data or tiny.arrays(), val_data, model_path=directory, **{**QUIET, **options})
+
+
+def metrics(directory):
+    """Entries of metrics.jsonl without what depends on the clock."""
+    lines = (directory / 'metrics.jsonl').read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in ('time', 'captions_per_second')}
+            for line in lines]
+
+
+def saved(directory, step):
+    """All variables of a checkpoint, the optimizer's too, by name."""
+    reader = tf.train.load_checkpoint(str(directory / 'checkpoints' / f'step-{step}'))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same_run(first, second, step):
+    expected, found = saved(first, step), saved(second, step)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert metrics(second) == metrics(first)
+    for place in (f'checkpoints/step-{step}.json', 'best/best.json'):
+        assert json.loads((second / place).read_text()) == json.loads((first / place).read_text())
+
+
+class Watched:
+    """Features in memory that count what is read, and call `act` at the read of a given number."""
+
+    def __init__(self, array, at=None, act=None):
+        self.array, self.shape, self.reads, self.at, self.act = array, array.shape, [], at, act
+
+    def read(self, rows):
+        self.reads.append(np.array(rows))
+        if len(self.reads) == self.at:
+            self.act()
+        return self.array[rows]
+
+
+def watched(data, at=None, act=None):
+    made = CaptionData.from_arrays(data, dict(enumerate(tiny.WORDS)))
+    made.features = Watched(np.asarray(data['features']), at, act)
+    return made
+
+
+@pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
+def test_loss_falls_under_every_update_rule(tmp_path, rule):
+    rate = {'adam': 0.01, 'rmsprop': 0.01, 'momentum': 0.05, 'sgd': 0.3}[rule]
+    solver = make(tmp_path, n_epochs=12, update_rule=rule, learning_rate=rate, print_every=3, save_every=20,
+                  model_options={'dropout': False})
+    state = solver.train()
+    losses = [entry['loss_per_word'] for entry in metrics(tmp_path)]
+    assert state['step'] == 12 * 3 and len(losses) == 12
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_goes_on_bit_for_bit(tmp_path, number):
+    data = tiny.arrays(10)  # 4 batches an epoch
+    options = {'model_options': {'alpha_c': 0.5}, 'val_data': tiny.arrays(3, seed=2)}
+    whole = make(tmp_path / 'whole', watched(data), **options).train()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    # The 6th read is of the second epoch; reading runs ahead of training by a few batches.
+    stopped = make(tmp_path / 'cut', watched(data, 6, lambda: os.kill(os.getpid(), number)), **options)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    state = json.loads(max((tmp_path / 'cut' / 'checkpoints').glob('*.json')).read_text())
+    assert 0 < state['step'] < whole['step']
+    said = []
+    resumed = make(tmp_path / 'cut', watched(data), say=said.append, **options).train()
+    assert said[0] == f'going on from step {state["step"]} (epoch {state["epoch"] + 1})'
+    assert resumed == whole
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+
+
+def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
+    data = tiny.arrays(40)  # 16 batches an epoch
+    whole = make(tmp_path / 'whole', data, n_epochs=1).train()
+    cut = watched(data, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / 'cut', cut, n_epochs=1).train()
+    state = json.loads(max((tmp_path / 'cut' / 'checkpoints').glob('*.json')).read_text())
+    assert 0 < state['position'] < 16 and state['epoch'] == 0
+    rest = watched(data)
+    resumed = make(tmp_path / 'cut', rest, n_epochs=1).train()
+    assert len(rest.features.reads) == 16 - state['position'] and resumed == whole
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', 16)
+
+
+def test_checkpoints_inside_an_epoch_and_entries_after_them(tmp_path):
+    """A kill loses what came after the last checkpoint; its later lines in metrics.jsonl go as well."""
+    whole = make(tmp_path / 'whole', save_minutes=1e-9, keep_checkpoints=100).train()
+    make(tmp_path / 'cut', save_minutes=1e-9, keep_checkpoints=100).train()
+    for path in (tmp_path / 'cut' / 'checkpoints').iterdir():
+        if int(path.name.split('.')[0].split('-')[1]) > 4:
+            path.unlink()
+    assert {entry['step'] for entry in metrics(tmp_path / 'cut')} == {2, 4, 6, 8}
+    assert make(tmp_path / 'cut', save_minutes=1e-9, keep_checkpoints=100).train() == whole
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+
+
+def test_finished_training_stays_finished_and_more_epochs_go_on(tmp_path):
+    first = make(tmp_path, n_epochs=2).train()
+    said = []
+    assert make(tmp_path, n_epochs=2, say=said.append).train() == first
+    assert 'training is complete: all epochs are done; step 6' in said[-1]
+
+
+def test_more_epochs_go_on_from_a_finished_run(tmp_path):
+    make(tmp_path / 'a', n_epochs=2).train()
+    longer = make(tmp_path / 'a', n_epochs=3).train()
+    whole = make(tmp_path / 'b', n_epochs=3).train()
+    assert longer == whole
+    assert_same_run(tmp_path / 'b', tmp_path / 'a', 9)
+
+
+def test_every_caption_once_an_epoch(tmp_path):
+    data = watched(tiny.arrays(7, 3))
+    make(tmp_path, data, n_epochs=2, batch_size=4).train()
+    reads = data.features.reads
+    assert len(reads) == 12
+    for epoch in (reads[:6], reads[6:]):
+        assert collections.Counter(np.concatenate(epoch).tolist()) == dict.fromkeys(range(7), 3)
+
+
+def test_gradients_are_clipped(tmp_path):
+    """Under plain gradient descent one step moves the weights by rate times the clipped norm."""
+    moved = {}
+    for clip in (0.0, 0.01, 1e6):
+        directory = tmp_path / str(clip)
+        solver = make(directory, n_epochs=1, batch_size=50, update_rule='sgd', learning_rate=1.0, clip_norm=clip,
+                      model_options={'dropout': False})
+        with tiny.session(solver.model) as session:
+            before = {name: v for name, v in tiny.fetch(session, solver.model).items() if 'moving' not in name}
+        state = solver.train()
+        after = saved(directory, state['step'])
+        moved[clip] = np.sqrt(sum(((after[name] - value)**2).sum() for name, value in before.items()))
+    assert moved[0.01] == pytest.approx(0.01, rel=1e-2)
+    assert moved[0.0] > 0.1 and moved[0.0] == pytest.approx(moved[1e6], rel=1e-5)
+
+
+def test_learning_rate_schedules(tmp_path):
+    steps = (0, 2, 3, 5, 6)  # 3 batches an epoch
+    rates = {schedule: [make(tmp_path, learning_rate_schedule=schedule, learning_rate=0.8, learning_rate_decay=0.5,
+                             n_epochs=2).learning_rate_at(step) for step in steps]
+             for schedule in ('constant', 'exponential', 'cosine')}
+    assert rates['constant'] == [0.8] * 5
+    assert rates['exponential'] == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2])
+    assert rates['cosine'] == pytest.approx([0.8, 0.4 * (1 + np.cos(np.pi / 3)), 0.4,
+                                             0.4 * (1 + np.cos(np.pi * 5 / 6)), 0.0])
+
+
+def test_training_uses_the_schedule(tmp_path):
+    make(tmp_path, learning_rate_schedule='exponential', learning_rate_decay=0.5, print_every=3).train()
+    assert [entry['learning_rate'] for entry in metrics(tmp_path)] == pytest.approx([0.01, 0.005, 0.0025])
+
+
+def test_unigram_loss(tmp_path):
+    captions = np.array([[START, 4, 4, 5, END], [START, 4, END, NULL, NULL], [START, END, NULL, NULL, NULL]])
+    data = {'features': np.zeros((1, L, D)), 'captions': captions, 'image_idxs': np.zeros(3, int)}
+    # 7 words are predicted: 4 three times, 5 once, <END> three times.
+    expected = -(6 * np.log(3 / 7) + np.log(1 / 7)) / 7
+    assert make(tmp_path, data).unigram_loss() == pytest.approx(expected)
+
+
+def test_reported_losses_are_those_of_the_steps(tmp_path):
+    """With a rate of nothing and no dropout the loss of an epoch is that of the initial model, however printed."""
+    options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False}, 'batch_size': 12}
+    solver = make(tmp_path / 'a', print_every=1, **options)
+    data = tiny.arrays()
+    with tiny.session(solver.model) as session:
+        expected = tiny.transcription(tiny.fetch(session, solver.model), data['features'][data['image_idxs']],
+                                      data['captions'])
+    solver.train()
+    entry, = metrics(tmp_path / 'a')
+    words = np.count_nonzero(data['captions'][:, 1:])
+    assert entry['loss_per_word'] == pytest.approx(expected['nll'] * 12 / words, rel=1e-4)
+    assert entry['loss_per_caption'] == pytest.approx(expected['nll'], rel=1e-4)
+    make(tmp_path / 'b', print_every=1, **{**options, 'batch_size': 100}).train()
+    assert metrics(tmp_path / 'b')[0]['loss_per_caption'] == pytest.approx(expected['nll'], rel=1e-4)
+
+
+def test_early_stopping_keeps_the_best_model(tmp_path):
+    """With a rate of nothing only the moving statistics change, so validations soon stop getting better."""
+    said = []
+    solver = make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
+                  validation_metric='CIDEr', say=said.append, model_options={'dropout': False})
+    state = solver.train()
+    validations = [entry for entry in metrics(tmp_path) if entry['kind'] == 'validation']
+    scores = [entry['CIDEr'] for entry in validations]
+    best_epoch = 1 + int(np.argmax(scores))
+    assert [entry['epoch'] for entry in validations] == list(range(1, best_epoch + 3)) and best_epoch < 7
+    assert (state['epoch'], state['best_step'], state['waited']) == (best_epoch + 2, 3 * best_epoch, 2)
+    assert 'no better CIDEr in 2 validations' in said[-1]
+    best = json.loads((tmp_path / 'best' / 'best.json').read_text())
+    assert best['step'] == 3 * best_epoch and best['epoch'] == best_epoch
+    assert {'Bleu_4', 'CIDEr', 'ROUGE_L'} <= best['scores'].keys()
+    assert state['best_score'] == best['scores']['CIDEr'] == max(scores)
+    again = make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
+                 validation_metric='CIDEr', model_options={'dropout': False}).train()
+    assert again == state
+
+
+def test_best_model_is_the_one_validated_and_test_reads_it(tmp_path):
+    data = tiny.arrays(4, 1)
+    solver = make(tmp_path, data, data, n_epochs=60, learning_rate=0.02, batch_size=4, validate_every=20, patience=0,
+                  print_every=50, model_options={'dropout': False}, validation_metric='ROUGE_L')
+    state = solver.train()
+    captions = solver.test()
+    assert state['best_score'] > 0.9
+    references = CaptionData.from_arrays(data, dict(enumerate(tiny.WORDS))).references
+    exact = sum(caption.text == texts[0] for caption, texts in zip(captions, references, strict=True))
+    assert exact >= 3
+    for caption in captions:
+        assert caption.alphas.shape == (len(caption.words), L) and caption.betas.shape == (len(caption.words),)
+    assert [c.text for c in solver.test(images=[2, 0])] == [captions[2].text, captions[0].text]
+    assert [c.text for c in make(tmp_path, data).test(data)] == [c.text for c in captions]
+
+
+def test_pretrained_model(tmp_path):
+    make(tmp_path / 'first', seed=3).train()
+    prefix = tmp_path / 'first' / 'checkpoints' / 'step-9'
+    make(tmp_path / 'second', learning_rate=0.0, n_epochs=1, pretrained_model=prefix).train()
+    expected, found = saved(tmp_path / 'first', 9), saved(tmp_path / 'second', 3)
+    np.testing.assert_array_equal(found['logits/w_out'], expected['logits/w_out'])
+    with pytest.raises(InputError, match='not a TensorFlow checkpoint'):
+        make(tmp_path / 'third', pretrained_model=tmp_path / 'nothing').train()
+
+
+def test_not_a_number(tmp_path):
+    data = tiny.arrays()
+    data['features'][2, 1, 1] = np.inf
+    with pytest.raises(InputError, match='the loss is not finite at step [123]: lower learning_rate'):
+        make(tmp_path, data, n_epochs=1).train()
+    assert not list((tmp_path / 'checkpoints').glob('*'))
+
+
+@pytest.mark.parametrize(('option', 'hint'), [
+    ('learning_rat', "did you mean 'learning_rate'"), ('epochs', "did you mean 'n_epochs'"),
+    ('zzz', 'known: n_epochs'),
+])
+def test_unknown_options_name_the_nearest(tmp_path, option, hint):
+    with pytest.raises(InputError, match=hint):
+        make(tmp_path, **{option: 1})
+
+
+@pytest.mark.parametrize(('option', 'value'), [
+    ('update_rule', 'adamax'), ('batch_size', 0), ('learning_rate_schedule', 'linear'), ('n_epochs', 0),
+    ('learning_rate', 'fast'), ('validation_metric', 'SPICE'), ('batch_size', 2.5),
+])
+def test_bad_values(tmp_path, option, value):
+    with pytest.raises(InputError, match=option):
+        make(tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'features': np.zeros((6, L + 1, D))}, 'the model expects'),
+    ({'captions': np.ones((12, T + 2), int)}, f'the model expects {T + 1}'),
+    ({'captions': np.full((12, T + 1), V)}, f'use word {V}, the model has {V} words'),
+    ({'captions': np.zeros((0, T + 1), int), 'image_idxs': np.zeros(0, int)}, 'no training caption'),
+])
+def test_data_that_do_not_fit(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        make(tmp_path, {**tiny.arrays(), 'references': [['a']] * 6, **change})
+
+
+def test_data_without_a_key_and_dev_data_without_captions(tmp_path):
+    data = tiny.arrays()
+    del data['image_idxs']
+    with pytest.raises(InputError, match="lacks 'image_idxs'"):
+        make(tmp_path, data)
+    with pytest.raises(InputError, match='no dev image has a caption'):
+        make(tmp_path, val_data={**tiny.arrays(), 'references': [[]] * 6}, n_epochs=1).train()
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    make(tmp_path, n_epochs=1).train()
+    with pytest.raises(InputError, match='does not fit this model'):
+        make(tmp_path, n_epochs=2, model_options={'dim_hidden': 12}).train()
+    with pytest.raises(InputError, match='does not fit this model'):
+        make(tmp_path, n_epochs=2, update_rule='momentum').train()
+
+
+def test_test_before_training(tmp_path):
+    with pytest.raises(InputError, match='no trained model here yet'):
+        make(tmp_path).test(tiny.arrays())
+
+
+def test_default_sizes_of_the_tf1_code_are_positional(graph):
+    model = CaptionGenerator(tiny.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False, False)
+    assert (model.prev2out, model.ctx2out, model.alpha_c, model.selector, model.dropout_rate) == (
+        False, False, 1.0, False, 0)

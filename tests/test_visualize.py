@@ -1,0 +1,125 @@
+"""Attention pictures: light falls where the attention is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import visualize
+from core.captioning import Caption
+from core.errors import InputError
+from core.images import Preprocessing
+from core.store import ArrayFeatures, CaptionData
+
+ROWS, COLS = 3, 4
+GREY = np.full((60, 80, 3), 200, np.uint8)
+YELLOW = np.array([255, 212, 0])
+
+
+def peak(row, col):
+    alpha = np.zeros((ROWS, COLS), np.float32)
+    alpha[row, col] = 1
+    return alpha.ravel()
+
+
+def caption(n_words):
+    alphas = np.array([peak(t % ROWS, t % COLS) for t in range(n_words)]).reshape(n_words, ROWS * COLS)
+    return Caption([f'word{t}' for t in range(n_words)], alphas, np.full(n_words, 0.5), True)
+
+
+@pytest.mark.parametrize(('row', 'col'), [(0, 0), (1, 2), (2, 3), (2, 0)])
+@pytest.mark.parametrize('shape', [(60, 80), (61, 83), (224, 224)])
+def test_smooth_peaks_in_its_cell(row, col, shape):
+    weights = visualize.smooth(peak(row, col), (ROWS, COLS), shape)
+    assert weights.shape == shape and weights.max() == 1 and weights.min() >= 0
+    y, x = np.unravel_index(weights.argmax(), shape)
+    assert (y * ROWS // shape[0], x * COLS // shape[1]) == (row, col)
+    far = weights[shape[0] - 1 if row == 0 else 0, 0 if col >= 2 else shape[1] - 1]
+    assert far < 0.05
+
+
+def test_smooth_of_even_and_of_no_attention():
+    np.testing.assert_allclose(visualize.smooth(np.full(12, 1 / 12), (ROWS, COLS), (30, 40)), 1)
+    assert (visualize.smooth(np.zeros(12), (ROWS, COLS), (30, 40)) == 0).all()
+
+
+def test_smooth_keeps_the_order_of_weights():
+    weights = visualize.smooth(0.3 * peak(0, 0) + 0.7 * peak(2, 3), (ROWS, COLS), (60, 80))
+    assert weights[50, 70] == pytest.approx(1, abs=0.05)
+    assert weights[10, 10] == pytest.approx(3 / 7, abs=0.05)
+
+
+def test_light_is_dark_outside():
+    weights = np.zeros((60, 80))
+    weights[:, 40:] = 1
+    lit = visualize.light(GREY, weights)
+    assert lit.dtype == np.uint8 and (lit[:, 40:] == 200).all() and (lit[:, :40] == 40).all()
+
+
+def lit_share(panel):
+    return (panel.mean(axis=2) > 150).mean()
+
+
+def test_picture_has_a_panel_a_word():
+    heights = {n: visualize.attention_picture(GREY, caption(n), (ROWS, COLS)).shape for n in (1, 4, 5, 9, 10)}
+    assert heights[1][0] == heights[4][0] < heights[5][0] == heights[9][0] < heights[10][0]
+    assert len({width for _, width, _ in heights.values() if width}) == 2  # never narrower than its title
+
+
+def test_panels_show_the_photo_then_the_attention():
+    picture = visualize.attention_picture(GREY, caption(9), (ROWS, COLS))
+    assert picture.dtype == np.uint8
+    side = int(visualize.PANEL * 100)
+    height = side * 60 // 80
+    top = 55  # the head
+    for panel in range(10):
+        row, col = divmod(panel, visualize.COLUMNS)
+        y, x = top + row * (height + 30) + 30, col * side
+        part = picture[y + 5:y + height - 5, x + 10:x + side - 10].astype(float)
+        if panel == 0:
+            assert np.abs(part - 200).max() <= 1
+            continue
+        word = panel - 1
+        brightest = np.unravel_index(part.mean(axis=2).argmax(), part.shape[:2])
+        assert brightest[0] * ROWS // part.shape[0] == word % ROWS
+        assert brightest[1] * COLS // part.shape[1] == word % COLS
+        assert part.min() < 60 < 180 < part.max()
+
+
+def test_boxes_are_drawn_on_the_panels_of_their_words():
+    plain = visualize.attention_picture(GREY, caption(3), (ROWS, COLS))
+    boxed = visualize.attention_picture(GREY, caption(3), (ROWS, COLS), boxes=[({1}, (0.25, 0.25, 0.75, 0.75))])
+    yellow = np.abs(boxed.astype(int) - YELLOW).max(axis=2) < 40
+    assert not (np.abs(plain.astype(int) - YELLOW).max(axis=2) < 40).any()
+    columns = np.flatnonzero(yellow.any(axis=0))
+    assert 400 <= columns.min() and columns.max() < 600  # the third panel shows the second word
+    assert columns.min() == pytest.approx(450, abs=6) and columns.max() == pytest.approx(550, abs=6)
+
+
+def test_no_word_and_odd_texts():
+    assert visualize.attention_picture(GREY, caption(0), (ROWS, COLS)).shape[2] == 3
+    odd = Caption(['$x_{$', '🙂' * 40, '\\frac'], np.full((3, 12), 1 / 12), np.zeros(3), False)
+    visualize.attention_picture(GREY, odd, (ROWS, COLS), ['$$', 'a' * 900, 'ä'], name='$%_{')
+
+
+@pytest.mark.parametrize(('resize', 'shape'), [('crop', (320, 320, 3)), ('squash', (160, 320, 3))])
+def test_view_is_what_the_encoder_sees(tmp_path, resize, shape):
+    photo = np.zeros((50, 100, 3), np.uint8)
+    photo[:, 50:] = 255
+    Image.fromarray(photo).save(tmp_path / 'a.png')
+    view = visualize.view(tmp_path / 'a.png', Preprocessing(224, resize))
+    assert view.shape == shape and view.dtype == np.uint8
+    assert view[:, :100].max() < 5 and view[:, -100:].min() > 250
+    with pytest.raises(InputError, match='gone.png'):
+        visualize.view(tmp_path / 'gone.png', Preprocessing(224, resize))
+
+
+def test_safe_picture_without_photos():
+    data = CaptionData(ArrayFeatures(np.zeros((1, 12, 2))), [0], np.zeros((0, 3)), [], ['a'], [['x']])
+    assert visualize.safe_picture(data, 0, caption(1)) is None
+
+
+def test_png():
+    picture = np.random.default_rng(0).integers(0, 255, (7, 5, 3), np.uint8)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(visualize.png(picture)))), picture)
