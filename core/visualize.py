@@ -71,10 +71,12 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
     figure = Figure(figsize=size, dpi=100, facecolor='white')
     canvas = FigureCanvasAgg(figure)
     figure.text(0.5, 1 - 0.12 / size[1], _short(' '.join(caption.words) or '(no word)', 95), ha='center', va='top',
-                fontsize=11, weight='bold')
-    figure.text(0.5, 1 - 0.36 / size[1], _short(name, 110), ha='center', va='top', fontsize=7, color='0.4')
+                fontsize=11, weight='bold', parse_math=False)
+    figure.text(0.5, 1 - 0.36 / size[1], _short(name, 110), ha='center', va='top', fontsize=7, color='0.4',
+                parse_math=False)
     for i, note in enumerate(notes):
-        figure.text(0.01, (foot - 0.15 - 0.18 * i) / size[1], _short(note, 135), fontsize=7, color='0.2')
+        figure.text(0.01, (foot - 0.15 - 0.18 * i) / size[1], _short(note, 135), fontsize=7, color='0.2',
+                    parse_math=False)
     gated = np.any(caption.betas != 1)  # a model without the gate has ones
     for panel in range(n_panels):
         row, col = divmod(panel, COLUMNS)
@@ -87,7 +89,8 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
             continue
         axes.imshow(light(picture, smooth(caption.alphas[panel - 1], grid, (height, width))), aspect='auto')
         gate = f'  β {caption.betas[panel - 1]:.2f}' if gated else ''
-        axes.set_title(_short(caption.words[panel - 1], 18) + gate, fontsize=8, pad=2)
+        axes.set_title(_short(caption.words[panel - 1], 18) + gate, fontsize=8, pad=2,
+                       parse_math=False)
         for places, (x0, y0, x1, y1) in boxes:
             if panel - 1 in places:
                 axes.add_patch(Rectangle((x0 * width - 0.5, y0 * height - 0.5), (x1 - x0) * width, (y1 - y0) * height,

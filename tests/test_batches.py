@@ -131,11 +131,10 @@ def settled(read):
 
 
 def test_prefetch_reads_ahead_but_not_further_than_its_depth():
-    taken = itertools.count()
     made = []
 
     def items():
-        for number in taken:
+        for number in range(1000):
             made.append(number)
             yield number
 

@@ -123,11 +123,20 @@ def test_a_write_that_fails_is_one_line_and_keeps_what_was_done(path, values):
     resource.setrlimit(resource.RLIMIT_FSIZE, (file._features + 5 * 2 * 15 + 4, hard))  # room for 5 rows and a bit
     try:
         with pytest.raises(InputError, match='features.h5: cannot write .*finished images are kept'):
-            file.write([4, 5, 6], values[4:])
+            file.write([4, 5], values[4:6])  # the system takes half of the last row before it refuses
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.done().tolist() == [True] * 4 + [False] * 3  # half a row is not marked as done
     file.write([4, 5, 6], values[4:])
+    np.testing.assert_array_equal(file.read(range(7)), values.astype(np.float16))
+
+
+def test_what_the_system_does_in_pieces_is_continued(path, values, monkeypatch):
+    pwrite, preadv = os.pwrite, os.preadv
+    monkeypatch.setattr(os, 'pwrite', lambda file, data, offset: pwrite(file, data[:7], offset))
+    monkeypatch.setattr(os, 'preadv', lambda file, targets, offset: preadv(file, [targets[0][:7]], offset))
+    file = FeatureFile(path, writable=True)
+    file.write(range(7), values)
     np.testing.assert_array_equal(file.read(range(7)), values.astype(np.float16))
 
 

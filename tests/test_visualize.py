@@ -46,8 +46,7 @@ def test_smooth_of_even_and_of_no_attention():
 
 def test_smooth_keeps_the_order_of_weights():
     weights = visualize.smooth(0.3 * peak(0, 0) + 0.7 * peak(2, 3), (ROWS, COLS), (60, 80))
-    assert weights[50, 70] == pytest.approx(1, abs=0.05)
-    assert weights[10, 10] == pytest.approx(3 / 7, abs=0.05)
+    assert weights[5, 5] / weights[55, 75] == pytest.approx(3 / 7, abs=0.01)
 
 
 def test_light_is_dark_outside():
@@ -93,7 +92,7 @@ def test_boxes_are_drawn_on_the_panels_of_their_words():
     yellow = np.abs(boxed.astype(int) - YELLOW).max(axis=2) < 40
     assert not (np.abs(plain.astype(int) - YELLOW).max(axis=2) < 40).any()
     columns = np.flatnonzero(yellow.any(axis=0))
-    assert 400 <= columns.min() and columns.max() < 600  # the third panel shows the second word
+    assert columns.min() >= 400 and columns.max() < 600  # the third panel shows the second word
     assert columns.min() == pytest.approx(450, abs=6) and columns.max() == pytest.approx(550, abs=6)
 
 

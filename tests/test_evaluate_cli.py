@@ -1,0 +1,111 @@
+"""evaluate.py as a user runs it."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+
+from core.store import DataDir
+
+
+def refused(*arguments, parts=()):
+    before = tiny.snapshot(tiny.workplace())
+    tiny.assert_refused(tiny.script('evaluate.py', *arguments), *parts)
+    assert tiny.snapshot(tiny.workplace()) == before
+
+
+def evaluate(*arguments):
+    done = tiny.script('evaluate.py', *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_twice_the_same_and_complete(tmp_path):
+    test = DataDir(tiny.data_dir()).split('test')
+    for name in ('a', 'b'):
+        output = evaluate(tiny.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1')
+        assert 'COCO scoring' in output and "paper's scoring" in output and 'attention correctness' in output
+    assert tiny.snapshot(tmp_path / 'a').keys() != {} and [
+        (tmp_path / 'a' / place).read_bytes() == (tmp_path / 'b' / place).read_bytes()
+        for place in ('captions.json', 'scores.json')] == [True, True]
+    results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
+    assert [set(entry) for entry in results] == [{'image_id', 'caption'}] * len(test)
+    assert {entry['image_id'] for entry in results} == set(test.image_ids)
+    scores = json.loads((tmp_path / 'a' / 'scores.json').read_text())
+    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
+    assert (scores['split'], scores['images']) == ('test', len(test))
+    assert len(list((tmp_path / 'a' / 'pictures').glob('*.png'))) == 1
+
+    # The same captions scored as a file of anybody's give the same figures.
+    references = next((tiny.workplace() / 'shapes' / 'annotations').glob('captions_test.json'))
+    evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out', tmp_path / 'c')
+    assert json.loads((tmp_path / 'c' / 'scores.json').read_text())['coco'] == pytest.approx(scores['coco'])
+
+
+def test_other_data_limit_and_chosen_pictures(tmp_path):
+    data = tmp_path / 'held back'
+    shutil.copytree(tiny.data_dir(), data)
+    train = DataDir(data).split('train')
+    chosen = train.image_ids[0]
+    evaluate(tiny.run_dir(), '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
+             tmp_path / 'out')
+    results = json.loads((tmp_path / 'out' / 'captions.json').read_text())
+    assert [entry['image_id'] for entry in results] == [train.image_ids[0], train.image_ids[-1]]
+    assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 1
+
+
+def test_photos_without_captions(tmp_path):
+    from core import datasets, prepare
+    from core.runs import Run
+
+    run = Run(tiny.run_dir())
+    photos = tmp_path / 'photos'
+    shutil.copytree(tiny.workplace() / 'shapes' / 'images', photos)
+    prepare.prepare(datasets.read('folder', photos), run.encoder(), tmp_path / 'data', 'folder',
+                    vocabulary=run.vocabulary, say=lambda line: None)
+    output = evaluate(tiny.run_dir(), '--data', tmp_path / 'data', '--pictures', '0', '--out', tmp_path / 'out')
+    assert 'no captions to compare with' in output
+    assert len(json.loads((tmp_path / 'out' / 'captions.json').read_text())) == 13
+    assert 'coco' not in json.loads((tmp_path / 'out' / 'scores.json').read_text())
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    ([], ['evaluate.py RUN']),
+    (['nowhere'], ['nowhere', 'not a run']),
+    (['--results', 'a.json'], ['go together']),
+    (['--results', 'a.json', '--references', 'b.json'], ['a.json']),
+    (['nowhere', '--results', 'a.json', '--references', 'b.json'], ['without RUN']),
+])
+def test_wrong_arguments(arguments, parts):
+    refused(*arguments, parts=parts)
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    (['--limit', '0'], ['--limit must be at least 1']),
+    (['--picture-ids', '77', '78'], ['77, 78', 'not among']),
+    (['--pictures', '-1'], ['--pictures must be at least 0']),
+    (['--data', 'nowhere'], ['no such data directory']),
+])
+def test_wrong_choices(arguments, parts):
+    refused(tiny.run_dir(), *arguments, parts=parts)
+
+
+def test_features_of_another_encoder_are_refused():
+    for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"), ('conv2_2', 2, 'seed')):
+        refused(tiny.run_dir(), '--data', tiny.data_dir(layer, seed), parts=['not what the run', part])
+
+
+def test_damaged_runs(tmp_path):
+    for place, text, part in (('config.json', '[', 'cannot be read'), ('vocabulary.json', '[', 'vocabulary.json'),
+                              ('best/best.json', None, 'no trained model here yet')):
+        run = tmp_path / part.replace(' ', '-')
+        shutil.copytree(tiny.run_dir(), run)
+        if text is None:
+            (run / place).unlink()
+        else:
+            (run / place).write_text(text)
+        before = tiny.snapshot(run)
+        done = tiny.script('evaluate.py', run)
+        assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
+        assert {path: value for path, value in tiny.snapshot(run).items() if 'evaluation' not in path} == before
