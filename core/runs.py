@@ -78,6 +78,8 @@ class Run:
         except (KeyError, TypeError, AttributeError):
             raise InputError(f'{self.path / "config.json"}: lacks the entry data; it was not written by train.py'
                              ) from None
+        except InputError as error:
+            raise InputError(f'{self.path / "config.json"}: {error}') from None
         self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
 

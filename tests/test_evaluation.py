@@ -1,0 +1,76 @@
+"""Scores, pictures and correctness as evaluate.py computes them, on a tiny trained run."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from core import evaluation, metrics
+from core.errors import InputError
+from core.runs import Run
+
+
+@pytest.fixture(scope='module')
+def evaluated(tmp_path_factory):
+    run, lines = Run(tiny.run_dir()), []
+    out = tmp_path_factory.mktemp('evaluated')
+    scores = evaluation.evaluate(run, run.data(), 'dev', out, n_pictures=2, paper_scoring=True, say=lines.append)
+    return run, out, scores, lines
+
+
+def test_each_image_is_captioned_once_in_the_coco_format(evaluated):
+    run, out, scores, _ = evaluated
+    results = json.loads((out / 'captions.json').read_text())
+    assert [row['image_id'] for row in results] == run.data().split('dev').image_ids
+    assert all(set(row) == {'image_id', 'caption'} for row in results)
+    assert scores['images'] == len(results)
+
+
+def test_scores_are_those_of_the_results_file(evaluated):
+    run, out, scores, _ = evaluated
+    data = run.data().split('dev')
+    references = dict(zip(data.image_ids, data.references, strict=True))
+    with metrics.Scorer(references) as scorer:
+        expected = scorer.score(metrics.load_results(out / 'captions.json'))
+    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
+    assert scores['coco'] == pytest.approx(expected, abs=1e-9)
+    assert set(scores['paper']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR'}
+    saved = json.loads((out / 'scores.json').read_text())
+    assert saved['coco'] == scores['coco'] and saved['step'] == scores['step'] > 0
+
+
+def test_pictures_are_readable_and_named(evaluated):
+    _, out, scores, lines = evaluated
+    assert len(scores['pictures']) == 2
+    for path in scores['pictures']:
+        picture = np.asarray(Image.open(path))
+        assert picture.ndim == 3 and picture.std() > 10
+        assert any(path in line for line in lines)
+
+
+def test_shapes_have_attention_correctness_and_diversity(evaluated):
+    run, _, scores, lines = evaluated
+    attention = scores['attention']
+    if attention['n_words']:
+        assert 0 < attention['uniform_mass'] < 1 and 0 <= attention['mass'] <= 1
+        assert any('attention correctness' in line for line in lines)
+    assert scores['diversity']['captions'] == scores['images']
+    assert 'novel_share' in scores['diversity']
+
+
+def test_table_labels_both_ways_of_scoring():
+    both = {'coco': {'Bleu_1': 0.5, 'CIDEr': 0.25}, 'paper': {'Bleu_1': 0.625}}
+    lines = evaluation.score_table(both).split('\n')
+    assert 'COCO scoring' in lines[0] and "paper's scoring" in lines[0]
+    assert lines[2].split() == ['Bleu_1', '50.00', '62.50'] and lines[3].split() == ['CIDEr', '25.00', '-']
+
+
+def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
+    run, *_ = evaluated
+    for options, message in (({'image_ids': ['no-such']}, 'no-such'), ({'n_pictures': -1}, '--pictures'),
+                             ({'limit': 0}, '--limit')):
+        with pytest.raises(InputError, match=message):
+            evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=lambda line: None, **options)
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,76 @@
+"""The RUN DIR: what travels in it, and what is refused."""
+
+import json
+
+import pytest
+import tiny
+
+from core import runs
+from core.config import Config
+from core.errors import InputError
+from core.store import DataDir
+
+CONFIG = Config().override(tiny.TINY_RUN)
+
+
+def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
+    data = DataDir(tiny.data_dir())
+    runs.create(tmp_path / 'run', CONFIG, data)
+    run = runs.Run(tmp_path / 'run')
+    assert run.config == CONFIG and run.vocabulary == data.vocabulary and run.max_length == data.max_length
+    assert run.spec.to_dict() == data.encoder
+    assert run.data().path == data.path.absolute()
+    assert run.encoder().identity() == run.spec.identity()
+    with tiny.tf_graph():
+        model = run.build_model()
+    rows, cols = run.spec.grid
+    assert (
+        rows * cols, run.spec.dim, 12, data.max_length + 1, len(data.vocabulary)) == (model.L, model.D, model.H, model.T, model.V)
+
+
+def test_going_on_admits_longer_training_only(tmp_path):
+    data = DataDir(tiny.data_dir())
+    runs.create(tmp_path / 'run', CONFIG, data)
+    runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9', 'print_every=7']), data)
+    assert runs.Run(tmp_path / 'run').config.training.n_epochs == 9
+    before = (tmp_path / 'run' / 'config.json').read_bytes()
+    with pytest.raises(InputError, match='dim_hidden=12, now it is 13'):
+        runs.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
+    assert (tmp_path / 'run' / 'config.json').read_bytes() == before
+
+
+def test_features_of_another_kind_are_refused_by_name(tmp_path):
+    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run, other = runs.Run(tmp_path / 'run'), DataDir(tiny.data_dir(layer='conv1_2'))
+    with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
+        run.check_features(other)
+    with pytest.raises(InputError, match='weights_sha256'):
+        run.check_features(DataDir(tiny.data_dir(seed=2)))
+
+
+@pytest.mark.parametrize('damage', ['{', '[]', '{}', '{"data": {"encoder": {}}}'])
+def test_damaged_config_is_one_error(tmp_path, damage):
+    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    (tmp_path / 'run' / 'config.json').write_text(damage)
+    with pytest.raises(InputError, match='config.json'):
+        runs.Run(tmp_path / 'run')
+
+
+def test_strangers_directory_is_left_alone(tmp_path):
+    (tmp_path / 'thesis.txt').write_text('mine')
+    with pytest.raises(InputError, match='not empty and not a run'):
+        runs.create(tmp_path, CONFIG, DataDir(tiny.data_dir()))
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
+
+
+def test_no_model_yet_says_so(tmp_path):
+    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    with pytest.raises(InputError, match='no trained model here yet'):
+        runs.Run(tmp_path / 'run').best().prefix()
+
+
+def test_config_is_plain_json(tmp_path):
+    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    entries = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    assert set(entries) == {'model', 'training', 'decoding', 'data'}
+    assert entries['model']['dim_hidden'] == 12 and entries['data']['encoder']['layer'] == 'conv2_2'
