@@ -24,7 +24,7 @@ def arguments():
     parser.add_argument('--split', choices=('train', 'dev', 'test'), help='default: test where there is one, else dev')
     parser.add_argument('--data', metavar='DATA', help="another data directory, with the run's kind of features")
     parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread')
-    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT')
+    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with --data .../DATA-SPLIT')
     parser.add_argument('--paper-scoring', action='store_true',
                         help="also the paper's scoring: raw references, no brevity penalty")
     parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
@@ -51,7 +51,8 @@ def main():
     run = Run(args.run)
     data = run.data(args.data)
     split = args.split or ('test' if 'test' in data.splits else 'dev')
-    out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / split
+    place = f'{data.path.absolute().name}-{split}' if args.data else split
+    out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
                         args.seed)
 
@@ -74,5 +75,10 @@ def score_file(args):
         write_json(pathlib.Path(args.out) / 'scores.json', scores)
 
 
-if __name__ == '__main__':
+def cli():
+    """The installed command sat-evaluate."""
     console.run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -102,5 +102,10 @@ def draw_scenes(args):
     shapes.draw(args.images, n_train, n_dev, n_test, seed=args.seed)
 
 
-if __name__ == '__main__':
+def cli():
+    """The installed command sat-prepro."""
     console.run(main)
+
+
+if __name__ == '__main__':
+    cli()

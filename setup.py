@@ -39,9 +39,9 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'sat-prepro = prepro:main',
-            'sat-train = train:main',
-            'sat-evaluate = evaluate:main',
+            'sat-prepro = prepro:cli',
+            'sat-train = train:cli',
+            'sat-evaluate = evaluate:cli',
         ],
     },
 )

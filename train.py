@@ -57,9 +57,10 @@ def main():
     data = store.DataDir(args.data)
     train_data = data.split('train')
     val_data = data.split('dev') if 'dev' in data.splits else None
-    runs.create(args.out, config, data)
-    run = runs.Run(args.out)
-    with store.lock(run.path, 'train.py'), tf.Graph().as_default():
+    if not len(train_data.captions):
+        raise InputError(f'{args.data}: no training caption; make the data with a larger --max-length')
+    with runs.create(args.out, config, data), tf.Graph().as_default():
+        run = runs.Run(args.out)
         tf.compat.v1.set_random_seed(config.training.seed)
         model = run.build_model()
         print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
@@ -73,5 +74,10 @@ def main():
     print(f'next: evaluate.py {args.out}')
 
 
-if __name__ == '__main__':
+def cli():
+    """The installed command sat-train."""
     console.run(main)
+
+
+if __name__ == '__main__':
+    cli()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.batches import prefetch
+from core.errors import InputError
 
 
 class Caption(NamedTuple):
@@ -48,6 +49,8 @@ def generate(session, model, sampled, data, images=None, batch_size=64):
 
     for features in prefetch(read(), depth=2):
         result = session.run(sampled, {model.features: features})
+        if not np.isfinite(result.alphas).all():
+            raise InputError('the attention is not finite: the model diverged in training, or the features are broken')
         for alphas, betas, indices in zip(*result, strict=True):
             ends = np.flatnonzero(indices == model.end)
             length = ends[0] if len(ends) else len(indices)

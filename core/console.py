@@ -35,6 +35,8 @@ def run(main):
     """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
     # TensorFlow's C++ notices; set here, in a program of ours, never on `import core`.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    for stream in (sys.stdout, sys.stderr):  # a caption must not end a program on a terminal that cannot show it
+        stream.reconfigure(errors='backslashreplace')
     try:
         status = main() or 0
     except InputError as error:
@@ -47,6 +49,10 @@ def run(main):
         # The reader of our output went away (`| head`): no more can be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        print(f'{os.path.basename(sys.argv[0])}: error: {where}{error.strerror or error}', file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 

@@ -38,8 +38,8 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         images = np.linspace(0, len(images) - 1, limit).round().astype(int)
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
     best = run.best().info()
-    captions = _caption(run, selected, images, say)
     out.mkdir(parents=True, exist_ok=True)
+    captions = _caption(run, selected, images, say)
     results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
     metrics.save_results(out / 'captions.json', results)
 
@@ -49,10 +49,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         scores.update(score(referenced, {image: results[image] for image in referenced}, paper_scoring, say))
     else:
         say('these images have no captions to compare with: no scores')
-    known = None
-    if 'train' in data.splits and split != 'train':
-        known = [' '.join(tokenize(text)) for texts in data.split('train').references for text in texts]
-    scores['diversity'] = metrics.diversity(results.values(), known)
+    scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, split))
     scores['attention'] = _correctness(selected, captions)
     write_json(out / 'scores.json', scores)
     scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say)]
@@ -103,6 +100,15 @@ def _caption(run, data, images, say):
     return found
 
 
+def _training_captions(run, split):
+    """The captions that the run was trained on, as the model writes them; None where its data are gone."""
+    try:
+        references = run.data().split('train').references
+    except InputError:
+        return None
+    return [' '.join(tokenize(text)) for texts in references for text in texts] if split != 'train' else None
+
+
 def _correctness(data, captions):
     """Attention correctness where the data have boxes, else None."""
     if data.boxes is None:
@@ -131,7 +137,9 @@ def _to_picture(data, images, n_pictures, image_ids, seed):
 def _draw(data, captions, images, directory, say):
     """Write the attention pictures; yields their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
+    for old in directory.glob('*.png'):  # of an earlier evaluation into the same place
+        old.unlink()
+    paths, names = [], set()
     for image in images:
         caption = captions[image]
         try:
@@ -139,7 +147,10 @@ def _draw(data, captions, images, directory, say):
         except InputError as error:
             say(f'no picture: {error}')
             continue
-        name = re.sub(r'[^\w.-]', '_', pathlib.Path(str(data.image_ids[image])).stem)
+        name = re.sub(r'[^\w.-]', '_', str(data.image_ids[image]))
+        if name.lower() in names:  # ids that differ in other characters or in case only
+            name = f'{name}-{image}'
+        names.add(name.lower())
         paths.append(directory / f'{name}.png')
         with replacing(paths[-1], 'wb') as file:
             file.write(visualize.png(picture))

@@ -28,5 +28,6 @@ def replacing(path, mode='w'):
 def write_json(path, value, indent=2):
     """Write `value` as JSON, atomically."""
     with replacing(path) as file:
-        json.dump(value, file, indent=indent, ensure_ascii=False)
+        # In ASCII, so that lone surrogates of odd captions and file names survive.
+        json.dump(value, file, indent=indent)
         file.write('\n')

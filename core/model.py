@@ -114,6 +114,12 @@ class CaptionGenerator:
                 raise ValueError(f'word_to_idx lacks the special word {word}')
         if sorted(word_to_idx.values()) != list(range(len(word_to_idx))):
             raise ValueError(f'word_to_idx must number its {len(word_to_idx)} words from 0 without gaps')
+        for name, value in (('dim_feature', min(dim_feature)), ('dim_embed', dim_embed), ('dim_hidden', dim_hidden),
+                            ('n_time_step', n_time_step)):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, not {value}')
+        if alpha_c < 0:
+            raise ValueError(f'alpha_c must be at least 0, not {alpha_c}')
         if not 0 <= dropout_rate < 1:
             raise ValueError(f'dropout_rate must be at least 0 and below 1, not {dropout_rate}')
         self.word_to_idx = dict(word_to_idx)

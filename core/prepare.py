@@ -211,6 +211,8 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
     tokens = {row: _tokens(record) for row, record in enumerate(records) if readable[row]}
     if vocabulary is None:
         vocabulary = _build_vocabulary([records[row] for row in tokens], tokens.values(), plan)
+    # Until all files fit together again the directory is not complete.
+    (out / 'manifest.json').unlink(missing_ok=True)
     vocabulary.save(out / 'vocabulary.json')
 
     captions_of, counts = {}, {}
@@ -232,6 +234,8 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
         if too_long or empty:
             say(f'{split}: {len(captions)} captions; {too_long} of more than {plan["max_length"]} words and {empty} '
                 f'without words are not trained on (they stay among the references)')
+    if counts['train']['images'] and not counts['train']['captions']:
+        say('no training caption is left: raise --max-length to train on these data')
     store.write_captions(out / 'captions.h5', captions_of)
     write_json(out / 'annotations.json', [
         {
@@ -243,7 +247,8 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
     ], indent=None)
     manifest = {
         'format': store.FORMAT, 'made_by': f'show-attend-tell {__version__}', 'dataset': plan['dataset'],
-        'encoder': spec.to_dict(), 'splits': counts, 'max_length': plan['max_length'],
+        'records_sha256': plan['records_sha256'], 'encoder': spec.to_dict(), 'splits': counts,
+        'max_length': plan['max_length'],
         'vocabulary': {'words': len(vocabulary), 'vocab_size': plan['vocab_size'], 'min_count': plan['min_count']},
         'unreadable': {str(records[row].path): reason for row, reason in unreadable.items()},
         'images_per_second': rate and round(rate, 2),

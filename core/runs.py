@@ -8,6 +8,7 @@
 import dataclasses
 import pathlib
 
+from core import store
 from core.checkpoints import BestModel
 from core.config import Config
 from core.encoders import EncoderSpec, describe
@@ -18,27 +19,36 @@ from core.text import Vocabulary
 
 
 def create(path, config, data):
-    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is the same.
+    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the same making.
+
+    Returns:
+        The lock on the directory, an open file: close it when training ends.
 
     Raises:
-        InputError: the directory holds a run of other options or data; names the difference.
+        InputError: the directory holds a run of other options or data, with the difference; or is in use.
     """
     path = pathlib.Path(path)
     entry = {'path': str(data.path.absolute()), 'encoder': data.encoder, 'max_length': data.max_length,
-             'dataset': data.manifest['dataset']}
-    if (path / 'config.json').exists():
+             'dataset': data.dataset, 'records_sha256': data.records}
+    made = (path / 'config.json').exists()
+    if made:
         run = Run(path)
+        run.check_features(data)
+        if run.data_entry.get('records_sha256') != data.records:
+            raise InputError(f'{path}: was trained on other images or captions than those of {data.path}; choose '
+                             f'another --out')
         if run.vocabulary != data.vocabulary or run.max_length != data.max_length:
             raise InputError(f'{path}: this run has another vocabulary or caption length than {data.path}; choose '
                              f'another --out')
-        run.check_features(data)
         _check_options(path, run.config, config)
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and (not path.is_dir() or any(p.name != '.lock' for p in path.iterdir())):
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
-    else:
-        path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = store.lock(path, 'train.py')
+    if not made:
         data.vocabulary.save(path / 'vocabulary.json')
     config.save(path / 'config.json', data=entry)
+    return lock
 
 
 # Options that may change when a run goes on: they say how long and how loudly, not what is computed.
@@ -96,6 +106,9 @@ class Run:
 
     def data(self, path=None):
         """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same features."""
+        if path is None and not pathlib.Path(self.data_entry['path']).is_dir():
+            raise InputError(f'{self.data_entry["path"]}: the data of {self.path} are gone; if they moved: '
+                             f'evaluate.py {self.path} --data NEW, or train.py NEW --out {self.path}')
         data = DataDir(path or self.data_entry['path'])
         self.check_features(data)
         return data

@@ -22,6 +22,7 @@ from core.errors import InputError
 from core.journal import Journal
 from core.metrics import Scorer
 from core.store import CaptionData
+from core.text import tokenize
 
 SCORES = {'Bleu_4': 'Bleu', 'METEOR': 'METEOR', 'CIDEr': 'CIDEr', 'ROUGE_L': 'ROUGE_L'}
 
@@ -91,6 +92,8 @@ class Solver:
             if self.options.clip_norm:
                 gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, self._gradient_norm)
             self._train_op = self._optimizer().apply_gradients(zip(gradients, variables, strict=True))
+            # Also false where the squares overflow: such weights are finite, what they compute is not.
+            self._healthy = tf.math.is_finite(tf.linalg.global_norm(self.model.variables))
 
     def _trainable(self):
         trainable = set(tf1.trainable_variables())
@@ -137,11 +140,15 @@ class Solver:
         Returns:
             dict: the state of training: step, epoch, best_score, best_step ...
         """
+        self._interrupted = False
         directory = self.model_path / 'checkpoints'
         state = latest_state(directory)
         if state and self._finished(state):
             self._say_finished(state)
             return state
+        if self.val_data is not None:  # what validation needs is missed now, not after an epoch
+            self._validated = self._images_to_validate()
+            self._scorer = Scorer({self.val_data.image_ids[i]: self.val_data.references[i] for i in self._validated})
         self.build()
         with self.model.graph.as_default():
             checkpoints = Checkpoints(directory, tf1.global_variables(), self.options.keep_checkpoints)
@@ -171,6 +178,8 @@ class Solver:
         options, unigram = self.options, self.unigram_loss()
         while not self._finished(state):
             self._epoch(session, state, checkpoints, unigram)
+            if not session.run(self._healthy):
+                self._diverged(state['step'])
             state.update(epoch=state['epoch'] + 1, position=0)
             last = state['epoch'] == options.n_epochs
             if self.val_data is not None and (last or state['epoch'] % options.validate_every == 0):
@@ -178,8 +187,18 @@ class Solver:
             elif self.val_data is None:
                 self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
             if self._finished(state) or state['epoch'] % options.save_every == 0:
-                checkpoints.save(session, state)
+                self._save(session, state, checkpoints)
         self._say_finished(state)
+
+    def _save(self, session, state, checkpoints):
+        """Save a checkpoint, but never one that training could not go on from."""
+        if not session.run(self._healthy):
+            self._diverged(state['step'])
+        checkpoints.save(session, state)
+
+    def _diverged(self, step):
+        raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; lower '
+                         f'learning_rate or clip_norm; the last checkpoint is kept')
 
     def _finished(self, state):
         options = self.options
@@ -196,7 +215,8 @@ class Solver:
     def _epoch(self, session, state, checkpoints, unigram):
         """Train from state['position'] to the end of the epoch."""
         model, options = self.model, self.options
-        fetches = {'train': self._train_op, 'nll': model.nll, 'words': model.outputs.n_words}
+        fetches = {'train': self._train_op, 'nll': model.nll, 'words': model.outputs.n_words,
+                   'norm': self._gradient_norm}
         saved = printed = time.monotonic()
         printed_captions = 0
         with console.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
@@ -208,9 +228,8 @@ class Solver:
                     # The masks depend on the step alone, so a resumed run draws the same.
                     model.dropout_seed: (options.seed, state['step']),
                 })
-                if not np.isfinite(result['nll']):
-                    raise InputError(f'the loss is not finite at step {state["step"] + 1}: lower learning_rate or '
-                                     f'clip_norm; the last checkpoint is kept')
+                if not (np.isfinite(result['nll']) and np.isfinite(result['norm'])):
+                    self._diverged(state['step'] + 1)
                 state.update(step=state['step'] + 1, position=state['position'] + 1,
                              captions=state['captions'] + len(batch.index),
                              nll=state['nll'] + float(result['nll']) * len(batch.index),
@@ -223,7 +242,7 @@ class Solver:
                     printed, printed_captions = now, 0
                 due = options.save_minutes and time.monotonic() - saved > 60 * options.save_minutes
                 if self._interrupted or due:
-                    checkpoints.save(session, state)
+                    self._save(session, state, checkpoints)
                     saved = time.monotonic()
                 if self._interrupted:
                     self.say(f'saved at step {state["step"]}; the same command goes on from there')
@@ -241,15 +260,17 @@ class Solver:
 
     # ---- validation and test
 
+    def _images_to_validate(self):
+        """Numbers of the dev images whose references have words, `validation_limit` of them."""
+        data = self.val_data
+        images = [i for i in range(len(data)) if any(tokenize(text) for text in data.references[i])]
+        if not images:
+            raise InputError('validation: no dev image has a caption; add captions, or make data without a dev split')
+        return images[: self.options.validation_limit or len(images)]
+
     def _validate(self, session, state):
         options, data = self.options, self.val_data
-        n_images = min(options.validation_limit or len(data), len(data))
-        images = [i for i in range(len(data)) if data.references[i]][:n_images]
-        if not images:
-            raise InputError('validation: no dev image has a caption; validate on other data or give none')
-        if self._scorer is None:
-            self._scorer = Scorer({data.image_ids[i]: data.references[i] for i in images})
-        begun = time.monotonic()
+        images, begun = self._validated, time.monotonic()
         captions = list(captioning.generate(session, self.model, self._sampled, data, images,
                                             self.decoding.decode_batch))
         results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}

@@ -80,13 +80,17 @@ class FeatureFile:
 
     def write(self, rows, features):
         """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk."""
-        features = np.ascontiguousarray(features, np.float16)
+        with np.errstate(over='ignore'):
+            features = np.ascontiguousarray(features, np.float16)
         if features.shape != (len(rows), *self.shape[1:]):
             raise ValueError(f'features of shape {features.shape} for {len(rows)} rows of {self.shape[1:]}')
+        if not np.isfinite(features).all():
+            raise InputError(f'{self.path}: the encoder gives numbers that are not finite or beyond float16 (65504); '
+                             f'check its weights, or choose another layer')
         try:
             for row, values in zip(rows, features, strict=True):
                 self._write_at(self._features + int(row) * self._row_bytes, memoryview(values).cast('B'))
-            os.fdatasync(self._descriptor)
+            getattr(os, 'fdatasync', os.fsync)(self._descriptor)  # macOS has fsync only
             for row in rows:
                 self._write_at(self._done + int(row), b'\1')
         except OSError as error:
@@ -106,10 +110,11 @@ class FeatureFile:
                 raise IndexError(f'row {row} of {self.shape[0]}')
             target, offset = memoryview(values).cast('B'), self._features + int(row) * self._row_bytes
             while target:
-                count = os.preadv(self._descriptor, [target], offset)
-                if not count:
+                data = os.pread(self._descriptor, len(target), offset)
+                if not data:
                     raise InputError(f'{self.path}: ends before image {row}; copy or make it again')
-                target, offset = target[count:], offset + count
+                target[: len(data)] = data
+                target, offset = target[len(data) :], offset + len(data)
         return features
 
     def close(self):
@@ -207,14 +212,23 @@ class DataDir:
                 'prepro.py has not finished here; run the same prepro.py command again' if begun else
                 'not a data directory (no manifest.json); make one with prepro.py'))
         self.manifest = read_json(manifest)
+        if not isinstance(self.manifest, dict):
+            raise InputError(f'{manifest}: not a manifest of this program; make the data again')
         if self.manifest.get('format') != FORMAT:
             raise InputError(f'{manifest}: format {self.manifest.get("format")!r} is not {FORMAT}; make the data '
                              f'again')
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
-        self.max_length = self.manifest['max_length']
-        self.encoder = self.manifest['encoder']
+        try:
+            self.max_length, self.encoder = self.manifest['max_length'], self.manifest['encoder']
+            self.dataset, self.records = self.manifest['dataset'], self.manifest['records_sha256']
+            self.manifest['splits'].items()
+        except (KeyError, AttributeError) as error:
+            raise InputError(f'{manifest}: lacks or has damaged {error}; make the data again') from None
         self._features = FeatureFile(self.path / 'features.h5')
         self._images = read_json(self.path / 'annotations.json')
+        if len(self._images) != self._features.shape[0]:
+            raise InputError(f'{self.path}: annotations.json has {len(self._images)} images, features.h5 '
+                             f'{self._features.shape[0]}; they are not of one making, make the data again')
 
     @property
     def splits(self):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,7 +96,9 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
             if panel - 1 in places:
                 axes.add_patch(Rectangle((x0 * width - 0.5, y0 * height - 0.5), (x1 - x0) * width, (y1 - y0) * height,
                                          fill=False, edgecolor='#ffd400', linewidth=1.2))
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # an emoji that the font lacks is drawn as a box
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 

@@ -92,7 +92,8 @@ def test_wrong_choices(arguments, parts):
 
 
 def test_features_of_another_encoder_are_refused():
-    for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"), ('conv2_2', 2, 'seed')):
+    for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
+                              ('conv2_2', 2, 'weights_sha256')):
         refused(tiny.run_dir(), '--data', tiny.data_dir(layer, seed), parts=['not what the run', part])
 
 

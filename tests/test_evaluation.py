@@ -74,3 +74,21 @@ def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
         with pytest.raises(InputError, match=message):
             evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=lambda line: None, **options)
     assert not (tmp_path / 'out').exists()
+
+
+def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
+    from core.datasets.folder import read
+    from core.prepare import prepare
+    from core.store import DataDir
+
+    run = Run(tiny.run_dir())
+    scene = next((tiny.workplace() / 'shapes' / 'images').iterdir())
+    (tmp_path / 'photos').mkdir()
+    for name in ('IMG_1.png', 'IMG_1.PNG', '\N{DOG FACE}.png', '\N{CAT FACE}.png'):
+        (tmp_path / 'photos' / name).write_bytes(scene.read_bytes())
+    prepare(read(tmp_path / 'photos', None, None, None), run.spec, tmp_path / 'data', 'folder',
+            vocabulary=run.vocabulary, say=lambda line: None)
+    scores = evaluation.evaluate(run, DataDir(tmp_path / 'data'), 'test', tmp_path / 'out', n_pictures=4,
+                                 say=lambda line: None)
+    assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == len(set(scores['pictures'])) == 4
+    assert 'coco' not in scores

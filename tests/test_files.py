@@ -39,11 +39,11 @@ def test_others_may_read_it(tmp_path):
 
 
 def test_json_keeps_text_as_it_is(tmp_path):
-    value = {'caption': 'ein Hündchen \u2028 「犬」\n', 'n': [1, 2.5, None]}
+    value = {'caption': 'ein Hündchen \u2028 「犬」 \ud83d\n', 'n': [1, 2.5, None]}  # half an emoji, as scrapers leave it
     write_json(tmp_path / 'a.json', value)
     data = (tmp_path / 'a.json').read_bytes()
     assert json.loads(data) == value
-    assert '「犬」'.encode() in data and data.endswith(b'}\n')
+    assert data.isascii() and data.endswith(b'}\n')
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):

@@ -24,8 +24,8 @@ def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
     with tiny.tf_graph():
         model = run.build_model()
     rows, cols = run.spec.grid
-    assert (
-        rows * cols, run.spec.dim, 12, data.max_length + 1, len(data.vocabulary)) == (model.L, model.D, model.H, model.T, model.V)
+    sizes = (model.L, model.D, model.H, model.T, model.V)
+    assert sizes == (rows * cols, run.spec.dim, 12, data.max_length + 1, len(data.vocabulary))
 
 
 def test_going_on_admits_longer_training_only(tmp_path):
@@ -74,3 +74,33 @@ def test_config_is_plain_json(tmp_path):
     entries = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert set(entries) == {'model', 'training', 'decoding', 'data'}
     assert entries['model']['dim_hidden'] == 12 and entries['data']['encoder']['layer'] == 'conv2_2'
+
+
+def test_other_images_of_the_same_kind_are_refused(tmp_path):
+    from core import datasets, encoders, prepare
+
+    data = DataDir(tiny.data_dir())
+    runs.create(tmp_path / 'run', CONFIG, data)
+    records = datasets.select(datasets.read('shapes', tiny.workplace() / 'shapes'), limit=2)
+    prepare.prepare(records, encoders.EncoderSpec.from_dict(data.encoder), tmp_path / 'few', 'shapes',
+                    vocabulary=data.vocabulary, say=lambda line: None)
+    with pytest.raises(InputError, match='other images or captions'):
+        runs.create(tmp_path / 'run', CONFIG, DataDir(tmp_path / 'few'))
+
+
+def test_a_run_in_use_is_left_as_it_is(tmp_path):
+    data = DataDir(tiny.data_dir())
+    with runs.create(tmp_path / 'run', CONFIG, data):
+        before = (tmp_path / 'run' / 'config.json').read_bytes()
+        with pytest.raises(InputError, match='another train.py is at work'):
+            runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9']), data)
+    assert (tmp_path / 'run' / 'config.json').read_bytes() == before
+
+
+def test_moved_data_are_named_with_the_way_out(tmp_path):
+    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    config['data']['path'] = str(tmp_path / 'gone')
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(InputError, match='--data NEW'):
+        runs.Run(tmp_path / 'run').data()

@@ -259,7 +259,7 @@ def test_pretrained_model(tmp_path):
 def test_not_a_number(tmp_path):
     data = tiny.arrays()
     data['features'][2, 1, 1] = np.inf
-    with pytest.raises(InputError, match='the loss is not finite at step [123]: lower learning_rate'):
+    with pytest.raises(InputError, match='not finite at step [123]; lower learning_rate'):
         make(tmp_path, data, n_epochs=1).train()
     assert not list((tmp_path / 'checkpoints').glob('*'))
 
@@ -319,3 +319,18 @@ def test_default_sizes_of_the_tf1_code_are_positional(graph):
     model = CaptionGenerator(tiny.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False, False)
     assert (model.prev2out, model.ctx2out, model.alpha_c, model.selector, model.dropout_rate) == (
         False, False, 1.0, False, 0)
+
+
+def test_a_solver_trains_on_after_an_interrupt(tmp_path):
+    data = tiny.arrays()
+    solver = make(tmp_path, watched(data, 1, lambda: signal.raise_signal(signal.SIGINT)), n_epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        solver.train()
+    assert solver.train()['epoch'] == 2
+
+
+def test_broken_variables_are_never_saved(tmp_path):
+    with pytest.raises(InputError, match='not finite'):
+        make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=3e38, update_rule='sgd', clip_norm=0.0,
+             n_epochs=1, batch_size=12).train()
+    assert not list((tmp_path / 'checkpoints').glob('*')) and not (tmp_path / 'best').exists()

@@ -132,9 +132,9 @@ def test_a_write_that_fails_is_one_line_and_keeps_what_was_done(path, values):
 
 
 def test_what_the_system_does_in_pieces_is_continued(path, values, monkeypatch):
-    pwrite, preadv = os.pwrite, os.preadv
+    pwrite, pread = os.pwrite, os.pread
     monkeypatch.setattr(os, 'pwrite', lambda file, data, offset: pwrite(file, data[:7], offset))
-    monkeypatch.setattr(os, 'preadv', lambda file, targets, offset: preadv(file, [targets[0][:7]], offset))
+    monkeypatch.setattr(os, 'pread', lambda file, size, offset: pread(file, min(size, 7), offset))
     file = FeatureFile(path, writable=True)
     file.write(range(7), values)
     np.testing.assert_array_equal(file.read(range(7)), values.astype(np.float16))
@@ -217,7 +217,7 @@ class TestDataDir:
             'train': ([[1, 5, 2]] * 3, [0, 1, 3]), 'dev': ([[1, 4, 2]], [1]), 'test': (np.zeros((0, 3)), [])})
         (tmp_path / 'annotations.json').write_text(json.dumps(images))
         (tmp_path / 'manifest.json').write_text(json.dumps({
-            'format': 1, 'max_length': 1, 'encoder': {'encoder': 'e'},
+            'format': 1, 'dataset': 'd', 'records_sha256': 'r', 'max_length': 1, 'encoder': {'encoder': 'e'},
             'splits': {'train': {'images': 4}, 'dev': {'images': 2}, 'test': {'images': 0}}}))
         return tmp_path
 
@@ -274,3 +274,13 @@ class TestDataDir:
         features = DataDir(moved).split('dev').read_features([0])
         moved.chmod(0o755)
         np.testing.assert_array_equal(features, values.astype(np.float16)[[1]])
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, 1e5])
+def test_numbers_that_float16_cannot_hold_are_refused(path, values, bad):
+    file = FeatureFile(path, writable=True)
+    values = values.copy()
+    values[1, 0, 0] = bad
+    with pytest.raises(InputError, match='not finite or beyond float16'):
+        file.write([0, 1], values[:2])
+    assert not file.done().any()

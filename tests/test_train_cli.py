@@ -60,7 +60,7 @@ def test_a_run_does_not_go_on_with_other_options_or_data(tmp_path):
             parts=['started with dim_hidden=12, now it is 13'])
     refused('--resume', run, '--set', 'batch_size=3', parts=['started with batch_size=8, now it is 3'])
     other = tiny.data_dir('conv2_2', 2)
-    refused(other, '--out', run, *options, parts=['not what the run', 'was trained on', 'seed'])
+    refused(other, '--out', run, *options, parts=['not what the run', 'was trained on', 'weights_sha256'])
 
 
 @pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'cannot be read'), ('{}', 'lacks the entry data')])

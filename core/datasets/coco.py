@@ -6,6 +6,7 @@ The official test images have no published captions, so the images of val are di
 
 import hashlib
 import math
+import re
 
 from core.datasets.files import as_paths, directory, is_id, read_json
 from core.datasets.records import Box, Record
@@ -116,10 +117,9 @@ def _sources(captions):
     sources, paths = [], as_paths(captions)
     for path in paths:
         name = path.name.lower()
-        # 'test' must begin a word of the name, as in captions_test.json: 'latest' has nothing to do with it.
-        is_test = any(word.startswith('test') for word in name.replace('-', '_').replace('.', '_').split('_'))
-        named = [source for source, said in (('train', 'train' in name), ('val', 'val' in name), ('test', is_test))
-                 if said]
+        # At the beginning of a word, as in captions_val2014.json: 'festival' and 'latest' say nothing of a split.
+        said = ''.join(re.findall(r'(?<![a-z])(?:train|val|test)+', name))
+        named = [source for source in ('train', 'val', 'test') if source in said]
         if len(named) > 1 or (not named and len(paths) > 1):
             raise InputError(f'{path}: its name does not say whether it is train or val; '
                              'rename it as in captions_train2014.json and captions_val2014.json')
