@@ -39,7 +39,7 @@ def test_others_may_read_it(tmp_path):
 
 
 def test_json_keeps_text_as_it_is(tmp_path):
-    value = {'caption': 'ein Hündchen \u2028 「犬」 \ud83d\n', 'n': [1, 2.5, None]}  # half an emoji, as scrapers leave it
+    value = {'caption': 'ein Hündchen \u2028 「犬」 \ud83d\n', 'n': [1, 2.5, None]}  # half an emoji
     write_json(tmp_path / 'a.json', value)
     data = (tmp_path / 'a.json').read_bytes()
     assert json.loads(data) == value
