@@ -10,10 +10,7 @@ For example:
 The scores are computed by pycocoevalcap; what is added here is that every caption stays with its image.
 """
 
-import json
 import numbers
-import os
-import pathlib
 from typing import NamedTuple
 
 from pycocoevalcap.bleu.bleu import Bleu
@@ -24,6 +21,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from core import java
 from core.datasets.files import is_id, read_json
 from core.errors import InputError
+from core.files import write_json
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')
 PAPER_METRICS = ('Bleu', 'METEOR')
@@ -210,14 +208,7 @@ def coco_results(results):
 
 def save_results(path, results):
     """Writes dict id -> caption in the COCO result format; the file appears whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_text(json.dumps(coco_results(results)) + '\n', encoding='utf8')
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json(path, coco_results(results), indent=None)
 
 
 def load_results(path):

@@ -9,14 +9,13 @@ For example:
 
 import collections
 import json
-import os
 import pathlib
-import tempfile
 import unicodedata
 
 import numpy as np
 
 from core.errors import InputError
+from core.files import write_json
 
 NULL, START, END, UNK = 0, 1, 2, 3
 SPECIALS = ('<NULL>', '<START>', '<END>', '<UNK>')
@@ -173,22 +172,8 @@ class Vocabulary:
 
     def save(self, path):
         """Writes the vocabulary as JSON; the file appears whole or not at all."""
-        path = pathlib.Path(path)
-        content = {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word, 'counts': self.counts}
-        descriptor, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-        try:
-            with open(descriptor, 'w', encoding='utf8') as file:
-                json.dump(content, file, ensure_ascii=False, indent=0)
-                file.write('\n')
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)  # mkstemp makes files that only their owner can read
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_json(path, {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word, 'counts': self.counts},
+                   indent=0)
 
     @classmethod
     def load(cls, path):

@@ -203,6 +203,7 @@ def test_references_that_cannot_be_scored_against():
 def test_results_to_a_file_and_back(tmp_path):
     results = {7: 'a "dog"', 'x.jpg': 'caf\u00e9 \u2028 \U0001f600', np.int64(3): ''}
     path = tmp_path / 'new' / 'captions.json'
+    path.parent.mkdir()
     save_results(path, results)
     assert json.loads(path.read_text())[0] == {'image_id': 7, 'caption': 'a "dog"'}
     assert load_results(path) == results
