@@ -45,7 +45,9 @@ def test_a_mistake_of_the_program_keeps_its_traceback():
 
 
 def test_ctrl_c_is_status_130():
-    code = ('import time\nfrom core import console\n'
+    # A test run started in the background has SIGINT ignored, and so would the child.
+    code = ('import signal, time\nfrom core import console\n'
+            'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
             'def main():\n    print("ready", flush=True)\n    time.sleep(60)\nconsole.run(main)')
     process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)
