@@ -4,7 +4,7 @@
 examples:
   train.py data/flickr8k --out runs/flickr8k
   train.py data/flickr8k --out runs/small --set dim_hidden=512 --set learning_rate=4e-4
-  train.py data/coco --out runs/coco --config data/recipes/coco.json
+  train.py data/flickr8k --out runs/mobilenet --config data/recipes/flickr8k_mobilenet.json
 
 The same command goes on where it stopped. Ctrl-C saves first. Watch with: tensorboard --logdir RUN/tensorboard
 """
@@ -71,7 +71,7 @@ def main():
                         pretrained_model=args.pretrained_model, decoding=config.decoding,
                         **dataclasses.asdict(config.training))
         solver.train()
-    print(f'next: evaluate.py {args.out}')
+    print(f'next: python evaluate.py {args.out}')
 
 
 def cli():

@@ -18,6 +18,7 @@ import numpy as np
 
 from core import console, datasets, images, prepare
 from core.encoders import Encoder, describe
+from core.text import Vocabulary
 
 
 def bare_rate(spec, pixels):
@@ -34,7 +35,8 @@ def bare_rate(spec, pixels):
 def prepro_rate(spec, records):
     """Images per second of the whole extraction, as prepro.py itself reports it."""
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
-        manifest = prepare.prepare(records, spec, pathlib.Path(directory) / 'data', 'folder', say=lambda line: None)
+        manifest = prepare.prepare(records, spec, pathlib.Path(directory) / 'data', 'folder', say=lambda line: None,
+                                   vocabulary=Vocabulary(['photo']))
         return manifest['images_per_second']
 
 

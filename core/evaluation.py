@@ -39,7 +39,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
-    captions = _caption(run, selected, images, say)
+    captions = _caption(run, selected, images, split, say)
     results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
     metrics.save_results(out / 'captions.json', results)
 
@@ -82,7 +82,7 @@ def score_table(scores):
     return console.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
-def _caption(run, data, images, say):
+def _caption(run, data, images, split, say):
     """dict of image number -> Caption, from the run's best model."""
     with tf.Graph().as_default() as graph:
         model = run.build_model()
@@ -90,7 +90,7 @@ def _caption(run, data, images, say):
         best = run.best(model.variables)
         with tf1.Session(graph=graph) as session:
             best.restore(session)
-            say(f'captioning {len(images)} images with the model of step {best.info()["step"]}')
+            say(f'captioning {len(images)} {split} images with the model of step {best.info()["step"]}')
             found = {}
             with console.progress(len(images), 'captioning', unit='image') as bar:
                 made = captioning.generate(session, model, sampled, data, images, run.config.decoding.decode_batch)

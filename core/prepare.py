@@ -234,6 +234,9 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
         if too_long or empty:
             say(f'{split}: {len(captions)} captions; {too_long} of more than {plan["max_length"]} words and {empty} '
                 f'without words are not trained on (they stay among the references)')
+    missing = [split for split in SPLITS if not counts[split]['images']]
+    if missing and counts['train']['images']:
+        say(f'no image is in the split {" or ".join(missing)}')
     if counts['train']['images'] and not counts['train']['captions']:
         say('no training caption is left: raise --max-length to train on these data')
     store.write_captions(out / 'captions.h5', captions_of)
@@ -283,4 +286,5 @@ def _counts(manifest):
     parts = [f'{c["images"]} {split} images with {c["captions"]} captions'
              for split, c in manifest['splits'].items() if c['images']]
     rate = manifest.get('images_per_second')
-    return f'{", ".join(parts)}; {manifest["vocabulary"]["words"]} words' + (f'; {rate:.1f} images/s' if rate else '')
+    return f'{", ".join(parts)}; {manifest["vocabulary"]["words"]} words' + (
+        f'; {rate:.1f} images/s without start-up' if rate else '')

@@ -247,6 +247,9 @@ class Solver:
                 if self._interrupted:
                     self.say(f'saved at step {state["step"]}; the same command goes on from there')
                     raise KeyboardInterrupt
+            if state['words']:  # what was not reported yet, so that a short epoch shows its loss too
+                self._report(state, self.learning_rate_at(state['step'] - 1), unigram,
+                             printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
     def _report(self, state, rate, unigram, speed, bar):
         loss = state['nll'] / state['words']
@@ -285,7 +288,7 @@ class Solver:
             state['waited'] += 1
         self.say(f'validation after epoch {state["epoch"]}: ' + '  '.join(
             f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
-                '  (best so far)' if better else f'  (best {state["best_score"]:.4f}, {state["waited"]} waited)')
+                '  (best so far)' if better else f'  (best so far {state["best_score"]:.4f})')
             + f'  {time.monotonic() - begun:.0f} s')
         self._journal.scalars('validation', state, {**scores, 'distinct_captions': len(set(results.values()))})
         self._journal.captions(state, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])

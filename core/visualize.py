@@ -15,7 +15,7 @@ from core import images
 from core.errors import InputError
 from core.images import Preprocessing
 
-PANEL = 2.0  # inches
+PANEL, GAP = 2.0, 0.1  # inches
 COLUMNS = 5
 DARKEST = 0.2  # brightness of a place without attention
 
@@ -82,8 +82,8 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
     for panel in range(n_panels):
         row, col = divmod(panel, COLUMNS)
         bottom = size[1] - head - (row + 1) * (panel_height + 0.3)
-        axes = figure.add_axes((col * PANEL / size[0] + 0.005, bottom / size[1], PANEL / size[0] - 0.01,
-                                panel_height / size[1]))
+        axes = figure.add_axes(((col * PANEL + 0.5 * GAP) / size[0], (bottom + 0.5 * GAP) / size[1],
+                                (PANEL - GAP) / size[0], (PANEL - GAP) * height / width / size[1]))
         axes.set_axis_off()
         if panel == 0:
             axes.imshow(picture, aspect='auto')
