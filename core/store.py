@@ -80,13 +80,14 @@ class FeatureFile:
 
     def write(self, rows, features):
         """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk."""
-        with np.errstate(over='ignore'):
-            features = np.ascontiguousarray(features, np.float16)
+        features = np.asarray(features)
         if features.shape != (len(rows), *self.shape[1:]):
             raise ValueError(f'features of shape {features.shape} for {len(rows)} rows of {self.shape[1:]}')
-        if not np.isfinite(features).all():
+        # The extremes tell of NaN too, and cost a tenth of np.isfinite.
+        if features.size and not max(features.max(), -features.min()) <= np.finfo(np.float16).max:
             raise InputError(f'{self.path}: the encoder gives numbers that are not finite or beyond float16 (65504); '
                              f'check its weights, or choose another layer')
+        features = np.ascontiguousarray(features, np.float16)
         try:
             for row, values in zip(rows, features, strict=True):
                 self._write_at(self._features + int(row) * self._row_bytes, memoryview(values).cast('B'))
