@@ -49,7 +49,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         scores.update(score(referenced, {image: results[image] for image in referenced}, paper_scoring, say))
     else:
         say('these images have no captions to compare with: no scores')
-    scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, split))
+    scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, data, split))
     scores['attention'] = _correctness(selected, captions)
     write_json(out / 'scores.json', scores)
     scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say)]
@@ -100,13 +100,16 @@ def _caption(run, data, images, split, say):
     return found
 
 
-def _training_captions(run, split):
+def _training_captions(run, data, split):
     """The captions that the run was trained on, as the model writes them; None where its data are gone."""
+    if split == 'train':
+        return None
     try:
-        references = run.data().split('train').references
+        own = data if str(data.path.absolute()) == run.data_entry['path'] else run.data()
+        references = own.split('train').references
     except InputError:
         return None
-    return [' '.join(tokenize(text)) for texts in references for text in texts] if split != 'train' else None
+    return [' '.join(tokenize(text)) for texts in references for text in texts]
 
 
 def _correctness(data, captions):
