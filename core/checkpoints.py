@@ -36,10 +36,6 @@ class Checkpoints:
             if path.stem not in kept and _NAME.fullmatch(path.stem):
                 _delete(self.directory, path.stem)
 
-    def latest(self):
-        """The state of the newest complete checkpoint, or None."""
-        return latest_state(self.directory)
-
     def restore(self, session, state):
         """Read the variables that belong to `state`."""
         _restore(self._saver, session, self.directory / f'step-{state["step"]}', self._variables)

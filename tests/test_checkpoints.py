@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from core.backend import tf1
-from core.checkpoints import BestModel, Checkpoints, initialize_from
+from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
 from core.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_save_and_restore(model, tmp_path):
     with tiny.session(model, assigned) as session:
         checkpoints.save(session, {'step': 3, 'waited': 1})
     with tiny.session(model) as session:
-        state = Checkpoints(tmp_path / 'c', model.variables).latest()
+        state = latest_state(tmp_path / 'c')
         checkpoints.restore(session, state)
         for name, value in tiny.fetch(session, model).items():
             np.testing.assert_array_equal(value, assigned[name].astype(np.float32), err_msg=name)
@@ -34,7 +34,7 @@ def test_save_and_restore(model, tmp_path):
 
 
 def test_nothing_yet(model, tmp_path):
-    assert Checkpoints(tmp_path / 'c', model.variables).latest() is None
+    assert latest_state(tmp_path / 'c') is None
     assert BestModel(tmp_path / 'best', model.variables).info() is None
     with pytest.raises(InputError, match='no trained model here yet'):
         BestModel(tmp_path / 'best').prefix()
@@ -46,7 +46,7 @@ def test_only_the_last_are_kept_in_the_order_of_their_steps(model, tmp_path):
         for step in (8, 9, 10, 100):
             checkpoints.save(session, {'step': step})
     assert {name.split('.')[0] for name in names(tmp_path)} == {'step-10', 'step-100'}
-    assert checkpoints.latest()['step'] == 100
+    assert latest_state(checkpoints.directory)['step'] == 100
 
 
 def test_half_written_checkpoints_are_ignored(model, tmp_path):
@@ -59,11 +59,11 @@ def test_half_written_checkpoints_are_ignored(model, tmp_path):
     (tmp_path / 'step-9.data-00000-of-00001').write_bytes(b'half')
     (tmp_path / 'step-copy.json').write_text('{}')
     (tmp_path / 'notes.json').write_text('{}')
-    assert checkpoints.latest() == {'step': 5}
+    assert latest_state(checkpoints.directory) == {'step': 5}
     with tiny.session(model) as session:
-        checkpoints.restore(session, checkpoints.latest())
+        checkpoints.restore(session, latest_state(checkpoints.directory))
         checkpoints.save(session, {'step': 9})
-    assert checkpoints.latest() == {'step': 9}
+    assert latest_state(checkpoints.directory) == {'step': 9}
 
 
 def test_what_a_kill_left_does_not_pile_up(model, tmp_path):
@@ -89,7 +89,7 @@ def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
             checkpoints.restore(session, {'step': 5})
     (tmp_path / 'step-5.json').write_text('{"step": ')
     with pytest.raises(InputError, match='step-5.json'):
-        checkpoints.latest()
+        latest_state(checkpoints.directory)
 
 
 def test_checkpoint_of_another_model_is_refused(model, tmp_path):
