@@ -44,7 +44,7 @@ demo: $(READY)
 	$(BIN)/python evaluate.py $(DEMO)/run --split test
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

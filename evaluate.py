@@ -5,12 +5,14 @@ examples:
   evaluate.py runs/flickr8k
   evaluate.py runs/flickr8k --split dev --paper-scoring --pictures 10
   evaluate.py runs/flickr8k --data data/flickr8k_test --split test --out results/test
+  evaluate.py runs/flickr8k_hard --decode-context sample --out results/drawn
   evaluate.py --results captions.json --references captions_val2014.json
 
 Captions are written in the COCO result format; the scores' names are those of coco-caption.
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 from core import console
@@ -24,12 +26,16 @@ def arguments():
     parser.add_argument('--split', choices=('train', 'dev', 'test'), help='default: test where there is one, else dev')
     parser.add_argument('--data', metavar='DATA', help="another data directory, with the run's kind of features")
     parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread')
-    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with --data .../DATA-SPLIT')
+    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with --data .../DATA-SPLIT, '
+                                                     'with --decode-context .../SPLIT-CONTEXT')
     parser.add_argument('--paper-scoring', action='store_true',
                         help="also the paper's scoring: raw references, no brevity penalty")
     parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
     parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead')
-    parser.add_argument('--seed', type=int, default=1, help='of the choice of pictures (1)')
+    parser.add_argument('--seed', type=int, default=1, help='of the choice of pictures and of drawn locations (1)')
+    parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                        help="hard attention: the context of a word, instead of the run's option decode_context")
+    parser.add_argument('--weights', metavar='FILE', help="fine-tuned runs: the encoder's weights, where they moved")
     parser.add_argument('--results', metavar='FILE', help="score anybody's COCO result file instead of a run ...")
     parser.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
     return parser.parse_args()
@@ -49,12 +55,22 @@ def main():
     from core.runs import Run
 
     run = Run(args.run)
+    if args.weights and not run.finetuned:
+        raise InputError(f'--weights belongs to runs with a fine-tuned encoder; {args.run} reads stored features')
+    if args.decode_context:
+        if run.config.model.attention != 'hard':
+            raise InputError(f'--decode-context needs a run of hard attention; {args.run} is soft, with the expected '
+                             f'context only')
+        model = dataclasses.replace(run.config.model, decode_context=args.decode_context)
+        run.config = dataclasses.replace(run.config, model=model)
     data = run.data(args.data)
     split = args.split or ('test' if 'test' in data.splits else 'dev')
     place = f'{data.path.absolute().name}-{split}' if args.data else split
+    if args.decode_context:
+        place += f'-{args.decode_context}'
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
-                        args.seed)
+                        args.seed, weights=args.weights)
 
 
 def score_file(args):

@@ -8,6 +8,9 @@ examples:
       --encoder vgg19 --weights vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 --out data/flickr8k
   prepro.py --dataset coco2014 --images coco --captions annotations/captions_train2014.json \
       annotations/captions_val2014.json --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
+  prepro.py --preset tf2 --dataset coco2014 --images coco --captions annotations/captions_train2014.json \
+      annotations/captions_val2014.json --out data/tf2 \
+      --weights inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5
   prepro.py --dataset folder --images my_photos --like runs/flickr8k --out data/my_photos
 
 Run the same command again to go on after an interruption: finished images are kept.
@@ -35,10 +38,13 @@ def arguments():
     data.add_argument('--limit', type=int, metavar='N', help='at most N images of each split, for small runs')
     data.add_argument('--draw', metavar='TRAIN,DEV,TEST', help='shapes: draw so many scenes into --images first')
     data.add_argument('--seed', type=int, default=1, help='of drawn scenes and random weights (default 1)')
+    parser.add_argument('--preset', metavar='NAME',
+                        help='encoder, layer, image size, resize, vocabulary size and caption length of a published '
+                             'model, where they are not given (tf1, tf2, paper; see train.py --options)')
     words = parser.add_argument_group('captions')
-    words.add_argument('--vocab-size', type=int, default=10000, metavar='N', help='most frequent words kept (10000)')
+    words.add_argument('--vocab-size', type=int, metavar='N', help='most frequent words kept (10000)')
     words.add_argument('--min-count', type=int, default=1, metavar='N', help='a word must occur so often (1)')
-    words.add_argument('--max-length', type=int, default=15, metavar='N',
+    words.add_argument('--max-length', type=int, metavar='N',
                        help='captions of more words are not trained on (15)')
     encoder = parser.add_argument_group('encoder')
     encoder.add_argument('--encoder', help='vgg19, inception_v3, resnet50, mobilenet_v2')
@@ -57,6 +63,7 @@ def arguments():
 def main():
     """Parse, read the dataset, extract."""
     args = arguments()
+    set_defaults(args)
     from core import datasets, prepare
     from core.encoders import describe
 
@@ -70,7 +77,8 @@ def main():
         run = Run(args.like)
         vocabulary, spec = run.vocabulary, run.encoder(args.weights)
     elif not args.encoder or not args.weights:
-        raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without), or --like RUN")
+        raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without); --preset NAME "
+                         'stands for the --encoder, --like RUN for both')
     else:
         spec = describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
     prepare.check(args.vocab_size, args.min_count, args.max_length)
@@ -86,6 +94,25 @@ def main():
     records = datasets.select(records, args.limit, args.split)
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
                     args.max_length, args.skip_unreadable, vocabulary)
+
+
+def set_defaults(args):
+    """Fill in what was not given: from --preset, else the general defaults."""
+    if args.preset:
+        if args.like:
+            raise InputError('--preset and --like exclude each other: the run decides')
+        from core import presets
+
+        given = presets.prepro(args.preset)
+        if args.encoder not in (None, given.get('encoder')):  # the layers and sizes of another encoder
+            given = {name: value for name, value in given.items() if name not in ('layer', 'image_size')}
+        for name, value in given.items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
+    if args.vocab_size is None:
+        args.vocab_size = 10000
+    if args.max_length is None:
+        args.max_length = 15
 
 
 def draw_scenes(args):

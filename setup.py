@@ -35,7 +35,7 @@ setup(
     install_requires=REQUIRES,
     extras_require={
         'gpu': ['tensorflow[and-cuda]>=2.21'],
-        'dev': ['pytest>=8', 'ruff>=0.6'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6'],
     },
     entry_points={
         'console_scripts': [

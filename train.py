@@ -5,12 +5,17 @@ examples:
   train.py data/flickr8k --out runs/flickr8k
   train.py data/flickr8k --out runs/small --set dim_hidden=512 --set learning_rate=4e-4
   train.py data/flickr8k --out runs/mobilenet --config data/recipes/flickr8k_mobilenet.json
+  train.py data/flickr8k --out runs/paper --preset paper-hard
+  train.py data/flickr8k --out runs/tuned --pretrained-model runs/flickr8k --finetune-from conv5_1 \
+      --set learning_rate=1e-4 --set batch_by=image
 
 The same command goes on where it stopped. Ctrl-C saves first. Watch with: tensorboard --logdir RUN/tensorboard
 """
 
 import argparse
 import dataclasses
+import json
+import pathlib
 
 from core import console
 from core.errors import InputError
@@ -22,56 +27,184 @@ def arguments():
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
     parser.add_argument('--resume', metavar='RUN', help='go on with a run, with the data and options it has')
-    parser.add_argument('--config', metavar='FILE', help='JSON file of options (see data/recipes)')
+    parser.add_argument('--preset', metavar='NAME', help='options of a published model; --options lists the names')
+    parser.add_argument('--config', metavar='FILE', help='JSON file of options (see data/recipes), over the preset')
     parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
                         help='one option, over those of --config; may be repeated')
-    parser.add_argument('--pretrained-model', metavar='CHECKPOINT', help='start from the variables of a checkpoint')
-    parser.add_argument('--options', action='store_true', help='list all options with their defaults, and stop')
+    parser.add_argument('--pretrained-model', metavar='CHECKPOINT',
+                        help='start from the variables of a checkpoint, or of the best model of a run directory, '
+                             'whose model options then hold unless --preset, --config or --set say otherwise')
+    parser.add_argument('--word-vectors', metavar='FILE', help='start from these word vectors (GloVe, word2vec)')
+    parser.add_argument('--finetune-from', metavar='LAYER',
+                        help='train the encoder too, from this layer on (option finetune_from); reads the images')
+    parser.add_argument('--weights', metavar='FILE', help="with --finetune-from: the encoder's weights, where they "
+                                                          'moved since prepro.py')
+    parser.add_argument('--options', action='store_true',
+                        help='list the presets and all options with their values, and stop')
     return parser.parse_args()
 
 
 def main():
     """Parse, open the data, build the model, train."""
     args = arguments()
-    from core.config import Config, options
-
+    if args.finetune_from is not None:
+        args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     if args.options:
-        for section, name, kind, default, help, choices in options():
-            text = f'{help}' + (f' ({", ".join(choices)})' if choices else '')
-            print(f'{section:9} {name:22} {kind:5} {default!s:9} {text}')
+        show_options(configuration(args, None))
         return
-    if args.resume and (args.out or args.config or args.data):
-        raise InputError('--resume RUN takes data and options from the run: leave DATA, --out and --config out')
+    if args.resume and (args.out or args.config or args.data or args.preset):
+        raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, --preset and --config '
+                         'out')
     if not args.resume and not (args.data and args.out):
         raise InputError('name the data and the run: train.py DATA --out RUN, or train.py --resume RUN')
-    config = Config.load(args.config) if args.config else Config()
+    if args.word_vectors and args.pretrained_model:
+        raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
+    if not args.resume and not args.pretrained_model:
+        configuration(args, None)  # a misspelt option is known before TensorFlow is there
 
-    from core import runs, store
+    from core import finetune, runs, store
     from core.backend import tf
+    from core.checkpoints import latest_state
+    from core.encoders import EncoderSpec
     from core.solver import Solver
 
     if args.resume:
         run = runs.Run(args.resume)
-        config, args.data, args.out = run.config, run.data_entry['path'], args.resume
-    config = config.override(args.assignments)
+        if run.imported:
+            raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to go on with; start '
+                             f'another run from its variables: train.py DATA --out NEW --pretrained-model '
+                             f'{args.resume}')
+        args.data, args.out = run.data_entry['path'], args.resume
+        config = run.config.override(args.assignments)
     data = store.DataDir(args.data)
-    train_data = data.split('train')
-    val_data = data.split('dev') if 'dev' in data.splits else None
-    if not len(train_data.captions):
+    fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
+    # Also where training goes on, as the options of the model come from there.
+    pretrained = pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model else None
+    if not args.resume:
+        config = configuration(args, data.dataset, pretrained)
+    if pretrained:
+        check_pretrained(args.pretrained_model, pretrained, config, data)
+    first, vectors = config.training.finetune_from, None
+    if args.weights and not first:
+        raise InputError('--weights belongs to --finetune-from LAYER; without it the stored features are used')
+    if first:
+        finetune.check(EncoderSpec.from_dict(data.encoder), first, args.weights)
+        for split in ('train', 'dev'):
+            if split in data.splits:  # refuses missing files
+                finetune.ImageData(data.split(split), EncoderSpec.from_dict(data.encoder))
+    if fresh and args.word_vectors:
+        vectors = read_word_vectors(args.word_vectors, data.vocabulary, config.model.dim_embed)
+    if not len(data.split('train').captions):
         raise InputError(f'{args.data}: no training caption; make the data with a larger --max-length')
     with runs.create(args.out, config, data), tf.Graph().as_default():
         run = runs.Run(args.out)
+        train_data = run.training_split(data)
+        val_data = run.split(data, 'dev') if 'dev' in data.splits else None
         tf.compat.v1.set_random_seed(config.training.seed)
-        model = run.build_model()
+        model = run.build_model(args.weights)
+        learnt = [*model.variables, *(model.encoder_variables if first else ())]
         print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
-              f'{model.L}x{model.D}; {sum(v.shape.num_elements() for v in model.variables):,} numbers to learn')
+              f'{model.L}x{model.D}; {sum(v.shape.num_elements() for v in learnt):,} numbers to learn'
+              + (f', the encoder from {first} on among them' if first else ''))
         if val_data is None:
             print('no dev split: training without validation, the last model counts as the best')
         solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
-                        pretrained_model=args.pretrained_model, decoding=config.decoding,
+                        pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
+                        decoding=config.decoding, **({'word_vectors': vectors} if vectors else {}),
                         **dataclasses.asdict(config.training))
         solver.train()
     print(f'next: python evaluate.py {args.out}')
+
+
+def configuration(args, dataset, pretrained=None):
+    """The Config: preset (or the pretrained run's model), then --config, then --set."""
+    from core import presets
+    from core.config import Config
+
+    config = Config()
+    if args.preset:
+        config = presets.config(args.preset, dataset)
+    elif pretrained:
+        config = dataclasses.replace(config, model=pretrained.config.model)
+    if args.config:
+        config = Config.from_dict(layered(config.to_dict(), args.config), where=args.config)
+    return config.override(args.assignments)
+
+
+def layered(sections, path):
+    """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their place."""
+    try:
+        named = json.loads(pathlib.Path(path).read_text(encoding='utf8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path}: not a readable JSON configuration ({error}); see data/recipes for examples'
+                         ) from None
+    if not isinstance(named, dict):
+        return named  # for Config.from_dict to refuse
+    merged = dict(sections)
+    for section, values in named.items():
+        merged[section] = {**sections.get(section, {}), **values} if isinstance(values, dict) else values
+    return merged
+
+
+def pretrained_run(path, data, needed):
+    """The Run at --pretrained-model, or None where it is the name of a checkpoint.
+
+    Raises:
+        InputError: `needed` and neither; or a run of other words than those of the DataDir: its word vectors would
+            stand for other words.
+    """
+    from core.runs import Run
+
+    if not (pathlib.Path(path) / 'config.json').exists():
+        if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
+            raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow checkpoint (its '
+                             f'path without .index)')
+        return None
+    run = Run(path)
+    if needed:
+        run.best().prefix()  # refuses a run without a model
+    if run.vocabulary != data.vocabulary:
+        raise InputError(f'--pretrained-model {path}: has another vocabulary than {data.path}; make the data with '
+                         f'prepro.py --like {path}')
+    return run
+
+
+def check_pretrained(path, pretrained, config, data):
+    """Refuse to leave a part of a fine-tuned encoder behind."""
+    from core.encoders import check_trainable
+
+    if not pretrained.finetuned:
+        return
+    pretrained.check_features(data)
+    now, before = config.training.finetune_from, pretrained.config.training.finetune_from
+    if not now:
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned, and stored features are those of '
+                         f'the encoder before; add --finetune-from {before}, and --set finetune_rate=0 to keep the '
+                         f'encoder as it is')
+    if not set(check_trainable(pretrained.spec, before)) <= set(check_trainable(pretrained.spec, now)):
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned from {before} on, and only what '
+                         f'--finetune-from names is taken over; name {before} or a layer before it')
+
+
+def read_word_vectors(path, vocabulary, size):
+    """(numbers of words, their vectors) from the file of --word-vectors; says how many words were found."""
+    from core import word_vectors
+
+    indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
+    print(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
+    return indices, matrix
+
+
+def show_options(config):
+    """--options: the presets, and every option with its value in `config`."""
+    from core import presets
+    from core.config import options
+
+    print(f'presets: {", ".join(presets.names())}')
+    for section, name, kind, _, help, choices in options():
+        value = getattr(getattr(config, section), name)
+        text = f'{help}' + (f' ({", ".join(choices)})' if choices else '')
+        print(f'{section:9} {name:22} {kind:5} {value!s:9} {text}')
 
 
 def cli():

@@ -2,7 +2,7 @@
 
     batches = Batches(data, batch_size=64, seed=1)
     for batch in prefetch(batches.epoch(0)):
-        session.run(train, {model.features: batch.features, model.captions: batch.captions})
+        session.run(train, {model.inputs: batch.features, model.captions: batch.captions})
 """
 
 import queue
@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.errors import InputError
+
 
 class Batch(NamedTuple):
-    """One batch.
+    """One batch; R captions of N images. R is N, or C times N with the captions of image i in rows i C to i C + C - 1.
 
     Attributes:
-        features: (N, L, D) float32.
-        captions: (N, T + 1) int32.
-        index: (N,) int, which captions of the data these are.
+        features: (N, L, D) float32, or (N, size, size, 3) uint8 pixels.
+        captions: (R, T + 1) int32.
+        index: (R,) int, which captions of the data these are.
     """
 
     features: np.ndarray
@@ -27,39 +29,93 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Every caption of a CaptionData exactly once an epoch (4.3: batches hold captions of one length).
+    """Every caption of a CaptionData exactly once an epoch, in an order that depends on `seed` and epoch only.
 
-    Captions are sorted by length with ties in random order, cut into batches, and the batches shuffled: a batch's
-    captions have one length, but for the few batches at the borders between lengths, and little padding is computed.
-    The order depends on `seed` and the epoch's number only, so training can go on in the middle of an epoch.
+    So training can go on in the middle of an epoch. The number of batches is the same every epoch. By `batch_by`:
+
+    - 'sorted': captions are sorted by length with ties in random order, cut into batches, and the batches shuffled. A
+      batch's captions have one length, but for the few batches at the borders between lengths; one batch an epoch is
+      incomplete.
+    - 'one_length': a batch never mixes lengths (paper, 4.3). The rest of each length is a smaller batch.
+    - 'bucket': the same with buckets of `bucket_width` lengths: 1 to bucket_width words (with <END>), and so on.
+    - 'image': whole images, `captions_per_image` captions of each, so that their features are read and projected once.
+      What is left of an image's captions is batched with equally many of other images.
 
     Args:
-        data: CaptionData.
-        batch_size: captions in a batch; an epoch's one incomplete batch is smaller.
+        data: CaptionData, or what has its `captions` and `image_idxs`, and `read_features(images)` or
+            `read_batch(captions, images, epoch)`.
+        batch_size: captions in a batch; the incomplete ones are smaller.
         seed: int.
+        batch_by, bucket_width, captions_per_image: see above.
+
+    Raises:
+        InputError: captions_per_image does not fit into batch_size.
     """
 
-    def __init__(self, data, batch_size, seed):
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+    def __init__(self, data, batch_size, seed, *, batch_by='sorted', bucket_width=4, captions_per_image=5):
+        if batch_by == 'image' and captions_per_image > batch_size:
+            raise InputError(f'batch_size counts captions: {batch_size} do not hold the {captions_per_image} captions '
+                             f'of one image; raise batch_size or lower captions_per_image')
+        self.data, self.batch_size, self.seed, self.batch_by = data, batch_size, seed, batch_by
+        self.bucket_width = 1 if batch_by == 'one_length' else bucket_width
+        self.captions_per_image = captions_per_image
         self.lengths = np.count_nonzero(data.captions, axis=1)
+        self._n_batches = len(self.plan(0))
 
     def __len__(self):
         """Batches in an epoch."""
-        return -(-len(self.lengths) // self.batch_size)
+        return self._n_batches
 
     def plan(self, epoch):
-        """The epoch's batches as a list of arrays of caption numbers."""
+        """The epoch's batches as a list of arrays of caption numbers, (R,) or with 'image' (N, C)."""
         random = np.random.default_rng([self.seed, epoch])
         shuffled = random.permutation(len(self.lengths))
-        order = shuffled[np.argsort(self.lengths[shuffled], kind='stable')]
-        pieces = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        if self.batch_by == 'image':
+            pieces = self._by_image(shuffled, random)
+        elif self.batch_by == 'sorted':
+            pieces = _cut(_grouped(shuffled, self.lengths)[0], self.batch_size)
+        else:  # <START> is no word
+            order, starts = _grouped(shuffled, (self.lengths - 2) // self.bucket_width)
+            pieces = [piece for group in np.split(order, starts[1:]) for piece in _cut(group, self.batch_size)]
         return [pieces[i] for i in random.permutation(len(pieces))]
+
+    def _by_image(self, shuffled, random):
+        """Chunks of the captions of one image, in random order, batched with chunks of the same size."""
+        most = self.captions_per_image
+        order, starts = _grouped(shuffled, self.data.image_idxs)
+        counts = np.diff(np.append(starts, len(order)))
+        n_chunks = -(-counts // most)
+        number = np.arange(n_chunks.sum()) - np.repeat(np.cumsum(n_chunks) - n_chunks, n_chunks)
+        first = np.repeat(starts, n_chunks) + most * number
+        size = np.minimum(most, np.repeat(counts, n_chunks) - most * number)
+        pieces = []
+        for captions in np.unique(size):
+            chunks = random.permutation(first[size == captions])
+            pieces += _cut(order[chunks[:, np.newaxis] + np.arange(captions)], self.batch_size // captions)
+        return pieces
 
     def epoch(self, epoch, start=0):
         """Yields the epoch's batches as Batch, from batch number `start` on."""
-        for index in self.plan(epoch)[start:]:
-            features = self.data.read_features(self.data.image_idxs[index])
-            yield Batch(features.astype(np.float32), self.data.captions[index], index)
+        for piece in self.plan(epoch)[start:]:
+            index = piece.reshape(-1)
+            images = self.data.image_idxs[piece if piece.ndim == 1 else piece[:, 0]]
+            if hasattr(self.data, 'read_batch'):
+                features = self.data.read_batch(index, images, epoch)
+            else:
+                features = self.data.read_features(images)
+            if features.dtype != np.uint8:  # pixels keep the type of their placeholder
+                features = features.astype(np.float32)
+            yield Batch(features, self.data.captions[index], index)
+
+
+def _grouped(shuffled, keys):
+    """`shuffled` by rising key, in its own order within a key, and where each key begins in that."""
+    order = shuffled[np.argsort(keys[shuffled], kind='stable')]
+    return order, np.unique(keys[order], return_index=True)[1]
+
+
+def _cut(order, size):
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def prefetch(items, depth=4):

@@ -29,14 +29,16 @@ class Caption(NamedTuple):
         return ' '.join(self.words)
 
 
-def generate(session, model, sampled, data, images=None, batch_size=64):
+def generate(session, model, sampled, data, images=None, batch_size=64, seed=0):
     """Free-running captions of images.
 
     Args:
         session: tf1.Session with the model's variables.
         model: CaptionGenerator. sampled: Sampled, what its `build_sampler` returned.
-        data: CaptionData. images: which of its images, by number; None: all.
+        data: CaptionData, or whatever reads what the model takes (`finetune.ImageData`).
+        images: which of its images, by number; None: all.
         batch_size: images decoded together.
+        seed: int, of drawn locations (`decode_context='sample'`); the same for the same seed and batches.
 
     Yields:
         Caption, in the order of `images`.
@@ -45,10 +47,12 @@ def generate(session, model, sampled, data, images=None, batch_size=64):
 
     def read():
         for first in range(0, len(images), batch_size):
-            yield data.read_features(images[first : first + batch_size]).astype(np.float32)
+            features = data.read_features(images[first : first + batch_size])
+            # Pixels stay uint8, their placeholder's type.
+            yield features if features.dtype == np.uint8 else features.astype(np.float32)
 
-    for features in prefetch(read(), depth=2):
-        result = session.run(sampled, {model.features: features})
+    for number, features in enumerate(prefetch(read(), depth=2)):
+        result = session.run(sampled, {model.inputs: features, model.dropout_seed: (seed, number)})
         if not np.isfinite(result.alphas).all():
             raise InputError('the attention is not finite: the model diverged in training, or the features are broken')
         for alphas, betas, indices in zip(*result, strict=True):

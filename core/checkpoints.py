@@ -1,5 +1,8 @@
 """Saving and restoring: training checkpoints with all that a resumed run needs, and the best model.
 
+    python -m core.checkpoints import ...      other people's models, see --help and core.importers
+    python -m core.checkpoints export-tf1 RUN PREFIX
+
     RUN/checkpoints/step-120.{index,data-...}  every variable, the optimizer's too
     RUN/checkpoints/step-120.json              step, epoch, position, best score, patience ...
     RUN/best/step-100.{index,data-...}         the model's variables alone
@@ -8,8 +11,13 @@
 A file is only named by another once it is complete, so a kill at any moment leaves the previous state readable.
 """
 
+import argparse
+import os
 import pathlib
 import re
+
+if __name__ == '__main__':  # its start-up lines; core.console says so too, but here TensorFlow is imported before
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from core.backend import tf, tf1
 from core.errors import InputError
@@ -129,3 +137,79 @@ def _delete(directory, name):
     (directory / f'{name}.json').unlink(missing_ok=True)
     for path in directory.glob(f'{name}.*'):
         path.unlink(missing_ok=True)
+
+
+# ---- the command line
+
+_EXAMPLES = """Other people's checkpoints, in and out.
+
+examples:
+  python -m core.checkpoints import model/lstm/model-20 --vocab word_to_idx.pkl --out runs/tf1
+  python -m core.checkpoints import coco.npz --vocab dictionary.pkl --options coco.npz.pkl --out runs/authors
+  python -m core.checkpoints import checkpoints/train --vocab tokenizer.json --out runs/tf2
+  python -m core.checkpoints export-tf1 runs/flickr8k old/model-1
+
+What is imported becomes a run that evaluate.py uses. Pickles are read without being executed.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message):
+        raise InputError(f'{message}; see: {self.prog} --help')
+
+
+def _parser():
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser('python -m core.checkpoints', description=_EXAMPLES, formatter_class=formatter)
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+    run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
+    run.add_argument('source', metavar='SOURCE', help="checkpoint without endings or its directory, or the authors' "
+                                                      '.npz file')
+    run.add_argument('--vocab', metavar='FILE', help='its vocabulary: dict of word -> index, pickle or JSON; tf2 also '
+                                                     "the tokenizer's JSON; authors: default dictionary.pkl beside it")
+    run.add_argument('--out', metavar='RUN', required=True, help='run directory to make')
+    run.add_argument('--kind', choices=('tf1', 'authors', 'tf2'), help='default: seen from SOURCE')
+    run.add_argument('--options', metavar='FILE', help="the authors' pickled options; default: SOURCE.pkl")
+    run.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                     help='an option that the variables do not tell, such as prev2out=false; may be repeated')
+    run.add_argument('--data', metavar='DATA', help='data directory with the features that the model takes')
+    run.add_argument('--encoder', metavar='NAME', help='or: their encoder (default: the usual one of the kind)')
+    run.add_argument('--layer', metavar='NAME', help='and its layer')
+    run.add_argument('--image-size', type=int, metavar='PIXELS', help='and the side of its input')
+    run.add_argument('--resize', choices=('crop', 'squash'), help='and how images are brought to it')
+    run.add_argument('--max-length', type=int, metavar='N', help="words of a caption at most (default: SOURCE's; "
+                                                                 'tf1: 15)')
+    export = commands.add_parser('export-tf1', help="write a run's best model as a checkpoint for the TF1 code")
+    export.add_argument('run', metavar='RUN', help='run directory')
+    export.add_argument('prefix', metavar='PREFIX', help='path of the new files without endings')
+    return parser
+
+
+def main(arguments=None):
+    """Parse and convert."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+    elif args.command == 'import':
+        from core import importers
+
+        encoder = {'name': args.encoder, 'layer': args.layer, 'size': args.image_size, 'resize': args.resize}
+        if args.data and any(value is not None for value in encoder.values()):
+            raise InputError('--data says what the features are: leave --encoder, --layer, --image-size and --resize '
+                             'out')
+        importers.make_run(args.source, args.vocab, args.out, kind=args.kind, options=args.options, data=args.data,
+                           encoder=encoder, assignments=args.assignments, max_length=args.max_length)
+    else:
+        from core.importers import tf1 as tf1_code
+        from core.runs import Run
+
+        tf1_code.export(Run(args.run), args.prefix)
+
+
+if __name__ == '__main__':
+    from core import console
+
+    console.run(main)

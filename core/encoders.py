@@ -166,7 +166,10 @@ def describe(name, layer=None, size=None, resize='crop', weights='random', seed=
     row.network.check(layer, size)
     rows, columns, dim = row.network.shape(layer, size)
     weights = os.fspath(weights)
-    return EncoderSpec(name, layer, size, resize, weights, _hash(row, name, weights, seed), seed, (rows, columns), dim)
+    digest = _hash(row, name, weights, seed)
+    if weights != 'random':  # found again from another working directory
+        weights = os.path.abspath(weights)
+    return EncoderSpec(name, layer, size, resize, weights, digest, seed, (rows, columns), dim)
 
 
 def build(images, spec):
@@ -180,6 +183,64 @@ def build(images, spec):
         (features, restore): float32 tensor (N, L, D), row by row of the map, and a function that takes a session and
         loads the weights into it; it raises `InputError` if the weights file does not fit.
     """
+    features, restore, _ = _build(images, spec)
+    return features, restore
+
+
+class Tower(typing.NamedTuple):
+    """An encoder whose last layers are trained.
+
+    Attributes:
+        features: float32 tensor (N, L, D).
+        restore: function that takes a session and loads the weights of all variables, trained and frozen.
+        trained: list of variables, kernels, biases and what scales and shifts batch normalisations.
+        frozen: list of the encoder's other variables.
+    """
+
+    features: object
+    restore: object
+    trained: list
+    frozen: list
+
+
+def build_trainable(images, spec, first):
+    """Builds an encoder of which the layers from `first` on, in the network's order, can be trained.
+
+    Batch normalisations run in inference mode and keep their statistics: those of a small batch of photos would be
+    worse, and training and decoding see the same features. The frozen variables are in no collection of the graph:
+    no optimizer finds them and no checkpoint holds them, as the weights file does.
+
+    Args:
+        images, spec: as `build`.
+        first: str, name of a layer: for VGG19 conv1_1 ... conv5_4, for the others the layers of their Keras model.
+
+    Returns:
+        `Tower`, its variables below the scope `encoder`.
+
+    Raises:
+        InputError: no such layer, with near ones, or nothing to train from it on.
+    """
+    places = set(check_trainable(spec, first))
+    with tf1.variable_scope('encoder'):
+        features, restore, variables = _build(images, spec)
+    trained, frozen = [], []
+    for place, layer in enumerate(variables):
+        for variable in layer:
+            (trained if place in places and variable.trainable else frozen).append(variable)
+    left_out = {id(variable) for variable in frozen}
+    for key in (tf1.GraphKeys.GLOBAL_VARIABLES, tf1.GraphKeys.TRAINABLE_VARIABLES):
+        collection = tf1.get_collection_ref(key)
+        collection[:] = [variable for variable in collection if id(variable) not in left_out]
+    return Tower(features, restore, trained, frozen)
+
+
+def check_trainable(spec, first):
+    """Places of the layers that `build_trainable` trains; InputError where there are none."""
+    return _row(spec.encoder).network.tail(first, spec.layer, spec.size)
+
+
+def _build(images, spec):
+    """As `build`, with the list of lists of variables."""
     row = _row(spec.encoder)
     pixels = tf.cast(images, tf.float32)
     pixels.set_shape((None, spec.size, spec.size, 3))
@@ -189,7 +250,7 @@ def build(images, spec):
     def restore(session):
         assign(session, variables, _weights(row, spec))
 
-    return features, restore
+    return features, restore, variables
 
 
 class Encoder:

@@ -14,23 +14,26 @@ from core.text import tokenize
 SHOWN = 3  # captions printed beside their references
 
 
-def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print):
+def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print,
+             weights=None):
     """Caption, score and picture a split.
 
     Args:
-        run: core.runs.Run. data: DataDir with the run's kind of features. split: 'train', 'dev' or 'test'.
+        run: core.runs.Run. data: DataDir with the run's kind of features, for a fine-tuned run with any.
+        split: 'train', 'dev' or 'test'.
         out: directory for captions.json, scores.json and pictures/.
         limit: at most so many images, evenly spread over the split; None: all.
         paper_scoring: also score as the paper did.
         n_pictures: attention pictures of random images. image_ids: texts of ids to picture instead.
-        seed: of the random choice.
+        seed: of the random choice, and of the locations that `decode_context='sample'` draws.
         say: function that prints a line.
+        weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs them.
 
     Returns:
         dict, as in scores.json.
     """
     out = pathlib.Path(out)
-    selected = data.split(split)
+    selected = run.split(data, split)
     images = np.arange(len(selected))
     if limit is not None and limit < len(images):
         if limit < 1:
@@ -39,18 +42,20 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
-    captions = _caption(run, selected, images, split, say)
+    captions = _caption(run, selected, images, split, say, seed, weights)
     results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
     metrics.save_results(out / 'captions.json', results)
 
     scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images)}
+    if run.config.model.attention == 'hard':
+        scores['decode_context'] = run.config.model.decode_context
     referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
     if referenced:
         scores.update(score(referenced, {image: results[image] for image in referenced}, paper_scoring, say))
     else:
         say('these images have no captions to compare with: no scores')
     scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, data, split))
-    scores['attention'] = _correctness(selected, captions)
+    scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions)}
     write_json(out / 'scores.json', scores)
     scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say)]
     _show(scores, selected, captions, out, say)
@@ -82,18 +87,18 @@ def score_table(scores):
     return console.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
-def _caption(run, data, images, split, say):
+def _caption(run, data, images, split, say, seed, weights):
     """dict of image number -> Caption, from the run's best model."""
     with tf.Graph().as_default() as graph:
-        model = run.build_model()
+        model = run.build_model(weights)
         sampled = model.build_sampler(run.config.decoding.max_len)
-        best = run.best(model.variables)
         with tf1.Session(graph=graph) as session:
-            best.restore(session)
-            say(f'captioning {len(images)} {split} images with the model of step {best.info()["step"]}')
+            info = run.restore(session, model)
+            say(f'captioning {len(images)} {split} images with the model of step {info["step"]}')
             found = {}
             with console.progress(len(images), 'captioning', unit='image') as bar:
-                made = captioning.generate(session, model, sampled, data, images, run.config.decoding.decode_batch)
+                made = captioning.generate(session, model, sampled, data, images, run.config.decoding.decode_batch,
+                                           seed)
                 for image, caption in zip(images, made, strict=True):
                     found[int(image)] = caption
                     bar.update()
@@ -112,10 +117,25 @@ def _training_captions(run, data, split):
     return [' '.join(tokenize(text)) for texts in references for text in texts]
 
 
+def _entropy(captions):
+    """How spread the attention is.
+
+    Returns:
+        dict: 'entropy', mean over the words of the entropy of alpha in nats, and 'uniform_entropy', that of even
+        attention, log L; both None where no caption has a word. Drawn locations (`decode_context`) have entropy 0.
+    """
+    alphas = [caption.alphas for caption in captions if len(caption.alphas)]
+    if not alphas:
+        return {'entropy': None, 'uniform_entropy': None}
+    alphas = np.concatenate(alphas).astype(np.float64)
+    entropies = -(alphas * np.log(np.maximum(alphas, 1e-300))).sum(axis=1)
+    return {'entropy': float(entropies.mean()), 'uniform_entropy': float(np.log(alphas.shape[1]))}
+
+
 def _correctness(data, captions):
-    """Attention correctness where the data have boxes, else None."""
+    """Attention correctness where the data have boxes, else nothing."""
     if data.boxes is None:
-        return None
+        return {}
     grid = tuple(data.encoder['grid'])
     return grounding.attention_correctness(
         grounding.Item(caption.words, caption.alphas, grid, [grounding.Region(*box) for box in data.boxes[image]])
@@ -188,7 +208,11 @@ def _show(scores, data, captions, out, say):
             f', {100 * diversity["novel_share"]:.0f} % not among the training captions'
             if 'novel_share' in diversity else ''))
     attention = scores['attention']
-    if attention and attention['n_words']:
+    if attention['entropy'] is not None:
+        say(f'entropy of the attention: {attention["entropy"]:.2f} nats a word, '
+            f'{attention["uniform_entropy"]:.2f} if spread evenly' + (
+                f' (context: {scores["decode_context"]})' if 'decode_context' in scores else ''))
+    if attention.get('n_words'):
         say(f'attention correctness over {attention["n_words"]} words that name an object: '
             f'{attention["mass"]:.3f} of the attention inside its box, {attention["uniform_mass"]:.3f} if spread '
             f'evenly ({attention["mass_ratio"]:.2f}x); pointing hits {attention["pointing"]:.3f} '

@@ -108,7 +108,7 @@ class Preprocessing:
         return cls(**fields)
 
 
-def load(path_or_bytes, preprocessing):
+def load(path_or_bytes, preprocessing, offset=None, flip=False):
     """Decodes an image and brings it to the size of the network's input.
 
     Safe to call from many threads at once.
@@ -116,6 +116,10 @@ def load(path_or_bytes, preprocessing):
     Args:
         path_or_bytes: str, path or bytes of an image file.
         preprocessing: `Preprocessing`.
+        offset: (x, y) in 0..1 moves the window for augmentation, from the left and upper to the right and lower edge
+            of a picture 256/224 as wide and high as the window: with 'crop' the central square of the short side, so
+            (.5, .5) is the window that None gives; with 'squash' the whole picture. None: as `Preprocessing` says.
+        flip: mirror the result, left becomes right.
 
     Returns:
         uint8 array (size, size, 3), RGB, upright.
@@ -126,7 +130,9 @@ def load(path_or_bytes, preprocessing):
     image = decode(path_or_bytes)
     size = preprocessing.size
     # The window is cut inside the resizing: the same as cutting afterwards, but very long images stay cheap.
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=_window(image.size, preprocessing)))
+    window = _window(image.size, preprocessing, offset)
+    pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=window))
+    return pixels[:, ::-1].copy() if flip else pixels
 
 
 def decode(path_or_bytes):
@@ -186,15 +192,27 @@ def box_to_input(box_xywh, image_size, preprocessing):
     )
 
 
-def _window(image_size, preprocessing):
-    """The part of the upright image that becomes the input: (left, top, right, bottom) in its pixels."""
+def _window(image_size, preprocessing, offset=None):
+    """The part of the upright image that becomes the input: (left, top, right, bottom) in its pixels.
+
+    `offset` as in `load`.
+    """
     width, height = image_size
+    share = preprocessing.size / round(preprocessing.size * 256 / 224)
     if preprocessing.resize == 'squash':
-        return 0.0, 0.0, float(width), float(height)
+        if offset is None:
+            return 0.0, 0.0, float(width), float(height)
+        left, top = (place * (1 - share) * length for place, length in zip(offset, image_size, strict=True))
+        return left, top, min(left + share * width, width), min(top + share * height, height)
     short = min(width, height)
-    side = short * preprocessing.size / round(preprocessing.size * 256 / 224)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
+    side = short * share
+    if offset is None:
+        left, top = (width - side) / 2, (height - side) / 2
+    else:
+        left, top = ((length - short) / 2 + place * (short - side)
+                     for place, length in zip(offset, image_size, strict=True))
+    # Rounding must not carry the window over the edge.
+    return left, top, min(left + side, width), min(top + side, height)
 
 
 def _read(path_or_bytes, use):

@@ -5,70 +5,53 @@
         loss = model.build_model()
         alphas, betas, captions = model.build_sampler(max_len=20)
 
-The mathematics is written out, equation by equation, in docs/model.md. Letters in shapes: N images or captions,
-L locations, D features of a location, H hidden units, M numbers of a word vector, T steps, V words.
+The mathematics is written out, equation by equation, in docs/model.md. Letters in shapes: N images, R captions (N, or
+a multiple where images have several captions or draws), L locations, D features of a location, K numbers of an
+annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word vector, T steps, V words.
 """
 
 from typing import NamedTuple
 
-from core import decoding
-from core.attention import SoftAttention
+from core import decoding, hard
+from core.attention import Attention
 from core.backend import tf, tf1
+from core.cells import GRUCell, LSTMCell
+from core.config import Config
+from core.errors import InputError
+from core.output import OutputLayer
 from core.text import SPECIALS
+from core.training import TrainingGraph
+from core.variables import Variables
 
 NEVER_EMITTED = ('<NULL>', '<START>', '<UNK>')
 BATCH_NORM_EPSILON, BATCH_NORM_DECAY = 1e-3, 0.95
-
-
-class LSTMState(NamedTuple):
-    """Memory cell c and hidden state h, both (N, H)."""
-
-    c: object
-    h: object
+STATE_ACTIVATIONS = {'tanh': tf.tanh, 'relu': tf.nn.relu, 'linear': tf.identity}
 
 
 class StepOutput(NamedTuple):
     """One decoder step.
 
     Attributes:
-        state: LSTMState after the step.
-        context: (N, D), the attended features, scaled by beta.
-        alpha: (N, L), attention weights.
-        beta: (N, 1), the gate; ones without `selector`.
+        state: the cell's state after the step.
+        context: (R, K), the attended annotation, scaled by beta.
+        alpha: (R, L), attention weights.
+        beta: (R, 1), the gate; ones without `selector`.
+        location: (R,) int32, the drawn location of hard attention; an empty tuple with soft attention.
     """
 
     state: object
     context: object
     alpha: object
     beta: object
-
-
-class TrainingOutputs(NamedTuple):
-    """What `build_model` computed, beside the loss.
-
-    Attributes:
-        nll: scalar, cross entropy summed over words, divided by N, without the regulariser.
-        regularizer: scalar, the doubly stochastic term divided by N, `alpha_c` included.
-        n_words: scalar, words (with <END>) that carry loss.
-        alphas: (N, T', L), attention weights; T' is the longest caption of the batch (n_time_step without
-            `mask_padding`).
-        betas: (N, T'), gates.
-        mask: (N, T') 1 where a word carries loss, else 0.
-    """
-
-    nll: object
-    regularizer: object
-    n_words: object
-    alphas: object
-    betas: object
-    mask: object
+    location: object
 
 
 class Sampled(NamedTuple):
     """What `build_sampler` returns.
 
     Attributes:
-        alphas: (N, max_len, L) float, attention weights.
+        alphas: (N, max_len, L) float, attention weights; one at the location and zero elsewhere where
+            `decode_context` takes one location.
         betas: (N, max_len) float, gates.
         captions: (N, max_len) int32, word indices; <END> repeats after the caption's end, and so do its last alpha
             and beta.
@@ -80,7 +63,7 @@ class Sampled(NamedTuple):
 
 
 class CaptionGenerator:
-    """Soft-attention caption generator (Xu et al. 2015, arXiv 1502.03044) over convolutional features.
+    """Caption generator with soft or hard attention (Xu et al. 2015, arXiv 1502.03044) over convolutional features.
 
     Args:
         word_to_idx: dict of word -> index, 0 to V-1, with '<NULL>', '<START>', '<END>' (and usually '<UNK>').
@@ -90,227 +73,212 @@ class CaptionGenerator:
         prev2out, ctx2out: the previous word and the context feed the output layer (eq. 7).
         alpha_c: weight of the doubly stochastic regulariser (4.2.1).
         selector: the gate beta scales the context (4.2.1).
-        dropout: dropout on h and on the output layer while training.
-        dropout_rate: share of units set to zero.
-        attention_activation: 'relu' or 'tanh'.
-        mask_padding: padding steps do not count in the regulariser; False gives the TF1 code's sum, where they do.
+        dropout: dropout while training.
+        features: float32 tensor (N, L, D) to use in the place of the placeholder, for an encoder in the same graph.
         dtype: of variables and computation.
+        options: every other option of `core.config.ModelConfig`, where each is documented; the defaults give the
+            model of the TF1 code.
 
     Attributes:
-        features: placeholder (N, L, D) float32.
-        captions: placeholder (N, T+1) int32: <START> words <END> <NULL>...
-        dropout_seed: (2,) int32. Fresh numbers in every run, unless fed: equal seeds give equal dropout masks.
+        features: placeholder (N, L, D) float32, or the tensor given.
+        inputs: what a batch's features are fed to: `features`, unless an encoder's pixels come before it.
+        captions: placeholder (R, T+1) int32: <START> words <END> <NULL>... R = N, or C N with the captions of
+            image n in rows n C to n C + C - 1.
+        dropout_seed: (2,) int32. Fresh numbers in every run, unless fed: equal seeds give equal dropout masks,
+            locations and sampled words.
+        annealed: dict of scalar placeholders with the options' values as defaults: 'temperature', with hard
+            attention 'lambda_e', and 'scheduled_sampling' where that option is not 0.
+        baseline: the variable of the moving baseline of hard attention (4.1), or None.
         loss, nll, outputs: after `build_model`, the scalars and the TrainingOutputs.
 
     Raises:
-        ValueError: an option out of its range, or a special word missing from `word_to_idx`.
+        ValueError: an unknown option, one out of its range, options that do not fit together, or a special word
+            missing from `word_to_idx`.
     """
 
     def __init__(self, word_to_idx, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024, n_time_step=16,
-                 prev2out=True, ctx2out=True, alpha_c=0.0, selector=True, dropout=True, *, dropout_rate=0.5,
-                 attention_activation='relu', mask_padding=True, dtype=tf.float32):
+                 prev2out=True, ctx2out=True, alpha_c=0.0, selector=True, dropout=True, *, features=None,
+                 dtype=tf.float32, **options):
+        options |= {'dim_embed': dim_embed, 'dim_hidden': dim_hidden, 'prev2out': prev2out, 'ctx2out': ctx2out,
+                    'alpha_c': alpha_c, 'selector': selector, 'dropout': dropout}
+        try:
+            self.options = Config.from_dict({'model': options}, where='CaptionGenerator').model
+        except InputError as error:
+            raise ValueError(str(error)) from None
         for word in SPECIALS[:3]:
             if word not in word_to_idx:
                 raise ValueError(f'word_to_idx lacks the special word {word}')
         if sorted(word_to_idx.values()) != list(range(len(word_to_idx))):
             raise ValueError(f'word_to_idx must number its {len(word_to_idx)} words from 0 without gaps')
-        for name, value in (('dim_feature', min(dim_feature)), ('dim_embed', dim_embed), ('dim_hidden', dim_hidden),
-                            ('n_time_step', n_time_step)):
+        if self.options.word_dropout and '<UNK>' not in word_to_idx:
+            raise ValueError('word_dropout puts <UNK> in the place of words; word_to_idx lacks it')
+        for name, value in (('dim_feature', min(dim_feature)), ('n_time_step', n_time_step)):
             if value < 1:
                 raise ValueError(f'{name} must be at least 1, not {value}')
-        if alpha_c < 0:
-            raise ValueError(f'alpha_c must be at least 0, not {alpha_c}')
-        if not 0 <= dropout_rate < 1:
-            raise ValueError(f'dropout_rate must be at least 0 and below 1, not {dropout_rate}')
         self.word_to_idx = dict(word_to_idx)
         self.idx_to_word = {index: word for word, index in word_to_idx.items()}
         self.null, self.start, self.end = (word_to_idx[word] for word in SPECIALS[:3])
         self.never = [word_to_idx[word] for word in NEVER_EMITTED if word in word_to_idx]
         self.L, self.D = dim_feature
         self.V, self.M, self.H, self.T = len(word_to_idx), dim_embed, dim_hidden, n_time_step
-        self.prev2out, self.ctx2out, self.selector = prev2out, ctx2out, selector
-        self.alpha_c, self.mask_padding = alpha_c, mask_padding
-        self.dropout_rate = dropout_rate if dropout else 0.0
-        self.dtype = dtype
-
-        self.features = tf1.placeholder(tf.float32, [None, self.L, self.D], name='features')
+        self.K = self.options.feature_layer or self.D
+        self.hard, self.dtype = self.options.attention == 'hard', dtype
+        if features is None:
+            features = tf1.placeholder(tf.float32, [None, self.L, self.D], name='features')
+        self.features = self.inputs = features
         self.captions = tf1.placeholder(tf.int32, [None, self.T + 1], name='captions')
         fresh = tf1.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
         self.dropout_seed = tf1.placeholder_with_default(fresh, [2], name='dropout_seed')
         self.graph = self.features.graph
         self.loss = self.nll = self.outputs = None
-        self.attention = SoftAttention(self.D, self.H, attention_activation, dtype)
+        annealed = ['temperature'] + ['lambda_e'] * self.hard + ['scheduled_sampling'] * bool(
+            self.options.scheduled_sampling)
+        self.annealed = {name: tf1.placeholder_with_default(getattr(self.options, name), [], name=name)
+                         for name in annealed}
         self._create_variables()
 
     def _create_variables(self):
-        """All variables but the attention's, under the names of the TF1 code."""
-        glorot, zeros, ones = tf1.glorot_uniform_initializer(), tf1.zeros_initializer(), tf1.ones_initializer()
-        created = []
-
-        def variables(scope, /, **specs):
-            with tf1.variable_scope(scope, reuse=tf1.AUTO_REUSE, use_resource=True):
-                named = {
-                    name: tf1.get_variable(name, shape, self.dtype, initializer=initializer,
-                                           trainable=not name.startswith('moving_'))
-                    for name, (shape, initializer) in specs.items()
-                }
-            created.extend(named.values())
-            return named
-
-        D, H, M, V = self.D, self.H, self.M, self.V
-        self.batch_norm = variables('conv_featuresbatch_norm', beta=([D], zeros), gamma=([D], ones),
-                                    moving_mean=([D], zeros), moving_variance=([D], ones))
-        self.initial = variables('initial_lstm', w_h=([D, H], glorot), b_h=([H], zeros),
-                                 w_c=([D, H], glorot), b_c=([H], zeros))
-        self.embedding = variables('word_embedding', w=([V, M], tf1.random_uniform_initializer(-1.0, 1.0)))['w']
-        self.gate = variables('selector', w=([H, 1], glorot), b=([1], zeros)) if self.selector else None
-        self.lstm = variables('lstm/basic_lstm_cell', kernel=([M + D + H, 4 * H], glorot), bias=([4 * H], zeros))
-        context = {'w_ctx2out': ([D, M], glorot)} if self.ctx2out else {}
-        self.output = variables('logits', w_h=([H, M], glorot), b_h=([M], zeros), w_out=([M, V], glorot),
-                                b_out=([V], zeros), **context)
-        attention = self.attention
-        self.variables = created + [attention.w_project, attention.w, attention.b, attention.w_att]
+        """All variables; with the default options under the names of the TF1 code."""
+        D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
+        variables = Variables(self.dtype, options.initializer)
+        self.batch_norm = self.gate = self.feature_layer = self.baseline = self.moving_baseline = None
+        if options.batch_norm:
+            self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'), gamma=([D], 'ones'),
+                                               moving_mean=([D], 'zeros'), moving_variance=([D], 'ones'))
+        if options.feature_layer:
+            self.feature_layer = variables.create('feature_layer', w=([D, K], 'matrix'), b=([K], 'zeros'))
+        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias) if options.cell == 'lstm' else
+                     GRUCell(variables, M + K, H))
+        self.initial = {}
+        if options.initial_state != 'zero':
+            layers = {f'{kind}_{i}': ([K, K] if kind == 'w' else [K], 'matrix' if kind == 'w' else 'zeros')
+                      for i in range(1, options.initial_layers) for kind in 'wb'}
+            for part in self.cell.State._fields:
+                layers |= {f'w_{part}': ([K, H], 'matrix'), f'b_{part}': ([H], 'zeros')}
+            self.initial = variables.create('initial_lstm', **layers)
+        self.embedding = variables.create('word_embedding', w=([V, M], 'words'))['w']
+        if options.selector:
+            self.gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
+        self.output = OutputLayer(variables, H, K, V, options)
+        self.attention = Attention(variables, K, H, options, tf.cast(self.annealed['temperature'], self.dtype))
+        if self.hard and options.baseline == 'moving':
+            self.moving_baseline = hard.MovingBaseline(options.reward, self.T, self.dtype)
+            self.baseline = self.moving_baseline.variable
+        self.variables = variables.created
 
     # ---- the pieces, each the transcription of one equation
 
-    def _normalize(self, training):
-        """Batch normalisation of the features (N, L, D) over images and locations.
+    def _annotations(self, training):
+        """Features (N, L, D) -> annotation vectors (N, L, K): batch normalisation and Dense+ReLU where asked for.
 
-        While training, the statistics are the batch's and evaluating the result updates the moving ones.
+        While training, the statistics over images and locations are the batch's, and evaluating the result updates
+        the moving ones.
         """
         features, norm = tf.cast(self.features, self.dtype), self.batch_norm
-        if not training:
-            mean, variance = norm['moving_mean'], norm['moving_variance']
-        else:
-            mean, variance = tf.nn.moments(features, axes=[0, 1])
-            updates = [
-                moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
-                for moving, value in ((norm['moving_mean'], mean), (norm['moving_variance'], variance))
-            ]
-            with tf.control_dependencies(updates):
-                features = tf.identity(features)
-        scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-        return features * scale + (norm['beta'] - mean * scale)
+        if norm:
+            if not training:
+                mean, variance = norm['moving_mean'], norm['moving_variance']
+            else:
+                mean, variance = tf.nn.moments(features, axes=[0, 1])
+                updates = [
+                    moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
+                    for moving, value in ((norm['moving_mean'], mean), (norm['moving_variance'], variance))
+                ]
+                with tf.control_dependencies(updates):
+                    features = tf.identity(features)
+            scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
+            features = features * scale + (norm['beta'] - mean * scale)
+        if self.feature_layer:
+            flat = tf.matmul(tf.reshape(features, [-1, self.D]), self.feature_layer['w']) + self.feature_layer['b']
+            features = tf.reshape(tf.nn.relu(flat), [-1, self.L, self.K])
+        return features
 
-    def _initial_state(self, features):
-        """c_0 and h_0: tanh of affine maps of the mean annotation (3.1.2). Features (N, L, D) -> LSTMState."""
-        mean, initial = tf.reduce_mean(features, axis=1), self.initial
-        h = tf.tanh(tf.matmul(mean, initial['w_h']) + initial['b_h'])
-        c = tf.tanh(tf.matmul(mean, initial['w_c']) + initial['b_c'])
-        return LSTMState(c, h)
+    def _initial_state(self, annotations, dropout=None):
+        """The cell's first state from the mean annotation (3.1.2). Annotations (N, L, K) -> state of (N, H) parts."""
+        options, initial, x = self.options, self.initial, tf.reduce_mean(annotations, axis=1)
+        if options.initial_state == 'zero':
+            zeros = tf.zeros([tf.shape(annotations)[0], self.H], self.dtype)
+            return self.cell.State(*[zeros for _ in self.cell.State._fields])
+        for layer in range(1, options.initial_layers):
+            x = tf.nn.relu(tf.matmul(x, initial[f'w_{layer}']) + initial[f'b_{layer}'])
+            x = dropout(x, 20 + layer) if dropout else x
+        activation = STATE_ACTIVATIONS[options.initial_state]
+        return self.cell.State(*[activation(tf.matmul(x, initial[f'w_{part}']) + initial[f'b_{part}'])
+                                 for part in self.cell.State._fields])
 
-    def _lstm_step(self, inputs, state):
-        """Eq. 1 to 3 with gate order i, j, f, o and forget bias 1. Inputs (N, M+D), LSTMState -> LSTMState."""
-        gates = tf.matmul(tf.concat([inputs, state.h], axis=1), self.lstm['kernel']) + self.lstm['bias']
-        i, j, f, o = tf.split(gates, 4, axis=1)
-        c = state.c * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
-        return LSTMState(c, tf.tanh(c) * tf.sigmoid(o))
+    def _word_vectors(self, words):
+        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros."""
+        vectors = tf.nn.embedding_lookup(self.embedding, words)
+        if self.options.first_word == 'zero':
+            vectors *= tf.cast(tf.not_equal(words, self.start), self.dtype)[..., tf.newaxis]
+        return vectors
 
-    def step(self, memory, state, word_vectors):
+    def step(self, memory, state, word_vectors, choose=None):
         """The one decoder step of training and decoding (eq. 1 to 6 and the gate of 4.2.1).
 
         Args:
-            memory: Memory of the images. state: LSTMState. word_vectors: (N, M), of the previous words.
+            memory: Memory of the images. state: of the cell, (R, H). word_vectors: (R, M), of the previous words.
+            choose: function from alpha (R, L) to (weights of the locations in the context (R, L), locations); None:
+                the expected context.
 
         Returns:
             StepOutput.
         """
-        alpha, context = self.attention.attend(memory, state.h)
-        if self.selector:
+        alpha = self.attention.alpha(memory, state.h)
+        weights, location = choose(alpha) if choose else (alpha, ())
+        context = self.attention.context(memory, weights)
+        if self.gate:
             beta = tf.sigmoid(tf.matmul(state.h, self.gate['w']) + self.gate['b'])
             context *= beta
         else:
             beta = tf.ones_like(alpha[:, :1])
-        state = self._lstm_step(tf.concat([word_vectors, context], axis=1), state)
-        return StepOutput(state, context, alpha, beta)
+        order = [word_vectors, context] if self.options.cell_input == 'word_context' else [context, word_vectors]
+        before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
+        return StepOutput(self.cell.step(tf.concat(order, axis=1), before), context, alpha, beta, location)
 
-    def logits(self, h, context, word_vectors, dropout=False):
-        """Deep output layer, eq. 7, for any number R of rows.
+    def step_sizes(self, located):
+        """The sizes of what `step` gives for a row, as a StepOutput of ints; 0 stands for one whole number."""
+        return StepOutput(self.cell.State(*[self.H for _ in self.cell.State._fields]), self.K, self.L, 1,
+                          0 if located else ())
 
-        Args:
-            h: (R, H). context: (R, D). word_vectors: (R, M). dropout: as while training.
+    def decoding_choice(self):
+        """Function from (step t, alpha) to (weights in the context, locations) by `decode_context`; None: expected.
 
-        Returns:
-            (R, V), unnormalised.
+        Drawn locations follow `dropout_seed`.
         """
-        output = self.output
-        hidden = tf.matmul(self._dropped(h, 0, dropout), output['w_h']) + output['b_h']
-        if self.ctx2out:
-            hidden += tf.matmul(context, output['w_ctx2out'])
-        if self.prev2out:
-            hidden += word_vectors
-        hidden = self._dropped(tf.tanh(hidden), 1, dropout)
-        return tf.matmul(hidden, output['w_out']) + output['b_out']
+        kind = self.options.decode_context
+        if kind == 'argmax':
+            return hard.likeliest
+        if kind == 'sample':
+            fold_in = tf.random.experimental.stateless_fold_in
 
-    def _dropped(self, x, which, dropout):
-        if not dropout or not self.dropout_rate:
-            return x
-        seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, which)
-        return tf.nn.experimental.stateless_dropout(x, self.dropout_rate, seed)
+            def choose(t, alpha):
+                seed = fold_in(fold_in(self.dropout_seed, 103), t)
+                uniform = tf.random.stateless_uniform(tf.shape(alpha)[:1], seed, dtype=alpha.dtype)
+                location = hard.locate(alpha, uniform)
+                return hard.weights(alpha, location), location
+
+            return choose
+        return None
 
     # ---- the graphs
 
-    def build_model(self, training=True):
-        """The training graph under teacher forcing.
+    def build_model(self, training=True, locations=None):
+        """The training graph under teacher forcing; its gradient is the training gradient, hard attention's too.
 
         Args:
-            training: False gives the loss without dropout and with the moving statistics of batch normalisation.
+            training: False gives the loss without dropout, draws and word noise, with the moving statistics of batch
+                normalisation, and with the context of `decode_context`.
+            locations: int32 (R, T), attend to these locations instead of drawn ones (hard attention). The loss is
+                then that of the words alone: one pass, without the terms of the bound.
 
         Returns:
-            Scalar loss: cross entropy summed over words, plus the regulariser, divided by N. Padding carries none.
+            Scalar loss: cross entropy summed over words, divided by R, plus the regularisers. Padding carries none.
         """
         with tf1.name_scope('training' if training else 'loss'):
-            features = self._normalize(training)
-            memory, state = self.attention.memory(features), self._initial_state(features)
-            targets = self.captions[:, 1:]
-            mask = tf.not_equal(targets, self.null)
-            n_steps = tf.constant(self.T)
-            if self.mask_padding:
-                longest = tf.reduce_max(tf.where(mask, tf.range(1, self.T + 1)[tf.newaxis], 0))
-                n_steps = tf.maximum(longest, 1)
-                targets, mask = targets[:, :n_steps], mask[:, :n_steps]
-            inputs = tf.transpose(self.captions[:, :-1])[:n_steps]
-            word_vectors = tf.nn.embedding_lookup(self.embedding, inputs)  # (T', N, M)
-            steps = self._unroll(memory, state, word_vectors, n_steps)
-
-            # Vocabulary logits of all real words in one product, none of padding.
-            real = tf.where(tf.transpose(mask))
-            h, context, x = (tf.gather_nd(rows, real) for rows in (steps.state.h, steps.context, word_vectors))
-            logits = self.logits(h, context, x, dropout=training)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather_nd(tf.transpose(targets), real), logits)
-
-            batch = tf.cast(tf.shape(features)[0], self.dtype)
-            mask = tf.cast(mask, self.dtype)
-            alphas = tf.transpose(steps.alpha, [1, 0, 2])
-            self.nll = tf.reduce_sum(losses) / batch
-            regularizer = self._regularizer(alphas, mask) / batch
-            self.loss = self.nll + regularizer if self.alpha_c > 0 else self.nll
-            self.outputs = TrainingOutputs(self.nll, regularizer, tf.reduce_sum(mask), alphas,
-                                           tf.transpose(steps.beta[:, :, 0]), mask)
+            self.loss, self.outputs = TrainingGraph(self, training, locations).build()
+            self.nll = self.outputs.nll
         return self.loss
-
-    def _unroll(self, memory, state, word_vectors, n_steps):
-        """Run `step` over word_vectors (T', N, M); returns StepOutput with (T', N, ...) in every place."""
-        words = tf.TensorArray(self.dtype, n_steps, element_shape=[None, self.M]).unstack(word_vectors)
-        shapes = StepOutput(LSTMState(self.H, self.H), self.D, self.L, 1)
-        arrays = tf.nest.map_structure(
-            lambda size: tf.TensorArray(self.dtype, n_steps, element_shape=[None, size]), shapes
-        )
-
-        def body(t, state, arrays):
-            result = self.step(memory, state, words.read(t))
-            arrays = tf.nest.map_structure(lambda array, value: array.write(t, value), arrays, result)
-            return t + 1, result.state, arrays
-
-        _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), state, arrays))
-        return tf.nest.map_structure(lambda array: array.stack(), arrays)
-
-    def _regularizer(self, alphas, mask):
-        """Doubly stochastic attention (4.2.1): alpha_c sum_nl (T/L - sum_t alpha)^2 over alphas (N, T', L)."""
-        if self.mask_padding:
-            alphas *= mask[:, :, tf.newaxis]
-        totals = tf.reduce_sum(alphas, axis=1)
-        return self.alpha_c * tf.reduce_sum(tf.square(self.T / self.L - totals))
 
     def build_sampler(self, max_len=20):
         """The greedy decoding graph; <NULL>, <START> and <UNK> are never emitted.
@@ -319,21 +287,29 @@ class CaptionGenerator:
             Sampled(alphas (N, max_len, L), betas (N, max_len), captions (N, max_len)).
         """
         with tf1.name_scope('sampler'):
-            features = self._normalize(training=False)
-            memory = self.attention.memory(features)
-            start = tf.fill([tf.shape(features)[0]], self.start)
-            decoded = decoding.greedy(self._decoding_step(memory), self._initial_state(features), start, self.end,
-                                      max_len, self.never)
+            step, state, start = self.decoding()
+            decoded = decoding.greedy(step, state, start, self.end, max_len, self.never)
             alphas, betas = decoded.trace
         return Sampled(alphas, betas[:, :, 0], decoded.words)
 
-    def _decoding_step(self, memory):
-        """`step` and `logits` as the step function that core.decoding asks for."""
+    def decoding(self):
+        """What every search of core.decoding starts from.
+
+        Returns:
+            (step function, state before the first word, first words (N,)); the steps' trace is (alpha (N, L), beta
+            (N, 1)). The step function takes rows in multiples of the images, as `step` does.
+        """
+        annotations = self._annotations(training=False)
+        memory, choice, n = self.attention.memory(annotations), self.decoding_choice(), tf.shape(annotations)[0]
 
         def step(words, state):
-            word_vectors = tf.nn.embedding_lookup(self.embedding, words)
-            result = self.step(memory, state, word_vectors)
-            logits = self.logits(result.state.h, result.context, word_vectors)
-            return decoding.Step(tf.nn.log_softmax(logits), result.state, (result.alpha, result.beta))
+            state, taken = state
+            # Rows of captions that have ended stand still: the step's number is the largest.
+            choose = choice and (lambda alpha: choice(tf.reduce_max(taken), alpha))
+            word_vectors = self._word_vectors(words)
+            result = self.step(memory, state, word_vectors, choose)
+            logits = self.output(result.state.h, result.context, word_vectors)
+            shown = tf.one_hot(result.location, self.L, dtype=self.dtype) if choice else result.alpha
+            return decoding.Step(tf.nn.log_softmax(logits), (result.state, taken + 1), (shown, result.beta))
 
-        return step
+        return step, (self._initial_state(annotations), tf.zeros([n], tf.int32)), tf.fill([n], self.start)

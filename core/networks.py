@@ -7,6 +7,7 @@ A network offers:
 - `layers(size)`: its layers with weights, all of them, as a list of `weights.Layer`;
 - `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables, a list of lists
   in the order of `layers`, which may end early where later layers are not needed;
+- `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from `first` on;
 - `random(seed, scale)`: weights in the same order; `scale` turns RGB in 0..255 into the network's input.
 
 Networks are built inside the default graph, whichever it is.
@@ -61,6 +62,27 @@ def _unknown_layer(what, layer, known, default):
     return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(near)}; the default is {default}')
 
 
+def _tail(what, first, layer, names, weighted):
+    """Places in `weighted` of the layers that stand at `first` or after it in `names`, as `tail` of a network.
+
+    Args:
+        what: str, the network. first: str. layer: str, the map.
+        names: list of the names of all layers that the map is computed by, in the network's order.
+        weighted: list of the names of the network's layers with weights.
+    """
+    known = [name for name in names if name in set(weighted)]
+    if first not in names:
+        near = difflib.get_close_matches(first, names, 4, 0.3) or known[-4:]
+        raise InputError(f'finetune_from: {what} has no layer {first!r} before its map {layer}; near it: '
+                         f'{", ".join(near)}')
+    chosen = set(names[names.index(first):])
+    places = [place for place, name in enumerate(weighted) if name in chosen]
+    if not places:
+        raise InputError(f'finetune_from: from {first} on {what} has nothing to train up to its map {layer}; the last '
+                         f'layers with weights: {", ".join(known[-4:])}')
+    return places
+
+
 class Vgg19:
     """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, built up to the layer that is asked for.
 
@@ -97,6 +119,11 @@ class Vgg19:
             Layer(name, 'conv2d', ((3, 3, before, width), (width,)))
             for name, before, width in zip(self.convolutions, [3, *widths], widths, strict=False)
         ]
+
+    def tail(self, first, layer, size=None):
+        """Places in `layers` of the convolutions from `first` up to the map; `InputError` names near ones."""
+        names = self.convolutions[: self.convolutions.index(layer.removesuffix(_PRE)) + 1]
+        return _tail(self.name, first, layer, names, self.convolutions)
 
     def build(self, pixels, layer):
         """The graph up to `layer`.
@@ -186,6 +213,23 @@ class KerasNetwork:
     def layers(self, size):
         """All layers with weights, in Keras' order."""
         return self._survey(size)[1]
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
+    def tail(self, first, layer, size):
+        """Places in `layers` of the layers from `first` on, in Keras' order, that the map is computed by.
+
+        Of parallel branches all that Keras lists after `first` belong to it.
+
+        Raises:
+            InputError: no such layer before the map, with near ones, or nothing to train after it.
+        """
+        import tf_keras
+
+        with tf.Graph().as_default():
+            model = self._model(size)
+            needed = {part.name for part in tf_keras.Model(model.inputs, model.get_layer(layer).output).layers}
+            names = [part.name for part in model.layers if part.name in needed]
+        return _tail(self.name, first, layer, names, [part.name for part in self.layers(size)])
 
     def _maps(self, size):
         return self._survey(size)[0]

@@ -8,14 +8,17 @@
 import dataclasses
 import pathlib
 
-from core import store
-from core.checkpoints import BestModel
+from core import finetune, store
+from core.augment import Augmentation
+from core.checkpoints import BestModel, latest_state
 from core.config import Config
 from core.encoders import EncoderSpec, describe
 from core.errors import InputError
 from core.model import CaptionGenerator
 from core.store import DataDir, read_json
 from core.text import Vocabulary
+
+UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
 
 
 def create(path, config, data):
@@ -33,6 +36,9 @@ def create(path, config, data):
     made = (path / 'config.json').exists()
     if made:
         run = Run(path)
+        if run.imported:
+            raise InputError(f'{path}: imported from elsewhere, and there is no training to go on with; start another '
+                             f'run from its variables: train.py {data.path} --out NEW --pretrained-model {path}')
         run.check_features(data)
         if run.data_entry.get('records_sha256') != data.records:
             raise InputError(f'{path}: was trained on other images or captions than those of {data.path}; choose '
@@ -40,7 +46,9 @@ def create(path, config, data):
         if run.vocabulary != data.vocabulary or run.max_length != data.max_length:
             raise InputError(f'{path}: this run has another vocabulary or caption length than {data.path}; choose '
                              f'another --out')
-        _check_options(path, run.config, config)
+        # Before anything is trained, a mistaken option can still be corrected.
+        if latest_state(path / 'checkpoints') or run.best().info():
+            _check_options(path, run.config, config)
     elif path.exists() and (not path.is_dir() or any(p.name != '.lock' for p in path.iterdir())):
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
     path.mkdir(parents=True, exist_ok=True)
@@ -70,7 +78,8 @@ class Run:
 
     Attributes:
         config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at most.
-        spec: EncoderSpec of the features it was trained on.
+        spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning began with.
+        data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an imported run.
 
     Raises:
         InputError: missing or damaged.
@@ -93,6 +102,16 @@ class Run:
         self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
 
+    @property
+    def imported(self):
+        """Whether the model comes from elsewhere (`python -m core.checkpoints import`), without data of its own."""
+        return self.data_entry.get('path') is None
+
+    @property
+    def finetuned(self):
+        """Whether the encoder was trained too, so that images are read instead of features."""
+        return bool(self.config.training.finetune_from)
+
     def encoder(self, weights=None):
         """EncoderSpec with the weights' present path.
 
@@ -100,18 +119,40 @@ class Run:
             InputError: the weights are missing, or `weights` are others than those the run was trained with.
         """
         spec = self.spec
+        if spec.weights == UNKNOWN and not weights:
+            raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name them: --weights '
+                             f'FILE')
         found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
         self._check_identity(found.identity(), weights or spec.weights)
         return found
 
     def data(self, path=None):
         """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same features."""
+        if path is None and self.imported:
+            raise InputError(f'{self.path}: an imported run has no data of its own; make some with prepro.py ... '
+                             f'--like {self.path} --weights FILE --out DATA, then evaluate.py {self.path} --data DATA')
         if path is None and not pathlib.Path(self.data_entry['path']).is_dir():
             raise InputError(f'{self.data_entry["path"]}: the data of {self.path} are gone; if they moved: '
                              f'evaluate.py {self.path} --data NEW, or train.py NEW --out {self.path}')
         data = DataDir(path or self.data_entry['path'])
-        self.check_features(data)
+        if not self.finetuned:  # whose features are those of its own encoder, whatever the directory holds
+            self.check_features(data)
         return data
+
+    def split(self, data, name):
+        """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned run."""
+        selected = data.split(name)
+        return finetune.ImageData(selected, self.spec) if self.finetuned else selected
+
+    def training_split(self, data):
+        """The same of the split 'train', with the augmentation of the run's options."""
+        selected, options = data.split('train'), self.config.training
+        if not self.finetuned:
+            return selected
+        augmentation = None
+        if options.augment:
+            augmentation = Augmentation(options.seed, selected.captions, self.vocabulary.word_to_idx)
+        return finetune.ImageData(selected, self.spec, augmentation)
 
     def check_features(self, data):
         """Refuse features of another encoder, layer, preprocessing or weights."""
@@ -119,21 +160,41 @@ class Run:
 
     def _check_identity(self, identity, where):
         mine = self.spec.identity()
+        if mine['weights_sha256'] == UNKNOWN:
+            del mine['weights_sha256']
         different = [f'{key} {identity[key]!r} instead of {mine[key]!r}' for key in mine if identity[key] != mine[key]]
         if different:
             raise InputError(f'{where}: not what the run {self.path} was trained on: {"; ".join(different)}')
 
-    def build_model(self):
-        """The CaptionGenerator, in the default graph."""
-        return build_model(self.config, self.vocabulary, self.spec, self.max_length)
+    def build_model(self, weights=None):
+        """The CaptionGenerator, in the default graph; on top of its encoder where that was fine-tuned.
+
+        Args:
+            weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
+        """
+        spec = self.encoder(weights) if self.finetuned else self.spec
+        return build_model(self.config, self.vocabulary, spec, self.max_length)
 
     def best(self, variables=None):
         """The BestModel of the run."""
         return BestModel(self.path / 'best', variables)
 
+    def restore(self, session, model):
+        """Load the best model, its encoder too where that was fine-tuned; returns what was saved with it."""
+        if self.finetuned:
+            model.restore_encoder(session)
+        best = self.best([*model.variables, *(model.encoder_saved if self.finetuned else ())])
+        best.restore(session)
+        return best.info()
+
 
 def build_model(config, vocabulary, spec, max_length):
-    """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the default graph."""
+    """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the default graph.
+
+    With the option `finetune_from` it stands on the encoder and takes pixels, see `core.finetune.build_model`.
+    """
     rows, cols = spec.grid
-    return CaptionGenerator(vocabulary.word_to_idx, (rows * cols, spec.dim), n_time_step=max_length + 1,
-                            **dataclasses.asdict(config.model))
+    options = dataclasses.asdict(config.model)
+    if config.training.finetune_from:
+        return finetune.build_model(options, vocabulary.word_to_idx, spec, max_length, config.training.finetune_from)
+    return CaptionGenerator(vocabulary.word_to_idx, (rows * cols, spec.dim), n_time_step=max_length + 1, **options)

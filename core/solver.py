@@ -5,7 +5,7 @@
     captions = solver.test(val_data)
 """
 
-import math
+import contextlib
 import pathlib
 import signal
 import threading
@@ -21,8 +21,10 @@ from core.config import Config, DecodingConfig
 from core.errors import InputError
 from core.journal import Journal
 from core.metrics import Scorer
+from core.optimization import Optimization, check, learning_rate_at, plateau_factor
 from core.store import CaptionData
 from core.text import tokenize
+from core.word_vectors import assign_word_vectors
 
 SCORES = {'Bleu_4': 'Bleu', 'METEOR': 'METEOR', 'CIDEr': 'CIDEr', 'ROUGE_L': 'ROUGE_L'}
 
@@ -36,7 +38,9 @@ class Solver:
         val_data: the same, to validate on by free-running decoding; None: no validation.
         model_path: directory for checkpoints, the best model and metrics.jsonl; training goes on from what is there.
         log_path: directory for TensorBoard, or None.
-        pretrained_model: checkpoint whose variables training starts from, or None.
+        pretrained_model: checkpoint, or directory of a run, whose (best) model training starts from; None: a new one.
+        word_vectors: (numbers of words (n,), their vectors (n, M)) that training starts from, or None; see
+            `core.word_vectors`.
         decoding: DecodingConfig.
         say: function that prints a line.
         options: the options of `core.config.TrainingConfig`, such as n_epochs, batch_size, update_rule,
@@ -48,16 +52,19 @@ class Solver:
     """
 
     def __init__(self, model, data, val_data=None, *, model_path='model', log_path=None, pretrained_model=None,
-                 decoding=None, say=print, **options):
+                 word_vectors=None, decoding=None, say=print, **options):
         self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
         self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
         self.model_path, self.log_path = pathlib.Path(model_path), log_path
-        self.pretrained_model = pretrained_model
-        self.batches = Batches(self.data, self.options.batch_size, self.options.seed)
+        self.pretrained_model, self.word_vectors = pretrained_model, word_vectors
+        check(self.options, model)
+        self.batches = Batches(self.data, self.options.batch_size, self.options.seed, batch_by=self.options.batch_by,
+                               bucket_width=self.options.bucket_width,
+                               captions_per_image=self.options.captions_per_image)
         if not len(self.batches):
             raise InputError('there is no training caption: raise --max-length, or look at the split')
-        self._sampled = self._train_op = self._scorer = None
+        self._sampled = self._optimization = self._scorer = None
         self._interrupted = False
 
     def _checked(self, data, name):
@@ -79,49 +86,30 @@ class Solver:
 
     def build(self):
         """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where needed."""
-        if self._train_op is not None:
+        if self._optimization is not None:
             return
         with self.model.graph.as_default():
             self._build_sampler()
             loss = self.model.build_model()
-            self._learning_rate = tf1.placeholder(tf.float32, [], 'learning_rate')
-            variables = self._trainable()
-            # Dense, as the norm of a sparse gradient would count a word's rows one by one, not their sum.
-            gradients = [tf.convert_to_tensor(gradient) for gradient in tf1.gradients(loss, variables)]
-            self._gradient_norm = tf.linalg.global_norm(gradients)
-            if self.options.clip_norm:
-                gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, self._gradient_norm)
-            self._train_op = self._optimizer().apply_gradients(zip(gradients, variables, strict=True))
-            # Also false where the squares overflow: such weights are finite, what they compute is not.
-            self._healthy = tf.math.is_finite(tf.linalg.global_norm(self.model.variables))
-
-    def _trainable(self):
-        trainable = set(tf1.trainable_variables())
-        return [variable for variable in self.model.variables if variable in trainable]
+            self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
 
     def _build_sampler(self):
         if self._sampled is None:
             with self.model.graph.as_default():
                 self._sampled = self.model.build_sampler(self.decoding.max_len)
 
-    def _optimizer(self):
-        rate, momentum = self._learning_rate, self.options.momentum
-        return {
-            'adam': lambda: tf1.train.AdamOptimizer(rate),
-            'rmsprop': lambda: tf1.train.RMSPropOptimizer(rate),
-            'momentum': lambda: tf1.train.MomentumOptimizer(rate, momentum),
-            'sgd': lambda: tf1.train.GradientDescentOptimizer(rate),
-        }[self.options.update_rule]()
+    def _best_model(self):
+        """The BestModel over all that decoding needs, the trained part of an encoder too."""
+        return BestModel(self.model_path / 'best', [*self.model.variables, *getattr(self.model, 'encoder_saved', ())])
 
-    def learning_rate_at(self, step):
-        """The learning rate of step `step` (0, 1, ...), a float, by the schedule."""
-        options = self.options
-        epochs = step / len(self.batches)
-        if options.learning_rate_schedule == 'exponential':
-            return options.learning_rate * options.learning_rate_decay**int(epochs)
-        if options.learning_rate_schedule == 'cosine':
-            return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(epochs / options.n_epochs, 1)))
-        return options.learning_rate
+    def _load_encoder(self, session):
+        """Load an encoder in the graph from its weights file: checkpoints hold only the part that is trained."""
+        if hasattr(self.model, 'restore_encoder'):
+            self.model.restore_encoder(session)
+
+    def learning_rate_at(self, step, factor=1.0):
+        """The learning rate of step `step` (0, 1, ...), a float, see `core.optimization.learning_rate_at`."""
+        return learning_rate_at(self.options, step, len(self.batches), factor)
 
     def unigram_loss(self):
         """Nats a word of the best model that knows only how frequent words are: what a captioner must beat."""
@@ -140,6 +128,9 @@ class Solver:
         Returns:
             dict: the state of training: step, epoch, best_score, best_step ...
         """
+        if self.options.learning_rate_schedule == 'plateau' and self.val_data is None:
+            raise InputError('learning_rate_schedule=plateau follows the validations, and there is no dev split; '
+                             'choose another schedule')
         self._interrupted = False
         directory = self.model_path / 'checkpoints'
         state = latest_state(directory)
@@ -152,18 +143,19 @@ class Solver:
         self.build()
         with self.model.graph.as_default():
             checkpoints = Checkpoints(directory, tf1.global_variables(), self.options.keep_checkpoints)
-            self._best = BestModel(self.model_path / 'best', self.model.variables)
+            self._best = self._best_model()
             initialize = tf1.global_variables_initializer()
         with tf1.Session(graph=self.model.graph) as session, _Interrupts(self):
             if state:
+                self._load_encoder(session)
                 checkpoints.restore(session, state)
                 self.say(f'going on from step {state["step"]} (epoch {state["epoch"] + 1})')
             else:
                 session.run(initialize)
-                if self.pretrained_model:
-                    initialize_from(session, self.pretrained_model, self.model.variables)
-                state = {'step': 0, 'epoch': 0, 'position': 0, 'best_score': None, 'best_step': None, 'waited': 0,
-                         'nll': 0.0, 'words': 0, 'captions': 0}
+                self._begin(session)
+            # The first two are not in checkpoints of older versions.
+            state = {'rate_factor': 1.0, 'entropy': 0.0, 'step': 0, 'epoch': 0, 'position': 0, 'best_score': None,
+                     'best_step': None, 'waited': 0, 'nll': 0.0, 'words': 0, 'captions': 0, **(state or {})}
             self._journal = Journal(self.model_path, self.log_path, state['step'])
             try:
                 self._loop(session, state, checkpoints)
@@ -174,25 +166,51 @@ class Solver:
                     self._scorer = None
         return state
 
+    def _begin(self, session):
+        """Put the variables of a new run where training starts."""
+        model = self.model
+        self._load_encoder(session)
+        if self.pretrained_model:
+            prefix = pathlib.Path(self.pretrained_model)
+            if prefix.is_dir():
+                prefix = BestModel(prefix / 'best').prefix()
+            initialize_from(session, prefix, model.variables)
+            # What was fine-tuned there goes on from there, the rest of the encoder from its weights file.
+            there = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+            tuned = [variable for variable in getattr(model, 'encoder_saved', ()) if variable.op.name in there]
+            if tuned:
+                initialize_from(session, prefix, tuned)
+        if self.word_vectors is not None:
+            assign_word_vectors(session, model.embedding, *self.word_vectors)
+        if self._optimization.averages:
+            self._optimization.averages.begin(session)
+
+    def _averaged(self, session):
+        """While active, the variables are the averages of `weight_averaging`, where that is asked for."""
+        averages = self._optimization.averages
+        return averages.used(session) if averages else contextlib.nullcontext()
+
     def _loop(self, session, state, checkpoints):
         options, unigram = self.options, self.unigram_loss()
         while not self._finished(state):
             self._epoch(session, state, checkpoints, unigram)
-            if not session.run(self._healthy):
+            if not session.run(self._optimization.healthy):
                 self._diverged(state['step'])
             state.update(epoch=state['epoch'] + 1, position=0)
             last = state['epoch'] == options.n_epochs
             if self.val_data is not None and (last or state['epoch'] % options.validate_every == 0):
-                self._validate(session, state)
+                with self._averaged(session):
+                    self._validate(session, state)
             elif self.val_data is None:
-                self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
+                with self._averaged(session):
+                    self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
             if self._finished(state) or state['epoch'] % options.save_every == 0:
                 self._save(session, state, checkpoints)
         self._say_finished(state)
 
     def _save(self, session, state, checkpoints):
         """Save a checkpoint, but never one that training could not go on from."""
-        if not session.run(self._healthy):
+        if not session.run(self._optimization.healthy):
             self._diverged(state['step'])
         checkpoints.save(session, state)
 
@@ -214,31 +232,32 @@ class Solver:
 
     def _epoch(self, session, state, checkpoints, unigram):
         """Train from state['position'] to the end of the epoch."""
-        model, options = self.model, self.options
-        fetches = {'train': self._train_op, 'nll': model.nll, 'words': model.outputs.n_words,
-                   'norm': self._gradient_norm}
+        model, options, optimization = self.model, self.options, self._optimization
+        fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
+                   'entropy': model.outputs.entropy, 'norm': optimization.gradient_norm}
         saved = printed = time.monotonic()
         printed_captions = 0
         with console.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
                                state['position']) as bar:
             for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
-                rate = self.learning_rate_at(state['step'])
                 result = session.run(fetches, {
-                    model.features: batch.features, model.captions: batch.captions, self._learning_rate: rate,
-                    # The masks depend on the step alone, so a resumed run draws the same.
+                    model.inputs: batch.features, model.captions: batch.captions,
+                    # Masks and draws depend on the step alone, so a resumed run draws the same.
                     model.dropout_seed: (options.seed, state['step']),
+                    **optimization.feeds(state['step'], state['rate_factor']),
                 })
                 if not (np.isfinite(result['nll']) and np.isfinite(result['norm'])):
                     self._diverged(state['step'] + 1)
                 state.update(step=state['step'] + 1, position=state['position'] + 1,
                              captions=state['captions'] + len(batch.index),
                              nll=state['nll'] + float(result['nll']) * len(batch.index),
-                             words=state['words'] + int(result['words']))
+                             words=state['words'] + round(float(result['words'])),
+                             entropy=state['entropy'] + float(result['entropy']) * round(float(result['words'])))
                 printed_captions += len(batch.index)
                 bar.update()
                 if state['step'] % options.print_every == 0:
                     now = time.monotonic()
-                    self._report(state, rate, unigram, printed_captions / (now - printed), bar)
+                    self._report(state, unigram, printed_captions / (now - printed), bar)
                     printed, printed_captions = now, 0
                 due = options.save_minutes and time.monotonic() - saved > 60 * options.save_minutes
                 if self._interrupted or due:
@@ -248,18 +267,20 @@ class Solver:
                     self.say(f'saved at step {state["step"]}; the same command goes on from there')
                     raise KeyboardInterrupt
             if state['words']:  # what was not reported yet, so that a short epoch shows its loss too
-                self._report(state, self.learning_rate_at(state['step'] - 1), unigram,
-                             printed_captions / max(time.monotonic() - printed, 1e-9), bar)
+                self._report(state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
-    def _report(self, state, rate, unigram, speed, bar):
-        loss = state['nll'] / state['words']
+    def _report(self, state, unigram, speed, bar):
+        """Print and record the means over the steps since the last report, and what held in the last of them."""
+        loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
         bar.write(f'epoch {state["epoch"] + 1}/{self.options.n_epochs}  step {state["position"]}/{len(self.batches)}  '
-                  f'loss {loss:.3f} a word (unigram model {unigram:.3f})  {speed:.0f} captions/s')
+                  f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
+                  f'{speed:.0f} captions/s')
         self._journal.scalars('training', state, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
-            'learning_rate': rate, 'captions_per_second': speed,
+            'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state['rate_factor']),
+            **self._optimization.annealed_at(step), 'captions_per_second': speed,
         })
-        state.update(nll=0.0, words=0, captions=0)
+        state.update(nll=0.0, entropy=0.0, words=0, captions=0)
 
     # ---- validation and test
 
@@ -286,6 +307,11 @@ class Solver:
             self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': scores})
         else:
             state['waited'] += 1
+        factor = plateau_factor(options, state['rate_factor'], state['waited'])
+        if factor != state['rate_factor']:
+            state['rate_factor'] = factor
+            self.say(f'no better {options.validation_metric} in {state["waited"]} validations: learning rate times '
+                     f'{options.learning_rate_decay}')
         self.say(f'validation after epoch {state["epoch"]}: ' + '  '.join(
             f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
                 '  (best so far)' if better else f'  (best so far {state["best_score"]:.4f})')
@@ -306,7 +332,8 @@ class Solver:
         data = self.val_data if data is None else self._checked(data, 'data')
         self._build_sampler()
         with self.model.graph.as_default(), tf1.Session(graph=self.model.graph) as session:
-            BestModel(self.model_path / 'best', self.model.variables).restore(session)
+            self._load_encoder(session)
+            self._best_model().restore(session)
             return list(captioning.generate(session, self.model, self._sampled, data, images,
                                             self.decoding.decode_batch))
 

@@ -4,38 +4,42 @@ import numpy as np
 import pytest
 from tiny import D, H, L, N
 
-from core.attention import SoftAttention
+from core.attention import Attention
 from core.backend import tf, tf1
+from core.config import ModelConfig
+from core.variables import Variables
 
 
-def attend(weights, features, h, activation='relu'):
-    """alpha and context of a float64 SoftAttention with `weights` (w_project, w, b, w_att)."""
-    attention = SoftAttention(D, H, activation, tf.float64)
+def attend(weights, features, h, temperature=1.0, **options):
+    """alpha (R, L) and expected context (R, K) of a float64 Attention with `weights` (variable name -> value)."""
+    variables = Variables(tf.float64)
+    attention = Attention(variables, D, H, ModelConfig(**options), temperature)
     memory = attention.memory(tf.constant(features))
-    outputs = attention.attend(memory, tf.constant(h))
+    alpha = attention.alpha(memory, tf.constant(h))
+    outputs = alpha, attention.context(memory, alpha)
     with tf1.Session() as session:
-        session.run(tf1.global_variables_initializer())
-        for name, value in weights.items():
-            initializer = getattr(attention, name).initializer
-            session.run(initializer, {initializer.inputs[1]: value})
+        assert {variable.op.name for variable in variables.created} == set(weights)
+        for variable in variables.created:
+            session.run(variable.initializer, {variable.initializer.inputs[1]: weights[variable.op.name]})
         return session.run(outputs)
 
 
 @pytest.fixture
 def inputs():
     random = np.random.default_rng(0)
-    weights = {'w_project': random.normal(size=(D, D)), 'w': random.normal(size=(H, D)), 'b': random.normal(size=D),
-               'w_att': random.normal(size=(D, 1))}
+    weights = {'project_features/w': random.normal(size=(D, D)), 'attention_layer/w': random.normal(size=(H, D)),
+               'attention_layer/b': random.normal(size=D), 'attention_layer/w_att': random.normal(size=(D, 1))}
     return weights, random.normal(size=(N, L, D)), random.normal(size=(N, H))
 
 
 @pytest.mark.parametrize('activation', ['relu', 'tanh'])
 def test_equations(graph, inputs, activation):
     weights, features, h = inputs
-    alpha, context = attend(weights, features, h, activation)
+    alpha, context = attend(weights, features, h, attention_activation=activation)
     function = np.tanh if activation == 'tanh' else lambda x: np.maximum(x, 0)
     for n in range(N):
-        scores = [weights['w_att'][:, 0] @ function(a @ weights['w_project'] + h[n] @ weights['w'] + weights['b'])
+        query = h[n] @ weights['attention_layer/w'] + weights['attention_layer/b']
+        scores = [weights['attention_layer/w_att'][:, 0] @ function(a @ weights['project_features/w'] + query)
                   for a in features[n]]
         expected = np.exp(scores) / np.exp(scores).sum()
         np.testing.assert_allclose(alpha[n], expected, rtol=1e-9)
@@ -45,7 +49,7 @@ def test_equations(graph, inputs, activation):
 
 def test_without_score_attention_is_uniform(graph, inputs):
     weights, features, h = inputs
-    alpha, context = attend({**weights, 'w_att': np.zeros((D, 1))}, features, h)
+    alpha, context = attend({**weights, 'attention_layer/w_att': np.zeros((D, 1))}, features, h)
     np.testing.assert_allclose(alpha, 1 / L, rtol=1e-12)
     np.testing.assert_allclose(context, features.mean(axis=1), rtol=1e-9)
 
@@ -61,11 +65,36 @@ def test_locations_are_a_set(graph, inputs):
 
 def test_enormous_scores_give_no_nan(graph, inputs):
     weights, features, h = inputs
-    alpha, context = attend({**weights, 'w_att': 1e6 * weights['w_att']}, features, h)
+    alpha, context = attend({**weights, 'attention_layer/w_att': 1e6 * weights['attention_layer/w_att']}, features, h)
     np.testing.assert_allclose(alpha.sum(axis=1), 1)
     assert np.isfinite(context).all()
 
 
-def test_unknown_activation(graph):
-    with pytest.raises(ValueError, match="relu, tanh, not 'gelu'"):
-        SoftAttention(D, H, 'gelu')
+def test_two_layers_biases_size_and_temperature(graph, inputs):
+    """The authors' form: tanh layer over the projected features, biases in both places, another width."""
+    _, features, h = inputs
+    A, random = 4, np.random.default_rng(2)
+    shapes = {'project_features/w': (D, A), 'project_features/b': A, 'project_features/w_1': (A, A),
+              'project_features/b_1': A, 'attention_layer/w': (H, A), 'attention_layer/b': A,
+              'attention_layer/w_att': (A, 1), 'attention_layer/b_att': 1}
+    w = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    alpha, _ = attend(w, features, h, temperature=2.5, attention_activation='tanh', attention_size=A,
+                      attention_layers=2, attention_bias='both', score_bias=True)
+    p = np.tanh((features @ w['project_features/w'] + w['project_features/b']) @ w['project_features/w_1']
+                + w['project_features/b_1'])
+    query = h @ w['attention_layer/w'] + w['attention_layer/b']
+    scores = (np.tanh(p + query[:, None]) @ w['attention_layer/w_att'])[..., 0] + w['attention_layer/b_att']
+    expected = np.exp(scores / 2.5)
+    np.testing.assert_allclose(alpha, expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
+
+
+def test_captions_of_one_image_share_its_features(graph, inputs):
+    """Rows n C to n C + C - 1 attend to image n."""
+    weights, features, _ = inputs
+    h = np.random.default_rng(4).normal(size=(2 * N, H))
+    alpha, context = attend(weights, features, h)
+    for row in range(2 * N):
+        with tf.Graph().as_default():
+            alone = attend(weights, features[row // 2 : row // 2 + 1], h[row : row + 1])
+        np.testing.assert_allclose(alpha[row], alone[0][0], rtol=1e-9)
+        np.testing.assert_allclose(context[row], alone[1][0], rtol=1e-9)

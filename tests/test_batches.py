@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.batches import Batches, prefetch
+from core.errors import InputError
 from core.store import ArrayFeatures, CaptionData
 
 WORDS = [3, 1, 2, 3, 1, 2, 3, 1, 3, 2, 2]  # of the captions below, without <START> and <END>
@@ -93,6 +94,118 @@ def test_an_epoch_goes_on_from_its_middle():
     whole = numbers(batches, 4)
     for start in range(len(batches) + 1):
         assert numbers(batches, 4, start) == whole[start:]
+
+
+def covered(plan):
+    return sorted(number for index in plan for number in np.ravel(index).tolist())
+
+
+@pytest.mark.parametrize(('options', 'bucket'), [
+    ({'batch_by': 'one_length', 'bucket_width': 3}, lambda words: words),
+    ({'batch_by': 'bucket', 'bucket_width': 1}, lambda words: words),
+    # A caption of n words has n + 1 with <END>: buckets of 1 to 2, 3 to 4, 5 to 6.
+    ({'batch_by': 'bucket', 'bucket_width': 2}, lambda words: words // 2),
+])
+def test_batches_of_one_length_or_bucket_only(options, bucket):
+    words = np.random.default_rng(2).integers(0, 6, 1000)
+    batches = Batches(data_of(words), 64, 3, **options)
+    keys = bucket(words)
+    expected = sum(-(-count // 64) for count in np.unique(keys, return_counts=True)[1])
+    plans = [batches.plan(epoch) for epoch in range(3)]
+    for plan in plans:
+        assert covered(plan) == list(range(1000)) and len(plan) == len(batches) == expected
+        for key in np.unique(keys):
+            sizes = sorted(len(index) for index in plan if keys[index[0]] == key)
+            assert sizes[1:] == [64] * (len(sizes) - 1)  # one smaller batch at most
+        assert all(len(set(keys[index])) == 1 for index in plan)
+        order = [keys[index[0]] for index in plan]
+        assert order != sorted(order)
+    assert any(len(set(words[index])) > 1 for index in plans[0]) == (bucket(np.array([2, 3]))[0] == bucket(3))
+    first, second = ({frozenset(index.tolist()) for index in plan} for plan in plans[:2])
+    assert not first & second
+    again = Batches(data_of(words), 64, 3, **options)
+    assert [index.tolist() for index in again.plan(2)] == [index.tolist() for index in plans[2]]
+
+
+def test_captions_of_a_bucket_are_shuffled():
+    """In a bucket no order by length is left, other than with 'sorted'."""
+    words = np.random.default_rng(2).integers(2, 4, 600)  # 3 or 4 words with <END>: one bucket of 2
+    plan = Batches(data_of(words), 20, 3, batch_by='bucket', bucket_width=2).plan(0)
+    assert all(len(set(words[index])) == 2 for index in plan)
+
+
+@pytest.fixture
+def uneven():
+    """Images 0 to 9 with 0, 1, 2, ... captions, in random order."""
+    images = np.random.default_rng(0).permutation(np.repeat(np.arange(10), np.arange(10)))
+    data = data_of(np.random.default_rng(2).integers(1, 6, len(images)), n_images=10)
+    data.image_idxs = images
+    return data
+
+
+def test_batches_by_image(uneven):
+    # Images of n captions: n // 3 chunks of 3 and one of n % 3.
+    batches = Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3)
+    # 12 chunks of 3, two a batch: 6; 3 chunks of 1 in one batch; 3 chunks of 2, three a batch: 1.
+    assert len(batches) == 6 + 1 + 1
+    seen = []
+    for epoch in range(3):
+        sizes = []
+        made = list(batches.epoch(epoch))
+        assert len(made) == len(batches)
+        assert sorted(np.concatenate([batch.index for batch in made]).tolist()) == list(range(45))
+        for batch in made:
+            n, per_image = len(batch.features), len(batch.index) // len(batch.features)
+            sizes.append((n, per_image))
+            assert len(batch.index) == n * per_image <= 7
+            np.testing.assert_array_equal(batch.captions, uneven.captions[batch.index])
+            # The features of image i, which are all i, stand for rows i C to i C + C - 1.
+            np.testing.assert_array_equal(np.repeat(batch.features[:, 4, 2], per_image),
+                                          uneven.image_idxs[batch.index])
+            assert batch.features.shape == (n, 5, 3) and batch.features.dtype == np.float32
+        assert sorted(sizes) == [(2, 3)] * 6 + [(3, 1), (3, 2)]
+        seen.append([batch.index.tolist() for batch in made])
+    again = Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3)
+    assert numbers(again, 2) == seen[2] and numbers(again, 1, start=5) == seen[1][5:]
+    assert seen[0] != seen[1]
+    together = [{frozenset(chunk) for index in plan for chunk in zip(*[iter(index)] * 3, strict=False)}
+                for plan in seen]
+    assert together[0] != together[1]  # an image's captions are drawn into chunks anew
+
+
+def test_images_that_meet_in_a_batch_change(uneven):
+    uneven.image_idxs = np.repeat(np.arange(9), 5)
+    batches = Batches(uneven, 15, seed=3, batch_by='image', captions_per_image=5)
+    met = [{frozenset(uneven.image_idxs[np.ravel(index)].tolist()) for index in batches.plan(epoch)}
+           for epoch in range(2)]
+    assert met[0] != met[1] and all(len(images) == 3 for images in met[0])
+
+
+def test_a_batch_must_hold_the_captions_of_an_image(uneven):
+    with pytest.raises(InputError, match='batch_size counts captions: 4 do not hold the 5'):
+        Batches(uneven, 4, 1, batch_by='image', captions_per_image=5)
+    assert len(Batches(uneven, 4, 1, batch_by='one_length', captions_per_image=5))
+
+
+@pytest.mark.parametrize('batch_by', ['sorted', 'one_length', 'bucket', 'image'])
+def test_no_captions_make_no_batches(batch_by):
+    assert len(Batches(data_of([]), 8, 1, batch_by=batch_by)) == 0
+
+
+def test_pixels_are_asked_for_with_epoch_and_captions_and_stay_bytes(uneven):
+    """As `finetune.ImageData` gives them, whose augmentation depends on both."""
+    asked = []
+
+    def read_batch(captions, images, epoch):
+        asked.append((captions.tolist(), images.tolist(), epoch))
+        return np.zeros((len(images), 8, 8, 3), np.uint8)
+
+    uneven.read_batch = read_batch
+    made = list(Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3).epoch(4))
+    assert all(batch.features.dtype == np.uint8 for batch in made)
+    for batch, (captions, images, epoch) in zip(made, asked, strict=True):
+        assert captions == batch.index.tolist() and epoch == 4
+        assert images == uneven.image_idxs[batch.index][:: len(captions) // len(images)].tolist()
 
 
 def test_prefetch_keeps_order():

@@ -247,6 +247,13 @@ def test_the_path_of_the_weights_is_no_part_of_the_identity(tmp_path):
     assert encoders.describe('vgg19', weights=tmp_path / 'b.h5').identity() != one.identity()
 
 
+def test_weights_are_found_again_from_another_directory(tmp_path, monkeypatch):
+    (tmp_path / 'a.h5').write_bytes(b'same')
+    monkeypatch.chdir(tmp_path)
+    assert encoders.describe('vgg19', weights='a.h5').weights == str(tmp_path / 'a.h5')
+    assert encoders.describe('vgg19', weights='random').weights == 'random'
+
+
 @pytest.mark.parametrize(
     ('choice', 'message'),
     [

@@ -55,16 +55,21 @@ def test_other_data_limit_and_chosen_pictures(tmp_path):
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 1
 
 
-def test_photos_without_captions(tmp_path):
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """A DATA DIR of photos without captions, so that nothing is scored."""
     from core import datasets, prepare
     from core.runs import Run
 
-    run = Run(tiny.run_dir())
-    photos = tmp_path / 'photos'
-    shutil.copytree(tiny.workplace() / 'shapes' / 'images', photos)
-    prepare.prepare(datasets.read('folder', photos), run.encoder(), tmp_path / 'data', 'folder',
+    run, place = Run(tiny.run_dir()), tmp_path_factory.mktemp('photos')
+    shutil.copytree(tiny.workplace() / 'shapes' / 'images', place / 'photos')
+    prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data', 'folder',
                     vocabulary=run.vocabulary, say=lambda line: None)
-    output = evaluate(tiny.run_dir(), '--data', tmp_path / 'data', '--pictures', '0', '--out', tmp_path / 'out')
+    return place / 'data'
+
+
+def test_photos_without_captions(photos, tmp_path):
+    output = evaluate(tiny.run_dir(), '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
     assert 'no captions to compare with' in output
     assert len(json.loads((tmp_path / 'out' / 'captions.json').read_text())) == 13
     assert 'coco' not in json.loads((tmp_path / 'out' / 'scores.json').read_text())
@@ -86,6 +91,7 @@ def test_wrong_arguments(arguments, parts):
     (['--picture-ids', '77', '78'], ['77, 78', 'not among']),
     (['--pictures', '-1'], ['--pictures must be at least 0']),
     (['--data', 'nowhere'], ['no such data directory']),
+    (['--weights', 'a.h5'], ['--weights belongs to runs with a fine-tuned encoder']),
 ])
 def test_wrong_choices(arguments, parts):
     refused(tiny.run_dir(), *arguments, parts=parts)
@@ -95,6 +101,52 @@ def test_features_of_another_encoder_are_refused():
     for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
                               ('conv2_2', 2, 'weights_sha256')):
         refused(tiny.run_dir(), '--data', tiny.data_dir(layer, seed), parts=['not what the run', part])
+
+
+@pytest.fixture(scope='module')
+def hard_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp('hard') / 'run'
+    done = tiny.script('train.py', tiny.data_dir(), '--out', out, *tiny.settings(*tiny.TINY_RUN, 'attention=hard'))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_context_of_hard_attention_is_chosen_and_recorded(hard_run, photos):
+    places = {'expected': f'evaluation/{photos.name}-test', 'argmax': f'evaluation/{photos.name}-test-argmax',
+              'sample': f'evaluation/{photos.name}-test-sample', 'again': 'again'}
+    places = {name: hard_run / place for name, place in places.items()}
+    entropies, captions, pictures = {}, {}, {}
+    for name, place in places.items():
+        context = {'again': 'sample'}.get(name, name)
+        output = evaluate(hard_run, '--data', photos, '--pictures', '1',
+                          *(['--decode-context', context] if name != 'expected' else []),
+                          *(['--out', place] if name == 'again' else []))
+        scores = json.loads((place / 'scores.json').read_text())
+        assert scores['decode_context'] == context and f'(context: {context})' in output
+        entropies[name], captions[name] = scores['attention']['entropy'], (place / 'captions.json').read_bytes()
+        pictures[name] = [path.read_bytes() for path in (place / 'pictures').iterdir()]
+        assert len(pictures[name]) == 1
+    assert entropies['argmax'] == entropies['sample'] == 0 < entropies['expected']
+    assert captions['sample'] == captions['again']
+    assert pictures['sample'] == pictures['again'] != pictures['expected']
+
+
+def test_soft_runs_have_no_other_context():
+    refused(tiny.run_dir(), '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
+
+
+def test_imported_runs_are_told_what_they_need(photos, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(tiny.run_dir(), run)
+    config = json.loads((run / 'config.json').read_text())
+    config['data'].update(path=None, records_sha256=None)
+    config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
+    (run / 'config.json').write_text(json.dumps(config))
+    refused(run, parts=['an imported run has no data of its own', '--data DATA'])
+    tiny.assert_refused(tiny.script('train.py', '--resume', run), '--pretrained-model')
+    evaluate(run, '--data', photos, '--pictures', '0')
+    place = run / 'evaluation' / f'{photos.name}-test'
+    assert 'novel_share' not in json.loads((place / 'scores.json').read_text())['diversity']
 
 
 def test_damaged_runs(tmp_path):

@@ -8,6 +8,7 @@ import tiny
 from PIL import Image
 
 from core import evaluation, metrics
+from core.captioning import Caption
 from core.errors import InputError
 from core.runs import Run
 
@@ -53,11 +54,31 @@ def test_pictures_are_readable_and_named(evaluated):
 def test_shapes_have_attention_correctness_and_diversity(evaluated):
     run, _, scores, lines = evaluated
     attention = scores['attention']
-    if attention['n_words']:
+    if attention['n_words']:  # a tiny model may never name an object
         assert 0 < attention['uniform_mass'] < 1 and 0 <= attention['mass'] <= 1
         assert any('attention correctness' in line for line in lines)
     assert scores['diversity']['captions'] == scores['images']
     assert 'novel_share' in scores['diversity']
+
+
+def test_entropy_of_the_attention_is_measured_over_words():
+    even, sharp = np.full((2, 4), 0.25), np.eye(4)[:1]
+    captions = [Caption(['a', 'dog'], even, np.ones(2), True), Caption([], np.zeros((0, 4)), np.ones(0), True),
+                Caption(['dog'], sharp, np.ones(1), True)]
+    found = evaluation._entropy(captions)
+    assert found == {'entropy': pytest.approx(2 / 3 * np.log(4)), 'uniform_entropy': pytest.approx(np.log(4))}
+    assert evaluation._entropy(captions[1:2]) == {'entropy': None, 'uniform_entropy': None}
+
+
+def test_entropy_is_reported_with_boxes_and_without(evaluated, tmp_path):
+    run, _, scores, lines = evaluated
+    assert 0 < scores['attention']['entropy'] <= scores['attention']['uniform_entropy'] == pytest.approx(np.log(256))
+    assert any('entropy of the attention' in line for line in lines)
+    data = run.data()
+    for image in data._images:
+        image['boxes'] = None
+    plain = evaluation.evaluate(run, data, 'dev', tmp_path / 'out', n_pictures=0, say=lambda line: None)['attention']
+    assert plain == {name: scores['attention'][name] for name in ('entropy', 'uniform_entropy')}
 
 
 def test_table_labels_both_ways_of_scoring():

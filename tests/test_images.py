@@ -159,6 +159,35 @@ def test_crop_of_a_gradient_is_exact():
     assert np.abs(square - expected).max() < 1
 
 
+def test_moved_windows_and_mirrors_of_a_crop():
+    # At 256 on the short side nothing is resampled: 32 places either way inside the central square.
+    picture = noise(300, 256)
+    data, setting, array = encode(picture), images.Preprocessing(224, 'crop'), np.array(picture)
+    for offset, (left, top) in (((0, 0), (22, 0)), ((1, 1), (54, 32)), ((0.25, 0.75), (30, 24))):
+        expected = array[top:top + 224, left:left + 224]
+        assert np.array_equal(images.load(data, setting, offset), expected), offset
+        assert np.array_equal(images.load(data, setting, offset, flip=True), expected[:, ::-1]), offset
+    assert np.array_equal(images.load(data, setting, (0.5, 0.5)), images.load(data, setting))
+
+
+def test_moved_windows_of_a_squashed_picture_are_seven_eighths_of_it():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None], 64, 0)
+    data, setting = encode(Image.fromarray(ramp)), images.Preprocessing(224, 'squash')
+    for offset, left in ((0, 0), (0.5, 16), (1, 32)):
+        square = images.load(data, setting, (offset, 0.3))
+        assert np.abs(square[5, :, 0].astype(float) - (left + np.arange(224))).max() <= 1
+    assert images.load(data, setting)[5, :, 0].max() >= 254
+
+
+@pytest.mark.parametrize('resize', images.RESIZES)
+def test_windows_stay_inside_whatever_the_size(resize):
+    for width, height in ((1, 1), (3, 7), (333, 77), (1021, 1021)):
+        for size in (1, 3, 37):
+            for offset in ((1, 1), (0.999999, 0)):
+                square = images.load(encode(noise(width, height)), images.Preprocessing(size, resize), offset)
+                assert square.shape == (size, size, 3)
+
+
 def test_squash_uses_the_whole_picture():
     square = images.load(encode(quarters(400, 20)), images.Preprocessing(32, 'squash'))
     assert square[2, 2].tolist() == [*RED] and square[29, 29].tolist() == [*WHITE]

@@ -9,6 +9,7 @@ from core import decoding
 from core.backend import tf, tf1
 from core.checkpoints import initialize_from
 from core.model import CaptionGenerator
+from core.output import Dropout
 
 NAMES = {
     'conv_featuresbatch_norm/beta': [D], 'conv_featuresbatch_norm/gamma': [D],
@@ -255,8 +256,9 @@ def test_dropout_follows_its_seed(graph):
 def test_dropout_acts_on_h_and_on_the_tanh(graph):
     model = tiny.build(prev2out=False, ctx2out=False)
     ones = tf.ones([500, H])
-    logits = model.logits(ones, None, None, dropout=True)[:, :M]
-    plain = model.logits(ones, None, None)[:, :M]
+    dropout = Dropout(model.dropout_seed, 0.5, 500)
+    logits = model.output(ones, None, None, dropout)[:, :M]
+    plain = model.output(ones, None, None)[:, :M]
     assigned = {'logits/w_h': np.eye(H, M), 'logits/w_out': np.eye(M, V)}
     with tiny.session(model, assigned) as session:
         found, without = session.run((logits, plain))
@@ -279,9 +281,8 @@ def test_decoding_and_training_compute_the_same(graph, options, bias):
     model = tiny.build(dtype=tf.float64, **options)
     loss = model.build_model(training=False)
     sampled = model.build_sampler(T)
-    features = model._normalize(training=False)
-    decoded = decoding.greedy(model._decoding_step(model.attention.memory(features)), model._initial_state(features),
-                              tf.fill([N], START), END, T, model.never)
+    step, state, start = model.decoding()
+    decoded = decoding.greedy(step, state, start, END, T, model.never)
     for seed in range(4):
         assigned = tiny.values(model, seed)
         assigned['logits/b_out'][UNK] += bias

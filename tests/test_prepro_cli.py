@@ -87,6 +87,9 @@ WRONG = {
     'draw into photos': (['--dataset', 'shapes', '--images', 'photos', '--out', 'out', *ENCODER, '--draw', '3,1,1'],
                          'photos: exists and is no drawn dataset'),
     'like no run': ([*FOLDER, '--like', 'photos'], 'photos: not a run'),
+    'unknown preset': ([*FOLDER, '--preset', 'tf3'], "no preset 'tf3'"),
+    'preset without weights': ([*FOLDER, '--preset', 'tf1'], 'name the --encoder and its --weights'),
+    'like and preset': ([*FOLDER, '--like', 'photos', '--preset', 'tf2'], '--preset and --like exclude'),
     'like and encoder': ([*FOLDER, '--like', 'photos', '--encoder', 'vgg19'], '--encoder and --like exclude'),
     'out is a file': ([*FOLDER, *ENCODER, '--out', 'captions.json'], 'captions.json: is a file'),
     'out is below a file': ([*FOLDER, *ENCODER, '--out', 'captions.json/out'], 'captions.json/out'),
@@ -155,6 +158,24 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
     result = python('-X', 'importtime', PREPRO, '--help', cwd=tmp_path)
     imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
     assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders', 'numpy'}
+
+
+@pytest.mark.parametrize(('arguments', 'expected'), [
+    ([], (None, None, None, None, 10000, 15)),
+    (['--preset', 'tf2'], ('inception_v3', 'mixed10', 299, 'squash', 5000, 15)),
+    (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 15)),
+    (['--preset', 'tf2', '--layer', 'mixed9', '--vocab-size', '7', '--max-length', '9'],
+     ('inception_v3', 'mixed9', 299, 'squash', 7, 9)),
+    (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'], ('vgg19', None, None, 'crop', 5000, 15)),
+])
+def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
+    import prepro
+
+    monkeypatch.setattr(sys, 'argv', ['prepro.py', *FOLDER, *arguments])
+    args = prepro.arguments()
+    prepro.set_defaults(args)
+    names = ('encoder', 'layer', 'image_size', 'resize', 'vocab_size', 'max_length')
+    assert tuple(getattr(args, name) for name in names) == expected
 
 
 def test_usage_errors_are_status_2(tmp_path):

@@ -33,10 +33,20 @@ def test_going_on_admits_longer_training_only(tmp_path):
     runs.create(tmp_path / 'run', CONFIG, data)
     runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9', 'print_every=7']), data)
     assert runs.Run(tmp_path / 'run').config.training.n_epochs == 9
+    checkpoints = tmp_path / 'run' / 'checkpoints'
+    checkpoints.mkdir()
+    (checkpoints / 'step-3.json').write_text('{"step": 3}')
     before = (tmp_path / 'run' / 'config.json').read_bytes()
     with pytest.raises(InputError, match='dim_hidden=12, now it is 13'):
         runs.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
     assert (tmp_path / 'run' / 'config.json').read_bytes() == before
+
+
+def test_before_training_a_mistaken_option_can_be_corrected(tmp_path):
+    data = DataDir(tiny.data_dir())
+    runs.create(tmp_path / 'run', CONFIG, data).close()
+    runs.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
+    assert runs.Run(tmp_path / 'run').config.model.dim_hidden == 13
 
 
 def test_features_of_another_kind_are_refused_by_name(tmp_path):
@@ -95,6 +105,44 @@ def test_a_run_in_use_is_left_as_it_is(tmp_path):
         with pytest.raises(InputError, match='another train.py is at work'):
             runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9']), data)
     assert (tmp_path / 'run' / 'config.json').read_bytes() == before
+
+
+def imported(place):
+    """A run as `python -m core.checkpoints import` makes it: without data, of unknown weights."""
+    runs.create(place, CONFIG, DataDir(tiny.data_dir())).close()
+    config = json.loads((place / 'config.json').read_text())
+    config['data'].update(path=None, records_sha256=None, dataset=None)
+    config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
+    (place / 'config.json').write_text(json.dumps(config))
+    return runs.Run(place)
+
+
+def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(tmp_path):
+    run = imported(tmp_path / 'run')
+    assert run.imported and not runs.Run(tiny.run_dir()).imported
+    with pytest.raises(InputError, match='imported run .*--data DATA'):
+        run.data()
+    for seed in (1, 2):
+        assert run.data(tiny.data_dir(seed=seed)).path == tiny.data_dir(seed=seed)
+    with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
+        run.data(tiny.data_dir(layer='conv1_2'))
+    with tiny.tf_graph():
+        assert len(run.vocabulary) == run.build_model().V
+
+
+def test_imported_runs_ask_for_their_encoders_weights(tmp_path):
+    run = imported(tmp_path / 'run')
+    with pytest.raises(InputError, match='does not know the weights .*--weights'):
+        run.encoder()
+    assert run.encoder('random').layer == 'conv2_2'
+
+
+def test_imported_runs_are_not_trained_over(tmp_path):
+    imported(tmp_path / 'run')
+    before = tiny.snapshot(tmp_path)
+    with pytest.raises(InputError, match='--pretrained-model'):
+        runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    assert tiny.snapshot(tmp_path) == before
 
 
 def test_moved_data_are_named_with_the_way_out(tmp_path):

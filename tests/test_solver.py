@@ -10,6 +10,7 @@ import pytest
 import tiny
 from tiny import END, NULL, START, D, L, M, T, V
 
+from core import captioning
 from core.backend import tf, tf1
 from core.config import DecodingConfig
 from core.errors import InputError
@@ -317,8 +318,9 @@ def test_test_before_training(tmp_path):
 
 def test_default_sizes_of_the_tf1_code_are_positional(graph):
     model = CaptionGenerator(tiny.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False, False)
-    assert (model.prev2out, model.ctx2out, model.alpha_c, model.selector, model.dropout_rate) == (
-        False, False, 1.0, False, 0)
+    options = model.options
+    assert (options.prev2out, options.ctx2out, options.alpha_c, options.selector, options.dropout) == (
+        False, False, 1.0, False, False)
 
 
 def test_a_solver_trains_on_after_an_interrupt(tmp_path):
@@ -334,3 +336,211 @@ def test_broken_variables_are_never_saved(tmp_path):
         make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=3e38, update_rule='sgd', clip_norm=0.0,
              n_epochs=1, batch_size=12).train()
     assert not list((tmp_path / 'checkpoints').glob('*')) and not (tmp_path / 'best').exists()
+
+
+# ---- the training rules together
+
+EVERYTHING = {
+    'model_options': {'attention': 'hard', 'n_samples': 2, 'alpha_c': 0.5}, 'batch_by': 'one_length', 'batch_size': 4,
+    'learning_rate_schedule': 'plateau', 'learning_rate_decay': 0.5, 'warmup_steps': 5, 'weight_decay': 0.01,
+    'weight_averaging': 0.9, 'anneal_epochs': 2.5, 'lambda_e_start': 0.05, 'temperature_start': 2.0,
+}
+
+
+def test_with_everything_on_training_goes_on_bit_for_bit(tmp_path):
+    """Stopped in the middle of the last epoch, after the rate was lowered and with the annealing under way."""
+    data, dev = tiny.arrays(10), tiny.arrays(3, seed=2)
+    options = {**EVERYTHING, 'val_data': dev, 'learning_rate': 1e-4, 'print_every': 1}  # no score gets better
+    solver = make(tmp_path / 'whole', watched(data), **options)
+    n_batches, whole = len(solver.batches), solver.train()
+    stopped = make(tmp_path / 'cut', watched(data, 2 * n_batches + 3, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+                   **options)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    path = max((tmp_path / 'cut' / 'checkpoints').glob('*.json'), key=lambda path: int(path.stem.split('-')[1]))
+    state = json.loads(path.read_text())
+    assert state['epoch'] == 2 and 0 < state['position'] < n_batches and state['rate_factor'] == 0.5
+    resumed = make(tmp_path / 'cut', watched(data), **options).train()
+    assert resumed == whole and whole['rate_factor'] < 0.5
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+    names = saved(tmp_path / 'whole', whole['step']).keys()
+    assert {'hard_attention/baseline', 'weight_averaging/logits/w_out', 'logits/w_out/Adam'} <= names
+    steps = [entry for entry in metrics(tmp_path / 'whole') if entry['kind'] == 'training']
+    shares = np.minimum(np.arange(3 * n_batches) / (2.5 * n_batches), 1)
+    np.testing.assert_allclose([entry['temperature'] for entry in steps], 2 - shares)
+    np.testing.assert_allclose([entry['lambda_e'] for entry in steps], 0.05 - 0.048 * shares, rtol=1e-6)
+    rates = [entry['learning_rate'] for entry in steps]
+    np.testing.assert_allclose(rates[:6], 1e-4 * np.array([0.2, 0.4, 0.6, 0.8, 1, 1]))
+    assert rates[-1] == pytest.approx(0.5e-4)
+
+
+def test_annealed_values_reach_the_model(tmp_path):
+    """A temperature so high that alpha is even: the entropy that is reported is log L, later less."""
+    options = {'anneal_epochs': 1.0, 'temperature_start': 1e6, 'print_every': 1, 'batch_size': 4}
+    make(tmp_path, n_epochs=2, model_options={'batch_norm': False, 'temperature': 0.05}, **options).train()
+    steps = metrics(tmp_path)
+    assert steps[0]['attention_entropy'] == pytest.approx(np.log(L), abs=1e-6)
+    assert steps[-1]['temperature'] == 0.05 and steps[-1]['attention_entropy'] < np.log(L) - 0.1
+
+
+def test_entropy_of_the_steps_is_reported(tmp_path, capsys):
+    options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False}, 'batch_size': 12}
+    solver, data = make(tmp_path, **options), tiny.arrays()
+    with tiny.session(solver.model) as session:
+        expected = tiny.transcription(tiny.fetch(session, solver.model), data['features'][data['image_idxs']],
+                                      data['captions'])
+    solver.train()
+    real = data['captions'][:, 1:] != NULL
+    entropy = -(expected['alphas'] * np.log(expected['alphas'])).sum(axis=2)[real].mean()
+    entry, = metrics(tmp_path)
+    assert entry['attention_entropy'] == pytest.approx(entropy, rel=1e-4) and 'temperature' not in entry
+    assert f'  entropy {entropy:.2f}  ' in ''.join(capsys.readouterr())
+
+
+def test_a_checkpoint_without_the_newer_entries_goes_on(tmp_path):
+    whole = make(tmp_path / 'a', n_epochs=2).train()
+    make(tmp_path / 'b', n_epochs=1).train()
+    path = tmp_path / 'b' / 'checkpoints' / 'step-3.json'
+    state = json.loads(path.read_text())
+    del state['rate_factor'], state['entropy']
+    path.write_text(json.dumps(state))
+    assert make(tmp_path / 'b', n_epochs=2).train() == whole
+
+
+def test_plateau_needs_validations(tmp_path):
+    with pytest.raises(InputError, match='plateau follows the validations'):
+        make(tmp_path, learning_rate_schedule='plateau').train()
+
+
+def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(tmp_path):
+    dev = tiny.arrays(3, seed=2)
+    make(tmp_path / 'plain', val_data=dev, n_epochs=2, validate_every=1).train()
+    solver = make(tmp_path / 'averaged', val_data=dev, n_epochs=2, weight_averaging=0.9)
+    state = solver.train()
+    raw, kept = saved(tmp_path / 'plain', 6), saved(tmp_path / 'averaged', 6)
+    for name, value in raw.items():  # validation in between left no trace
+        np.testing.assert_array_equal(kept[name], value, err_msg=name)
+    best = tf.train.load_checkpoint(str(tmp_path / 'averaged' / 'best' / f'step-{state["best_step"]}'))
+    at_best = saved(tmp_path / 'averaged', state['best_step'])
+    for name in best.get_variable_to_shape_map():
+        source = name if 'moving' in name else f'weight_averaging/{name}'
+        np.testing.assert_array_equal(best.get_tensor(name), at_best[source], err_msg=name)
+    assert np.abs(best.get_tensor('logits/w_out') - at_best['logits/w_out']).max() > 1e-3
+    # What was validated is what `test` sees.
+    captions_seen = solver.test(dev)
+    with tiny.session(solver.model, {n: best.get_tensor(n) for n in best.get_variable_to_shape_map()}) as session:
+        expected = list(captioning.generate(session, solver.model, solver._sampled, solver.val_data))
+    assert [c.words for c in captions_seen] == [c.words for c in expected]
+    for found, wanted in zip(captions_seen, expected, strict=True):
+        np.testing.assert_allclose(found.alphas, wanted.alphas, rtol=1e-6)
+
+
+def test_averages_without_validation_are_kept_too(tmp_path):
+    make(tmp_path, n_epochs=1, weight_averaging=0.9).train()
+    best = tf.train.load_checkpoint(str(tmp_path / 'best' / 'step-3'))
+    np.testing.assert_array_equal(best.get_tensor('logits/w_out'), saved(tmp_path, 3)['weight_averaging/logits/w_out'])
+
+
+def test_batches_by_image_give_the_same_loss(tmp_path):
+    """Features projected once an image, and every caption counted once."""
+    data = tiny.arrays(6, 3)
+    data = {key: value[:-1] if key != 'features' else value for key, value in data.items()}  # one image with 2
+    options = {'learning_rate': 0.0, 'n_epochs': 1, 'print_every': 99,
+               'model_options': {'dropout': False, 'batch_norm': False}}
+    make(tmp_path / 'a', data, batch_size=5, **options).train()
+    watch = watched(data)
+    make(tmp_path / 'b', watch, batch_size=7, batch_by='image', captions_per_image=3, **options).train()
+    assert sorted(map(len, watch.features.reads)) == [1, 1, 2, 2]
+    sorted_entry, image_entry = (metrics(tmp_path / which)[-1] for which in 'ab')
+    assert image_entry['loss_per_caption'] == pytest.approx(sorted_entry['loss_per_caption'], rel=1e-5)
+    assert image_entry['loss_per_word'] == pytest.approx(sorted_entry['loss_per_word'], rel=1e-5)
+
+
+# ---- where training starts
+
+def test_word_vectors_are_set_once_at_the_start(tmp_path):
+    matrix = np.random.default_rng(0).normal(size=(2, M)).astype(np.float32)
+    options = {'word_vectors': ([12, 5], matrix), 'weight_averaging': 0.9}
+    make(tmp_path / 'kept', learning_rate=0.0, n_epochs=1, **options).train()
+    kept = saved(tmp_path / 'kept', 3)
+    np.testing.assert_array_equal(kept['word_embedding/w'][[12, 5]], matrix)
+    np.testing.assert_allclose(kept['weight_averaging/word_embedding/w'], kept['word_embedding/w'], rtol=1e-6)
+    make(tmp_path / 'first', n_epochs=1, **options).train()
+    trained = saved(tmp_path / 'first', 3)['word_embedding/w']
+    assert np.abs(trained[[12, 5]] - matrix).max() > 1e-3
+    # Going on, with or without them, goes on from the trained ones.
+    make(tmp_path / 'first', n_epochs=2, **options).train()
+    make(tmp_path / 'whole', n_epochs=2, **options).train()
+    assert_same_run(tmp_path / 'whole', tmp_path / 'first', 6)
+
+
+def test_word_vectors_stay_where_they_are_not_trained(tmp_path):
+    matrix = np.ones((2, M), np.float32)
+    make(tmp_path, n_epochs=1, word_vectors=([12, 5], matrix), train_embedding=False, weight_decay=0.1).train()
+    np.testing.assert_array_equal(saved(tmp_path, 3)['word_embedding/w'][[12, 5]], matrix)
+
+
+def test_word_vectors_of_another_size(tmp_path):
+    with pytest.raises(InputError, match='set dim_embed'):
+        make(tmp_path, word_vectors=([4], np.ones((1, M + 1)))).train()
+
+
+def test_hard_attention_starts_from_the_best_model_of_a_soft_run(tmp_path):
+    """Named by its directory; word vectors come after it."""
+    dev = tiny.arrays(3, seed=2)
+    state = make(tmp_path / 'soft', val_data=dev, seed=3).train()
+    matrix = np.ones((1, M), np.float32)
+    make(tmp_path / 'hard', learning_rate=0.0, n_epochs=1, pretrained_model=tmp_path / 'soft',
+         word_vectors=([4], matrix), model_options={'attention': 'hard'}).train()
+    best = tf.train.load_checkpoint(str(tmp_path / 'soft' / 'best' / f'step-{state["best_step"]}'))
+    found = saved(tmp_path / 'hard', 3)
+    for name in best.get_variable_to_shape_map():
+        if 'moving' not in name and name != 'word_embedding/w':
+            np.testing.assert_array_equal(found[name], best.get_tensor(name), err_msg=name)
+    expected = best.get_tensor('word_embedding/w')
+    expected[4] = 1
+    np.testing.assert_array_equal(found['word_embedding/w'], expected)
+    with pytest.raises(InputError, match='no trained model here yet'):
+        make(tmp_path / 'other', pretrained_model=tmp_path).train()
+
+
+def tunable(directory, data, val_data=None, **options):
+    """A Solver over a model with a toy encoder: two matrices, of which the first is frozen."""
+    with tf.Graph().as_default():
+        tf1.set_random_seed(1)
+        pixels = tf1.placeholder(tf.uint8, [None, L, D])
+        with tf1.variable_scope('encoder', use_resource=True):
+            frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
+            trained = tf1.get_variable('trained', [D, D])
+        model = tiny.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
+        model.inputs, model.encoder_variables, model.encoder_saved = pixels, [trained], [trained]
+
+        def restore(session):
+            for variable, factor in ((frozen, 0.01), (trained, 1.0)):
+                session.run(variable.initializer, {variable.initializer.inputs[1]: factor * np.eye(D)})
+
+        model.restore_encoder = restore
+    options = {'batch_size': 5, 'n_epochs': 1, 'learning_rate': 0.01, **options}
+    return Solver(model, data, val_data, model_path=directory, **{**QUIET, **options})
+
+
+def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
+    data, dev = tiny.arrays(), tiny.arrays(3, seed=2)
+    for arrays in (data, dev):
+        arrays['features'] = np.random.default_rng(0).integers(0, 256, arrays['features'].shape, np.uint8)
+    solver = tunable(tmp_path / 'a', data, dev, n_epochs=2, finetune_rate=0.5)
+    state = solver.train()
+    kept = saved(tmp_path / 'a', 6)
+    moved = np.abs(kept['encoder/trained'] - np.eye(D)).max()
+    assert 0 < moved <= 6 * 0.005 * 1.5 and 'encoder/frozen' not in kept and 'encoder/trained/Adam' in kept
+    best = tf.train.load_checkpoint(str(tmp_path / 'a' / 'best' / f'step-{state["best_step"]}'))
+    assert 'encoder/trained' in best.get_variable_to_shape_map()
+    assert [c.text for c in tunable(tmp_path / 'a', data).test(dev)] == [c.text for c in solver.test(dev)]
+    tunable(tmp_path / 'b', data, pretrained_model=tmp_path / 'a', finetune_rate=0.0).train()
+    np.testing.assert_array_equal(saved(tmp_path / 'b', 3)['encoder/trained'], best.get_tensor('encoder/trained'))
+    # From a model on stored features: the encoder is the one of its weights file.
+    make(tmp_path / 'stored', n_epochs=1).train()
+    tunable(tmp_path / 'c', data, pretrained_model=tmp_path / 'stored', finetune_rate=0.0, learning_rate=0.0).train()
+    found = saved(tmp_path / 'c', 3)
+    np.testing.assert_array_equal(found['encoder/trained'], np.eye(D, dtype=np.float32))
+    np.testing.assert_array_equal(found['logits/w_out'], saved(tmp_path / 'stored', 3)['logits/w_out'])

@@ -1,0 +1,82 @@
+"""How noisy is hard attention's gradient on a real model? Norms on one batch of training captions.
+
+    python -m benchmarks.gradient_noise RUN [--data DATA]
+
+RUN is a trained run, usually with soft attention. Each row is a set of options of hard attention on the same variables
+and the same captions (the most frequent length): the norm of the gradient of the attention's variables and of the
+others, averaged over `--repeats` draws. Where draws hardly change the norm, it is noise that makes it large.
+"""
+
+import argparse
+import dataclasses
+
+import numpy as np
+
+from core import console
+from core.backend import tf, tf1
+from core.model import CaptionGenerator
+from core.runs import Run
+
+CASES = (
+    {},
+    {'lambda_r': 0.0},
+    {'baseline': 'none'},
+    {},
+    {'reward': 'to_go'},
+    {'reward': 'to_go', 'baseline': 'self_critical'},
+    {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2},
+    {'reward': 'to_go', 'baseline': 'self_critical', 'semi_sampling_p': 1.0},
+)
+WARM_UP = 40  # runs that bring the moving baseline to its value
+
+
+def measure(run, features, captions, options, repeats):
+    """(nll, norm of the attention's gradient, norm of the others') of a model with `options` over the run's."""
+    settings = {**dataclasses.asdict(run.config.model), **options}
+    with tf.Graph().as_default() as graph:
+        model = CaptionGenerator(run.vocabulary.word_to_idx, features.shape[1:], n_time_step=captions.shape[1] - 1,
+                                 **settings)
+        loss = model.build_model()
+        trained = [variable for variable in model.variables if variable.trainable]
+        gradients = tf1.gradients(loss, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        parts = {True: [], False: []}
+        for variable, gradient in zip(trained, gradients, strict=True):
+            attention = variable.op.name.split('/')[0] in ('project_features', 'attention_layer')
+            parts[attention].append(tf.convert_to_tensor(gradient))
+        fetches = (model.nll, tf.linalg.global_norm(parts[True]), tf.linalg.global_norm(parts[False]))
+        feeds = {model.inputs: features, model.captions: captions}
+        best = run.best(model.variables)
+        initialize = tf1.global_variables_initializer()
+        with tf1.Session(graph=graph) as session:
+            session.run(initialize)
+            best.restore(session)
+            for _ in range(WARM_UP if model.baseline is not None else 0):
+                session.run(loss, feeds)
+            return np.mean([session.run(fetches, feeds) for _ in range(repeats)], axis=0)
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', metavar='RUN')
+    parser.add_argument('--data', metavar='DATA')
+    parser.add_argument('--batch-size', type=int, default=64, metavar='N')
+    parser.add_argument('--repeats', type=int, default=6, metavar='N')
+    args = parser.parse_args()
+    run = Run(args.run)
+    data = run.data(args.data).split('train')
+    lengths = np.count_nonzero(data.captions, axis=1)
+    common = np.flatnonzero(lengths == np.bincount(lengths).argmax())
+    chosen = np.random.default_rng(1).choice(common, min(args.batch_size, len(common)), replace=False)
+    features = data.read_features(data.image_idxs[chosen]).astype(np.float32)
+    rows = []
+    for number, case in enumerate(CASES):
+        options = {'attention': 'hard', **case} if number else {'attention': 'soft', 'decode_context': 'expected'}
+        nll, attention, others = measure(run, features, data.captions[chosen], options, args.repeats)
+        name = 'soft' if not number else 'hard' + ''.join(f', {key} {value}' for key, value in case.items())
+        rows.append([name, f'{nll:.1f}', f'{attention:.1f}', f'{others:.1f}'])
+    print(console.table(rows, ['attention', 'nats a caption', 'gradient of the attention', 'of the rest']))
+
+
+if __name__ == '__main__':
+    console.run(main)

@@ -1,0 +1,229 @@
+"""The training graph: teacher forcing of a CaptionGenerator, its loss, and hard attention's bound (paper 4.1).
+
+Used through `CaptionGenerator.build_model`. Letters in shapes as in core.model; a row is a caption, or with hard
+attention one of the `n_samples` draws of a caption.
+"""
+
+from typing import NamedTuple
+
+from core import hard
+from core.backend import tf
+from core.output import Dropout
+
+
+class TrainingOutputs(NamedTuple):
+    """What `build_model` computed, beside the loss. T' is the longest caption of the batch (T without `mask_padding`).
+
+    Attributes:
+        nll: scalar, cross entropy summed over words, divided by the rows, without any regulariser.
+        regularizer: scalar, the doubly stochastic term, `alpha_c` included.
+        n_words: scalar, words (with <END>) of the captions, each counted once however often it is drawn for.
+        alphas: (rows, T', L), attention weights.
+        betas: (rows, T'), gates.
+        mask: (rows, T') 1 where a word carries loss, else 0.
+        entropy: scalar, mean entropy of alpha over the words, in nats.
+        locations: (rows, T') int32, drawn locations; an empty tuple with soft attention.
+        log_probs: (rows, T') log-probability of each target word, 0 at padding.
+    """
+
+    nll: object
+    regularizer: object
+    n_words: object
+    alphas: object
+    betas: object
+    mask: object
+    entropy: object
+    locations: object
+    log_probs: object
+
+
+class Unrolled(NamedTuple):
+    """Teacher forcing of a batch.
+
+    Attributes:
+        steps: StepOutput of (T', rows, ...).
+        losses: (P,), the loss of each real word, smoothed where asked for.
+        log_probs: (rows, T').
+        alphas: (rows, T', L).
+    """
+
+    steps: object
+    losses: object
+    log_probs: object
+    alphas: object
+
+
+class TrainingGraph:
+    """Builds loss and TrainingOutputs of a model.
+
+    Args:
+        model: CaptionGenerator. training: see `CaptionGenerator.build_model`.
+        locations: int32 (R, T), given locations, or None.
+    """
+
+    def __init__(self, model, training, locations):
+        self.model, self.options, self.training = model, model.options, training
+        self.drawing = model.hard and training and locations is None
+        self.n_samples = self.options.n_samples if self.drawing else 1
+        self.given = locations
+
+    def build(self):
+        """Returns (loss, TrainingOutputs)."""
+        model, options = self.model, self.options
+        self._prepare_captions()
+        dropout = None
+        if self.training and options.dropout:
+            dropout = Dropout(model.dropout_seed, options.dropout_rate, self.n_rows,
+                              options.dropout_mask == 'sequence')
+        annotations = model._annotations(self.training)
+        self.memory, state = model.attention.memory(annotations), model._initial_state(annotations, dropout)
+        self.state = tf.nest.map_structure(
+            lambda x: tf.repeat(x, self.n_rows // tf.shape(annotations)[0], axis=0), state)
+        draws = None
+        if self.drawing:
+            draws = hard.draws(model.dropout_seed, self.n_steps, self.n_rows // self.n_samples, self.n_samples,
+                               options.semi_sampling_p, model.dtype)
+        unrolled = self._unroll(self._chooser(draws), dropout)
+        alphas, mask = unrolled.alphas, self.mask
+        rows = tf.cast(self.n_rows, model.dtype)
+        nll = -tf.reduce_sum(unrolled.log_probs) / rows
+        regularizer = self._regularizer(alphas, rows)
+        entropy = tf.reduce_sum(hard.entropies(alphas) * mask)
+        loss = tf.reduce_sum(unrolled.losses) / rows
+        if options.alpha_c > 0:
+            loss += regularizer
+        if self.drawing:
+            loss -= tf.cast(model.annealed['lambda_e'], model.dtype) * entropy / rows
+            loss -= options.lambda_r * self._reinforce(unrolled, draws, dropout) / rows
+        n_words = tf.reduce_sum(mask)
+        located = unrolled.steps.location
+        located = () if isinstance(located, tuple) else tf.transpose(located)
+        return loss, TrainingOutputs(nll, regularizer, n_words / self.n_samples, alphas,
+                                     tf.transpose(unrolled.steps.beta[:, :, 0]), mask,
+                                     entropy / tf.maximum(n_words, 1), located, unrolled.log_probs)
+
+    def _prepare_captions(self):
+        """Inputs (T', rows), targets and mask (rows, T'), the caption of each draw repeated."""
+        model, options = self.model, self.options
+        captions = tf.repeat(model.captions, self.n_samples, axis=0) if self.n_samples > 1 else model.captions
+        targets = captions[:, 1:]
+        mask = tf.not_equal(targets, model.null)
+        self.n_steps = tf.constant(model.T)
+        if options.mask_padding:
+            longest = tf.reduce_max(tf.where(mask, tf.range(1, model.T + 1)[tf.newaxis], 0))
+            self.n_steps = tf.maximum(longest, 1)
+            targets, mask = targets[:, :self.n_steps], mask[:, :self.n_steps]
+        self.n_rows = tf.shape(captions)[0]
+        self.targets, self.mask = targets, tf.cast(mask, model.dtype)
+        # Vocabulary logits are computed of all real words in one product, of padding none: their (step, row).
+        self.real = tf.where(tf.transpose(mask))
+        self.inputs = tf.transpose(captions[:, :-1])[:self.n_steps]
+        if self.training and options.word_dropout:
+            uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(201))
+            words = tf.logical_and(uniform < options.word_dropout, tf.greater(self.inputs, model.word_to_idx['<UNK>']))
+            self.inputs = tf.where(words, model.word_to_idx['<UNK>'], self.inputs)
+
+    def _seed(self, which):
+        return tf.random.experimental.stateless_fold_in(self.model.dropout_seed, which)
+
+    def _chooser(self, draws):
+        """Function from (step t, alpha) to (weights in the context, locations), or None for soft attention."""
+        model = self.model
+        if self.given is not None:
+            if not model.hard:
+                raise ValueError('locations belong to attention=hard')
+            places = tf.transpose(self.given)
+            return lambda t, alpha: (hard.weights(alpha, places[t]), places[t])
+        if draws is not None:
+            def choose(t, alpha):
+                location = hard.locate(alpha, draws.uniform[t])
+                return hard.weights(alpha, location, draws.sampled), location
+
+            return choose
+        return model.decoding_choice()
+
+    def _unroll(self, choose, dropout=None):
+        """Run the model's step over all words.
+
+        Args:
+            choose: function from (step t, alpha) to (weights in the context, locations), or None.
+            dropout: Dropout or None.
+
+        Returns:
+            Unrolled.
+        """
+        model = self.model
+        n_steps, sampling = self.n_steps, self.training and self.options.scheduled_sampling > 0
+        word_vectors = model._word_vectors(self.inputs)  # (T', rows, M)
+        vectors_at = tf.TensorArray(model.dtype, n_steps, element_shape=[None, model.M]).unstack(word_vectors)
+        if sampling:  # the first word is <START>: nothing was said before it
+            uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
+            own_word = tf.logical_and(uniform < model.annealed['scheduled_sampling'],
+                                      tf.range(n_steps)[:, tf.newaxis] > 0)
+
+        def body(t, state, said, arrays):
+            vectors = vectors_at.read(t)
+            if sampling:
+                vectors = tf.where(own_word[t][:, tf.newaxis], model._word_vectors(said), vectors)
+            step = model.step(self.memory, state, vectors, choose and (lambda alpha: choose(t, alpha)))
+            if sampling:
+                logits = model.output(step.state.h, step.context, vectors)
+                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
+            arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, (step, vectors))
+            return t + 1, step.state, said, arrays
+
+        # What a step gives, by its size; 0 stands for a vector of whole numbers.
+        sizes = (model.step_sizes(located=choose is not None), model.M)
+        arrays = tf.nest.map_structure(
+            lambda size: tf.TensorArray(model.dtype if size else tf.int32, n_steps,
+                                        element_shape=[None, size] if size else [None]), sizes)
+        said = tf.fill([self.n_rows], model.start)
+        _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), self.state, said, arrays))
+        steps, word_vectors = tf.nest.map_structure(lambda array: array.stack(), arrays)
+        return self._score(steps, word_vectors, dropout)
+
+    def _score(self, steps, word_vectors, dropout):
+        """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
+        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.state.h, steps.context, word_vectors))
+        logits = self.model.output(h, context, x, dropout, self.real[:, 1])
+        targets = tf.gather_nd(tf.transpose(self.targets), self.real)
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        losses = cross_entropy
+        if self.training and self.options.label_smoothing:
+            # Against the even distribution over all words: log sum exp minus the mean logit.
+            even = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
+            losses = (1 - self.options.label_smoothing) * losses + self.options.label_smoothing * even
+        shape = tf.stack([self.n_steps, self.n_rows])
+        log_probs = tf.transpose(tf.scatter_nd(tf.cast(self.real, tf.int32), -cross_entropy, shape))
+        return Unrolled(steps, losses, log_probs, tf.transpose(steps.alpha, [1, 0, 2]))
+
+    def _regularizer(self, alphas, rows):
+        """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas (rows, T', L)."""
+        model, options = self.model, self.options
+        if options.mask_padding:
+            alphas *= self.mask[:, :, tf.newaxis]
+        target = 1.0 if options.regularizer_target == 'one' else model.T / model.L
+        total = tf.reduce_sum(tf.square(target - tf.reduce_sum(alphas, axis=1)))
+        if options.regularizer_reduction == 'locations':
+            rows = model.L * self.n_samples
+        return options.alpha_c * total / rows
+
+    def _reinforce(self, unrolled, draws, dropout):
+        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see core.hard."""
+        model, options = self.model, self.options
+        reward = tf.stop_gradient(hard.rewards(unrolled.log_probs, options.reward))
+        updates = []
+        if options.baseline == 'moving':
+            baseline, update = model.moving_baseline(reward, self.mask, draws.sampled)
+            updates.append(update)
+        elif options.baseline == 'leave_one_out':
+            baseline = hard.leave_one_out(reward, options.n_samples)
+        elif options.baseline == 'self_critical':
+            likeliest = self._unroll(hard.likeliest, dropout)
+            baseline = tf.stop_gradient(hard.rewards(likeliest.log_probs, options.reward))
+        else:
+            baseline = 0.0
+        with tf.control_dependencies(updates):
+            advantage = reward - baseline
+        counted = self.mask * tf.cast(draws.sampled, model.dtype)[:, tf.newaxis]
+        return hard.surrogate(unrolled.alphas, tf.transpose(unrolled.steps.location), advantage, counted)

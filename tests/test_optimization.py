@@ -1,0 +1,259 @@
+"""What a training step does to the variables, in numbers, on a loss whose gradients are known."""
+
+import types
+
+import numpy as np
+import pytest
+
+from core.backend import tf, tf1
+from core.config import ModelConfig, TrainingConfig
+from core.errors import InputError
+from core.optimization import Optimization, annealed_at, averaging_decay_at, check, learning_rate_at, plateau_factor
+
+
+def options(**values):
+    return TrainingConfig(**{'update_rule': 'sgd', 'learning_rate': 0.5, 'clip_norm': 0.0, **values})
+
+
+# ---- functions of the step
+
+def rates(steps, factor=1.0, **values):
+    made = options(learning_rate=0.8, learning_rate_decay=0.5, n_epochs=2, **values)
+    return [learning_rate_at(made, step, 3, factor) for step in steps]
+
+
+def test_schedules():
+    steps = (0, 2, 3, 5, 6, 9)  # 3 steps an epoch
+    assert rates(steps) == [0.8] * 6
+    assert rates(steps, learning_rate_schedule='exponential') == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.1])
+    assert rates(steps, learning_rate_schedule='cosine') == pytest.approx(
+        [0.8, 0.4 * (1 + np.cos(np.pi / 3)), 0.4, 0.4 * (1 + np.cos(np.pi * 5 / 6)), 0, 0])
+    assert rates(steps, 0.25, learning_rate_schedule='plateau') == pytest.approx([0.2] * 6)
+    assert rates(steps, 0.25) == [0.8] * 6  # the factor is that schedule's alone
+
+
+@pytest.mark.parametrize('schedule', ['constant', 'exponential', 'cosine', 'plateau'])
+def test_warm_up_of_every_schedule(schedule):
+    plain = np.array(rates(range(8), 0.5, learning_rate_schedule=schedule))
+    warm = rates(range(8), 0.5, learning_rate_schedule=schedule, warmup_steps=4)
+    assert warm == pytest.approx(plain * [0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+
+
+def test_plateau_lowers_the_rate_after_every_so_many_validations():
+    factors, factor = [], 1.0
+    for waited in (0, 1, 2, 3, 4, 5, 0, 1, 2):  # the best score, 5 worse ones, a better one, 2 worse ones
+        factor = plateau_factor(options(learning_rate_schedule='plateau', plateau_patience=2, learning_rate_decay=0.5),
+                                factor, waited)
+        factors.append(factor)
+    assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125]
+    assert plateau_factor(options(plateau_patience=1), 1.0, 3) == 1.0
+
+
+def annealing(model_options=None, annealed=('temperature', 'lambda_e'), **values):
+    model = types.SimpleNamespace(options=ModelConfig(**(model_options or {})), annealed=dict.fromkeys(annealed))
+    return options(**values), model
+
+
+def test_annealing_is_linear_in_the_step():
+    made = annealing({'temperature': 1.0, 'lambda_e': 0.25}, anneal_epochs=2.5, temperature_start=3.0,
+                     lambda_e_start=1.25)
+    values = [annealed_at(*made, step, 4) for step in (0, 5, 10, 11, 100)]  # 10 steps long
+    assert [v['temperature'] for v in values] == pytest.approx([3, 2, 1, 1, 1])
+    assert [v['lambda_e'] for v in values] == pytest.approx([1.25, 0.75, 0.25, 0.25, 0.25])
+
+
+def test_only_what_is_asked_for_is_annealed():
+    names = ('temperature', 'lambda_e', 'scheduled_sampling')
+    assert annealed_at(*annealing(annealed=names), 3, 4) == {}
+    assert annealed_at(*annealing(anneal_epochs=1.0, temperature_start=2.0), 0, 4) == {'temperature': 2.0}
+    found = annealed_at(*annealing({'scheduled_sampling': 0.4}, annealed=names, anneal_epochs=1.0), 1, 4)
+    assert found == {'scheduled_sampling': pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize(('values', 'annealed', 'said'), [
+    ({'lambda_e_start': 0.1}, ('temperature', 'lambda_e'), 'lambda_e_start needs anneal_epochs'),
+    ({'temperature_start': 2.0}, ('temperature',), 'temperature_start needs anneal_epochs'),
+    ({'lambda_e_start': 0.1, 'anneal_epochs': 1.0}, ('temperature',), 'lambda_e_start needs attention=hard'),
+    ({'anneal_epochs': 1.0}, ('temperature', 'lambda_e'), 'anneal_epochs has nothing to anneal'),
+])
+def test_options_without_effect_are_refused(values, annealed, said):
+    with pytest.raises(InputError, match=said):
+        check(*annealing(annealed=annealed, **values))
+
+
+def test_options_with_effect_are_not_refused():
+    check(*annealing())
+    check(*annealing(anneal_epochs=1.0, lambda_e_start=0.1))
+    check(*annealing({'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5))
+
+
+def test_averaging_decay_rises_to_the_option():
+    decays = [averaging_decay_at(options(weight_averaging=0.9), step) for step in (0, 10, 1000)]
+    assert decays == pytest.approx([1 / 10, 11 / 20, 0.9])
+
+
+# ---- the graph
+
+SHAPES = {'cell/kernel': (2, 3), 'cell/b': (3,), 'gru/bias': (2, 3), 'word_embedding/w': (4, 2), 'unused/w': (2, 2),
+          'norm/moving_mean': (3,), 'encoder/conv': (1, 1, 2, 2), 'encoder/bias': (2,)}
+MATRICES = {'cell/kernel', 'word_embedding/w', 'unused/w', 'encoder/conv'}
+ENCODER = {'encoder/conv', 'encoder/bias'}
+random = np.random.default_rng(0)
+START, GRADIENTS = ({name: random.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+                    for _ in range(2))
+GRADIENTS['unused/w'][:], GRADIENTS['norm/moving_mean'][:] = 0, 0
+GRADIENTS['word_embedding/w'][:2] = 0  # words that do not occur
+
+
+class Made:
+    """A model with a loss that is linear in its variables, and a session; `encoder`: with encoder variables."""
+
+    def __init__(self, encoder=False, **values):
+        with tf.Graph().as_default() as self.graph:
+            made = {name: tf1.get_variable(name, initializer=value, trainable='moving' not in name, use_resource=True)
+                    for name, value in START.items() if encoder or name not in ENCODER}
+            self.variables = made
+            rows = tf.nn.embedding_lookup(made['word_embedding/w'], [2, 3, 2])  # 2 twice: its halves add up
+            half = GRADIENTS['word_embedding/w'][[2, 3, 2]] * np.array([[0.5], [1], [0.5]], np.float32)
+            loss = tf.reduce_sum(rows * half) + tf.add_n([
+                tf.reduce_sum(variable * GRADIENTS[name]) for name, variable in made.items()
+                if name not in ('word_embedding/w', 'unused/w', 'norm/moving_mean')
+            ])
+            model = types.SimpleNamespace(
+                variables=[v for name, v in made.items() if name not in ENCODER], embedding=made['word_embedding/w'],
+                annealed={}, outputs=(loss, ()), options=ModelConfig())
+            if encoder:
+                model.encoder_variables = [made[name] for name in ENCODER]
+            self.options = options(**values)
+            self.optimization = Optimization(model, loss, self.options, 3)
+            self.session = tf1.Session()
+            self.session.run(tf1.global_variables_initializer())
+            self.slots = sorted(v.op.name for v in tf1.global_variables() if v.op.name not in made)
+        if self.optimization.averages:
+            self.optimization.averages.begin(self.session)
+
+    def step(self, number=0, fetch=()):
+        return self.session.run([self.optimization.train_op, fetch], self.optimization.feeds(number))[1]
+
+    def values(self):
+        return {name: self.session.run(variable) for name, variable in self.variables.items()}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.session.close()
+
+
+def assert_values(found, expected, **tolerance):
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], err_msg=name, **{'rtol': 1e-5, 'atol': 1e-6, **tolerance})
+
+
+def norm_of(names):
+    return np.sqrt(sum((GRADIENTS[name]**2).sum() for name in names))
+
+
+@pytest.mark.parametrize('encoder', [False, True])
+@pytest.mark.parametrize('clip', [0.0, 0.7])
+def test_gradient_step_with_weight_decay_clipping_and_an_encoder(encoder, clip):
+    with Made(encoder, weight_decay=0.1, clip_norm=clip, finetune_rate=0.2) as made:
+        norm = made.step(fetch=made.optimization.gradient_norm)
+        found = made.values()
+    assert norm == pytest.approx(norm_of(found), rel=1e-5)
+    scale = clip / norm if clip else 1.0
+    expected = {}
+    for name, value in START.items():
+        rate = 0.5 * 0.2 if name in ENCODER else 0.5
+        decay = 0.1 if name in MATRICES else 0.0
+        expected[name] = value - rate * (scale * GRADIENTS[name] + decay * value)
+    assert_values(found, expected)
+    np.testing.assert_array_equal(found['norm/moving_mean'], START['norm/moving_mean'])
+
+
+def test_weight_decay_is_apart_from_the_gradient():
+    """Under Adam the first step is the rate with the gradient's sign; decay in the gradient would change nothing."""
+    with Made(encoder=True, update_rule='adam', weight_decay=0.1, finetune_rate=0.2) as made:
+        made.step()
+        found = made.values()
+    for name, value in found.items():
+        rate = 0.5 * 0.2 if name in ENCODER else 0.5
+        decay = 0.1 if name in MATRICES else 0.0
+        np.testing.assert_allclose(value, START[name] - rate * (np.sign(GRADIENTS[name]) + decay * START[name]),
+                                   rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
+def test_word_vectors_that_are_not_trained_stay(rule):
+    with Made(update_rule=rule, train_embedding=False, weight_decay=0.1, weight_averaging=0.9) as made:
+        norm = made.step(fetch=made.optimization.gradient_norm)
+        found = made.values()
+        assert not any('word_embedding' in name for name in made.slots)
+        assert norm == pytest.approx(norm_of(set(found) - {'word_embedding/w'}), rel=1e-5)
+    np.testing.assert_array_equal(found['word_embedding/w'], START['word_embedding/w'])
+    assert np.abs(found['cell/b'] - START['cell/b']).min() > 1e-4
+
+
+@pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
+def test_a_variable_that_the_loss_does_not_reach_stays(rule):
+    with Made(update_rule=rule) as made:
+        made.step()
+        np.testing.assert_array_equal(made.values()['unused/w'], START['unused/w'])
+
+
+def test_an_encoder_leaves_the_names_of_the_optimizer_alone():
+    with Made(update_rule='adam') as plain, Made(encoder=True, update_rule='adam') as tuned:
+        assert set(plain.slots) < set(tuned.slots)
+        assert {'beta1_power', 'cell/kernel/Adam'} <= set(plain.slots)
+        assert {'encoder/conv/Adam', 'encoder/conv/Adam_1'} <= set(tuned.slots) - set(plain.slots)
+
+
+def test_the_rate_follows_the_step():
+    with Made(warmup_steps=4) as made:
+        before = made.values()['cell/b']
+        for step in range(3):
+            made.step(step)
+            after = made.values()['cell/b']
+            np.testing.assert_allclose(after - before, -0.5 * (step + 1) / 4 * GRADIENTS['cell/b'], rtol=1e-4)
+            before = after
+
+
+def test_averages():
+    trained = set(SHAPES) - {'norm/moving_mean'}
+    with Made(encoder=True, weight_averaging=0.3, finetune_rate=0.2) as made:
+        averages, expected = made.optimization.averages, dict(START)
+        for step in range(6):
+            made.step(step)
+            raw, decay = made.values(), min(0.3, (1 + step) / (10 + step))
+            expected = {name: decay * expected[name] + (1 - decay) * raw[name] for name in trained}
+        raw = made.values()
+        with averages.used(made.session):
+            used = made.values()
+        assert_values({name: used[name] for name in trained}, expected)
+        np.testing.assert_array_equal(used['norm/moving_mean'], START['norm/moving_mean'])
+        assert np.abs(used['cell/b'] - raw['cell/b']).min() > 1e-3
+        for name, value in made.values().items():
+            np.testing.assert_array_equal(value, raw[name])
+        with pytest.raises(KeyboardInterrupt), averages.used(made.session):
+            raise KeyboardInterrupt
+        for name, value in made.values().items():
+            np.testing.assert_array_equal(value, raw[name])
+        assert 'weight_averaging/encoder/conv' in made.slots and 'weight_averaging/norm/moving_mean' not in made.slots
+
+
+def test_averages_do_not_change_training():
+    with Made(update_rule='adam', weight_averaging=0.9) as averaged, Made(update_rule='adam') as plain:
+        for step in range(3):
+            averaged.step(step)
+            plain.step(step)
+        for name, value in averaged.values().items():
+            np.testing.assert_array_equal(value, plain.values()[name])
+
+
+@pytest.mark.parametrize('name', ['cell/kernel', 'encoder/conv'])
+def test_health(name):
+    with Made(encoder=True) as made:
+        assert made.session.run(made.optimization.healthy)
+        initializer = made.variables[name].initializer
+        made.session.run(initializer, {initializer.inputs[1]: np.full(SHAPES[name], np.nan)})
+        assert not made.session.run(made.optimization.healthy)
