@@ -49,6 +49,8 @@ def main():
             raise InputError('--results FILE and --references FILE go together, without RUN')
         score_file(args)
         return
+    if args.seed < 0:
+        raise InputError(f'--seed must be at least 0, not {args.seed}')
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     from core import evaluation

@@ -50,11 +50,17 @@ def main():
     if args.finetune_from is not None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     if args.options:
-        show_options(configuration(args, None))
+        if args.resume or args.pretrained_model:
+            raise InputError('--options lists what --preset, --config and --set give; leave --resume and '
+                             '--pretrained-model out (a run has its options in config.json)')
+        show_options(configuration(args, dataset_of(args.data)))
         return
     if args.resume and (args.out or args.config or args.data or args.preset):
         raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, --preset and --config '
                          'out')
+    if args.resume and (args.pretrained_model or args.word_vectors):
+        raise InputError('--resume RUN goes on with the variables of the run: leave --pretrained-model and '
+                         '--word-vectors out')
     if not args.resume and not (args.data and args.out):
         raise InputError('name the data and the run: train.py DATA --out RUN, or train.py --resume RUN')
     if args.word_vectors and args.pretrained_model:
@@ -103,6 +109,8 @@ def main():
         tf.compat.v1.set_random_seed(config.training.seed)
         model = run.build_model(args.weights)
         learnt = [*model.variables, *(model.encoder_variables if first else ())]
+        if idle := config.idle():
+            print(f'without effect here: {", ".join(idle)}')
         print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
               f'{model.L}x{model.D}; {sum(v.shape.num_elements() for v in learnt):,} numbers to learn'
               + (f', the encoder from {first} on among them' if first else ''))
@@ -174,6 +182,10 @@ def check_pretrained(path, pretrained, config, data):
     from core.encoders import check_trainable
 
     if not pretrained.finetuned:
+        try:
+            pretrained.check_features(data)
+        except InputError as error:  # allowed, as the model may learn to read them, but not in silence
+            print(f'note: {error}')
         return
     pretrained.check_features(data)
     now, before = config.training.finetune_from, pretrained.config.training.finetune_from
@@ -193,6 +205,15 @@ def read_word_vectors(path, vocabulary, size):
     indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
     print(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
     return indices, matrix
+
+
+def dataset_of(data):
+    """The dataset's name in a DATA DIR's manifest, for preset paper; None without DATA."""
+    if data is None:
+        return None
+    from core.store import read_json
+
+    return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
 
 
 def show_options(config):

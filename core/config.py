@@ -105,7 +105,8 @@ class ModelConfig:
              'initial_state=zero has no layers; set initial_layers=1'),
             (not self.carry_state and (self.cell != 'gru' or self.initial_state != 'zero'),
              'carry_state=false needs cell=gru and initial_state=zero'),
-            (self.cell == 'gru' and self.forget_bias != 1.0, 'forget_bias belongs to cell=lstm; leave it out'),
+            (self.cell == 'gru' and self.forget_bias != 1.0, 'forget_bias belongs to cell=lstm; with cell=gru it must '
+             'stay 1.0'),
             (self.attention == 'soft' and self.n_samples > 1,
              'n_samples needs attention=hard; soft attention draws nothing'),
             (self.attention == 'soft' and self.decode_context != 'expected',
@@ -236,6 +237,30 @@ class Config:
                 parsed = {'True': True, 'False': False}.get(value, value)
             sections[owner[name]][name] = parsed
         return Config.from_dict(sections, where=where)
+
+    def idle(self):
+        """Options that were changed and do nothing beside the others: list of 'name (what they need)'."""
+        model, training = self.model, self.training
+        drawing = model.attention == 'hard' and model.semi_sampling_p > 0
+        needs = (
+            ('attention=hard', model.attention == 'hard', ('lambda_e', 'semi_sampling_p')),
+            ('attention=hard, semi_sampling_p > 0 and lambda_r > 0', drawing and model.lambda_r > 0,
+             ('reward', 'baseline')),
+            ('attention=hard and semi_sampling_p > 0', drawing, ('lambda_r', 'n_samples')),
+            ('alpha_c > 0', model.alpha_c > 0, ('regularizer_target', 'regularizer_reduction')),
+            ('dropout=true', model.dropout, ('dropout_rate',)),
+            ('update_rule=momentum', training.update_rule == 'momentum', ('momentum',)),
+            ('batch_by=bucket', training.batch_by == 'bucket', ('bucket_width',)),
+            ('batch_by=image', training.batch_by == 'image', ('captions_per_image',)),
+            ('learning_rate_schedule=plateau', training.learning_rate_schedule == 'plateau', ('plateau_patience',)),
+            ('learning_rate_schedule=exponential or plateau',
+             training.learning_rate_schedule in ('exponential', 'plateau'), ('learning_rate_decay',)),
+            ('finetune_from', bool(training.finetune_from), ('finetune_rate', 'augment')),
+        )
+        defaults = Config()
+        return [f'{name} (needs {what})' for what, met, names in needs if not met for name in names
+                for section, default in ((model, defaults.model), (training, defaults.training))
+                if hasattr(section, name) and getattr(section, name) != getattr(default, name)]
 
     def save(self, path, **more):
         """Write as JSON, atomically; `more` adds top-level entries such as the features' identity."""

@@ -29,6 +29,9 @@ def check(options, model):
             raise InputError(f'{name}_start needs anneal_epochs, the epochs that the way to {name} takes')
         if start and name not in model.annealed:
             raise InputError(f'{name}_start needs attention=hard; soft attention has no {name}')
+    if options.learning_rate_schedule == 'plateau' and 0 < options.patience <= options.plateau_patience:
+        raise InputError('training would stop (patience) before learning_rate_schedule=plateau lowers the rate '
+                         '(plateau_patience); set a larger patience')
     if options.anneal_epochs and not annealed_at(options, model, 0, 1):
         raise InputError('anneal_epochs has nothing to anneal: set lambda_e_start, temperature_start or '
                          'scheduled_sampling, or leave it out')

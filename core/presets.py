@@ -28,7 +28,8 @@ _TF2 = {
     'training': {'learning_rate': 1e-3, 'update_rule': 'adam', 'clip_norm': 0.0, 'batch_size': 64},
 }
 _PAPER = {
-    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop', 'vocab_size': 10000},
+    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop', 'vocab_size': 10000,
+               'max_length': 99},  # the authors' maxlen is 100, the end included
     'model': {
         'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh',
         'attention_layers': 2, 'attention_bias': 'features', 'score_bias': True, 'forget_bias': 0.0,

@@ -49,7 +49,8 @@ def create(path, config, data):
         # Before anything is trained, a mistaken option can still be corrected.
         if latest_state(path / 'checkpoints') or run.best().info():
             _check_options(path, run.config, config)
-    elif path.exists() and (not path.is_dir() or any(p.name != '.lock' for p in path.iterdir())):
+    elif path.exists() and (not path.is_dir() or any(
+            p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):  # these two: killed in its making
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
     path.mkdir(parents=True, exist_ok=True)
     lock = store.lock(path, 'train.py')
@@ -59,7 +60,8 @@ def create(path, config, data):
     return lock
 
 
-# Options that may change when a run goes on: they say how long and how loudly, not what is computed.
+# Options that may change when a run goes on: they say how long and how loudly, not what is computed. (The schedule
+# cosine is computed from n_epochs, see _check_options.)
 FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoints', 'patience', 'tensorboard_images',
         'decode_batch'}
 
@@ -68,7 +70,8 @@ def _check_options(path, there, now):
     for section, values in now.to_dict().items():
         for name, value in values.items():
             old = there.to_dict()[section][name]
-            if old != value and name not in FREE:
+            fixed = name not in FREE or (name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine')
+            if old != value and fixed:
                 raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the '
                                  f'same options to go on, or choose another --out')
 

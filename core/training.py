@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from core import hard
 from core.backend import tf
+from core.decoding import mask_words
 from core.output import Dropout
 
 
@@ -120,8 +121,9 @@ class TrainingGraph:
         self.inputs = tf.transpose(captions[:, :-1])[:self.n_steps]
         if self.training and options.word_dropout:
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(201))
-            words = tf.logical_and(uniform < options.word_dropout, tf.greater(self.inputs, model.word_to_idx['<UNK>']))
-            self.inputs = tf.where(words, model.word_to_idx['<UNK>'], self.inputs)
+            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis], [model.null, model.start, model.end]), axis=-1)
+            dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
+            self.inputs = tf.where(dropped, model.word_to_idx['<UNK>'], self.inputs)
 
     def _seed(self, which):
         return tf.random.experimental.stateless_fold_in(self.model.dropout_seed, which)
@@ -167,7 +169,8 @@ class TrainingGraph:
                 vectors = tf.where(own_word[t][:, tf.newaxis], model._word_vectors(said), vectors)
             step = model.step(self.memory, state, vectors, choose and (lambda alpha: choose(t, alpha)))
             if sampling:
-                logits = model.output(step.state.h, step.context, vectors)
+                # Words that decoding never writes are not fed either.
+                logits = mask_words(model.output(step.state.h, step.context, vectors), model.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
             arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, (step, vectors))
             return t + 1, step.state, said, arrays

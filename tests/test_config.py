@@ -38,6 +38,17 @@ def test_every_option_goes_to_json_and_back(tmp_path):
     assert Config.load(tmp_path / 'config.json') == changed != Config()
 
 
+def test_options_without_effect_are_named():
+    assert Config().idle() == []
+    idle = Config().override(['baseline=none', 'lambda_e=0.1', 'momentum=0.5', 'bucket_width=2', 'dropout=false',
+                              'dropout_rate=0.1', 'finetune_rate=1.0']).idle()
+    assert [text.split()[0] for text in idle] == ['lambda_e', 'baseline', 'dropout_rate', 'momentum', 'bucket_width',
+                                                  'finetune_rate']
+    assert 'attention=hard' in idle[0]
+    assert Config().override(['attention=hard', 'baseline=none', 'update_rule=momentum', 'momentum=0.5']).idle() == []
+    assert len(Config().override(['attention=hard', 'lambda_r=0', 'reward=to_go']).idle()) == 1
+
+
 def test_what_is_left_out_keeps_its_default(tmp_path):
     path = tmp_path / 'few.json'
     path.write_text('{"model": {"dim_hidden": 7}}')

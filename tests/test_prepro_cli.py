@@ -162,11 +162,11 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'expected'), [
     ([], (None, None, None, None, 10000, 15)),
-    (['--preset', 'tf2'], ('inception_v3', 'mixed10', 299, 'squash', 5000, 15)),
-    (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 15)),
+    (['--preset', 'tf2'], ('inception_v3', 'mixed10', 299, 'squash', 5000, 50)),
+    (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 99)),
     (['--preset', 'tf2', '--layer', 'mixed9', '--vocab-size', '7', '--max-length', '9'],
      ('inception_v3', 'mixed9', 299, 'squash', 7, 9)),
-    (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'], ('vgg19', None, None, 'crop', 5000, 15)),
+    (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'], ('vgg19', None, None, 'crop', 5000, 50)),
 ])
 def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
     import prepro

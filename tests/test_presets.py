@@ -54,7 +54,7 @@ def test_tf2_is_the_tutorial():
     assert_options(config.training, {'update_rule': 'adam', 'learning_rate': 1e-3, 'batch_size': 64, 'clip_norm': 0.0,
                                      'weight_decay': 0.0})
     assert presets.prepro('tf2') == {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299,
-                                     'resize': 'squash', 'vocab_size': 5000}
+                                     'resize': 'squash', 'vocab_size': 5000, 'max_length': 50}
 
 
 @pytest.mark.parametrize('hard', [False, True])
@@ -66,7 +66,7 @@ def test_paper_is_the_authors_code(dataset, hard):
     assert_options(config.training, {'update_rule': update_rule, 'learning_rate': learning_rate, 'batch_size': 64,
                                      'batch_by': 'one_length', 'clip_norm': 0.0, 'weight_decay': 0.0})
     assert presets.prepro(f'paper-{dataset}') == {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224,
-                                                  'resize': 'crop', 'vocab_size': 10000}
+                                                  'resize': 'crop', 'vocab_size': 10000, 'max_length': 99}
 
 
 @pytest.mark.parametrize(('dataset', 'meant'), [

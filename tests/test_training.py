@@ -8,6 +8,7 @@ from tiny import END, NULL, START, UNK, H, L, M, N, T, V
 from core import decoding, presets
 from core.backend import tf, tf1
 from core.cells import GRUState, LSTMState
+from core.model import CaptionGenerator
 from core.output import Dropout
 
 PAPER = presets.config('paper').to_dict()['model']
@@ -69,9 +70,17 @@ def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph):
     assert shares[plain.log_probs[0, 1].round(9)] == pytest.approx(0.7, abs=0.04)
     assert shares[unknown.log_probs[0, 1].round(9)] == pytest.approx(0.3, abs=0.04)
     with pytest.raises(ValueError, match='<UNK>'):
-        from core.model import CaptionGenerator
-
         CaptionGenerator({'<NULL>': 0, '<START>': 1, '<END>': 2, 'a': 3}, (L, 7), word_dropout=0.1)
+
+
+def test_word_dropout_finds_unknown_wherever_it_is(graph):
+    words = {word: index for index, word in enumerate(['<NULL>', '<START>', '<END>', 'a', 'b', '<UNK>'])}
+    model = CaptionGenerator(words, (L, 7), M, H, T, dropout=False, word_dropout=0.9)
+    model.build_model()
+    features, captions = tiny.batch()[0], np.array([[1, 3, 4, 2, 0]] * N)
+    with tiny.session(model) as session:
+        losses = {session.run(model.nll, {model.features: features, model.captions: captions}) for _ in range(12)}
+    assert len(losses) > 1
 
 
 def test_scheduled_sampling_feeds_the_models_own_words(graph):
@@ -112,8 +121,9 @@ def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
                 expected[found_word[1].round(9)] = word
     values, counts = np.unique(found.log_probs[:, 1].round(9), return_counts=True)
     seen = {expected[value]: count / n for value, count in zip(values, counts, strict=True) if value in expected}
+    written = probabilities[[END, *range(4, V)]].sum()  # <NULL>, <START> and <UNK> are never written, nor fed
     for word in range(1, V):
-        share = 0.4 * probabilities[word] + (0.6 if word == 4 else 0)
+        share = 0.4 * probabilities[word] / written * (word not in (START, UNK)) + (0.6 if word == 4 else 0)
         assert seen.get(word, 0) == pytest.approx(share, abs=4 * (share / n)**0.5 + 2e-3), word
 
 
