@@ -25,6 +25,8 @@ from core.files import write_json
 from core.store import read_json
 
 _NAME = re.compile(r'step-\d+')
+# What TensorFlow raises where it reads a damaged checkpoint: IndexError for a data file that is too short.
+UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
 class Checkpoints:
@@ -118,8 +120,8 @@ def _restore(saver, session, prefix, variables):
     """Restore `variables`, after a look at their shapes: the Saver itself would give a variable another shape."""
     try:
         shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({str(error).splitlines()[0]})') from None
+    except UNREADABLE as error:
+        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({first_line(error)})') from None
     wrong = [
         f'{v.op.name} {v.shape.as_list()} (there: {shapes.get(v.op.name, "missing")})'
         for v in variables if shapes.get(v.op.name) != v.shape.as_list()
@@ -128,8 +130,13 @@ def _restore(saver, session, prefix, variables):
         raise InputError(f'{prefix}: does not fit this model: {"; ".join(wrong)}')
     try:
         saver.restore(session, str(prefix))
-    except (tf.errors.OpError, ValueError) as error:
-        raise InputError(f'{prefix}: cannot be restored, it is damaged ({str(error).splitlines()[0]})') from None
+    except UNREADABLE as error:
+        raise InputError(f'{prefix}: cannot be restored, it is damaged ({first_line(error)})') from None
+
+
+def first_line(error):
+    """What an exception says, in one short line; its type where it says nothing."""
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _delete(directory, name):
@@ -173,14 +180,15 @@ def _parser():
     run.add_argument('--kind', choices=('tf1', 'authors', 'tf2'), help='default: seen from SOURCE')
     run.add_argument('--options', metavar='FILE', help="the authors' pickled options; default: SOURCE.pkl")
     run.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                     help='an option that the variables do not tell, such as prev2out=false; may be repeated')
+                     help="an option that neither the variables nor the authors' options file tell, such as "
+                          'prev2out=false; it changes no variable; may be repeated')
     run.add_argument('--data', metavar='DATA', help='data directory with the features that the model takes')
     run.add_argument('--encoder', metavar='NAME', help='or: their encoder (default: the usual one of the kind)')
     run.add_argument('--layer', metavar='NAME', help='and its layer')
     run.add_argument('--image-size', type=int, metavar='PIXELS', help='and the side of its input')
     run.add_argument('--resize', choices=('crop', 'squash'), help='and how images are brought to it')
     run.add_argument('--max-length', type=int, metavar='N', help="words of a caption at most (default: SOURCE's; "
-                                                                 'tf1: 15)')
+                                                                 'tf1: 15; largest: 1000)')
     export = commands.add_parser('export-tf1', help="write a run's best model as a checkpoint for the TF1 code")
     export.add_argument('run', metavar='RUN', help='run directory')
     export.add_argument('prefix', metavar='PREFIX', help='path of the new files without endings')

@@ -95,6 +95,27 @@ def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
         latest_state(checkpoints.directory)
 
 
+@pytest.mark.parametrize(('name', 'part'), [
+    ('load_checkpoint', 'not a TensorFlow checkpoint'), ('restore', 'cannot be restored, it is damaged')])
+def test_what_the_reader_raises_for_short_data_is_one_clear_line(model, tmp_path, monkeypatch, name, part):
+    """The reader of TensorFlow 2.21 raises IndexError there."""
+    checkpoints = Checkpoints(tmp_path, model.variables)
+
+    def fail(*_):
+        raise IndexError('Read less bytes than requested')
+
+    with tiny.session(model) as session:
+        checkpoints.save(session, {'step': 5})
+        monkeypatch.setattr(*((module.tf.train, name) if name == 'load_checkpoint' else (tf1.train.Saver, name)), fail)
+        with pytest.raises(InputError, match=rf'step-5: {part} \(Read less bytes'):
+            checkpoints.restore(session, {'step': 5})
+
+
+def test_first_line():
+    assert module.first_line(ValueError('\n one \ntwo')) == 'one'
+    assert module.first_line(MemoryError()) == 'MemoryError'
+
+
 def test_checkpoint_of_another_model_is_refused(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables)
     with tiny.session(model) as session:

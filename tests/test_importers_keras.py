@@ -5,6 +5,8 @@ Tokenizer does it, so that a wrong order of rows cannot go unnoticed.
 """
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -279,10 +281,10 @@ def test_without_a_word_for_unknown_ones(tmp_path, saved):
     imported = keras.read(saved[0], save_words(tmp_path, words))
     full = keras.read(saved[0], save_words(tmp_path)).values
     assert imported.words == ['you', *ORDINARY]
-    assert imported.values['logits/b_out'][UNK] == -1e9 and not imported.values['word_embedding/w'][UNK].any()
+    assert imported.values['logits/b_out'][UNK] == -30.0 and not imported.values['word_embedding/w'][UNK].any()
     np.testing.assert_array_equal(imported.values['logits/b_out'][len(SPECIALS):],
                                   full['logits/b_out'][[UNK, *range(len(SPECIALS), V)]])
-    assert any('<UNK> gets probability 0' in note for note in imported.notes)
+    assert any('<UNK> gets a probability of about 1e-13' in note for note in imported.notes)
 
 
 @pytest.mark.parametrize(('content', 'message'), [
@@ -291,6 +293,9 @@ def test_without_a_word_for_unknown_ones(tmp_path, saved):
     ({'<start>': 3, '<end>': 4}, 'no ordinary words'),
     ({'a': 2, 'b': 2, '<start>': 3, '<end>': 4}, 'same number 2'),
     ({'a': 'two'}, "'a' has the number 'two'"),
+    ({'a': [[1]]}, "'a' has the number a value of type list"),
+    ({'\u00b2': 'a'}, "has the number 'a', not a whole number"),
+    ({'a' * 10**6: None}, r"'a{5,20}\.\.\.a{5,20}' has the number nothing"),
     ({'config': {'num_words': 3}}, 'a tokenizer without word_index'),
     ([1, 2], 'neither a tokenizer'),
     (['a', 'dog'], 'must begin as get_vocabulary'),
@@ -319,6 +324,41 @@ def test_other_checkpoints_are_refused(tmp_path):
     other = tf.train.Checkpoint(model=tf_keras.layers.Dense(2), decoder=tf.Module()).save(str(tmp_path / 'other'))
     with pytest.raises(InputError, match="no object 'encoder' but decoder, model"):
         keras.read(other, words)
+
+
+class Reader:
+    """A checkpoint reader whose object graph is `graph`, or an error."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def has_tensor(self, name):
+        return True
+
+    def get_tensor(self, name):
+        if isinstance(self.graph, Exception):
+            raise self.graph
+        return self.graph
+
+
+@pytest.mark.parametrize('graph', [
+    b'', b'\xff\xff no graph', np.zeros(3), 7, IndexError('Read less bytes than requested'), RuntimeError(),
+    # node 0 has the children encoder and decoder, which are nodes 1 and 9: there is no node 9
+    b'\x0a\x1a\x0a\x0b\x08\x01\x12\x07encoder\x0a\x0b\x08\x09\x12\x07decoder\x0a\x00',
+])
+def test_damaged_object_graphs(graph):
+    with pytest.raises(InputError, match='m: its object graph cannot be read, the checkpoint is damaged'):
+        keras._places('m', Reader(graph))
+
+
+def test_a_data_file_that_was_cut(tmp_path, saved):
+    copied = tmp_path / 'train'
+    shutil.copytree(pathlib.Path(saved[0]).parent, copied)
+    prefix = copied / pathlib.Path(saved[0]).name
+    data = copied / f'{prefix.name}.data-00000-of-00001'
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(InputError, match='the checkpoint is damaged'):
+        keras.read(prefix, save_words(tmp_path))
 
 
 def test_missing_surplus_and_wrong_variables_are_named(tmp_path):

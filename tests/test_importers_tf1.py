@@ -15,6 +15,7 @@ from core import checkpoints, importers, runs
 from core.backend import tf, tf1
 from core.config import Config, ModelConfig
 from core.errors import InputError
+from core.importers import common
 from core.importers import tf1 as tf1_code
 
 # Features as in tiny.data_dir(): vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
@@ -265,7 +266,31 @@ def test_a_word_that_was_not_there_is_never_written(place):
     found = tf1_code.read(str(place / 'model-7'), place / 'words.pkl')
     assert found.values['word_embedding/w'].shape == (V + 1, M) and found.values['logits/w_out'].shape == (M, V + 1)
     assert not found.values['word_embedding/w'][3].any() and not found.values['logits/w_out'][:, 3].any()
-    assert found.values['logits/b_out'][3] == -1e9
+    assert found.values['logits/b_out'][3] == -30.0
+
+
+def test_a_word_that_was_not_there_changes_no_other_and_can_be_trained():
+    values = {name: value.astype(np.float32) for name, value in draw().items()}
+    hidden = np.random.default_rng(2).normal(0.0, 1.0, (50, M)).astype(np.float32)
+    before = hidden @ values['logits/w_out'] + values['logits/b_out']
+    common.renumber(values, [0, 1, 2, None, *range(3, V)])
+    after = hidden @ values['logits/w_out'] + values['logits/b_out']
+
+    def log_probs(logits):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+    np.testing.assert_allclose(np.delete(log_probs(after), 3, axis=1), log_probs(before), atol=1e-6)
+    lost = -log_probs(after)[:, 3]
+    assert lost.min() > 25 and lost.max() < 50  # as a target: never likely, and no loss of millions
+
+
+def test_a_data_file_that_was_cut(place, tmp_path):
+    prefix = write(tmp_path / 'm', draw())
+    data = tmp_path / 'm.data-00000-of-00001'
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(InputError, match='cannot be read, the checkpoint is damaged'):
+        tf1_code.read(str(prefix), place / 'words.pkl')
 
 
 @pytest.mark.parametrize(('words', 'part'), [
@@ -351,6 +376,7 @@ def test_the_usual_layer_belongs_to_the_usual_encoder():
     ({'encoder': ENCODER, 'assignments': ['finetune_from=conv2_1']}, 'none of training'),
     ({'encoder': ENCODER, 'assignments': ['cell=gru']}, r'missing: .*gru/kernel.*surplus: .*lstm/basic_lstm_cell'),
     ({'encoder': ENCODER, 'max_length': 0}, '--max-length must be at least 1'),
+    ({'encoder': ENCODER, 'max_length': 1001}, '--max-length must be at most 1000, not 1001'),
     ({'encoder': ENCODER, 'options': 'o.pkl'}, 'leave --options out'),
     ({'vocab': None}, 'name its vocabulary with --vocab'),
     ({'data': 'nowhere'}, 'nowhere'),

@@ -166,6 +166,7 @@ def test_word_to_idx_from_pickle_json_and_our_own_vocabulary(tmp_path):
 
 @pytest.mark.parametrize(('content', 'part'), [
     ({'a': 0, 'b': 0}, "'a' and 'b' have the same index 0"),
+    ({'a' * 10**6: 0, 'b': 0}, r"'a{5,20}\.\.\.a{5,20}' and 'b' have the same index 0"),
     ({'a': 0, 'b': 2}, 'no word has the index 1'),
     ({'a': 1, 'b': 2}, 'no word has the index 0'),
     ({'a': -1, 'b': 0}, 'no word has the index 1'),
@@ -191,6 +192,18 @@ def test_what_is_no_word_to_idx(tmp_path, content, part):
 def test_damaged_json_is_one_error(tmp_path, data):
     with pytest.raises(InputError, match=r'w\.json: '):
         pickles.word_to_idx(write(tmp_path / 'w.json', data))
+
+
+def test_what_messages_show_of_a_value_is_short():
+    deep = []
+    for _ in range(10**5):
+        deep = [deep]
+    assert [pickles.shown(value) for value in ('a', b'a', 2.5, True, 7, None)] == [
+        "'a'", "b'a'", '2.5', 'True', '7', 'nothing']
+    for value in (deep, {'a': deep}, 1 << 20000, 'x' * 10**6):
+        assert len(pickles.shown(value)) < 50
+    with pytest.raises(InputError, match='the same index a value of type int'):
+        raise InputError(f'the same index {pickles.shown(1 << 20000)}')
 
 
 def test_no_file(tmp_path):

@@ -60,6 +60,8 @@ def make_run(source, vocab, out, *, kind=None, options=None, data=None, encoder=
     max_length = imported.max_length if max_length is None else max_length
     if max_length < 1:
         raise InputError(f'--max-length must be at least 1, not {max_length}')
+    if max_length > common.MOST_LENGTH:
+        raise InputError(f'--max-length must be at most {common.MOST_LENGTH}, not {max_length}')
     config = Config.from_dict({'model': imported.options}, where=str(source)).override(assignments)
     if config.training != Config().training:
         raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the model and of decoding, '

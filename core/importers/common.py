@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.backend import tf
+from core.checkpoints import UNREADABLE, first_line
 from core.errors import InputError
 from core.text import SPECIALS, Vocabulary
 
@@ -20,8 +21,10 @@ BESIDES = re.compile(
     r'|(.*/)?(beta[12]_power(_\d+)?|global_step|learning_rate|_CHECKPOINTABLE_OBJECT_GRAPH)'
     r'|save_counter/.*|(.*/)?_?optimizer/.*|.*/\.OPTIMIZER_SLOT/.*'
 )
-# The score of a word that the foreign model does not have: its probability is exactly 0 in float32.
-NEVER = -1e9
+# The score of a word that the foreign model does not have. Its probability, about 1e-13, is too small to change those
+# of the other words in float32; where it is a target in later training, its loss is that of a rare word.
+NEVER = -30.0
+MOST_LENGTH = 1000  # words of a caption: the decoder is unrolled over them
 
 
 class Imported(NamedTuple):
@@ -82,7 +85,7 @@ def renumber(values, rows):
         values: dict of our variable's name -> array, words numbered as in the source; the three are replaced.
         rows: list with the source's number of every entry of our vocabulary, specials first; None for an entry
             that the source lacks: it gets zeros and the score `NEVER`, so that the probabilities of all other words
-            are untouched.
+            are untouched as far as float32 goes.
     """
     inserted = np.array([row is None for row in rows])
     numbers = np.array([row or 0 for row in rows])
@@ -115,9 +118,9 @@ def open_checkpoint(prefix):
     """
     try:
         return tf.train.load_checkpoint(str(prefix))
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({str(error).splitlines()[0]}); give the path of '
-                         f'its .index file without the ending') from None
+    except UNREADABLE as error:
+        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({first_line(error)}); give the path of its .index '
+                         f'file without the ending') from None
 
 
 def tensors(reader, names, where):
@@ -130,9 +133,9 @@ def tensors(reader, names, where):
     for name in names:
         try:
             value = np.asarray(reader.get_tensor(name))
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise InputError(f'{where}: {name} cannot be read, the checkpoint is damaged '
-                             f'({str(error).splitlines()[0]})') from None
+        except UNREADABLE as error:
+            raise InputError(f'{where}: {name} cannot be read, the checkpoint is damaged ({first_line(error)})'
+                             ) from None
         values[name] = checked(value, name, where)
     return values
 
@@ -140,6 +143,10 @@ def tensors(reader, names, where):
 def checked(value, name, where):
     """An array as float32, or InputError where it is not made of finite numbers."""
     value = np.asarray(value)
-    if value.dtype.kind not in 'fiu' or not np.isfinite(value).all():
+    numbers = value.dtype.kind in 'fiu'
+    with np.errstate(over='ignore'):
+        value = np.ascontiguousarray(value, np.float32) if numbers else value
+    # After the cast: what float32 cannot hold is infinite now.
+    if not numbers or not np.isfinite(value).all():
         raise InputError(f'{where}: {name} is not made of finite numbers; the model is broken')
-    return np.ascontiguousarray(value, np.float32)
+    return value

@@ -15,10 +15,13 @@ What it prints is that divided by the columns of the padded captions, which coun
 
 import json
 import pathlib
+import re
 
 from core.backend import tf
+from core.checkpoints import UNREADABLE, first_line
 from core.errors import InputError
 from core.importers.common import Imported, check, open_checkpoint, renumber, tensors
+from core.importers.pickles import shown
 from core.importers.words import arrange
 
 ENCODER = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
@@ -98,7 +101,22 @@ def _prefix(source):
 # ---- variables
 
 def _places(source, reader):
-    """Place in the object graph -> key in the checkpoint, for all parameters of encoder and decoder."""
+    """Place in the object graph -> key in the checkpoint, for all parameters of encoder and decoder.
+
+    Raises:
+        InputError: no object graph, a damaged one, or one without encoder and decoder.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return _walked(source, reader)
+    except (*UNREADABLE, DecodeError, KeyError, TypeError) as error:
+        raise InputError(f'{source}: its object graph cannot be read, the checkpoint is damaged ({first_line(error)})'
+                         ) from None
+
+
+def _walked(source, reader):
+    """`_places` of an undamaged checkpoint."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     if not reader.has_tensor('_CHECKPOINTABLE_OBJECT_GRAPH'):
@@ -185,7 +203,7 @@ def _words(path, n_rows):
         raise InputError(f'{path}: has no ordinary words; give the vocabulary that the model was trained with')
     words, notes = arrange(known, ordinary)
     if special['<UNK>'] is None:
-        notes.append('the vocabulary has no word for unknown ones; <UNK> gets probability 0')
+        notes.append('the vocabulary has no word for unknown ones; <UNK> gets a probability of about 1e-13')
     return [*special.values(), *ordinary], words, notes
 
 
@@ -231,16 +249,18 @@ def _tokenizer(path, config, n_rows):
 
 def _dictionary(path, content, limit):
     """A dict of word -> number, or of number -> word as JSON has it, below `limit`."""
-    if content and all(isinstance(word, str) and number.isdigit() for number, word in content.items()):
+    if content and all(isinstance(word, str) and re.fullmatch('[0-9]{1,12}', number)
+                       for number, word in content.items()):
         content = {word: int(number) for number, word in content.items()}
     known = {}
     for word, number in content.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise InputError(f'{path}: the word {word!r} has the number {number!r}, not a whole number')
+            raise InputError(f'{path}: the word {shown(word)} has the number {shown(number)}, not a whole number')
         if number >= limit:
             continue
         if number in known:
-            raise InputError(f'{path}: the words {known[number]!r} and {word!r} have the same number {number}')
+            raise InputError(f'{path}: the words {shown(known[number])} and {shown(word)} have the same number '
+                             f'{number}')
         known[number] = word
     return known
 

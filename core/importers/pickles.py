@@ -14,6 +14,7 @@ import json
 import pathlib
 import pickle
 import pickletools
+import reprlib
 import struct
 
 from core.errors import InputError
@@ -194,7 +195,8 @@ def word_to_idx(path, first=0):
     owners = {}
     for word, index in content.items():
         if index in owners:
-            raise InputError(f'{path}: the words {owners[index]!r} and {word!r} have the same index {index}')
+            raise InputError(f'{path}: the words {shown(owners[index])} and {shown(word)} have the same index '
+                             f'{shown(index)}')
         owners[index] = word
     for index in range(first, first + len(owners)):
         if index not in owners:
@@ -207,6 +209,15 @@ def _numbered(words, path):
     if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f'{path}: its words must be distinct texts, beginning with {" ".join(SPECIALS)}')
     return {word: index for index, word in enumerate(words)}
+
+
+def shown(value):
+    """A value out of somebody's file for a message: short, whatever it is.
+
+    Numbers and texts as Python writes them, of all else the type: it may be nested or large without end.
+    """
+    small = isinstance(value, (bool, float, str, bytes)) or isinstance(value, int) and abs(value) < 10**18
+    return reprlib.repr(value) if small else _kind(value)
 
 
 def _kind(value):

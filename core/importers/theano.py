@@ -7,19 +7,25 @@ Where their model and ours write the same mathematics differently:
   each matrix that follows a dropout is halved here, which gives the same numbers in both phases.
 - Dropout on the gates (`use_dropout_lstm`) halves what goes into i, f and o after training: so do the columns here.
 - Hard attention multiplies scores by `temperature` there, divides them here.
-- Word 0 ends a sentence and word 1 is unknown; <NULL> and <START> are no words there, and get probability 0 here.
+- Word 0 ends a sentence and word 1 is unknown; <NULL> and <START> are no words there, and get a probability of
+  about 1e-13 here.
 """
 
+import lzma
+import math
 import pathlib
 import re
+import struct
 import zipfile
 import zlib
 
 import numpy as np
 
+from core.checkpoints import first_line
 from core.errors import InputError
 from core.importers import pickles
-from core.importers.common import Imported, check, checked, renumber
+from core.importers.common import MOST_LENGTH, Imported, check, checked, renumber
+from core.importers.pickles import shown
 from core.importers.words import arrange
 
 # What their training saves beside the parameters; zipped_params is a pickle, which is never read.
@@ -29,6 +35,10 @@ ENCODER = {'name': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop'}
 ASSUMED = {'prev2out': True, 'attn_type': 'deterministic', 'use_dropout': True, 'use_dropout_lstm': False,
            'alpha_c': 1.0, 'maxlen': 100}
 MOST_LAYERS = 100
+LARGEST, LONGEST = 2**31, 10**7  # bytes of an entry; length of one of its axes
+# What zipfile and NumPy raise for damaged files, ciphers and methods they do not know, and sizes that are none.
+BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError,
+          MemoryError, OverflowError, KeyError, IndexError, TypeError, SyntaxError)
 GATES = [0, 3, 1, 2]  # i, f, o, g -> i, j, f, o
 
 
@@ -54,10 +64,10 @@ def read(source, vocab, options=None):
     with _archive(source) as archive:
         settings, notes = _settings(source, archive, options)
         layout = _layout(settings)
-        entries = {name: _entry(source, archive, name) for name in archive.files if name in layout}
         # Of what is not wanted the name is enough: it need not be read, and may be a pickle.
-        found = {name: entries[name].shape if name in entries else (None,) for name in archive.files}
-    check(layout, found, source, BESIDES)
+        found = {name: _shape(source, archive, name) if name in layout else (None,) for name in archive.files}
+        check(layout, found, source, BESIDES)
+        entries = {name: _entry(source, archive, name) for name in layout}
     rows, words, more = _words(source, vocab, settings['n_words'])
     return Imported(_options(settings), words, settings['maxlen'] - 1, _values(settings, entries, rows),
                     dict(ENCODER), notes + more)
@@ -69,18 +79,44 @@ def _archive(source):
     except OSError as error:
         raise InputError(f'{source}: cannot be read ({error.strerror or error}); give the .npz file of the model'
                          ) from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f'{source}: not a NumPy .npz file, or a damaged one ({error})') from None
+    except BROKEN as error:
+        raise InputError(f'{source}: not a NumPy .npz file, or a damaged one ({first_line(error)})') from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError(f'{source}: one array, not the .npz file of a model')
     return archive
 
 
+def _shape(source, archive, name):
+    """The shape of an entry, of which nothing but the header is read.
+
+    Raises:
+        InputError: it has no header, is not made of numbers, or is larger than any model's.
+    """
+    try:
+        names = archive.zip.namelist()
+        member = archive.zip.getinfo(name if name in names else f'{name}.npy')
+        with archive.zip.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+    except BROKEN as error:
+        raise InputError(f'{source}: entry {name} cannot be read ({first_line(error)})') from None
+    if dtype.kind not in 'fiu':
+        raise InputError(f'{source}: entry {name} cannot be read, it is not made of numbers')
+    if len(shape) > 2 or not all(1 <= size <= LONGEST for size in shape):
+        raise InputError(f'{source}: entry {name} has {len(shape)} dimensions or a size that no model has')
+    size = math.prod(shape) * dtype.itemsize
+    if size > min(LARGEST, member.file_size):
+        raise InputError(f'{source}: entry {name} calls for {size} bytes, of which {member.file_size} are there; at '
+                         f'most {LARGEST} are read')
+    return shape
+
+
 def _entry(source, archive, name):
     try:
         value = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f'{source}: entry {name} cannot be read ({error})') from None
+    except BROKEN as error:
+        raise InputError(f'{source}: entry {name} cannot be read ({first_line(error)})') from None
     return checked(value, name, source).reshape(value.shape)
 
 
@@ -92,7 +128,7 @@ def _settings(source, archive, path):
     for name in ('Wemb', 'decoder_U', 'decoder_Wc_att'):
         if name not in names:
             raise InputError(f"{source}: not a model of the authors' code, it lacks the entry {name}")
-        shapes[name] = _entry(source, archive, name).shape
+        shapes[name] = _shape(source, archive, name)
         if len(shapes[name]) != 2:
             raise InputError(f'{source}: entry {name} has the shape {list(shapes[name])}, not two dimensions')
     told = {
@@ -146,13 +182,19 @@ def _given(path):
 
 
 def _typed(path, name, value, like):
-    """`value` in the type of `like`: pickles of Python 2 hold long, numpy numbers and bytes."""
+    """`value` in the type of `like`: pickles of Python 2 hold bytes, and numbers for truth values."""
+    value = value.decode('latin1') if isinstance(value, bytes) else value
+    wanted = {str: 'a text', bool: 'true or false', int: 'a whole number', float: 'a finite number'}[type(like)]
+    number = isinstance(value, (int, float)) and abs(value) < 2**53
     if isinstance(like, str):
-        return value.decode('latin1') if isinstance(value, bytes) else str(value)
-    try:
-        return type(like)(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f'{path}: option {name} is {value!r}, not a number') from None
+        fits = isinstance(value, str)
+    elif isinstance(like, bool):
+        fits = value in ('True', 'False') or number and value in (0, 1)
+    else:
+        fits = number and (isinstance(like, float) or value == int(value))
+    if not fits:
+        raise InputError(f'{path}: option {name} is {shown(value)}, not {wanted}')
+    return value in ('True', 1) if isinstance(like, bool) else type(like)(value)  # bool('False') would be true
 
 
 def _refuse(source, settings):
@@ -163,10 +205,11 @@ def _refuse(source, settings):
         (settings['lstm_encoder'], 'lstm_encoder: an LSTM over the features is not part of our model'),
         (settings['n_layers_lstm'] > 1, f'n_layers_lstm={settings["n_layers_lstm"]}: our decoder has one LSTM layer'),
         (settings['attn_type'] not in ('deterministic', 'stochastic'),
-         f'attn_type={settings["attn_type"]!r}: known are deterministic and stochastic'),
+         f'attn_type={shown(settings["attn_type"])}: known are deterministic and stochastic'),
         (hard and not 0 < settings.get('temperature', 1.0) <= 100,
          f'temperature={settings.get("temperature")}: must be above 0 and at most 100'),
         (settings['maxlen'] < 2, f'maxlen={settings["maxlen"]}: leaves no caption'),
+        (settings['maxlen'] > MOST_LENGTH, f'maxlen={settings["maxlen"]}: must be at most {MOST_LENGTH}'),
     ):
         if wrong:
             raise InputError(f'{source}: cannot be imported; {message}')
@@ -279,15 +322,16 @@ def _words(source, vocab, n_words):
         raise InputError(f'{path}: holds {type(dictionary).__name__}, not a dict of word -> index')
     known = {}
     for word, index in dictionary.items():
-        try:
-            index = int(index)
-        except (TypeError, ValueError):
-            raise InputError(f'{path}: the word {word!r} has the index {index!r}, not a whole number') from None
-        word = word.decode('utf8', 'replace') if isinstance(word, bytes) else word
+        whole = isinstance(index, int) or isinstance(index, float) and index.is_integer()
+        if isinstance(index, bool) or not whole:
+            raise InputError(f'{path}: the word {shown(word)} has the index {shown(index)}, not a whole number')
+        word, index = word.decode('utf8', 'replace') if isinstance(word, bytes) else word, int(index)
+        if not isinstance(word, str):
+            raise InputError(f'{path}: {shown(word)} is not a word, but the number {shown(index)} belongs to it')
         if not 2 <= index < n_words:  # <eos> and UNK, and rarer words than the model knows
             continue
         if index in known:
-            raise InputError(f'{path}: the words {known[index]!r} and {word!r} have the same index {index}')
+            raise InputError(f'{path}: the words {shown(known[index])} and {shown(word)} have the same index {index}')
         known[index] = word
     if not known:
         raise InputError(f'{path}: no word with an index from 2 to {n_words - 1}; give the dictionary.pkl that the '
