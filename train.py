@@ -68,7 +68,7 @@ def main():
     if not args.resume and not args.pretrained_model:
         configuration(args, None)  # a misspelt option is known before TensorFlow is there
 
-    from core import finetune, runs, store
+    from core import finetune, presets, runs, store
     from core.backend import tf
     from core.checkpoints import latest_state
     from core.encoders import EncoderSpec
@@ -108,7 +108,12 @@ def main():
         val_data = run.split(data, 'dev') if 'dev' in data.splits else None
         tf.compat.v1.set_random_seed(config.training.seed)
         model = run.build_model(args.weights)
-        learnt = [*model.variables, *(model.encoder_variables if first else ())]
+        learnt = [*(variable for variable in model.variables if variable.trainable),
+                  *(model.encoder_variables if first else ())]
+        if not config.training.train_embedding:
+            learnt = [variable for variable in learnt if variable is not model.embedding]
+        if args.preset:
+            print('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
         if idle := config.idle():
             print(f'without effect here: {", ".join(idle)}')
         print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '

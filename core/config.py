@@ -82,7 +82,7 @@ class ModelConfig:
     # hard attention (4.1)
     lambda_r: float = option(1.0, 'weight of the REINFORCE term', minimum=0)
     lambda_e: float = option(0.002, 'weight of the entropy of alpha', minimum=0)
-    semi_sampling_p: float = option(0.5, 'probability, an image, of using the drawn locations', minimum=0, maximum=1)
+    semi_sampling_p: float = option(0.5, 'probability, a caption, of using the drawn locations', minimum=0, maximum=1)
     n_samples: int = option(1, 'Monte Carlo samples a caption', minimum=1)
     reward: str = option('sequence', 'of a draw: log p of the whole caption, or of what follows the draw',
                          choices=('sequence', 'to_go'))

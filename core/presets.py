@@ -79,10 +79,30 @@ def _sections(name, dataset):
         raise InputError(f'there is no preset {name!r}{nearest(name, names())}')
     if name in ('tf1', 'tf2'):
         return {'tf1': _TF1, 'tf2': _TF2}[name]
+    _, found, hard = (resolve(name, dataset) + '-').split('-')[:3]
+    return _merged(_PAPER, _DATASETS[found], _HARD if hard else {})
+
+
+def resolve(name, dataset):
+    """The name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'; COCO where none is known."""
+    if not name.startswith('paper'):
+        return name
     base, hard, _ = name.partition('-hard')
     wanted = base.removeprefix('paper').removeprefix('-') or (dataset or '')
-    found = next((known for known in _DATASETS if wanted.startswith(known)), 'coco')
-    return _merged(_PAPER, _DATASETS[found], _HARD if hard else {})
+    return f'paper-{next((known for known in _DATASETS if wanted.startswith(known)), "coco")}{hard}'
+
+
+def notes(name, dataset, encoder):
+    """What `train.py --preset` should say: lines on the values taken and on features of another kind.
+
+    Args:
+        name, dataset: as of `config`. encoder: dict of the EncoderSpec of the features.
+    """
+    lines = [f'preset {resolve(name, dataset)}']
+    wanted = {key.replace('image_size', 'size'): value for key, value in prepro(name).items()
+              if key in ('encoder', 'layer', 'image_size', 'resize')}
+    other = [f'{key} {encoder[key]}, not {value}' for key, value in wanted.items() if encoder[key] != value]
+    return lines + ([f'note: these features are not the preset\'s: {"; ".join(other)}'] if other else [])
 
 
 def _merged(*parts):

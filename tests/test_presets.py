@@ -48,6 +48,14 @@ def test_tf1_is_the_default():
                                      'max_length': 15}
 
 
+def test_notes_name_the_values_taken_and_features_of_another_kind():
+    paper = {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop'}
+    assert presets.notes('paper-hard', 'flickr8k', paper) == ['preset paper-flickr8k-hard']
+    assert presets.notes('paper', 'karpathy', paper) == ['preset paper-coco']
+    first, second = presets.notes('tf2', 'coco2014', paper)
+    assert first == 'preset tf2' and 'encoder vgg19, not inception_v3' in second and 'resize crop' in second
+
+
 def test_tf2_is_the_tutorial():
     config = presets.config('tf2')
     assert_options(config.model, TF2)
