@@ -172,18 +172,19 @@ class TrainingGraph:
                 # Words that decoding never writes are not fed either.
                 logits = mask_words(model.output(step.state.h, step.context, vectors), model.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
-            arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, (step, vectors))
+            kept = (step, vectors) if sampling else (step,)  # the inputs are known but for sampled words
+            arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
             return t + 1, step.state, said, arrays
 
         # What a step gives, by its size; 0 stands for a vector of whole numbers.
-        sizes = (model.step_sizes(located=choose is not None), model.M)
+        sizes = (model.step_sizes(located=choose is not None), *([model.M] if sampling else []))
         arrays = tf.nest.map_structure(
             lambda size: tf.TensorArray(model.dtype if size else tf.int32, n_steps,
                                         element_shape=[None, size] if size else [None]), sizes)
         said = tf.fill([self.n_rows], model.start)
         _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), self.state, said, arrays))
-        steps, word_vectors = tf.nest.map_structure(lambda array: array.stack(), arrays)
-        return self._score(steps, word_vectors, dropout)
+        steps, *fed = tf.nest.map_structure(lambda array: array.stack(), arrays)
+        return self._score(steps, fed[0] if sampling else word_vectors, dropout)
 
     def _score(self, steps, word_vectors, dropout):
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""

@@ -82,9 +82,9 @@ def test_options_without_effect_are_refused(values, annealed, said):
 
 
 def test_options_with_effect_are_not_refused():
-    check(*annealing())
-    check(*annealing(anneal_epochs=1.0, lambda_e_start=0.1))
-    check(*annealing({'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5))
+    for allowed in (annealing(), annealing(anneal_epochs=1.0, lambda_e_start=0.1),
+                    annealing({'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5)):
+        assert check(*allowed) is None  # raises otherwise
 
 
 def test_averaging_decay_rises_to_the_option():
