@@ -18,10 +18,10 @@ from core.model import CaptionGenerator
 from core.runs import Run
 
 CASES = (
-    {},
+    {'attention': 'soft'},
     {'lambda_r': 0.0},
     {'baseline': 'none'},
-    {},
+    {},  # the defaults
     {'reward': 'to_go'},
     {'reward': 'to_go', 'baseline': 'self_critical'},
     {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2},
@@ -70,11 +70,11 @@ def main():
     chosen = np.random.default_rng(1).choice(common, min(args.batch_size, len(common)), replace=False)
     features = data.read_features(data.image_idxs[chosen]).astype(np.float32)
     rows = []
-    for number, case in enumerate(CASES):
-        options = {'attention': 'hard', **case} if number else {'attention': 'soft', 'decode_context': 'expected'}
+    for case in CASES:
+        options = {'attention': 'hard', 'decode_context': 'expected', **case}
         nll, attention, others = measure(run, features, data.captions[chosen], options, args.repeats)
-        name = 'soft' if not number else 'hard' + ''.join(f', {key} {value}' for key, value in case.items())
-        rows.append([name, f'{nll:.1f}', f'{attention:.1f}', f'{others:.1f}'])
+        more = ''.join(f', {key} {value}' for key, value in case.items() if key != 'attention')
+        rows.append([options['attention'] + more, f'{nll:.1f}', f'{attention:.1f}', f'{others:.1f}'])
     print(console.table(rows, ['attention', 'nats a caption', 'gradient of the attention', 'of the rest']))
 
 
