@@ -2,7 +2,8 @@
 
     attention = Attention(variables, dim_annotation=512, dim_hidden=1024, options=ModelConfig())
     memory = attention.memory(annotations)     # once an image
-    alpha = attention.alpha(memory, h)         # every step
+    weight, bias = attention.query_weights(memory)
+    alpha = attention.alpha(memory, h @ weight + bias)     # every step
     context = attention.context(memory, alpha)
 
 What is expected (soft attention) and what is drawn (hard attention, `core.hard`) differ only in the weights that
@@ -12,26 +13,49 @@ What is expected (soft attention) and what is drawn (hard attention, `core.hard`
 from typing import NamedTuple
 
 from core.backend import tf
+from core.kernels import Kernels
 
-ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.nn.tanh}
+
+class Annotations(NamedTuple):
+    """The annotation vectors a_i = features * scale + shift of the images (N, L, K).
+
+    Scale and shift are those of batch normalisation and kept apart, so that neither the normalised features nor their
+    gradient is ever computed: projection, mean and weighted sum are linear, and weights sum to one.
+
+    Attributes:
+        features: (N, L, K).
+        scale, shift: (K,), or both None.
+    """
+
+    features: object
+    scale: object = None
+    shift: object = None
+
+    def affine(self, mean):
+        """Weighted means of the features (..., K) -> of the annotation vectors."""
+        return mean if self.scale is None else mean * self.scale + self.shift
 
 
 class Memory(NamedTuple):
     """What every step attends to; constant over the steps of a caption.
 
     Attributes:
-        features: (N, L, K), the annotation vectors a_i.
-        projected: (N, L, A), their share of the attention score.
+        features: (N, L, K), of the annotations.
+        projected: (N, L, A), the annotations' share of the attention score, but for `offset`.
+        offset: (A,), what is missing in `projected` at every location, or None.
+        annotations: Annotations.
     """
 
     features: object
     projected: object
+    offset: object
+    annotations: object
 
 
 class Attention:
     """The attention's scores: e = w_att . act(p + h W [+ b]) [+ b_att], alpha = softmax(e / temperature).
 
-    p is the projection of the annotations, `attention_layers` - 1 times followed by a tanh layer. Rows of h may be a
+    p is the projection of the annotations, `attention_layers` - 1 times followed by a tanh layer. Rows may be a
     multiple of the images: R = C N, the rows of image n being n C to n C + C - 1 (several captions or draws of one
     image share its projection).
 
@@ -43,11 +67,14 @@ class Attention:
         options: ModelConfig, of which attention_activation, attention_size, attention_layers, attention_bias and
             score_bias are read.
         temperature: scalar tensor or number.
+        jit: XLA compiles the large products of training, see `core.kernels`.
     """
 
-    def __init__(self, variables, dim_annotation, dim_hidden, options, temperature=1.0):
+    def __init__(self, variables, dim_annotation, dim_hidden, options, temperature=1.0, jit=True):
         size = options.attention_size or dim_annotation
-        self.activation, self.temperature = ACTIVATIONS[options.attention_activation], temperature
+        self.temperature, self.kernels = temperature, Kernels(options.attention_activation, jit)
+        # Decoding has batches of many sizes, each of which would have to be compiled.
+        self.uncompiled = Kernels(options.attention_activation, jit=False)
         extra = {}
         if options.attention_bias in ('features', 'both'):
             extra['b'] = ([size], 'zeros')
@@ -63,32 +90,62 @@ class Attention:
         self.weights = variables.create('attention_layer', w=([dim_hidden, size], 'matrix'),
                                         w_att=([size, 1], 'matrix'), **extra)
 
-    def memory(self, features):
-        """The image's share of the score, computed once: annotations (N, L, K) -> Memory."""
+    def memory(self, annotations):
+        """The image's share of the score, computed once: Annotations (N, L, K) -> Memory."""
+        features, projection = annotations.features, self.projection
         n_locations, dim = features.shape[1], features.shape[2]
-        projection = self.projection
-        p = tf.matmul(tf.reshape(features, [-1, dim]), projection['w'])
+        w, offset = tf.convert_to_tensor(projection['w']), None
+        if annotations.scale is not None:
+            offset = tf.linalg.matvec(w, annotations.shift, transpose_a=True)
+            w *= annotations.scale[:, tf.newaxis]
         if 'b' in projection:
-            p += projection['b']
+            offset = projection['b'] if offset is None else offset + projection['b']
+        p = tf.matmul(tf.reshape(features, [-1, dim]), w)
+        if self.n_layers > 1 and offset is not None:
+            p, offset = p + offset, None
         for layer in range(1, self.n_layers):
             p = tf.tanh(tf.matmul(p, projection[f'w_{layer}']) + projection[f'b_{layer}'])
-        return Memory(features, tf.reshape(p, [-1, n_locations, p.shape[1]]))
+        return Memory(features, tf.reshape(p, [-1, n_locations, p.shape[1]]), offset, annotations)
 
-    def alpha(self, memory, h):
-        """Eq. 4 and 5: Memory and h (R, H) -> alpha (R, L), each row of which sums to 1."""
-        n_locations, size = memory.projected.shape[1], memory.projected.shape[2]
-        query = tf.matmul(h, self.weights['w'])
-        if 'b' in self.weights:
-            query += self.weights['b']
-        query = tf.reshape(query, [tf.shape(memory.projected)[0], -1, 1, size])
-        hidden = self.activation(memory.projected[:, tf.newaxis] + query)
-        scores = tf.reshape(tf.matmul(tf.reshape(hidden, [-1, size]), self.weights['w_att']), [-1, n_locations])
+    def query_weights(self, memory):
+        """(w (H, A), b (A,)) of the query h w + b; b holds what `memory.projected` lacks."""
+        w = tf.convert_to_tensor(self.weights['w'])
+        bias = self.weights['b'] if 'b' in self.weights else tf.zeros([w.shape[1]], w.dtype)
+        return w, bias if memory.offset is None else bias + memory.offset
+
+    def scorer(self):
+        """w_att as (A,)."""
+        return self.weights['w_att'][:, 0]
+
+    def alpha(self, memory, query, scorer=None, tap=None, offset=None):
+        """Eq. 4 and 5: alpha (R, L), each row of which sums to 1.
+
+        Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from these after the
+        loop over the steps, see `core.recurrence`.
+
+        Args:
+            memory: Memory. query: (R, A). scorer: `scorer()`, read once for all steps.
+            tap: (R, A), see `Kernels.scores`. offset: (R, L) to add to the scores.
+        """
+        n, size = tf.shape(memory.projected)[0], memory.projected.shape[2]
+        grouped = [None if x is None else tf.reshape(x, [n, -1, size]) for x in (query, tap)]
+        kernels = self.uncompiled if tap is None else self.kernels
+        scores = kernels.scores(memory.projected, grouped[0], self.scorer() if scorer is None else scorer, grouped[1])
+        scores = tf.reshape(scores, [-1, memory.projected.shape[1]])
+        if offset is not None:
+            scores += offset
         if 'b_att' in self.weights:
             scores += self.weights['b_att']
         return tf.nn.softmax(scores / self.temperature)
 
-    def context(self, memory, weights):
-        """Eq. 6: Memory and weights (R, L) of the locations -> context (R, K), the weighted sum of the annotations."""
+    def context(self, memory, weights, offset=None):
+        """Eq. 6: the weighted sum of the annotations (R, K); gradients reach the weights and `offset`.
+
+        Args:
+            memory: Memory. weights: (R, L) of the locations, which sum to 1. offset: (R, K) to add.
+        """
         n_locations, dim = memory.features.shape[1], memory.features.shape[2]
         grouped = tf.reshape(weights, [tf.shape(memory.features)[0], -1, n_locations])
-        return tf.reshape(tf.matmul(grouped, memory.features), [-1, dim])
+        kernels = self.uncompiled if offset is None else self.kernels
+        summed = tf.reshape(kernels.weighted_sum(grouped, memory.features), [-1, dim])
+        return memory.annotations.affine(summed if offset is None else summed + offset)

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """One batch; R captions of N images. R is N, or C times N with the captions of image i in rows i C to i C + C - 1.
 
     Attributes:
-        features: (N, L, D) float32, or (N, size, size, 3) uint8 pixels.
+        features: (N, L, D) of the Batches' dtype, or (N, size, size, 3) uint8 pixels.
         captions: (R, T + 1) int32.
         index: (R,) int, which captions of the data these are.
     """
@@ -47,18 +47,20 @@ class Batches:
         batch_size: captions in a batch; the incomplete ones are smaller.
         seed: int.
         batch_by, bucket_width, captions_per_image: see above.
+        dtype: of the features, what the model takes (`model.inputs`).
 
     Raises:
         InputError: captions_per_image does not fit into batch_size.
     """
 
-    def __init__(self, data, batch_size, seed, *, batch_by='sorted', bucket_width=4, captions_per_image=5):
+    def __init__(self, data, batch_size, seed, *, batch_by='sorted', bucket_width=4, captions_per_image=5,
+                 dtype=np.float32):
         if batch_by == 'image' and captions_per_image > batch_size:
             raise InputError(f'batch_size counts captions: {batch_size} do not hold the {captions_per_image} captions '
                              f'of one image; raise batch_size or lower captions_per_image')
         self.data, self.batch_size, self.seed, self.batch_by = data, batch_size, seed, batch_by
         self.bucket_width = 1 if batch_by == 'one_length' else bucket_width
-        self.captions_per_image = captions_per_image
+        self.captions_per_image, self.dtype = captions_per_image, dtype
         self.lengths = np.count_nonzero(data.captions, axis=1)
         self._n_batches = len(self.plan(0))
 
@@ -103,9 +105,7 @@ class Batches:
                 features = self.data.read_batch(index, images, epoch)
             else:
                 features = self.data.read_features(images)
-            if features.dtype != np.uint8:  # pixels keep the type of their placeholder
-                features = features.astype(np.float32)
-            yield Batch(features, self.data.captions[index], index)
+            yield Batch(features.astype(self.dtype, copy=False), self.data.captions[index], index)
 
 
 def _grouped(shuffled, keys):

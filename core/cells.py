@@ -1,7 +1,11 @@
 """Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the LSTM).
 
     cell = LSTMCell(variables, n_inputs=M + D, dim_hidden=H)
-    state = cell.step(inputs, state)
+    w = cell.weights()
+    state = cell.step(x @ w.kernel + w.bias, state.h @ w.recurrent_kernel + w.recurrent_bias, state)
+
+The products are the caller's, as a part of them does not depend on the recurrence. G is 4H for the LSTM, 3H for the
+GRU; I is the size of the input.
 """
 
 from typing import NamedTuple
@@ -22,26 +26,43 @@ class GRUState(NamedTuple):
     h: object
 
 
+class CellWeights(NamedTuple):
+    """kernel (I, G) of the input, recurrent_kernel (H, G) of the state, and their biases (G,)."""
+
+    kernel: object
+    recurrent_kernel: object
+    bias: object
+    recurrent_bias: object
+
+
 class LSTMCell:
     """LSTM with gate order i, j, f, o; variables `lstm/basic_lstm_cell/{kernel, bias}` (I + H, 4H), (4H).
 
     Args:
         variables: Variables. n_inputs: I. dim_hidden: H.
         forget_bias: added to the forget gate.
+
+    Attributes:
+        n_gates: G.
     """
 
     State = LSTMState
 
     def __init__(self, variables, n_inputs, dim_hidden, forget_bias=1.0):
-        self.forget_bias = forget_bias
-        self.weights = variables.create(
+        self.n_inputs, self.n_gates, self.forget_bias = n_inputs, 4 * dim_hidden, forget_bias
+        self._variables = variables.create(
             'lstm/basic_lstm_cell', kernel=([n_inputs + dim_hidden, 4 * dim_hidden], 'recurrent'),
             bias=([4 * dim_hidden], 'zeros'))
 
-    def step(self, inputs, state):
-        """Inputs (R, I), LSTMState -> LSTMState."""
-        gates = tf.matmul(tf.concat([inputs, state.h], axis=1), self.weights['kernel']) + self.weights['bias']
-        i, j, f, o = tf.split(gates, 4, axis=1)
+    def weights(self):
+        """CellWeights; the recurrent bias is zero."""
+        inputs, state = tf.split(self._variables['kernel'], [self.n_inputs, -1])
+        bias = tf.convert_to_tensor(self._variables['bias'])
+        return CellWeights(inputs, state, bias, tf.zeros_like(bias))
+
+    def step(self, from_inputs, from_state, state):
+        """Shares of the gates (R, G) from input and state, LSTMState -> LSTMState."""
+        i, j, f, o = tf.split(from_inputs + from_state, 4, axis=1)
         c = state.c * tf.sigmoid(f + self.forget_bias) + tf.sigmoid(i) * tf.tanh(j)
         return LSTMState(c, tf.tanh(c) * tf.sigmoid(o))
 
@@ -53,19 +74,27 @@ class GRUCell:
 
     Args:
         variables: Variables. n_inputs: I. dim_hidden: H.
+
+    Attributes:
+        n_gates: G.
     """
 
     State = GRUState
 
     def __init__(self, variables, n_inputs, dim_hidden):
-        self.weights = variables.create(
+        self.n_gates = 3 * dim_hidden
+        self._variables = variables.create(
             'gru', kernel=([n_inputs, 3 * dim_hidden], 'matrix'),
             recurrent_kernel=([dim_hidden, 3 * dim_hidden], 'matrix'), bias=([2, 3 * dim_hidden], 'zeros'))
 
-    def step(self, inputs, state):
-        """Inputs (R, I), GRUState -> GRUState."""
-        from_inputs = tf.matmul(inputs, self.weights['kernel']) + self.weights['bias'][0]
-        from_state = tf.matmul(state.h, self.weights['recurrent_kernel']) + self.weights['bias'][1]
+    def weights(self):
+        """CellWeights."""
+        kernel, recurrent_kernel = (tf.convert_to_tensor(self._variables[name])
+                                    for name in ('kernel', 'recurrent_kernel'))
+        return CellWeights(kernel, recurrent_kernel, *tf.unstack(self._variables['bias']))
+
+    def step(self, from_inputs, from_state, state):
+        """Shares of the gates (R, G) from input and state, GRUState -> GRUState."""
         (x_z, x_r, x_h), (h_z, h_r, h_h) = (tf.split(x, 3, axis=1) for x in (from_inputs, from_state))
         z = tf.sigmoid(x_z + h_z)
         candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)

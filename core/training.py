@@ -10,6 +10,7 @@ from core import hard
 from core.backend import tf
 from core.decoding import mask_words
 from core.output import Dropout
+from core.recurrence import Deferred, Recorded
 
 
 class TrainingOutputs(NamedTuple):
@@ -38,11 +39,29 @@ class TrainingOutputs(NamedTuple):
     log_probs: object
 
 
+class Steps(NamedTuple):
+    """What the loop over the steps records, each (T', rows, ...) after it.
+
+    Attributes:
+        h: (H), after the step. context (K), alpha (L), beta (1), location (), query (A), weights (L): of StepOutput.
+        words: () int32, the words that were fed, where they are drawn inside the loop; else an empty tuple.
+    """
+
+    h: object
+    context: object
+    alpha: object
+    beta: object
+    location: object
+    query: object
+    weights: object
+    words: object
+
+
 class Unrolled(NamedTuple):
     """Teacher forcing of a batch.
 
     Attributes:
-        steps: StepOutput of (T', rows, ...).
+        steps: Steps of (T', rows, ...).
         losses: (P,), the loss of each real word, smoothed where asked for.
         log_probs: (rows, T').
         alphas: (rows, T', L).
@@ -76,10 +95,7 @@ class TrainingGraph:
         if self.training and options.dropout:
             dropout = Dropout(model.dropout_seed, options.dropout_rate, self.n_rows,
                               options.dropout_mask == 'sequence')
-        annotations = model._annotations(self.training)
-        self.memory, state = model.attention.memory(annotations), model._initial_state(annotations, dropout)
-        self.state = tf.nest.map_structure(
-            lambda x: tf.repeat(x, self.n_rows // tf.shape(annotations)[0], axis=0), state)
+        self._prepare_images(dropout)
         draws = None
         if self.drawing:
             draws = hard.draws(model.dropout_seed, self.n_steps, self.n_rows // self.n_samples, self.n_samples,
@@ -125,6 +141,14 @@ class TrainingGraph:
             dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
             self.inputs = tf.where(dropped, model.word_to_idx['<UNK>'], self.inputs)
 
+    def _prepare_images(self, dropout):
+        """The images' Memory, and the rows' first state."""
+        annotations = self.model._annotations(self.training)
+        self.memory = self.model.attention.memory(annotations)
+        n_captions = self.n_rows // tf.shape(annotations.features)[0]
+        self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
+                                           self.model._initial_state(annotations, dropout))
+
     def _seed(self, which):
         return tf.random.experimental.stateless_fold_in(self.model.dropout_seed, which)
 
@@ -154,41 +178,49 @@ class TrainingGraph:
         Returns:
             Unrolled.
         """
-        model = self.model
-        n_steps, sampling = self.n_steps, self.training and self.options.scheduled_sampling > 0
-        word_vectors = model._word_vectors(self.inputs)  # (T', rows, M)
-        vectors_at = tf.TensorArray(model.dtype, n_steps, element_shape=[None, model.M]).unstack(word_vectors)
+        model, n_steps = self.model, self.n_steps
+        sampling = self.training and self.options.scheduled_sampling > 0
+        given = None if sampling else model.word_vectors(self.inputs)
+        deferred = Deferred(model, self.memory, n_steps, self.n_rows, given)
         if sampling:  # the first word is <START>: nothing was said before it
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
             own_word = tf.logical_and(uniform < model.annealed['scheduled_sampling'],
                                       tf.range(n_steps)[:, tf.newaxis] > 0)
 
         def body(t, state, said, arrays):
-            vectors = vectors_at.read(t)
+            memory, weights = deferred.at(t)
+            vectors, words = None, ()
             if sampling:
-                vectors = tf.where(own_word[t][:, tf.newaxis], model._word_vectors(said), vectors)
-            step = model.step(self.memory, state, vectors, choose and (lambda alpha: choose(t, alpha)))
+                # Constant vectors: the gradient of the embedding is made of `words` after the loop.
+                words = tf.where(own_word[t], said, self.inputs[t])
+                vectors = tf.stop_gradient(model.word_vectors(words))
+                share = tf.stop_gradient(weights.word_share(vectors))
+                weights = weights._replace(offsets=weights.offsets._replace(inputs=weights.offsets.inputs + share))
+            step = model.step(memory, weights, state, None, choose and (lambda alpha: choose(t, alpha)))
             if sampling:
                 # Words that decoding never writes are not fed either.
                 logits = mask_words(model.output(step.state.h, step.context, vectors), model.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
-            kept = (step, vectors) if sampling else (step,)  # the inputs are known but for sampled words
+            kept = Steps(step.state.h, *step[1:], words)
             arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
             return t + 1, step.state, said, arrays
 
-        # What a step gives, by its size; 0 stands for a vector of whole numbers.
-        sizes = (model.step_sizes(located=choose is not None), *([model.M] if sampling else []))
+        # What a step gives, by its size; 0 stands for a whole number.
+        sizes = Steps(model.H, model.K, model.L, 1, () if choose is None else 0, self.memory.projected.shape[2],
+                      model.L, 0 if sampling else ())
         arrays = tf.nest.map_structure(
             lambda size: tf.TensorArray(model.dtype if size else tf.int32, n_steps,
                                         element_shape=[None, size] if size else [None]), sizes)
         said = tf.fill([self.n_rows], model.start)
         _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), self.state, said, arrays))
-        steps, *fed = tf.nest.map_structure(lambda array: array.stack(), arrays)
-        return self._score(steps, fed[0] if sampling else word_vectors, dropout)
+        steps = tf.nest.map_structure(lambda array: array.stack(), arrays)
+        before = tf.concat([self.state.h[tf.newaxis], steps.h[:-1]], axis=0)
+        deferred.record(Recorded(before, steps.query, steps.weights, steps.context, steps.words))
+        return self._score(steps, model.word_vectors(steps.words) if sampling else given, dropout)
 
     def _score(self, steps, word_vectors, dropout):
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
-        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.state.h, steps.context, word_vectors))
+        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
         logits = self.model.output(h, context, x, dropout, self.real[:, 1])
         targets = tf.gather_nd(tf.transpose(self.targets), self.real)
         cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 from tiny import D, H, L, N
 
-from core.attention import Attention
+from core.attention import Annotations, Attention
 from core.backend import tf, tf1
 from core.config import ModelConfig
 from core.variables import Variables
 
 
-def attend(weights, features, h, temperature=1.0, **options):
+def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=False, **options):
     """alpha (R, L) and expected context (R, K) of a float64 Attention with `weights` (variable name -> value)."""
     variables = Variables(tf.float64)
-    attention = Attention(variables, D, H, ModelConfig(**options), temperature)
-    memory = attention.memory(tf.constant(features))
-    alpha = attention.alpha(memory, tf.constant(h))
+    attention = Attention(variables, D, H, ModelConfig(**options), temperature, jit)
+    memory = attention.memory(Annotations(tf.constant(features), scale, shift))
+    w, b = attention.query_weights(memory)
+    alpha = attention.alpha(memory, tf.matmul(tf.constant(h), w) + b)
     outputs = alpha, attention.context(memory, alpha)
     with tf1.Session() as session:
         assert {variable.op.name for variable in variables.created} == set(weights)
@@ -32,10 +33,11 @@ def inputs():
     return weights, random.normal(size=(N, L, D)), random.normal(size=(N, H))
 
 
+@pytest.mark.parametrize('jit', [False, True])
 @pytest.mark.parametrize('activation', ['relu', 'tanh'])
-def test_equations(graph, inputs, activation):
+def test_equations(graph, inputs, activation, jit):
     weights, features, h = inputs
-    alpha, context = attend(weights, features, h, attention_activation=activation)
+    alpha, context = attend(weights, features, h, jit=jit, attention_activation=activation)
     function = np.tanh if activation == 'tanh' else lambda x: np.maximum(x, 0)
     for n in range(N):
         query = h[n] @ weights['attention_layer/w'] + weights['attention_layer/b']

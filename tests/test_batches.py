@@ -201,7 +201,7 @@ def test_pixels_are_asked_for_with_epoch_and_captions_and_stay_bytes(uneven):
         return np.zeros((len(images), 8, 8, 3), np.uint8)
 
     uneven.read_batch = read_batch
-    made = list(Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3).epoch(4))
+    made = list(Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3, dtype=np.uint8).epoch(4))
     assert all(batch.features.dtype == np.uint8 for batch in made)
     for batch, (captions, images, epoch) in zip(made, asked, strict=True):
         assert captions == batch.index.tolist() and epoch == 4

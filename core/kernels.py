@@ -1,0 +1,147 @@
+"""The attention's large products, and gradients that recompute instead of keeping (N, L, A) tensors of every step.
+
+A score of step t is e = w . act(p + q_t) with p (N, L, A) the same at every step. Kept as usual, p + q_t and its
+activation would be T times the size of p. Here the loop over the steps keeps q_t (N, C, A) and de_t (N, C, L) only;
+the gradient of q_t recomputes the activation, and the gradients of p and w are made once, after the loop, from all
+steps together.
+
+On the CPU, XLA compiles these few functions (a fraction of a second for every new size of a batch): each reads its
+(N, L, A) input once and writes no tensor of that size but the gradient of p. C is the number of captions of an image
+in the batch; row r of R = C N rows belongs to image r // C.
+"""
+
+from core.backend import tf
+
+BLOCK = 4  # steps whose share of the gradient of p is added in one pass
+ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
+
+
+class Kernels:
+    """The functions, compiled or not.
+
+    Args:
+        activation: 'relu' or 'tanh'.
+        jit: compile by XLA.
+    """
+
+    def __init__(self, activation, jit):
+        self.activation = activation
+        act = ACTIVATIONS[activation]
+
+        def compiled(function):
+            return tf.function(function, jit_compile=True) if jit else function
+
+        @compiled
+        def scores(p, q, w):
+            hidden = act(p[:, tf.newaxis] + q[:, :, tf.newaxis])
+            return tf.reshape(tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]), w[:, tf.newaxis]),
+                              [-1, tf.shape(q)[1], tf.shape(p)[1]])
+
+        @compiled
+        def query_gradient(p, q, w, d_scores):
+            slope, hidden = _slope(act(p[:, tf.newaxis] + q[:, :, tf.newaxis]))
+            summed = _weighted(d_scores, slope)
+            # The step's share of the gradient of w is the sum of d_scores * hidden. For ReLU, hidden = slope * (p + q)
+            # and the share of p is added after the loop.
+            return w * summed, q * summed if activation == 'relu' else _weighted(d_scores, hidden)
+
+        def _slope(hidden):
+            """Derivative of the activation, from its value."""
+            return (tf.cast(hidden > 0, hidden.dtype) if activation == 'relu' else 1 - tf.square(hidden)), hidden
+
+        def _weighted(weights, x):
+            """(N, C, L), (N, C, L, A) -> (N, C, A)."""
+            return tf.matmul(weights[:, :, tf.newaxis], x)[:, :, 0]
+
+        @compiled
+        def add_block(p, q, d_scores, total):
+            for i in range(BLOCK):
+                if activation == 'relu':
+                    share = tf.where(p > -q[i][:, tf.newaxis], d_scores[i][:, :, tf.newaxis], tf.zeros([], p.dtype))
+                else:
+                    share = d_scores[i][:, :, tf.newaxis] * (1 - tf.square(tf.tanh(p + q[i][:, tf.newaxis])))
+                total += share
+            return total
+
+        @compiled
+        def weighted_sum(weights, x):
+            return tf.matmul(weights, x)
+
+        @compiled
+        def weighted_sum_gradient(d_sum, x):
+            return tf.matmul(d_sum, x, transpose_b=True)
+
+        def mean_rows(x):
+            """(N, L, A) -> (A,), as a product, which is several times faster than the reduction."""
+            rows, size = tf.shape(x)[0] * tf.shape(x)[1], x.shape[2]
+            share = tf.fill([rows], 1 / tf.cast(rows, x.dtype))
+            return tf.linalg.matvec(tf.reshape(x, [rows, size]), share, transpose_a=True)
+
+        @compiled
+        def variance(x, mean):
+            return mean_rows(tf.square(x - mean))
+
+        @compiled
+        def summed_product(x, y):
+            return mean_rows(x * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1], x.dtype)
+
+        self._scores, self._query_gradient, self._add_block = scores, query_gradient, add_block
+        self._weighted_sum, self._weighted_sum_gradient = weighted_sum, weighted_sum_gradient
+        self.variance, self._summed_product = variance, summed_product
+
+    def scores(self, p, q, w, tap=None):
+        """e = w . act(p + q), with a gradient for q only (and for `tap`).
+
+        Args:
+            p: (N, L, A). q: (N, C, A). w: (A,). tap: (N, C, A) zeros, whose gradient is what `score_gradients` is
+                given as `taps`; None where no gradient of w is wanted.
+
+        Returns:
+            (N, C, L).
+        """
+        @tf.custom_gradient
+        def scores(p, q, w, tap):
+            def gradient(d_scores):
+                d_q, d_tap = self._query_gradient(p, q, w, d_scores)
+                return None, d_q, None, d_tap
+
+            return self._scores(p, q, w), gradient
+
+        return scores(p, q, w, tf.zeros_like(q) if tap is None else tap)
+
+    def score_gradients(self, p, w, queries, d_scores, taps):
+        """Gradients of p and w from all steps.
+
+        Args:
+            p: (N, L, A). w: (A,). queries: (S, N, A), q of S steps (a step of C captions counts C times).
+            d_scores: (S, N, L). taps: (S, N, A), gradients of `tap`.
+
+        Returns:
+            gradients of p (N, L, A) and of w (A,).
+        """
+        n_steps = tf.shape(queries)[0]
+        n_blocks = -(-n_steps // BLOCK)
+        padding = [[0, n_blocks * BLOCK - n_steps], [0, 0], [0, 0]]
+        queries, d_scores = (tf.pad(x, padding) for x in (queries, d_scores))
+
+        def body(i, total):
+            block = slice(i * BLOCK, (i + 1) * BLOCK)
+            return i + 1, self._add_block(p, _block(queries[block]), _block(d_scores[block]), total)
+
+        _, total = tf.while_loop(lambda i, _: i < n_blocks, body, (tf.constant(0), tf.zeros_like(p)))
+        d_w = tf.reduce_sum(taps, axis=[0, 1])
+        if self.activation == 'relu':
+            d_w += self._summed_product(p, total)
+        return w * total, d_w
+
+    def weighted_sum(self, weights, x):
+        """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the weights only."""
+        @tf.custom_gradient
+        def weighted_sum(weights, x):
+            return self._weighted_sum(weights, x), lambda d_sum: (self._weighted_sum_gradient(d_sum, x), None)
+
+        return weighted_sum(weights, x)
+
+
+def _block(x):
+    return tf.ensure_shape(x, [BLOCK, *x.shape[1:]])

@@ -1,0 +1,211 @@
+"""What the steps of the decoder share: merged weights, and gradients of weights made once for all steps.
+
+The loop over T' steps multiplies with weights that are the same at every step. Differentiated as it stands, every
+step would add its share to a gradient as large as the weight. Instead, the weights are constants inside the loop,
+and each product x_t W has an offset from outside (`Offsets`), zero or what is known beforehand. The gradient of the
+offsets holds d_t of all steps, so that dW = sum_t x_t' d_t is one product after the loop, with the x_t which the loop
+has recorded. `Deferred` ties the two together. The gradients are those of the plain formulation (`tests/plain.py`).
+"""
+
+from typing import NamedTuple
+
+from core.backend import tf, tf1
+
+
+class Weight(NamedTuple):
+    """A matrix (I, O) that is multiplied with at every step, and its transpose (O, I) for the gradient, or None.
+
+    To transpose at every step costs more than the product itself for the few rows of a batch.
+    """
+
+    matrix: object
+    transposed: object = None
+
+
+class Offsets(NamedTuple):
+    """What is added to the products of one step, (R, ...), or of all, (T', R, ...).
+
+    Attributes:
+        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates, or None.
+        scores: (R, L). scorer: (R, A), see `core.kernels.Kernels.scores`. context: (R, K), of the plain features.
+            The last three are None where no gradient is wanted.
+    """
+
+    state: object
+    inputs: object = None
+    scores: object = None
+    scorer: object = None
+    context: object = None
+
+
+class StepWeights(NamedTuple):
+    """Weights of the products of a step. G gate units, S = G + A + 1 (G + A without the selector).
+
+    Attributes:
+        state: Weight (H, S): the recurrent kernel, the query's and the selector's weights side by side.
+        words: (M, G). words_bias: (G,). context: Weight (K, G).
+        scorer: (A,).
+        offsets: Offsets.
+    """
+
+    state: object
+    words: object
+    words_bias: object
+    context: object
+    scorer: object
+    offsets: object
+
+    def word_share(self, vectors):
+        """Word vectors (..., M) -> their share of the gates (..., G)."""
+        return all_rows(vectors, self.words) + self.words_bias
+
+
+class Recorded(NamedTuple):
+    """What the loop has recorded of all steps, (T', R, ...).
+
+    Attributes:
+        h: (H), before the step. query: (A). weights: (L), of the locations. context: (K), as it entered the cell.
+        words: () int32, that were fed, where they are drawn inside the loop; else an empty tuple.
+    """
+
+    h: object
+    query: object
+    weights: object
+    context: object
+    words: object
+
+
+def step_weights(model, memory):
+    """StepWeights of a CaptionGenerator, for a Memory of its attention."""
+    cell, options = model.cell.weights(), model.options
+    query, query_bias = model.attention.query_weights(memory)
+    recurrent = cell.recurrent_kernel if options.carry_state else tf.zeros_like(cell.recurrent_kernel)
+    state, bias = [recurrent, query], [cell.recurrent_bias, query_bias]
+    if model.gate:
+        state.append(model.gate['w'])
+        bias.append(model.gate['b'])
+    sizes = [model.M, model.K] if options.cell_input == 'word_context' else [model.K, model.M]
+    words, context = tf.split(cell.kernel, sizes)
+    if options.cell_input == 'context_word':
+        words, context = context, words
+    return StepWeights(Weight(tf.concat(state, axis=1)), words, cell.bias, Weight(context), model.attention.scorer(),
+                       Offsets(tf.concat(bias, axis=0)))
+
+
+def all_rows(x, w):
+    """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
+    if x.shape.rank == 2:
+        return tf.matmul(x, w)
+    return tf.reshape(tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
+
+
+def product(x, weight):
+    """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
+    @tf.custom_gradient
+    def constant_product(x, matrix, transposed):
+        return tf.matmul(x, matrix), lambda d: (tf.matmul(d, transposed), None, None)
+
+    return tf.matmul(x, weight.matrix) if weight.transposed is None else constant_product(x, *weight)
+
+
+def _hidden(x):
+    """The bits of a float tensor, for a loop to read.
+
+    A loop gives every float that it reads a gradient, zeros of its size where there is none; to integers none.
+    """
+    return tf.bitcast(x, {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size])
+
+
+class Deferred:
+    """The constants of a loop, and its offsets, whose gradients become those of weights, word vectors and features.
+
+    Args:
+        model: CaptionGenerator. memory: Memory.
+        n_steps, n_rows: scalar tensors, T' and R.
+        word_vectors: (T', R, M) that are fed, or None where words are drawn inside the loop.
+    """
+
+    def __init__(self, model, memory, n_steps, n_rows, word_vectors=None):
+        self._model, self._n_images, self.recorded = model, tf.shape(memory.projected)[0], None
+        weights = step_weights(model, memory)
+
+        def zeros(size):
+            return tf.zeros([n_steps, n_rows, size], model.dtype)
+
+        if word_vectors is None:
+            def replay(table, words, bias):
+                fed = model.word_vectors(self.recorded.words, table)
+                return weights._replace(words=words, words_bias=bias).word_share(fed)
+
+            inputs = self._tie(replay, zeros(weights.words.shape[1]), model.embedding, weights.words,
+                               weights.words_bias)
+        else:
+            inputs = weights.word_share(word_vectors)
+        scores, scorer = self._tie_scores(zeros(model.L), zeros(weights.scorer.shape[0]), memory.projected,
+                                          weights.scorer)
+        offsets = Offsets(
+            state=self._tie(lambda w: all_rows(self.recorded.h, w),
+                            zeros(weights.state.matrix.shape[1]) + weights.offsets.state, weights.state.matrix),
+            inputs=self._tie(lambda w: all_rows(self.recorded.context, w), inputs, weights.context.matrix),
+            scores=scores, scorer=scorer,
+            context=self._tie(self._weighted_sums, zeros(model.K), memory.features))
+        self._offsets = tf.nest.map_structure(
+            lambda x: tf.TensorArray(model.dtype, n_steps, element_shape=x.shape[1:]).unstack(x), offsets)
+        weights = weights._replace(
+            offsets=(), **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
+                             for name, weight in (('state', weights.state), ('context', weights.context))})
+        self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
+        self._images = _hidden(memory.features), _hidden(memory.projected)
+
+    def at(self, t):
+        """Inside the loop: (Memory, StepWeights) of step t."""
+        def shown(bits):
+            return tf.bitcast(bits, self._model.dtype)
+
+        memory = self._memory._replace(features=shown(self._images[0]), projected=shown(self._images[1]))
+        weights = tf.nest.map_structure(shown, self._weights)
+        return memory, weights._replace(offsets=tf.nest.map_structure(lambda array: array.read(t), self._offsets))
+
+    def record(self, recorded):
+        """Take the Recorded of the loop, which must be known before gradients are asked for."""
+        # Constants: what depends on them inside the loop has its gradient there.
+        self.recorded = tf.nest.map_structure(tf.stop_gradient, recorded)
+
+    def _tie(self, replay, offset, *sources):
+        """`offset`, whose gradient also reaches `sources` as that of replay(*sources) would."""
+        @tf.custom_gradient
+        def tied(offset, *sources):
+            def gradient(d):
+                found = tf1.gradients(replay(*sources), sources, grad_ys=d)
+                return (d, *map(tf.convert_to_tensor, found))
+
+            return tf.identity(offset), gradient
+
+        return tied(offset, *map(tf.convert_to_tensor, sources))
+
+    def _tie_scores(self, scores, scorer, projected, weight):
+        @tf.custom_gradient
+        def tied(scores, scorer, projected, weight):
+            def gradient(d_scores, d_scorer):
+                queries, d, taps = (self._by_image(x) for x in (self.recorded.query, d_scores, d_scorer))
+                return (d_scores, d_scorer,
+                        *self._model.attention.kernels.score_gradients(projected, weight, queries, d, taps))
+
+            return (tf.identity(scores), tf.identity(scorer)), gradient
+
+        return tied(scores, scorer, projected, weight)
+
+    def _by_image(self, x):
+        """(T', R, ...) -> (T' C, N, ...)."""
+        size = x.shape[2]
+        x = tf.reshape(x, [tf.shape(x)[0], self._n_images, -1, size])
+        return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, self._n_images, size])
+
+    def _weighted_sums(self, features):
+        """What the loop computes as context, of all steps: one product an image."""
+        weights, n, size = self.recorded.weights, self._n_images, features.shape[2]
+        n_steps, n_locations = tf.shape(weights)[0], features.shape[1]
+        weights = tf.reshape(weights, [n_steps, n, -1, n_locations])
+        weights = tf.reshape(tf.transpose(weights, [1, 0, 2, 3]), [n, -1, n_locations])
+        sums = tf.reshape(tf.matmul(weights, features), [n, n_steps, -1, size])
+        return tf.reshape(tf.transpose(sums, [1, 0, 2, 3]), [n_steps, -1, size])
