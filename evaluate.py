@@ -5,6 +5,9 @@ examples:
   evaluate.py runs/flickr8k
   evaluate.py runs/flickr8k --split dev --paper-scoring --pictures 10
   evaluate.py runs/flickr8k --data data/flickr8k_test --split test --out results/test
+  evaluate.py runs/flickr8k --beam-width 3 --length-penalty 0.7 --n-best 3
+  evaluate.py runs/flickr8k --beam-width 3 --ensemble runs/flickr8k_b runs/flickr8k_c
+  evaluate.py runs/flickr8k --set sample=true --set top_p=0.9 --seed 2
   evaluate.py runs/flickr8k_hard --decode-context sample --out results/drawn
   evaluate.py --results captions.json --references captions_val2014.json
 
@@ -13,10 +16,18 @@ Captions are written in the COCO result format; the scores' names are those of c
 
 import argparse
 import dataclasses
+import os
 import pathlib
 
-from core import console
+from core import console, devices
+from core.config import DecodingConfig
 from core.errors import InputError
+
+DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
+# Names of the options in the name of a directory.
+SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min', 'max_len': 'max',
+         'no_repeat_ngram': 'norepeat', 'beam_groups': 'groups', 'diversity_penalty': 'diversity',
+         'sample_temperature': 'temperature'}
 
 
 def arguments():
@@ -27,17 +38,31 @@ def arguments():
     parser.add_argument('--data', metavar='DATA', help="another data directory, with the run's kind of features")
     parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread')
     parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with --data .../DATA-SPLIT, '
-                                                     'with --decode-context .../SPLIT-CONTEXT')
+                                                     'with other decoding .../SPLIT-HOW')
     parser.add_argument('--paper-scoring', action='store_true',
                         help="also the paper's scoring: raw references, no brevity penalty")
     parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
     parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead')
-    parser.add_argument('--seed', type=int, default=1, help='of the choice of pictures and of drawn locations (1)')
+    parser.add_argument('--seed', type=int, default=1,
+                        help='of the choice of pictures, and of drawn words and locations (1)')
     parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
                         help="hard attention: the context of a word, instead of the run's option decode_context")
+    decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
+    decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
+    decoding.add_argument('--length-penalty', type=float, metavar='A',
+                          help='captions are ranked by log-probability / length**A')
+    decoding.add_argument('--min-length', type=int, metavar='N', help='words at least, <END> included')
+    decoding.add_argument('--no-repeat-ngram', type=int, metavar='N', help='no N words in a row twice in a caption')
+    decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                          help='any option of decoding: ' + ', '.join(DECODING))
+    decoding.add_argument('--n-best', type=int, metavar='N', default=1,
+                          help='also the N best captions of each image with their scores, in n_best.json')
+    decoding.add_argument('--ensemble', nargs='+', metavar='RUN2', default=(),
+                          help='average the probabilities of RUN and of these runs')
     parser.add_argument('--weights', metavar='FILE', help="fine-tuned runs: the encoder's weights, where they moved")
     parser.add_argument('--results', metavar='FILE', help="score anybody's COCO result file instead of a run ...")
     parser.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
+    devices.add_arguments(parser, xla=('off', 'all'))
     return parser.parse_args()
 
 
@@ -53,31 +78,65 @@ def main():
         raise InputError(f'--seed must be at least 0, not {args.seed}')
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
+    decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
+    from core import store
+
+    for path in [args.run, *args.ensemble]:
+        store.check_run(path)
+    machine = devices.from_arguments(args)
     from core import evaluation
     from core.runs import Run
 
     run = Run(args.run)
     if args.weights and not run.finetuned:
         raise InputError(f'--weights belongs to runs with a fine-tuned encoder; {args.run} reads stored features')
+    others = [Run(path) for path in args.ensemble]
     if args.decode_context:
         if run.config.model.attention != 'hard':
             raise InputError(f'--decode-context needs a run of hard attention; {args.run} is soft, with the expected '
                              f'context only')
-        model = dataclasses.replace(run.config.model, decode_context=args.decode_context)
-        run.config = dataclasses.replace(run.config, model=model)
+        for one in [run, *others]:
+            if one.config.model.attention == 'hard':
+                model = dataclasses.replace(one.config.model, decode_context=args.decode_context)
+                one.config = dataclasses.replace(one.config, model=model)
+    own = run.config.decoding
+    run.config = run.config.override(decoding_assignments(args), where='decoding')
     data = run.data(args.data)
     split = args.split or ('test' if 'test' in data.splits else 'dev')
     place = f'{data.path.absolute().name}-{split}' if args.data else split
-    if args.decode_context:
-        place += f'-{args.decode_context}'
+    place += decoding_place(args, own, run)
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
-                        args.seed, weights=args.weights)
+                        args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine)
+
+
+def decoding_assignments(args):
+    """The options of decoding on the command line as name=value texts."""
+    for text in args.assignments:
+        if text.partition('=')[0].strip() not in DECODING:
+            raise InputError(f'--set {text}: evaluate.py sets options of decoding only: {", ".join(DECODING)}')
+    given = [(name, getattr(args, name)) for name in ('beam_width', 'length_penalty', 'min_length', 'no_repeat_ngram')]
+    return [f'{name}={value}' for name, value in given if value is not None] + args.assignments
+
+
+def decoding_place(args, own, run):
+    """What the default directory's name says of decoding that is not the run's own: another result, another place."""
+    parts = [args.decode_context] if args.decode_context else []
+    for name, value in dataclasses.asdict(run.config.decoding).items():
+        if name != 'decode_batch' and value != getattr(own, name):
+            parts.append(SHORT.get(name, name) + ('' if value is True else str(value)))
+    drawn = run.config.decoding.sample or run.config.model.decode_context == 'sample'
+    if drawn and args.seed != 1:
+        parts.append(f'seed{args.seed}')
+    if args.ensemble:
+        home = run.path.absolute().parent
+        parts += ['with', *(os.path.relpath(path, home).replace(os.sep, '_') for path in args.ensemble)]
+    return ''.join(f'-{part}' for part in parts)
 
 
 def score_file(args):
     """--results FILE --references FILE."""
-    from core import evaluation, metrics
+    from core import metrics
     from core.files import write_json
 
     results, references = metrics.load_results(args.results), metrics.load_references(args.references)
@@ -85,8 +144,10 @@ def score_file(args):
     if missing:
         raise InputError(f'{args.references}: no captions of {len(missing)} images of {args.results}, for example '
                          f'{missing[0]!r}; give the references of the same images')
-    scores = evaluation.score({image: references[image] for image in results}, results, args.paper_scoring)
-    print(evaluation.score_table(scores))
+    with metrics.Scorer({image: references[image] for image in results}) as scorer:
+        scorer.start()
+        scores = metrics.score(scorer, results, args.paper_scoring)
+    print(metrics.score_table(scores))
     print(f'{len(results)} of the {len(references)} images that have references')
     if args.out:
         pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)

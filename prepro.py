@@ -19,7 +19,7 @@ Run the same command again to go on after an interruption: finished images are k
 import argparse
 import pathlib
 
-from core import console
+from core import console, devices
 from core.errors import InputError
 
 
@@ -57,6 +57,7 @@ def arguments():
     out = parser.add_argument_group('output')
     out.add_argument('--out', required=True, metavar='DATA', help='the data directory to make or complete')
     out.add_argument('--skip-unreadable', action='store_true', help='leave unreadable images out')
+    devices.add_arguments(parser)
     return parser.parse_args()
 
 
@@ -64,23 +65,17 @@ def main():
     """Parse, read the dataset, extract."""
     args = arguments()
     set_defaults(args)
-    from core import datasets, prepare
-    from core.encoders import describe
+    machine = devices.from_arguments(args)
+    from core import datasets, prepare, store
 
-    vocabulary = None
     if args.like:
-        from core.runs import Run
-
-        for name in ('encoder', 'weights', 'layer', 'image_size', 'resize'):
-            if getattr(args, name) is not None and name != 'weights':
+        for name in ('encoder', 'layer', 'image_size', 'resize'):
+            if getattr(args, name) is not None:
                 raise InputError(f'--{name.replace("_", "-")} and --like exclude each other: the run decides')
-        run = Run(args.like)
-        vocabulary, spec = run.vocabulary, run.encoder(args.weights)
+        store.check_run(args.like)
     elif not args.encoder or not args.weights:
         raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without); --preset NAME "
                          'stands for the --encoder, --like RUN for both')
-    else:
-        spec = describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
     prepare.check(args.vocab_size, args.min_count, args.max_length)
     splits = None
     if args.splits:
@@ -88,12 +83,35 @@ def main():
         if any(not file for _, _, file in pairs):
             raise InputError('--splits takes SPLIT=FILE, for example train=Flickr_8k.trainImages.txt')
         splits = {split: file for split, _, file in pairs}
+    if not args.like:
+        from core.encoders import check_choice
+
+        check_choice(args.encoder, args.image_size, args.resize or 'crop', args.weights)
+
+    def read():
+        records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
+        return datasets.select(records, args.limit, args.split)
+
+    # Bad lists are known before TensorFlow, which `encoder_of` imports; scenes are drawn only where it succeeds.
+    records = None if args.draw else read()
+    vocabulary, spec = encoder_of(args)
     if args.draw:
         draw_scenes(args)
-    records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
-    records = datasets.select(records, args.limit, args.split)
+        records = read()
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
-                    args.max_length, args.skip_unreadable, vocabulary)
+                    args.max_length, args.skip_unreadable, vocabulary, machine=machine)
+
+
+def encoder_of(args):
+    """(Vocabulary of the run of --like, else None; EncoderSpec)."""
+    if args.like:
+        from core.runs import Run
+
+        run = Run(args.like)
+        return run.vocabulary, run.encoder(args.weights)
+    from core.encoders import describe
+
+    return None, describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
 
 
 def set_defaults(args):

@@ -35,6 +35,7 @@ setup(
     install_requires=REQUIRES,
     extras_require={
         'gpu': ['tensorflow[and-cuda]>=2.21'],
+        'benchmark': ['torch>=2.2'],  # python -m benchmarks.run compares with it; core needs none of it
         'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6'],
     },
     entry_points={

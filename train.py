@@ -17,7 +17,7 @@ import dataclasses
 import json
 import pathlib
 
-from core import console
+from core import console, devices
 from core.errors import InputError
 
 
@@ -41,6 +41,7 @@ def arguments():
                                                           'moved since prepro.py')
     parser.add_argument('--options', action='store_true',
                         help='list the presets and all options with their values, and stop')
+    devices.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True)
     return parser.parse_args()
 
 
@@ -67,8 +68,15 @@ def main():
         raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
     if not args.resume and not args.pretrained_model:
         configuration(args, None)  # a misspelt option is known before TensorFlow is there
+    from core import store
 
-    from core import finetune, presets, runs, store
+    # Before TensorFlow, which takes seconds to import.
+    data = None if args.resume else store.DataDir(args.data)
+    if args.resume:
+        store.check_run(args.resume)
+    machine = devices.from_arguments(args)
+
+    from core import finetune, presets, runs
     from core.backend import tf
     from core.checkpoints import latest_state
     from core.encoders import EncoderSpec
@@ -82,7 +90,7 @@ def main():
                              f'{args.resume}')
         args.data, args.out = run.data_entry['path'], args.resume
         config = run.config.override(args.assignments)
-    data = store.DataDir(args.data)
+    data = data or store.DataDir(args.data)
     fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
     # Also where training goes on, as the options of the model come from there.
     pretrained = pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model else None
@@ -119,11 +127,13 @@ def main():
         print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
               f'{model.L}x{model.D}; {sum(v.shape.num_elements() for v in learnt):,} numbers to learn'
               + (f', the encoder from {first} on among them' if first else ''))
+        if where := machine.note():
+            print(f'training {where}')
         if val_data is None:
             print('no dev split: training without validation, the last model counts as the best')
         solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
                         pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
-                        decoding=config.decoding, **({'word_vectors': vectors} if vectors else {}),
+                        decoding=config.decoding, machine=machine, **({'word_vectors': vectors} if vectors else {}),
                         **dataclasses.asdict(config.training))
         solver.train()
     print(f'next: python evaluate.py {args.out}')

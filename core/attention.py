@@ -12,7 +12,7 @@ What is expected (soft attention) and what is drawn (hard attention, `core.hard`
 
 from typing import NamedTuple
 
-from core.backend import tf
+from core.backend import cast, matmul, tf
 from core.kernels import Kernels
 
 
@@ -23,7 +23,7 @@ class Annotations(NamedTuple):
     gradient is ever computed: projection, mean and weighted sum are linear, and weights sum to one.
 
     Attributes:
-        features: (N, L, K).
+        features: (N, L, K). In mixed precision they are of 16 bits, and so will be what is multiplied with them.
         scale, shift: (K,), or both None.
     """
 
@@ -72,7 +72,8 @@ class Attention:
 
     def __init__(self, variables, dim_annotation, dim_hidden, options, temperature=1.0, jit=True):
         size = options.attention_size or dim_annotation
-        self.temperature, self.kernels = temperature, Kernels(options.attention_activation, jit)
+        self.temperature, self._activation = temperature, options.attention_activation
+        self.compile(jit)
         # Decoding has batches of many sizes, each of which would have to be compiled.
         self.uncompiled = Kernels(options.attention_activation, jit=False)
         extra = {}
@@ -90,6 +91,10 @@ class Attention:
         self.weights = variables.create('attention_layer', w=([dim_hidden, size], 'matrix'),
                                         w_att=([size, 1], 'matrix'), **extra)
 
+    def compile(self, jit):
+        """From here on, XLA compiles the large products of training, or does not (attribute `jit`)."""
+        self.jit, self.kernels = jit, Kernels(self._activation, jit)
+
     def memory(self, annotations):
         """The image's share of the score, computed once: Annotations (N, L, K) -> Memory."""
         features, projection = annotations.features, self.projection
@@ -100,11 +105,14 @@ class Attention:
             w *= annotations.scale[:, tf.newaxis]
         if 'b' in projection:
             offset = projection['b'] if offset is None else offset + projection['b']
-        p = tf.matmul(tf.reshape(features, [-1, dim]), w)
+        p = matmul(tf.reshape(features, [-1, dim]), cast(w, features.dtype))
+        # Biases are added in their own type, as their gradients are sums over all locations.
         if self.n_layers > 1 and offset is not None:
-            p, offset = p + offset, None
+            p, offset = cast(p, offset.dtype) + offset, None
         for layer in range(1, self.n_layers):
-            p = tf.tanh(tf.matmul(p, projection[f'w_{layer}']) + projection[f'b_{layer}'])
+            w, b = cast(projection[f'w_{layer}'], features.dtype), projection[f'b_{layer}']
+            p = tf.tanh(cast(matmul(p, w), b.dtype) + b)
+        p = cast(p, features.dtype)
         return Memory(features, tf.reshape(p, [-1, n_locations, p.shape[1]]), offset, annotations)
 
     def query_weights(self, memory):

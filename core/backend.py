@@ -33,3 +33,13 @@ def _import_tensorflow():
 
 tf = _import_tensorflow()
 tf1 = tf.compat.v1
+
+
+def cast(x, dtype):
+    """x in another floating type; x itself, and no operation, where it has that type."""
+    return x if x.dtype.base_dtype == dtype else tf.cast(x, dtype)
+
+
+def matmul(x, w, **options):
+    """`tf.matmul` in the type of the weights w, given back in the type of x: what mixed precision is made of."""
+    return cast(tf.matmul(cast(x, w.dtype), w, **options), x.dtype)

@@ -16,12 +16,16 @@ class Caption(NamedTuple):
         alphas: (len(words), L) float32, the attention at each word.
         betas: (len(words),) float32, the gate at each word.
         ended: bool, False where the caption was cut at the longest length.
+        log_prob: float, the model's log-probability of the words, <END> included; None where it was not asked for.
+        score: float, what captions are ranked by: log_prob / length**length_penalty.
     """
 
     words: list
     alphas: np.ndarray
     betas: np.ndarray
     ended: bool
+    log_prob: float | None = None
+    score: float | None = None
 
     @property
     def text(self):
@@ -29,34 +33,55 @@ class Caption(NamedTuple):
         return ' '.join(self.words)
 
 
-def generate(session, model, sampled, data, images=None, batch_size=64, seed=0):
-    """Free-running captions of images.
+def generate(session, model, found, data, images=None, batch_size=64, seed=0):
+    """Free-running captions of images, each the best that was found: what `generate_n_best` yields, its first."""
+    for captions in generate_n_best(session, model, found, data, images, batch_size, seed):
+        yield captions[0]
+
+
+def generate_n_best(session, model, found, data, images=None, batch_size=64, seed=0):
+    """Free-running captions of images. A batch is read while the one before it is decoded.
 
     Args:
         session: tf1.Session with the model's variables.
-        model: CaptionGenerator. sampled: Sampled, what its `build_sampler` returned.
+        model: CaptionGenerator, or core.ensemble.Ensemble.
+        found: Beams of its `build_search` or `build_beam_search`, or Sampled of its `build_sampler`.
         data: CaptionData, or whatever reads what the model takes (`finetune.ImageData`).
         images: which of its images, by number; None: all.
         batch_size: images decoded together.
-        seed: int, of drawn locations (`decode_context='sample'`); the same for the same seed and batches.
+        seed: int, of drawn words and locations; what is drawn follows it and the image's number in `data`.
 
     Yields:
-        Caption, in the order of `images`.
+        list of Caption, the best first, in the order of `images`.
     """
     images = np.arange(len(data)) if images is None else np.asarray(images)
+    graph, dtype = found._asdict(), model.inputs.dtype.as_numpy_dtype
 
     def read():
         for first in range(0, len(images), batch_size):
-            features = data.read_features(images[first : first + batch_size])
-            # Pixels stay uint8, their placeholder's type.
-            yield features if features.dtype == np.uint8 else features.astype(np.float32)
+            numbers = images[first : first + batch_size]
+            yield numbers, data.read_features(numbers).astype(dtype, copy=False)
 
-    for number, features in enumerate(prefetch(read(), depth=2)):
-        result = session.run(sampled, {model.inputs: features, model.dropout_seed: (seed, number)})
-        if not np.isfinite(result.alphas).all():
-            raise InputError('the attention is not finite: the model diverged in training, or the features are broken')
-        for alphas, betas, indices in zip(*result, strict=True):
-            ends = np.flatnonzero(indices == model.end)
-            length = ends[0] if len(ends) else len(indices)
-            words = [model.idx_to_word[index] for index in indices[:length]]
-            yield Caption(words, alphas[:length], betas[:length], bool(len(ends)))
+    for numbers, features in prefetch(read(), depth=2):
+        result = session.run(graph, {model.inputs: features, model.dropout_seed: (seed, 0),
+                                     model.image_numbers: numbers})
+        scores = result['scores'][:, 0] if 'scores' in result else 0.0  # the best caption of every image has one
+        if not (np.isfinite(result['alphas']).all() and np.isfinite(scores).all()):
+            raise InputError('the attention or the words are not finite: the model diverged in training, or the '
+                             'features are broken')
+        if result['captions'].ndim == 2:  # one caption an image, of build_sampler
+            result = {name: value[:, np.newaxis] for name, value in result.items()}
+        for n in range(len(numbers)):
+            slots = range(result['captions'].shape[1])
+            yield [_caption(model, {name: value[n, k] for name, value in result.items()}) for k in slots
+                   if 'scores' not in result or np.isfinite(result['scores'][n, k])]
+
+
+def _caption(model, result):
+    """The Caption of one slot of a search."""
+    indices = result['captions']
+    ends = np.flatnonzero(indices == model.end)
+    length = ends[0] if len(ends) else len(indices)
+    scored = [float(result[name]) if name in result else None for name in ('log_probs', 'scores')]
+    return Caption([model.idx_to_word[index] for index in indices[:length]], result['alphas'][:length],
+                   result['betas'][:length], bool(len(ends)), *scored)

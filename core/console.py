@@ -4,31 +4,9 @@ import os
 import signal
 import sys
 
-from tqdm import tqdm
-
 from core.errors import InputError
 
 PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]'
-
-
-class _Lines(tqdm):
-    """Progress for files and pipes: whole lines, none of them overwritten, and one for where it ended."""
-
-    @staticmethod
-    def status_printer(file):
-        """The function that prints one state."""
-        def print_line(line):
-            file.write(f'{line}\n')
-            file.flush()
-
-        return print_line
-
-    def close(self):
-        """Print the last state, unless it was printed, and end."""
-        if not getattr(self, 'disable', True) and self.n != self.last_print_n:
-            self.refresh()
-        self.sp = None  # without it tqdm ends no line of its own
-        super().close()
 
 
 def run(main):
@@ -60,9 +38,11 @@ def progress(total, what, initial=0, unit='it'):
     """A tqdm bar on stderr with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
     terminal = sys.stderr.isatty()
     common = {'total': total, 'desc': what, 'initial': initial, 'unit': unit, 'file': sys.stderr, 'smoothing': 0.1}
+    from core import bars  # tqdm is slow to import, and `--help` shows no bar
+
     if terminal:
-        return tqdm(**common, dynamic_ncols=True, mininterval=0.2)
-    return _Lines(**common, mininterval=10, bar_format=PLAIN_BAR)
+        return bars.tqdm(**common, dynamic_ncols=True, mininterval=0.2)
+    return bars.Lines(**common, mininterval=10, bar_format=PLAIN_BAR)
 
 
 def size_text(n_bytes):
@@ -86,5 +66,7 @@ def table(rows, header):
 
 def epoch_bar(total, what, initial):
     """A bar for training steps; where stderr is no terminal nothing but the lines written to it."""
-    return tqdm(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True, leave=False,
-                disable=not sys.stderr.isatty())
+    from core import bars
+
+    return bars.tqdm(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True,
+                     leave=False, disable=not sys.stderr.isatty())

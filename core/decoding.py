@@ -1,21 +1,32 @@
 """Writing captions in the graph, given a step function; nothing here knows what the step computes.
 
-A step function takes `words` (N,) int32, the words just written, and a `state` (any nest of tensors whose first
-dimension is N), and returns a `Step`. Greedy search is here; other searches take the same step function.
+    decoding = model.decoding(max_len=20)
+    decoded = greedy(decoding, Rules(end=model.end, never=model.never), max_len=20)
+
+What all searches share is here, and greedy search; `core.sampling` draws words and `core.beam` keeps several
+hypotheses. docs/decoding.md has the mathematics. Images whose caption is complete leave the computation, see
+`compact`. Letters in shapes: N images of the batch, n of them still computed, R rows (a multiple of n), V words.
 """
 
 from typing import NamedTuple
 
+import numpy as np
+
 from core.backend import tf
+
+# Images whose search is over are thrown out where the others are at most this share. That costs one pass over the
+# features of those that stay; measured in docs/decoding.md.
+COMPACT_BELOW = 0.75
+SIZES = np.sort([size * 2**i for size in (2, 3) for i in range(29)] + [1]).astype(np.int32)  # 1, 2, 3, 4, 6, 8 ...
 
 
 class Step(NamedTuple):
     """What a step function returns.
 
     Attributes:
-        log_probs: (N, V), log-probabilities of the next word.
-        state: nest of (N, ...), the state after the step.
-        trace: nest of (N, ...), whatever should be recorded beside each word (attention, gates).
+        log_probs: (R, V), log-probabilities of the next word.
+        state: nest of (R, ...), the state after the step.
+        trace: nest of (R, ...) numbers to be recorded beside each word (attention, gates).
     """
 
     log_probs: object
@@ -23,18 +34,89 @@ class Step(NamedTuple):
     trace: object
 
 
+class Decoding(NamedTuple):
+    """What a search starts from.
+
+    Attributes:
+        step: the step function, of `images` (nest of (n, ...), one row an image), the last `words` (R,) int32 and the
+            `state` (nest of (R, ...)); it returns a Step. R is a multiple of n, and row r belongs to image
+            r // (R / n). It must not mix rows of different images.
+        images: nest of (N, ...), what the step needs of each image.
+        state: nest of (N, ...), before the first word.
+        start: (N,) int32, the first words fed.
+    """
+
+    step: object
+    images: object
+    state: object
+    start: object
+
+
 class Decoded(NamedTuple):
-    """Captions of one search.
+    """Captions of a search that writes one caption an image.
 
     Attributes:
         words: (N, max_len) int32; after a caption's end its end word repeats.
         scores: (N,), sum of the log-probabilities of the words up to and including the end word.
         trace: nest of (N, max_len, ...), the steps' traces; after a caption's end the last one repeats.
+        lengths: (N,) int32, words with the end word; max_len where a caption was cut.
     """
 
     words: object
     scores: object
     trace: object
+    lengths: object
+
+
+class Rules(NamedTuple):
+    """Which words may be written. Where the rules leave no word, the end word is allowed.
+
+    Attributes:
+        end: int, index of the end word.
+        never: indices of words that are never written; `end` must not be among them.
+        min_length: words of a caption at least, the end word included.
+        no_repeat_ngram: n, no n words in a row occur twice in a caption; 0: they may.
+    """
+
+    end: int
+    never: object = ()
+    min_length: int = 0
+    no_repeat_ngram: int = 0
+
+    def apply(self, log_probs, written, t):
+        """Give words that may not be written log-probability -inf; the others keep the model's own values.
+
+        Args:
+            log_probs: (R, V). written: (R, max_len) int32, of which the first t words count. t: int scalar tensor.
+
+        Returns:
+            (R, V).
+        """
+        masked = mask_words(log_probs, self.never)
+        if self.min_length <= 1 and not self.no_repeat_ngram:
+            return masked
+        size, minus_infinity = log_probs.shape[-1], tf.constant(float('-inf'), log_probs.dtype)
+        is_end = tf.equal(tf.range(size), self.end)
+        allowed = tf.where(tf.logical_and(is_end, t + 1 < self.min_length), minus_infinity, masked)
+        if self.no_repeat_ngram:
+            allowed = self._without_repeats(allowed, written, t)
+        stuck = tf.equal(tf.reduce_max(allowed, axis=1, keepdims=True), minus_infinity)
+        return tf.where(stuck, tf.where(is_end, masked, minus_infinity), allowed)
+
+    def _without_repeats(self, log_probs, written, t):
+        """-inf for words that would complete an n-gram a second time."""
+        n, max_len = self.no_repeat_ngram, written.shape[1]
+        spans = max_len - n + 1  # places where an n-gram can begin
+        if spans < 1:
+            return log_probs
+        last = tf.gather(written, tf.maximum(t - n + 1 + tf.range(n - 1), 0), axis=1)
+        again = tf.tile((tf.range(spans) + n - 1 < t)[tf.newaxis], [tf.shape(written)[0], 1])
+        for j in range(n - 1):
+            again = tf.logical_and(again, tf.equal(written[:, j : j + spans], last[:, j : j + 1]))
+        where = tf.where(again)
+        banned = tf.stack([tf.cast(where[:, 0], tf.int32), tf.gather_nd(written[:, n - 1 :], where)], axis=1)
+        return tf.tensor_scatter_nd_update(
+            log_probs, banned, tf.fill(tf.shape(banned)[:1], tf.constant(float('-inf'), log_probs.dtype)))
 
 
 def mask_words(log_probs, never):
@@ -44,69 +126,150 @@ def mask_words(log_probs, never):
     return tf.where(banned, tf.constant(float('-inf'), log_probs.dtype), log_probs)
 
 
-def greedy(step, state, start, end, max_len, never=()):
+def greedy(decoding, rules, max_len):
     """The most probable word at every step, until every caption has ended or `max_len` words are written.
 
-    A caption that has ended is frozen: its state, word and trace no longer change, whatever the others of its batch
-    still do, so what is returned for an image does not depend on its batch mates.
+    What is returned for an image does not depend on the others of its batch.
 
     Args:
-        step: the step function, see above.
-        state: nest of (N, ...), the state before the first word.
-        start: (N,) int32, the first words fed.
-        end: int, index of the end word.
+        decoding: Decoding. rules: Rules.
         max_len: int, words written at most, the end word included.
-        never: indices of words that must not be written; `end` must not be among them.
 
     Returns:
         Decoded.
     """
+    return write(decoding, rules, max_len, lambda log_probs, t, more: tf.argmax(log_probs, 1, output_type=tf.int32))
+
+
+def write(decoding, rules, max_len, choose, more=()):
+    """Write one caption an image, word by word.
+
+    Args:
+        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word included.
+        choose: function from the log-probabilities (n, V), -inf where a word is not allowed, the step t and the rows
+            (n, ...) of `more` to the words (n,) int32.
+        more: nest of (N, ...), what `choose` needs of each image.
+
+    Returns:
+        Decoded.
+    """
+    check_length(max_len, rules)
+    n_images = tf.shape(decoding.start)[0]
+
+    def advance(t, live):
+        result = decoding.step(live.images, live.words, live.state)
+        words = choose(rules.apply(result.log_probs, live.written, t), t, live.more)
+        gained = tf.gather(result.log_probs, words, batch_dims=1)
+        scores, lengths = live.kept if live.kept else (tf.zeros_like(gained), tf.zeros_like(words))
+        kept = (tf.where(live.over, scores, scores + gained), tf.where(live.over, lengths, t + 1))
+        over = tf.logical_or(live.over, tf.equal(words, rules.end))
+        live = live._replace(over=over, words=words, state=result.state, written=put(live.written, t, words),
+                             kept=kept)
+        return live, (words, result.trace)
+
+    live = _Live(tf.range(n_images), tf.zeros([n_images], tf.bool), (), decoding.images, more, decoding.start,
+                 decoding.state, tf.zeros([n_images, max_len], tf.int32))
+    (scores, lengths), recorded = run_steps(advance, live, n_images, max_len)
+    # After its end nothing counts that was recorded for an image: its last step repeats.
+    steps = tf.minimum(tf.range(max_len), lengths[:, tf.newaxis] - 1)
+    index = tf.stack([steps, tf.tile(tf.range(n_images)[:, tf.newaxis], [1, max_len])], axis=2)
+    words, trace = tf.nest.map_structure(lambda x: tf.gather_nd(x, index), recorded)
+    return Decoded(words, scores, trace, lengths)
+
+
+class _Live(NamedTuple):
+    """The images that `write` still computes, see `run_steps`; kept: (scores (n,), lengths (n,))."""
+
+    numbers: object
+    over: object
+    kept: object
+    images: object
+    more: object
+    words: object
+    state: object
+    written: object
+
+
+def check_length(max_len, rules):
+    """Refuse lengths that no caption can have."""
     if max_len < 1:
         raise ValueError(f'max_len must be at least 1, not {max_len}')
+    if rules.min_length > max_len:
+        raise ValueError(f'min_length must be at most max_len, {max_len}, not {rules.min_length}')
 
-    def advance(words, state):
-        result = step(words, state)
-        masked = mask_words(result.log_probs, never)
-        chosen = tf.argmax(masked, axis=-1, output_type=tf.int32)
-        return chosen, tf.reduce_max(masked, axis=-1), result.state, result.trace
 
-    def frozen(ended, old, new):
-        def pick(a, b):
-            return tf.where(tf.reshape(ended, [-1] + [1] * (b.shape.rank - 1)), a, b)
+def run_steps(advance, live, n_images, max_len):
+    """Run steps until every image's search is over or `max_len` steps are done; the loop of all searches.
 
-        return tf.nest.map_structure(pick, old, new)
+    Args:
+        advance: function from (step t, live) to (live after it, nest of (n, ...) to be recorded). The first step may
+            give other shapes of `live` than it takes.
+        live: named tuple of nests whose first dimension is a multiple of n, among them `numbers` (n,) int32, the
+            images' places in the batch, `over` (n,) bool, and `kept`, a nest of (n, ...) that no longer changes
+            when an image's search is over.
+        n_images: scalar tensor, N. max_len: int.
 
-    def write(arrays, t, values):
-        return tf.nest.map_structure(lambda array, value: array.write(t, value), arrays, values)
-
-    # The first step stands before the loop: it tells the trace's structure, shapes and types.
-    words, scores, state, trace = advance(start, state)
+    Returns:
+        (`kept` of all images, nest of (N, ...); what was recorded, nest of (steps, N, ...), with anything at steps of
+        an image after its search was over).
+    """
+    # The first step stands before the loop: it tells structure, shapes and types, and may have fewer rows.
+    live, recorded = advance(tf.constant(0), live)
     arrays = tf.nest.map_structure(
-        lambda tensor: tf.TensorArray(tensor.dtype, max_len, element_shape=tensor.shape), (words, trace)
-    )
-    arrays = write(arrays, 0, (words, trace))
+        lambda x: tf.TensorArray(x.dtype, max_len, element_shape=[None, *x.shape[1:]]).write(0, x), recorded)
 
-    def unfinished(t, words, *_):
-        return tf.logical_and(t < max_len, tf.reduce_any(tf.not_equal(words, end)))
+    def body(t, live, kept, arrays):
+        live, recorded = advance(t, compact(live))
+        places = live.numbers[:, tf.newaxis]
 
-    def body(t, words, scores, state, trace, arrays):
-        ended = tf.equal(words, end)
-        chosen, gained, new_state, new_trace = advance(words, state)
-        words = tf.where(ended, words, chosen)
-        scores += tf.where(ended, tf.zeros_like(gained), gained)
-        state, trace = frozen(ended, (state, trace), (new_state, new_trace))
-        return t + 1, words, scores, state, trace, write(arrays, t, (words, trace))
+        def record(array, x):
+            shape = tf.concat([[n_images], tf.shape(x)[1:]], axis=0)
+            return array.write(t, tf.ensure_shape(tf.scatter_nd(places, x, shape), [None, *x.shape[1:]]))
 
-    written, _, scores, _, _, arrays = tf.while_loop(
-        unfinished, body, (tf.constant(1), words, scores, state, trace, arrays)
-    )
-    # Steps after the last one written repeat it: every caption has ended by then.
-    steps = tf.minimum(tf.range(max_len), written - 1)
+        kept = tf.nest.map_structure(lambda all, x: tf.tensor_scatter_nd_update(all, places, x), kept, live.kept)
+        return t + 1, live, kept, tf.nest.map_structure(record, arrays, recorded)
 
-    def batch_major(array):
-        stacked = array.gather(steps)
-        moved = tf.transpose(stacked, [1, 0] + list(range(2, stacked.shape.rank)))
-        return tf.ensure_shape(moved, [moved.shape[0], max_len] + moved.shape[2:].as_list())
+    def some_rows(nest):
+        return tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), nest)
 
-    words, trace = tf.nest.map_structure(batch_major, arrays)
-    return Decoded(words, scores, trace)
+    n_steps, _, kept, arrays = tf.while_loop(
+        lambda t, live, *_: tf.logical_and(t < max_len, tf.logical_not(tf.reduce_all(live.over))), body,
+        (tf.constant(1), live, live.kept, arrays),
+        shape_invariants=(tf.TensorShape([]), some_rows(live), some_rows(live.kept),
+                          tf.nest.map_structure(lambda _: tf.TensorShape(None), arrays)))
+    return kept, tf.nest.map_structure(lambda array: array.gather(tf.range(n_steps)), arrays)
+
+
+def compact(live):
+    """Leave images whose search is over out of the computation, once there are enough of them.
+
+    Args:
+        live: see `run_steps`; at least one of its images is not over.
+
+    Returns:
+        The same, with fewer rows or with all. Only the numbers of images in SIZES are left, so that what is compiled
+        for a size is used again; images that are over fill them up.
+    """
+    n = tf.shape(live.over)[0]
+    n_live = tf.reduce_sum(tf.cast(tf.logical_not(live.over), tf.int32))
+    size = tf.reduce_min(tf.boolean_mask(SIZES, n_live <= SIZES))
+
+    def shrink():
+        keep = tf.argsort(tf.cast(live.over, tf.int32), stable=True)[:size]
+
+        def take(x):
+            """Rows of the kept images; each has as many as x has for an image."""
+            rest = tf.shape(x)[1:]
+            grouped = tf.reshape(x, tf.concat([[n, tf.shape(x)[0] // n], rest], axis=0))
+            taken = tf.reshape(tf.gather(grouped, keep), tf.concat([[-1], rest], axis=0))
+            return tf.ensure_shape(taken, [None, *x.shape[1:]])
+
+        return tf.nest.map_structure(take, live)
+
+    few = tf.cast(size, tf.float32) <= COMPACT_BELOW * tf.cast(n, tf.float32)
+    return tf.cond(few, shrink, lambda: tf.nest.map_structure(tf.identity, live))
+
+
+def put(written, t, words):
+    """`written` (..., max_len) int32 with `words` (...) at place t."""
+    return tf.where(tf.equal(tf.range(written.shape[-1]), t), words[..., tf.newaxis], written)

@@ -6,7 +6,7 @@
 
 An `EncoderSpec` says everything that decides what features mean, including the hash of the weights; it travels with
 the features and with the trained model, which accept each other only if `identity()` agrees. A new encoder is one
-row of `ENCODERS`.
+row of `ENCODERS`. TensorFlow is imported when the first graph is made: a misspelt name is known at once.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import typing
 import numpy as np
 
 from core import weights as weight_files
-from core.backend import tf, tf1
+from core.devices import Machine, session_config
 from core.errors import InputError
 from core.images import Preprocessing
 from core.networks import KerasNetwork, Vgg19, assign
@@ -29,6 +29,8 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 
 def caffe(pixels):
     """RGB in 0..255 to BGR minus the mean, as networks trained in Caffe take it."""
+    from core.backend import tf
+
     return pixels[..., ::-1] - tf.constant(BGR_MEAN)
 
 
@@ -140,6 +142,22 @@ class EncoderSpec:
         return cls(**{**fields, 'grid': tuple(fields['grid'])})
 
 
+def check_choice(name, size=None, resize='crop', weights='random'):
+    """What `describe` finds out without TensorFlow, which takes seconds to import.
+
+    Returns:
+        (the encoder's row of `ENCODERS`, size).
+
+    Raises:
+        InputError: an unknown name, a size or resizing that means nothing, or no such file.
+    """
+    row = _row(name)
+    size = row.size if size is None else size
+    Preprocessing(size, resize)  # checks both
+    _check_file(row, name, os.fspath(weights))
+    return row, size
+
+
 def describe(name, layer=None, size=None, resize='crop', weights='random', seed=0):
     """Checks a choice of encoder and completes it.
 
@@ -159,10 +177,8 @@ def describe(name, layer=None, size=None, resize='crop', weights='random', seed=
     Raises:
         InputError: for unknown names, sizes that do not fit, and missing files.
     """
-    row = _row(name)
+    row, size = check_choice(name, size, resize, weights)
     layer = row.layer if layer is None else layer
-    size = row.size if size is None else size
-    Preprocessing(size, resize)  # checks both
     row.network.check(layer, size)
     rows, columns, dim = row.network.shape(layer, size)
     weights = os.fspath(weights)
@@ -220,6 +236,8 @@ def build_trainable(images, spec, first):
     Raises:
         InputError: no such layer, with near ones, or nothing to train from it on.
     """
+    from core.backend import tf1
+
     places = set(check_trainable(spec, first))
     with tf1.variable_scope('encoder'):
         features, restore, variables = _build(images, spec)
@@ -241,6 +259,8 @@ def check_trainable(spec, first):
 
 def _build(images, spec):
     """As `build`, with the list of lists of variables."""
+    from core.backend import tf
+
     row = _row(spec.encoder)
     pixels = tf.cast(images, tf.float32)
     pixels.set_shape((None, spec.size, spec.size, 3))
@@ -260,42 +280,48 @@ class Encoder:
         spec: `EncoderSpec`.
     """
 
-    def __init__(self, spec, threads=0):
+    def __init__(self, spec, threads=0, machine=None):
         """Builds the graph and loads the weights.
 
         Args:
             spec: `EncoderSpec`.
-            threads: int, threads that the computation may use; 0 leaves it to TensorFlow.
+            threads: int, threads that the computation may use; 0 leaves it to `machine`.
+            machine: core.devices.Machine, where to compute; None: Machine().
 
         Raises:
             InputError: if the weights file is missing, has changed or does not fit.
         """
+        from core.backend import tf, tf1
+
         self.spec = spec
         with tf.Graph().as_default() as graph:
             self._images = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
-            self._features, restore = build(self._images, spec)
-        config = tf1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
-        config.gpu_options.allow_growth = True
-        self._session = tf1.Session(graph=graph, config=config)
+            features, restore = build(self._images, spec)
+            self._features = {np.dtype(np.float32): features, np.dtype(np.float16): tf.cast(features, tf.float16)}
+        machine = machine or Machine()
+        machine = dataclasses.replace(machine, threads=threads or machine.threads)
+        self._session = tf1.Session(graph=graph, config=session_config(machine))
         try:
             restore(self._session)
         except BaseException:
             self.close()
             raise
 
-    def encode(self, images):
+    def encode(self, images, dtype=np.float32):
         """Computes features.
 
         Args:
-            images: uint8 (N, size, size, 3), RGB.
+            images: uint8 (N, size, size, 3), RGB; not copied where it is contiguous and begins at a multiple of 64
+                bytes.
+            dtype: np.float32, or np.float16 for the same numbers rounded in the graph (too large ones are infinite).
 
         Returns:
-            float32 (N, L, D).
+            (N, L, D) of that type.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise TypeError(f'images must be uint8, not {images.dtype}')
-        return self._session.run(self._features, {self._images: images})
+        return self._session.run(self._features[np.dtype(dtype)], {self._images: images})
 
     def close(self):
         """Releases the session; the encoder is of no use afterwards."""
@@ -316,11 +342,15 @@ def _row(name):
     return ENCODERS[name]
 
 
+def _check_file(row, name, weights):
+    if weights != 'random' and not os.path.isfile(weights):
+        raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a try without')
+
+
 def _hash(row, name, weights, seed):
     if weights == 'random':
         return hashlib.sha256(f'random:{seed}'.encode()).hexdigest()
-    if not os.path.isfile(weights):
-        raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a try without')
+    _check_file(row, name, weights)
     return weight_files.sha256(weights)
 
 

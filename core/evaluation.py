@@ -1,5 +1,7 @@
 """What evaluate.py does: captions of a split from a run's best model, scores, and attention pictures."""
 
+import contextlib
+import dataclasses
 import pathlib
 import re
 
@@ -7,6 +9,10 @@ import numpy as np
 
 from core import captioning, console, grounding, metrics, visualize
 from core.backend import tf, tf1
+from core.config import DecodingConfig
+from core.devices import Machine, session_config, with_working_xla
+from core.ensemble import build as build_ensemble
+from core.ensemble import check as check_ensemble
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.text import tokenize
@@ -15,7 +21,7 @@ SHOWN = 3  # captions printed beside their references
 
 
 def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print,
-             weights=None):
+             weights=None, n_best=1, ensemble=(), machine=None):
     """Caption, score and picture a split.
 
     Args:
@@ -25,9 +31,12 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         limit: at most so many images, evenly spread over the split; None: all.
         paper_scoring: also score as the paper did.
         n_pictures: attention pictures of random images. image_ids: texts of ids to picture instead.
-        seed: of the random choice, and of the locations that `decode_context='sample'` draws.
+        seed: of the random choice, and of drawn words and locations.
         say: function that prints a line.
         weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs them.
+        n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
+        ensemble: further Runs, whose probabilities are averaged with the run's.
+        machine: core.devices.Machine, where to decode; None: Machine(xla='off').
 
     Returns:
         dict, as in scores.json.
@@ -40,20 +49,33 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
             raise InputError(f'--limit must be at least 1, not {limit}')
         images = np.linspace(0, len(images) - 1, limit).round().astype(int)
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
+    if n_best < 1 or n_best > run.config.decoding.beam_width:
+        raise InputError(f'--n-best must be 1 to the width of the beam, {run.config.decoding.beam_width}, not '
+                         f'{n_best}; --beam-width widens it')
+    if ensemble:
+        check_ensemble([run, *ensemble])
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
-    captions = _caption(run, selected, images, split, say, seed, weights)
-    results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
-    metrics.save_results(out / 'captions.json', results)
-
-    scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images)}
-    if run.config.model.attention == 'hard':
-        scores['decode_context'] = run.config.model.decode_context
     referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
-    if referenced:
-        scores.update(score(referenced, {image: results[image] for image in referenced}, paper_scoring, say))
-    else:
-        say('these images have no captions to compare with: no scores')
+    with metrics.Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
+        if scorer:  # METEOR's process takes as long to start as many captions
+            scorer.start()
+        found = _caption([run, *ensemble], selected, images, split, say, seed, weights, n_best, machine)
+        captions = {i: n_captions[0] for i, n_captions in found.items()}
+        results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
+        metrics.save_results(out / 'captions.json', results)
+        _save_n_best(out / 'n_best.json', selected, found, n_best)
+
+        scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images),
+                  'decoding': changed_decoding(run.config.decoding)}
+        if ensemble:
+            scores['ensemble'] = [str(other.path) for other in ensemble]
+        if run.config.model.attention == 'hard':
+            scores['decode_context'] = run.config.model.decode_context
+        if scorer:
+            scores.update(metrics.score(scorer, {image: results[image] for image in referenced}, paper_scoring, say))
+        else:
+            say('these images have no captions to compare with: no scores')
     scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, data, split))
     scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions)}
     write_json(out / 'scores.json', scores)
@@ -62,47 +84,43 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
     return scores
 
 
-def score(references, results, paper_scoring, say=print):
-    """Scores of results against references, both dicts by image id.
-
-    Returns:
-        dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
-    """
-    with metrics.Scorer(references) as scorer:
-        say('scoring (METEOR takes some seconds to start)')
-        scores = {'coco': scorer.score(results)}
-        if paper_scoring:
-            scores['paper'] = scorer.paper_scores(results)
-    return scores
+def changed_decoding(decoding):
+    """The options of a DecodingConfig that say which captions are written, without those at their default."""
+    default = DecodingConfig()
+    return {name: value for name, value in dataclasses.asdict(decoding).items()
+            if name != 'decode_batch' and value != getattr(default, name)}
 
 
-def score_table(scores):
-    """The table of `score`'s result; each column says how it was scored."""
-    columns = [('COCO scoring', scores['coco'])]
-    if 'paper' in scores:
-        columns.append(("paper's scoring", scores['paper']))
-    rows = []
-    for name in scores['coco']:
-        rows.append([name] + [f'{100 * values[name]:.2f}' if name in values else '-' for _, values in columns])
-    return console.table(rows, ['x 100'] + [title for title, _ in columns])
-
-
-def _caption(run, data, images, split, say, seed, weights):
-    """dict of image number -> Caption, from the run's best model."""
+def _caption(runs, data, images, split, say, seed, weights, n_best, machine):
+    """dict of image number -> list of Caption, best first, from the best models of the runs."""
+    options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
-        model = run.build_model(weights)
-        sampled = model.build_sampler(run.config.decoding.max_len)
-        with tf1.Session(graph=graph) as session:
-            info = run.restore(session, model)
-            say(f'captioning {len(images)} {split} images with the model of step {info["step"]}')
+        model = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
+        search = model.build_search(options, n_best)
+        machine = machine or Machine(xla='off')
+        with tf1.Session(graph=graph, config=session_config(with_working_xla(machine, say=say))) as session:
+            infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
+            steps = ', '.join(str(info['step']) for info in infos)
+            say(f'captioning {len(images)} {split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
             found = {}
             with console.progress(len(images), 'captioning', unit='image') as bar:
-                made = captioning.generate(session, model, sampled, data, images, run.config.decoding.decode_batch,
-                                           seed)
-                for image, caption in zip(images, made, strict=True):
-                    found[int(image)] = caption
+                made = captioning.generate_n_best(session, model, search, data, images, options.decode_batch, seed)
+                for image, captions in zip(images, made, strict=True):
+                    found[int(image)] = captions
                     bar.update()
     return found
+
+
+def _save_n_best(path, data, found, n_best):
+    """Write the n best captions of each image with their scores; without them remove an earlier evaluation's."""
+    if n_best == 1:
+        path.unlink(missing_ok=True)
+        return
+    write_json(path, [
+        {'image_id': data.image_ids[i], 'captions': [
+            {'caption': caption.text, 'score': caption.score, 'log_prob': caption.log_prob, 'ended': caption.ended}
+            for caption in captions]}
+        for i, captions in found.items()])
 
 
 def _training_captions(run, data, split):
@@ -200,7 +218,7 @@ def _show(scores, data, captions, out, say):
             say(f'    reference: {" ".join(text.split())}')
     say('')
     if 'coco' in scores:
-        say(score_table(scores))
+        say(metrics.score_table(scores))
         say('')
     diversity = scores['diversity']
     say(f'{diversity["distinct"]} distinct captions over {diversity["captions"]} images, {diversity["vocabulary"]} '

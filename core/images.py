@@ -131,7 +131,9 @@ def load(path_or_bytes, preprocessing, offset=None, flip=False):
     size = preprocessing.size
     # The window is cut inside the resizing: the same as cutting afterwards, but very long images stay cheap.
     window = _window(image.size, preprocessing, offset)
-    pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=window))
+    if image.size != (size, size) or window != (0.0, 0.0, size, size):  # Pillow would copy it
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=window)
+    pixels = np.array(image)
     return pixels[:, ::-1].copy() if flip else pixels
 
 
@@ -289,7 +291,7 @@ def _upright(image, convert):
 
 
 def _to_rgb(image):
-    """An RGB copy of a loaded image of any mode."""
+    """A loaded image of any mode as RGB; itself where it is that."""
     if image.mode.startswith('I') or image.mode == 'F':
         grey = np.asarray(image).astype(np.float64)
         if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:
@@ -301,4 +303,4 @@ def _to_rgb(image):
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         return Image.alpha_composite(white, image).convert('RGB')
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')

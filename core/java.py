@@ -89,7 +89,8 @@ def tokenize(captions):
     command = [find_java(), *JVM_OPTIONS, '-cp', ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR,
                'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase', '-encoding', 'UTF-8']
     try:
-        done = subprocess.run(command, cwd=_directory(ptbtokenizer), capture_output=True,
+        # A session of its own: Ctrl-C is Python's to handle, which ends the program with the wait for it.
+        done = subprocess.run(command, cwd=_directory(ptbtokenizer), capture_output=True, start_new_session=True,
                               input='\n'.join([*lines, '']).encode('utf8'))
     except OSError as error:
         raise InputError(f'PTB tokenizer: could not be started ({error}); check the Java at {command[0]}') from error
@@ -109,8 +110,9 @@ def _directory(module):
 class Meteor:
     """METEOR 1.5 (Denkowski and Lavie, 2014), English, in one Java process that stays alive between calls.
 
-    Starting the process takes 5 to 10 s, so it starts at the first call, and ends with `close`, with the object, or
-    with Python. Calls from several threads wait for each other. After a failure the next call starts anew.
+    Starting the process takes 5 to 10 s, so it starts once, with `start` or at the first call, and ends with `close`,
+    with the object, or with Python. Calls from several threads wait for each other. After a failure the next call
+    starts anew.
     METEOR's search takes minutes or all memory where caption and reference both repeat one word a thousand times.
 
     Args:
@@ -148,6 +150,15 @@ class Meteor:
                 self._stop()
                 raise
         return scores[-1], scores[:-1]
+
+    def start(self):
+        """Starts the process, unless it runs, without waiting until it is ready.
+
+        Raises:
+            InputError: no Java, or it could not be started.
+        """
+        with self._lock:
+            self._start()
 
     def close(self):
         """Ends the process; harmless when it does not run."""

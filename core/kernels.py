@@ -8,9 +8,12 @@ steps together.
 On the CPU, XLA compiles these few functions (a fraction of a second for every new size of a batch): each reads its
 (N, L, A) input once and writes no tensor of that size but the gradient of p. C is the number of captions of an image
 in the batch; row r of R = C N rows belongs to image r // C.
+
+In mixed precision p and the features are of 16 bits, and so is what is multiplied with them; all that is small, and
+sums over steps or images, are of 32.
 """
 
-from core.backend import tf
+from core.backend import cast, tf
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
@@ -33,13 +36,13 @@ class Kernels:
 
         @compiled
         def scores(p, q, w):
-            hidden = act(p[:, tf.newaxis] + q[:, :, tf.newaxis])
-            return tf.reshape(tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]), w[:, tf.newaxis]),
-                              [-1, tf.shape(q)[1], tf.shape(p)[1]])
+            hidden = act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis])
+            product = tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]), cast(w, p.dtype)[:, tf.newaxis])
+            return cast(tf.reshape(product, [-1, tf.shape(q)[1], tf.shape(p)[1]]), q.dtype)
 
         @compiled
         def query_gradient(p, q, w, d_scores):
-            slope, hidden = _slope(act(p[:, tf.newaxis] + q[:, :, tf.newaxis]))
+            slope, hidden = _slope(act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis]))
             summed = _weighted(d_scores, slope)
             # The step's share of the gradient of w is the sum of d_scores * hidden. For ReLU, hidden = slope * (p + q)
             # and the share of p is added after the loop.
@@ -51,25 +54,28 @@ class Kernels:
 
         def _weighted(weights, x):
             """(N, C, L), (N, C, L, A) -> (N, C, A)."""
-            return tf.matmul(weights[:, :, tf.newaxis], x)[:, :, 0]
+            return cast(tf.matmul(cast(weights, x.dtype)[:, :, tf.newaxis], x)[:, :, 0], weights.dtype)
 
         @compiled
         def add_block(p, q, d_scores, total):
+            q = cast(q, p.dtype)
             for i in range(BLOCK):
                 if activation == 'relu':
-                    share = tf.where(p > -q[i][:, tf.newaxis], d_scores[i][:, :, tf.newaxis], tf.zeros([], p.dtype))
+                    share = tf.where(p > -q[i][:, tf.newaxis], d_scores[i][:, :, tf.newaxis],
+                                     tf.zeros([], d_scores.dtype))
                 else:
-                    share = d_scores[i][:, :, tf.newaxis] * (1 - tf.square(tf.tanh(p + q[i][:, tf.newaxis])))
+                    slope = 1 - tf.square(tf.tanh(p + q[i][:, tf.newaxis]))
+                    share = d_scores[i][:, :, tf.newaxis] * cast(slope, d_scores.dtype)
                 total += share
             return total
 
         @compiled
         def weighted_sum(weights, x):
-            return tf.matmul(weights, x)
+            return cast(tf.matmul(cast(weights, x.dtype), x), weights.dtype)
 
         @compiled
         def weighted_sum_gradient(d_sum, x):
-            return tf.matmul(d_sum, x, transpose_b=True)
+            return cast(tf.matmul(cast(d_sum, x.dtype), x, transpose_b=True), d_sum.dtype)
 
         def mean_rows(x):
             """(N, L, A) -> (A,), as a product, which is several times faster than the reduction."""
@@ -83,7 +89,7 @@ class Kernels:
 
         @compiled
         def summed_product(x, y):
-            return mean_rows(x * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1], x.dtype)
+            return mean_rows(cast(x, y.dtype) * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1], y.dtype)
 
         self._scores, self._query_gradient, self._add_block = scores, query_gradient, add_block
         self._weighted_sum, self._weighted_sum_gradient = weighted_sum, weighted_sum_gradient
@@ -93,11 +99,11 @@ class Kernels:
         """e = w . act(p + q), with a gradient for q only (and for `tap`).
 
         Args:
-            p: (N, L, A). q: (N, C, A). w: (A,). tap: (N, C, A) zeros, whose gradient is what `score_gradients` is
-                given as `taps`; None where no gradient of w is wanted.
+            p: (N, L, A), whose type is that of the products. q: (N, C, A). w: (A,). tap: (N, C, A) zeros, whose
+                gradient is what `score_gradients` is given as `taps`; None where no gradient of w is wanted.
 
         Returns:
-            (N, C, L).
+            (N, C, L) of q's type.
         """
         @tf.custom_gradient
         def scores(p, q, w, tap):
@@ -128,11 +134,12 @@ class Kernels:
             block = slice(i * BLOCK, (i + 1) * BLOCK)
             return i + 1, self._add_block(p, _block(queries[block]), _block(d_scores[block]), total)
 
-        _, total = tf.while_loop(lambda i, _: i < n_blocks, body, (tf.constant(0), tf.zeros_like(p)))
+        _, total = tf.while_loop(lambda i, _: i < n_blocks, body,
+                                 (tf.constant(0), tf.zeros_like(p, None if p.dtype == w.dtype else w.dtype)))
         d_w = tf.reduce_sum(taps, axis=[0, 1])
         if self.activation == 'relu':
             d_w += self._summed_product(p, total)
-        return w * total, d_w
+        return cast(w * total, p.dtype), d_w
 
     def weighted_sum(self, weights, x):
         """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the weights only."""

@@ -18,7 +18,7 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from core import java
+from core import console, java
 from core.datasets.files import is_id, read_json
 from core.errors import InputError
 from core.files import write_json
@@ -43,8 +43,8 @@ class Scores(NamedTuple):
 class Scorer:
     """Scores captions against references that are tokenized once.
 
-    METEOR's process starts when it is first needed and stays for further calls until `close`, which leaving a
-    `with` block or Python does by itself.
+    METEOR's process starts with `start` or when it is first needed, and stays for further calls until `close`, which
+    leaving a `with` block or Python does by itself.
 
     Args:
         references: dict from image id to the list of its captions as published (cased, with punctuation).
@@ -72,6 +72,10 @@ class Scorer:
     def __exit__(self, *exception):
         """Closes the scorer."""
         self.close()
+
+    def start(self):
+        """Starts METEOR's process now and returns at once: it gets ready while other work is done."""
+        self._meteor.start()
 
     def close(self):
         """Ends METEOR's process; a later call would start it again."""
@@ -180,6 +184,30 @@ def paper_scores(results, references, metrics=PAPER_METRICS):
     """Scores `results` against `references` as the paper does: see `Scorer.paper_scores`."""
     with Scorer(references) as scorer:
         return scorer.paper_scores(results, metrics)
+
+
+def score(scorer, results, paper_scoring, say=print):
+    """Scores of results, a dict by image id, as a `Scorer` gives them.
+
+    Returns:
+        dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
+    """
+    say('scoring (METEOR takes some seconds to start)')
+    scores = {'coco': scorer.score(results)}
+    if paper_scoring:
+        scores['paper'] = scorer.paper_scores(results)
+    return scores
+
+
+def score_table(scores):
+    """The table of `score`'s result; each column says how it was scored."""
+    columns = [('COCO scoring', scores['coco'])]
+    if 'paper' in scores:
+        columns.append(("paper's scoring", scores['paper']))
+    rows = []
+    for name in scores['coco']:
+        rows.append([name] + [f'{100 * values[name]:.2f}' if name in values else '-' for _, values in columns])
+    return console.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
 def _bleu(references, hypotheses):

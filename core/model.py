@@ -12,13 +12,17 @@ annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of 
 
 from typing import NamedTuple
 
-from core import decoding, hard
-from core.attention import Attention
-from core.backend import tf, tf1
+from core import hard
+from core.attention import Annotations, Attention
+from core.backend import cast, matmul, tf, tf1
 from core.cells import GRUCell, LSTMCell
 from core.config import Config
+from core.decoding import Decoding, Step
 from core.errors import InputError
 from core.output import OutputLayer
+from core.recurrence import product, step_weights
+from core.sampling import uniforms
+from core.searches import LOCATION_DRAWS, Searches
 from core.text import SPECIALS
 from core.training import TrainingGraph
 from core.variables import Variables
@@ -37,6 +41,8 @@ class StepOutput(NamedTuple):
         alpha: (R, L), attention weights.
         beta: (R, 1), the gate; ones without `selector`.
         location: (R,) int32, the drawn location of hard attention; an empty tuple with soft attention.
+        query: (R, A), what the hidden state asks the attention.
+        weights: (R, L), of the locations in the context: alpha, or one at the drawn location.
     """
 
     state: object
@@ -44,25 +50,11 @@ class StepOutput(NamedTuple):
     alpha: object
     beta: object
     location: object
+    query: object
+    weights: object
 
 
-class Sampled(NamedTuple):
-    """What `build_sampler` returns.
-
-    Attributes:
-        alphas: (N, max_len, L) float, attention weights; one at the location and zero elsewhere where
-            `decode_context` takes one location.
-        betas: (N, max_len) float, gates.
-        captions: (N, max_len) int32, word indices; <END> repeats after the caption's end, and so do its last alpha
-            and beta.
-    """
-
-    alphas: object
-    betas: object
-    captions: object
-
-
-class CaptionGenerator:
+class CaptionGenerator(Searches):
     """Caption generator with soft or hard attention (Xu et al. 2015, arXiv 1502.03044) over convolutional features.
 
     Args:
@@ -76,6 +68,7 @@ class CaptionGenerator:
         dropout: dropout while training.
         features: float32 tensor (N, L, D) to use in the place of the placeholder, for an encoder in the same graph.
         dtype: of variables and computation.
+        jit: XLA compiles the attention's large products of training (`core.kernels`).
         options: every other option of `core.config.ModelConfig`, where each is documented; the defaults give the
             model of the TF1 code.
 
@@ -86,10 +79,15 @@ class CaptionGenerator:
             image n in rows n C to n C + C - 1.
         dropout_seed: (2,) int32. Fresh numbers in every run, unless fed: equal seeds give equal dropout masks,
             locations and sampled words.
+        image_numbers: (N,) int32, 0 to N - 1 unless fed: what decoding draws for an image follows its number here and
+            `dropout_seed`, whatever its place in the batch.
         annealed: dict of scalar placeholders with the options' values as defaults: 'temperature', with hard
             attention 'lambda_e', and 'scheduled_sampling' where that option is not 0.
         baseline: the variable of the moving baseline of hard attention (4.1), or None.
         loss, nll, outputs: after `build_model`, the scalars and the TrainingOutputs.
+        before: after `build_model` in float16, dict of references (`ref()`) to the variables that a training step
+            changes by itself (moving statistics and baseline) -> their values before it, for a step that is to be
+            undone; else empty.
 
     Raises:
         ValueError: an unknown option, one out of its range, options that do not fit together, or a special word
@@ -98,7 +96,7 @@ class CaptionGenerator:
 
     def __init__(self, word_to_idx, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024, n_time_step=16,
                  prev2out=True, ctx2out=True, alpha_c=0.0, selector=True, dropout=True, *, features=None,
-                 dtype=tf.float32, **options):
+                 dtype=tf.float32, jit=True, **options):
         options |= {'dim_embed': dim_embed, 'dim_hidden': dim_hidden, 'prev2out': prev2out, 'ctx2out': ctx2out,
                     'alpha_c': alpha_c, 'selector': selector, 'dropout': dropout}
         try:
@@ -129,15 +127,17 @@ class CaptionGenerator:
         self.captions = tf1.placeholder(tf.int32, [None, self.T + 1], name='captions')
         fresh = tf1.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
         self.dropout_seed = tf1.placeholder_with_default(fresh, [2], name='dropout_seed')
+        self.image_numbers = tf1.placeholder_with_default(tf.range(tf.shape(features)[0]), [None], 'image_numbers')
         self.graph = self.features.graph
         self.loss = self.nll = self.outputs = None
+        self.before = {}
         annealed = ['temperature'] + ['lambda_e'] * self.hard + ['scheduled_sampling'] * bool(
             self.options.scheduled_sampling)
         self.annealed = {name: tf1.placeholder_with_default(getattr(self.options, name), [], name=name)
                          for name in annealed}
-        self._create_variables()
+        self._create_variables(jit)
 
-    def _create_variables(self):
+    def _create_variables(self, jit):
         """All variables; with the default options under the names of the TF1 code."""
         D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
         variables = Variables(self.dtype, options.initializer)
@@ -160,7 +160,7 @@ class CaptionGenerator:
         if options.selector:
             self.gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
         self.output = OutputLayer(variables, H, K, V, options)
-        self.attention = Attention(variables, K, H, options, tf.cast(self.annealed['temperature'], self.dtype))
+        self.attention = Attention(variables, K, H, options, tf.cast(self.annealed['temperature'], self.dtype), jit)
         if self.hard and options.baseline == 'moving':
             self.moving_baseline = hard.MovingBaseline(options.reward, self.T, self.dtype)
             self.baseline = self.moving_baseline.variable
@@ -168,102 +168,131 @@ class CaptionGenerator:
 
     # ---- the pieces, each the transcription of one equation
 
-    def _annotations(self, training):
-        """Features (N, L, D) -> annotation vectors (N, L, K): batch normalisation and Dense+ReLU where asked for.
+    def _annotations(self, training, features=None, compute_dtype=None):
+        """The images' Annotations (N, L, K): batch normalisation and Dense+ReLU where asked for.
 
         While training, the statistics over images and locations are the batch's, and evaluating the result updates
-        the moving ones.
+        the moving ones. They are of the model's own type, whatever that of the annotations.
+
+        Args:
+            training: bool. features: (N, L, D) to use in the place of `self.features`, or None.
+            compute_dtype: of the annotations, and so of what is computed of them; None: the model's own.
         """
-        features, norm = tf.cast(self.features, self.dtype), self.batch_norm
+        features, norm = tf.cast(self.features if features is None else features, self.dtype), self.batch_norm
+        compute_dtype = compute_dtype or self.dtype
+        scale = shift = None
         if norm:
             if not training:
                 mean, variance = norm['moving_mean'], norm['moving_variance']
             else:
-                mean, variance = tf.nn.moments(features, axes=[0, 1])
+                # By image first: the first state starts from the same means, so they are computed once.
+                mean = tf.reduce_mean(tf.reduce_mean(features, axis=1), axis=0)
+                variance = self.attention.kernels.variance(features, mean)
                 updates = [
                     moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
                     for moving, value in ((norm['moving_mean'], mean), (norm['moving_variance'], variance))
                 ]
                 with tf.control_dependencies(updates):
-                    features = tf.identity(features)
+                    mean = tf.identity(mean)
             scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-            features = features * scale + (norm['beta'] - mean * scale)
-        if self.feature_layer:
-            flat = tf.matmul(tf.reshape(features, [-1, self.D]), self.feature_layer['w']) + self.feature_layer['b']
-            features = tf.reshape(tf.nn.relu(flat), [-1, self.L, self.K])
-        return features
+            shift = norm['beta'] - mean * scale
+        features = cast(features, compute_dtype)
+        if not self.feature_layer:
+            return Annotations(features, scale, shift)
+        w, b = tf.convert_to_tensor(self.feature_layer['w']), self.feature_layer['b']
+        if norm:
+            w, b = w * scale[:, tf.newaxis], b + tf.linalg.matvec(w, shift, transpose_a=True)
+        # The bias is added in its own type, as its gradient is a sum over all locations.
+        flat = cast(matmul(tf.reshape(features, [-1, self.D]), cast(w, compute_dtype)), self.dtype)
+        flat = cast(tf.nn.relu(flat + b), compute_dtype)
+        return Annotations(tf.reshape(flat, [-1, self.L, self.K]))
 
     def _initial_state(self, annotations, dropout=None):
-        """The cell's first state from the mean annotation (3.1.2). Annotations (N, L, K) -> state of (N, H) parts."""
-        options, initial, x = self.options, self.initial, tf.reduce_mean(annotations, axis=1)
+        """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H) parts."""
+        options, initial = self.options, self.initial
         if options.initial_state == 'zero':
-            zeros = tf.zeros([tf.shape(annotations)[0], self.H], self.dtype)
+            zeros = tf.zeros([tf.shape(annotations.features)[0], self.H], self.dtype)
             return self.cell.State(*[zeros for _ in self.cell.State._fields])
+        compute_dtype = annotations.features.dtype
+
+        def affine(x, which):
+            return matmul(x, cast(initial[f'w_{which}'], compute_dtype)) + initial[f'b_{which}']
+
+        x = annotations.affine(tf.reduce_mean(cast(annotations.features, self.dtype), axis=1))
         for layer in range(1, options.initial_layers):
-            x = tf.nn.relu(tf.matmul(x, initial[f'w_{layer}']) + initial[f'b_{layer}'])
+            x = tf.nn.relu(affine(x, layer))
             x = dropout(x, 20 + layer) if dropout else x
         activation = STATE_ACTIVATIONS[options.initial_state]
-        return self.cell.State(*[activation(tf.matmul(x, initial[f'w_{part}']) + initial[f'b_{part}'])
-                                 for part in self.cell.State._fields])
+        return self.cell.State(*[activation(affine(x, part)) for part in self.cell.State._fields])
 
-    def _word_vectors(self, words):
-        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros."""
-        vectors = tf.nn.embedding_lookup(self.embedding, words)
+    def word_vectors(self, words, table=None):
+        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros.
+
+        Args:
+            words: int32. table: (V, M), the embedding, where it is to be read only once.
+        """
+        vectors = tf.nn.embedding_lookup(self.embedding if table is None else table, words)
         if self.options.first_word == 'zero':
             vectors *= tf.cast(tf.not_equal(words, self.start), self.dtype)[..., tf.newaxis]
         return vectors
 
-    def step(self, memory, state, word_vectors, choose=None):
+    def step(self, memory, weights, state, word_vectors, choose=None):
         """The one decoder step of training and decoding (eq. 1 to 6 and the gate of 4.2.1).
 
         Args:
-            memory: Memory of the images. state: of the cell, (R, H). word_vectors: (R, M), of the previous words.
+            memory: Memory of the images. weights: StepWeights, see `core.recurrence`.
+            state: of the cell, (R, H). word_vectors: (R, M), of the previous words; None where their share of the
+                gates is among the offsets of `weights`.
             choose: function from alpha (R, L) to (weights of the locations in the context (R, L), locations); None:
                 the expected context.
 
         Returns:
             StepOutput.
         """
-        alpha = self.attention.alpha(memory, state.h)
-        weights, location = choose(alpha) if choose else (alpha, ())
-        context = self.attention.context(memory, weights)
+        offsets = weights.offsets
+        from_state = product(state.h, weights.state) + offsets.state
+        from_state, query, gate = tf.split(from_state, [self.cell.n_gates, weights.scorer.shape[0], -1], axis=1)
+        alpha = self.attention.alpha(memory, query, weights.scorer, offsets.scorer, offsets.scores)
+        chosen, location = choose(alpha) if choose else (alpha, ())
+        context = self.attention.context(memory, chosen, offsets.context)
+        beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])
         if self.gate:
-            beta = tf.sigmoid(tf.matmul(state.h, self.gate['w']) + self.gate['b'])
             context *= beta
-        else:
-            beta = tf.ones_like(alpha[:, :1])
-        order = [word_vectors, context] if self.options.cell_input == 'word_context' else [context, word_vectors]
+        from_inputs = product(context, weights.context) + (
+            offsets.inputs if word_vectors is None else weights.word_share(word_vectors))
         before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
-        return StepOutput(self.cell.step(tf.concat(order, axis=1), before), context, alpha, beta, location)
+        after = self.cell.step(from_inputs, from_state, before)
+        return StepOutput(after, context, alpha, beta, location, query, chosen)
 
-    def step_sizes(self, located):
-        """The sizes of what `step` gives for a row, as a StepOutput of ints; 0 stands for one whole number."""
-        return StepOutput(self.cell.State(*[self.H for _ in self.cell.State._fields]), self.K, self.L, 1,
-                          0 if located else ())
-
-    def decoding_choice(self):
+    def decoding_choice(self, uniform=None):
         """Function from (step t, alpha) to (weights in the context, locations) by `decode_context`; None: expected.
 
-        Drawn locations follow `dropout_seed`.
+        Args:
+            uniform: (n, T') in [0, 1), what decides the drawn locations of the n images; None: `location_draws` of
+                all images and steps of training.
         """
         kind = self.options.decode_context
         if kind == 'argmax':
             return hard.likeliest
         if kind == 'sample':
-            fold_in = tf.random.experimental.stateless_fold_in
+            if uniform is None:
+                uniform = self.location_draws(self.T)
 
             def choose(t, alpha):
-                seed = fold_in(fold_in(self.dropout_seed, 103), t)
-                uniform = tf.random.stateless_uniform(tf.shape(alpha)[:1], seed, dtype=alpha.dtype)
-                location = hard.locate(alpha, uniform)
+                # The rows of an image share its number, so that a caption's score is a function of its words.
+                location = hard.locate(alpha, tf.repeat(uniform[:, t], tf.shape(alpha)[0] // tf.shape(uniform)[0]))
                 return hard.weights(alpha, location), location
 
             return choose
         return None
 
+    def location_draws(self, n_steps):
+        """Uniform numbers (N, n_steps) that decide drawn locations, see `core.sampling.uniforms`."""
+        return uniforms(self.dropout_seed, LOCATION_DRAWS, self.image_numbers, n_steps, self.dtype)
+
     # ---- the graphs
 
-    def build_model(self, training=True, locations=None):
+    def build_model(self, training=True, locations=None, *, features=None, compute_dtype=None, jit=None):
         """The training graph under teacher forcing; its gradient is the training gradient, hard attention's too.
 
         Args:
@@ -271,45 +300,59 @@ class CaptionGenerator:
                 normalisation, and with the context of `decode_context`.
             locations: int32 (R, T), attend to these locations instead of drawn ones (hard attention). The loss is
                 then that of the words alone: one pass, without the terms of the bound.
+            features: (N, L, D) of any floating type to use in the place of `self.features`, or None.
+            compute_dtype: tf.bfloat16 or tf.float16 for mixed precision, in which the products with matrices and
+                features are computed; variables, states, statistics, softmaxes and losses keep the model's own type.
+                What is decoded is not affected. None: `dtype` throughout. With float16 see also `before`.
+            jit: False: no XLA here, whatever the model was made with; True: with it; None: as the model was made.
 
         Returns:
             Scalar loss: cross entropy summed over words, divided by R, plus the regularisers. Padding carries none.
         """
+        if jit is not None:
+            self.attention.compile(jit)
         with tf1.name_scope('training' if training else 'loss'):
-            self.loss, self.outputs = TrainingGraph(self, training, locations).build()
+            self.before = self._values_before() if training and compute_dtype == tf.float16 else {}
+            with tf.control_dependencies(list(self.before.values())):
+                graph = TrainingGraph(self, training, locations, features, compute_dtype)
+                self.loss, self.outputs = graph.build()
             self.nll = self.outputs.nll
         return self.loss
 
-    def build_sampler(self, max_len=20):
-        """The greedy decoding graph; <NULL>, <START> and <UNK> are never emitted.
+    def _values_before(self):
+        """What `before` holds: the moving statistics and the moving baseline, read."""
+        untrained = [variable for variable in self.variables if not variable.trainable]
+        if self.baseline is not None:
+            untrained.append(self.baseline)
+        return {variable.ref(): variable.read_value() for variable in untrained}
+
+    def decoding(self, max_len=20):
+        """What every search of `core.searches` starts from.
+
+        Args:
+            max_len: steps that can be taken.
 
         Returns:
-            Sampled(alphas (N, max_len, L), betas (N, max_len), captions (N, max_len)).
-        """
-        with tf1.name_scope('sampler'):
-            step, state, start = self.decoding()
-            decoded = decoding.greedy(step, state, start, self.end, max_len, self.never)
-            alphas, betas = decoded.trace
-        return Sampled(alphas, betas[:, :, 0], decoded.words)
-
-    def decoding(self):
-        """What every search of core.decoding starts from.
-
-        Returns:
-            (step function, state before the first word, first words (N,)); the steps' trace is (alpha (N, L), beta
-            (N, 1)). The step function takes rows in multiples of the images, as `step` does.
+            core.decoding.Decoding; the steps' trace is (alpha (R, L), beta (R, 1)).
         """
         annotations = self._annotations(training=False)
-        memory, choice, n = self.attention.memory(annotations), self.decoding_choice(), tf.shape(annotations)[0]
+        memory, n = self.attention.memory(annotations), tf.shape(self.features)[0]
+        drawn = self.options.decode_context == 'sample'
+        images = {'features': memory.features, 'projected': memory.projected}
+        if drawn:
+            images['uniform'] = self.location_draws(max_len)
+        weights = step_weights(self, memory)
 
-        def step(words, state):
+        def step(images, words, state):
             state, taken = state
-            # Rows of captions that have ended stand still: the step's number is the largest.
-            choose = choice and (lambda alpha: choice(tf.reduce_max(taken), alpha))
-            word_vectors = self._word_vectors(words)
-            result = self.step(memory, state, word_vectors, choose)
+            choice = self.decoding_choice(images.get('uniform'))
+            choose = choice and (lambda alpha: choice(taken[0], alpha))
+            here = memory._replace(features=images['features'], projected=images['projected'])
+            word_vectors = self.word_vectors(words)
+            result = self.step(here, weights, state, word_vectors, choose)
             logits = self.output(result.state.h, result.context, word_vectors)
             shown = tf.one_hot(result.location, self.L, dtype=self.dtype) if choice else result.alpha
-            return decoding.Step(tf.nn.log_softmax(logits), (result.state, taken + 1), (shown, result.beta))
+            return Step(tf.nn.log_softmax(logits), (result.state, taken + 1), (shown, result.beta))
 
-        return step, (self._initial_state(annotations), tf.zeros([n], tf.int32)), tf.fill([n], self.start)
+        start = tf.fill([n], self.start)
+        return Decoding(step, images, (self._initial_state(annotations), tf.zeros([n], tf.int32)), start)

@@ -10,7 +10,8 @@ A network offers:
 - `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from `first` on;
 - `random(seed, scale)`: weights in the same order; `scale` turns RGB in 0..255 into the network's input.
 
-Networks are built inside the default graph, whichever it is.
+Networks are built inside the default graph, whichever it is. TensorFlow is imported when the first is built, so that
+wrong names and sizes are found without it.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import re
 
 import numpy as np
 
-from core.backend import tf, tf1
+from core.devices import CPU, session_config
 from core.errors import InputError
 from core.weights import Layer
 
@@ -48,6 +49,8 @@ def assign(session, variables, weights):
 @contextlib.contextmanager
 def _without_notices():
     """tf_keras uses a deprecated function of TensorFlow's; the notice is of no use to whoever builds an encoder."""
+    from core.backend import tf
+
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel('ERROR')
@@ -135,6 +138,8 @@ class Vgg19:
         Returns:
             The map (N, rows, columns, channels) and the list of [kernel, bias] variables of the convolutions built.
         """
+        from core.backend import tf, tf1
+
         x, variables = pixels, []
         for conv in self.layers():
             if conv.name.endswith('_1') and variables:
@@ -225,6 +230,8 @@ class KerasNetwork:
         """
         import tf_keras
 
+        from core.backend import tf
+
         with tf.Graph().as_default():
             model = self._model(size)
             needed = {part.name for part in tf_keras.Model(model.inputs, model.get_layer(layer).output).layers}
@@ -237,6 +244,8 @@ class KerasNetwork:
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
     def _survey(self, size):
         """The maps by name, and the layers with weights; found out by building the network once for show."""
+        from core.backend import tf
+
         with tf.Graph().as_default():
             model = self._model(size)
             maps = {}
@@ -275,9 +284,12 @@ class KerasNetwork:
             seed: int.
             scale: function from RGB in 0..255 to what the network takes.
         """
+        from core.backend import tf, tf1
+
         generator = np.random.default_rng(seed)
         pictures = _dead_leaves(generator, 16, 160)
-        with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        # On the CPU, so that the statistics do not depend on the machine's GPU.
+        with tf.Graph().as_default() as graph, tf1.Session(graph=graph, config=session_config(CPU)) as session:
             model = self._model(pictures.shape[1])
             for layer in model.layers:
                 if 'BatchNorm' in type(layer).__name__:

@@ -13,6 +13,9 @@ import math
 from core.backend import tf, tf1
 from core.errors import InputError
 
+PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}  # compute_dtype of `build_model`
+FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**15, 1.0, 2000  # of the loss in float16
+
 
 def check(options, model):
     """Refuse training options that do nothing with this model.
@@ -87,6 +90,19 @@ def averaging_decay_at(options, step):
     return min(options.weight_averaging, (1 + step) / (10 + step))
 
 
+def diverged(nll, norm, scale=None):
+    """Whether training cannot go on after a step.
+
+    Args:
+        nll, norm: numbers, the step's loss and `gradient_norm`. scale: in float16, the `loss_scale` it had.
+
+    Returns:
+        bool. A step that was skipped, because the scaled gradients were too large for float16, does no harm, as long
+        as there is a scale left to halve.
+    """
+    return not math.isfinite(nll) or (not math.isfinite(norm) and not (scale and scale / 2 > LEAST_SCALE))
+
+
 # ---- the graph
 
 class Optimization:
@@ -97,14 +113,19 @@ class Optimization:
     with `finetune_rate` of the rate. Weight decay takes rate * weight_decay of every matrix away, apart from the
     gradient (Loshchilov & Hutter, arXiv 1711.05101); biases and batch normalisation are left alone.
 
+    With the option `precision` float16 gradients are those of the loss times a factor, see `LossScale`, and a step
+    whose gradients are not finite is skipped: all variables, the optimizer's and all averages too, stay as they were.
+
     Args:
-        model: CaptionGenerator. loss: what its `build_model` returned, in the default graph.
+        model: CaptionGenerator. loss: what its `build_model` returned, in the default graph; called with the
+            `compute_dtype` that the option `precision` means (`PRECISIONS`).
         options: TrainingConfig. steps_per_epoch: int.
 
     Attributes:
         variables: list of trained variables.
         train_op: operation. gradient_norm: scalar, the global norm before clipping.
         averages: Averages, or None without `weight_averaging`.
+        loss_scale: LossScale, or None but in float16.
         healthy: bool, whether all variables are finite.
     """
 
@@ -118,14 +139,29 @@ class Optimization:
         encoder = list(getattr(model, 'encoder_variables', ()))
         self.variables = decoder + encoder
 
+        self.loss_scale = LossScale() if options.precision == 'float16' else None
+        scaled = self.loss_scale.times(loss) if self.loss_scale else loss
         gradients = [_dense(gradient, variable) for gradient, variable in zip(
-            tf1.gradients(loss, self.variables), self.variables, strict=True)]
+            tf1.gradients(scaled, self.variables), self.variables, strict=True)]
+        if self.loss_scale:
+            gradients = [self.loss_scale.undone(gradient) for gradient in gradients]
         self.gradient_norm = tf.linalg.global_norm(gradients)
         if options.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm, self.gradient_norm)
+        self.averages = None
         # Loss and gradients are complete before any variable changes.
         with tf.control_dependencies([loss, *tf.nest.flatten(model.outputs), *gradients]):
-            decays = self._decays(decoder, self._rate) + self._decays(encoder, self._rate * options.finetune_rate)
+            if self.loss_scale:
+                self.train_op = self._step_unless_overflown(gradients, decoder, encoder)
+            else:
+                self.train_op = self._step(gradients, decoder, encoder)
+        # Also false where the squares overflow: such weights are finite, what they compute is not.
+        self.healthy = tf.math.is_finite(tf.linalg.global_norm([*model.variables, *encoder]))
+
+    def _step(self, gradients, decoder, encoder):
+        """The operation that changes the variables."""
+        options = self.options
+        decays = self._decays(decoder, self._rate) + self._decays(encoder, self._rate * options.finetune_rate)
         with tf.control_dependencies(decays):
             pairs = list(zip(gradients, self.variables, strict=True))
             # The model's first: its optimizer's own variables keep their names, whether an encoder is there or not.
@@ -133,13 +169,29 @@ class Optimization:
             if encoder:
                 rate = self._rate * options.finetune_rate
                 steps.append(_optimizer(options, rate).apply_gradients(pairs[len(decoder) :]))
-        self.train_op, self.averages = tf.group(*steps), None
+        step = tf.group(*steps)
         if options.weight_averaging:
             with tf.control_dependencies(steps):
                 self.averages = Averages(self.variables)
-            self.train_op = self.averages.update
-        # Also false where the squares overflow: such weights are finite, what they compute is not.
-        self.healthy = tf.math.is_finite(tf.linalg.global_norm([*model.variables, *encoder]))
+            step = self.averages.update
+        return step
+
+    def _step_unless_overflown(self, gradients, decoder, encoder):
+        """The same where all gradients are finite; else all is left, or put back, as it was before the step."""
+        before = [(reference.deref(), value) for reference, value in self._model.before.items()]
+
+        def take():
+            with tf.control_dependencies([self._step(gradients, decoder, encoder)]):
+                return tf.constant(True)
+
+        def skip():
+            with tf.control_dependencies([variable.assign(value, read_value=False) for variable, value in before]):
+                return tf.constant(False)
+
+        with tf.control_dependencies([value for _, value in before]):
+            finite = tf.math.is_finite(self.gradient_norm)
+        taken = tf.cond(finite, take, skip)
+        return tf.group(taken, self.loss_scale.update(finite))
 
     def _decays(self, variables, rate):
         if not self.options.weight_decay:
@@ -164,6 +216,42 @@ class Optimization:
         return fed | {self._model.annealed[name]: value for name, value in self.annealed_at(step).items()}
 
 
+class LossScale:
+    """The factor on the loss that keeps small gradients from vanishing in float16 (Micikevicius et al., 1710.03740).
+
+    It is halved after every step whose gradients are not finite, and doubled after `GROWTH_STEPS` steps in a row
+    whose gradients are. Factor and count are variables, so that checkpoints hold them.
+
+    Attributes:
+        value: scalar float32, the factor of the step.
+    """
+
+    def __init__(self):
+        with tf1.variable_scope('loss_scale', reuse=tf1.AUTO_REUSE, use_resource=True):
+            self._scale = tf1.get_variable('factor', [], tf.float32, tf1.constant_initializer(FIRST_SCALE),
+                                           trainable=False)
+            self._good = tf1.get_variable('good_steps', [], tf.int64, tf1.zeros_initializer(), trainable=False)
+        self.value = self._scale.read_value()
+
+    def times(self, loss):
+        """The loss whose gradients `undone` takes."""
+        return loss * tf.cast(self.value, loss.dtype)
+
+    def undone(self, gradient):
+        """A gradient of the scaled loss -> of the loss. Exact, as the factor is a power of two."""
+        return gradient / tf.cast(self.value, gradient.dtype)
+
+    def update(self, finite):
+        """Operation that sets factor and count after a step, which comes after the control dependencies around."""
+        good = self._good.read_value() + 1
+        grown = good >= GROWTH_STEPS
+        doubled = tf.where(tf.math.is_finite(2 * self.value), 2 * self.value, self.value)
+        halved = tf.maximum(self.value / 2, LEAST_SCALE)
+        scale = tf.where(finite, tf.where(grown, doubled, self.value), halved)
+        good = tf.where(tf.logical_and(finite, tf.logical_not(grown)), good, 0)
+        return tf.group(self._scale.assign(scale, read_value=False), self._good.assign(good, read_value=False))
+
+
 class Averages:
     """Moving averages of variables over the steps, kept in variables of their own, which checkpoints hold too.
 
@@ -176,9 +264,9 @@ class Averages:
 
     def __init__(self, variables):
         self._variables = variables
-        self.decay = tf1.placeholder(tf.float32, [], 'averaging_decay')
-        with tf.control_dependencies(None), tf1.variable_scope('weight_averaging', reuse=tf1.AUTO_REUSE,
-                                                               use_resource=True):
+        # All but the update outside of what it is made in, which may be the branch of a condition.
+        with tf.init_scope(), tf1.variable_scope('weight_averaging', reuse=tf1.AUTO_REUSE, use_resource=True):
+            self.decay = tf1.placeholder(tf.float32, [], 'averaging_decay')
             self._averages = [tf1.get_variable(v.op.name, v.shape, v.dtype, tf1.zeros_initializer(), trainable=False)
                               for v in variables]
         pairs = list(zip(self._averages, variables, strict=True))
@@ -187,7 +275,7 @@ class Averages:
                                read_value=False)
             for average, v in pairs
         ])
-        with tf.control_dependencies(None):
+        with tf.init_scope():
             self._begin = tf.group(*[average.assign(v.read_value(), read_value=False) for average, v in pairs])
             self._use = tf.group(*[v.assign(average.read_value(), read_value=False) for average, v in pairs])
             self._values = [tf1.placeholder(v.dtype, v.shape) for v in variables]

@@ -1,6 +1,6 @@
 """The deep output layer of eq. 7, and dropout whose masks are functions of a seed."""
 
-from core.backend import tf
+from core.backend import cast, matmul, tf
 
 ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}
 
@@ -52,20 +52,27 @@ class OutputLayer:
         self.weights = variables.create('logits', w_h=([dim_hidden, size], 'matrix'), b_h=([size], 'zeros'),
                                         w_out=([size, n_words], 'matrix'), b_out=([n_words], 'zeros'), **extra)
 
-    def __call__(self, h, context, word_vectors, dropout=None, rows=None):
-        """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V); `dropout` a Dropout, while training."""
+    def __call__(self, h, context, word_vectors, dropout=None, rows=None, compute_dtype=None):
+        """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V), all of the variables' type.
+
+        Args:
+            dropout: Dropout, while training. rows: see there.
+            compute_dtype: of the products; None: the variables'.
+        """
         weights = self.weights
+        if compute_dtype:
+            weights = {name: cast(w, compute_dtype) if name.startswith('w') else w for name, w in weights.items()}
 
         def dropped(x, which):
             return dropout(x, which, rows) if dropout else x
 
-        hidden = tf.matmul(dropped(h, 0), weights['w_h']) + weights['b_h']
+        hidden = matmul(dropped(h, 0), weights['w_h']) + weights['b_h']
         if self.ctx2out:
-            hidden += tf.matmul(context, weights['w_ctx2out'])
+            hidden += matmul(context, weights['w_ctx2out'])
         if self.prev2out:
             hidden += word_vectors
         hidden = dropped(self.activation(hidden), 1)
         for layer in range(1, self.n_layers):
-            hidden = tf.nn.relu(tf.matmul(hidden, weights[f'w_{layer}']) + weights[f'b_{layer}'])
+            hidden = tf.nn.relu(matmul(hidden, weights[f'w_{layer}']) + weights[f'b_{layer}'])
             hidden = dropped(hidden, 10 + layer)
-        return tf.matmul(hidden, weights['w_out']) + weights['b_out']
+        return matmul(hidden, weights['w_out']) + weights['b_out']

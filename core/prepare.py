@@ -9,9 +9,11 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -22,10 +24,12 @@ from core.errors import InputError
 from core.files import write_json
 
 BATCH = 32
+AHEAD = 4  # batches that are decoded or wait for the encoder
+PIECE = 8  # images that a thread decodes at a time: one by one costs more for the threads than for small images
 
 
 def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_length=15, skip_unreadable=False,
-            vocabulary=None, say=print):
+            vocabulary=None, say=print, machine=None):
     """Make or complete the DATA DIR `out`.
 
     Args:
@@ -38,6 +42,7 @@ def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_leng
         skip_unreadable: leave unreadable images out instead of refusing.
         vocabulary: Vocabulary to use instead of counting the training captions.
         say: function that prints a line.
+        machine: core.devices.Machine, where to encode; None: Machine().
 
     Returns:
         dict, the manifest.
@@ -56,30 +61,31 @@ def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_leng
             if skip_unreadable or not manifest['unreadable']:
                 say(f'{out} is complete: {_counts(manifest)}')
                 return manifest
+        tokens = _tokens(records)
         if vocabulary is None:
-            _build_vocabulary(records, map(_tokens, records), plan)  # an error now rather than after the last image
+            _build_vocabulary(records, tokens, plan)  # an error now rather than after the last image
         n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
         say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 from '
             f'{spec.encoder} {spec.layer}: {console.size_text(n_bytes)} in {out}')
         path = out / 'features.h5'
         _check_room(path, n_bytes)
         # Before anything is written: the weights may turn out to be those of another network.
-        with _encoder(spec, path) as encoder:
+        with _encoder(spec, path, machine) as encoder:
             out.mkdir(parents=True, exist_ok=True)
             with store.lock(out, 'prepro.py'):
-                return _complete(records, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
+                return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
 
 
-def _encoder(spec, path):
+def _encoder(spec, path, machine):
     """The encoder as a context; of None where every image is encoded already."""
     if path.exists() and store.FeatureFile(path).done().all():
         return contextlib.nullcontext()
     from core.encoders import Encoder  # TensorFlow is imported only when there is work for it
 
-    return Encoder(spec)
+    return Encoder(spec, machine=machine)
 
 
-def _complete(records, encoder, spec, out, plan, skip_unreadable, vocabulary, say):
+def _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say):
     """Do what is left to do in `out`, which is locked."""
     store.write_plan(out, plan)
     store.remove_leftovers(out)
@@ -93,7 +99,7 @@ def _complete(records, encoder, spec, out, plan, skip_unreadable, vocabulary, sa
         features.close()
     if unreadable and (not skip_unreadable or len(unreadable) == len(records)):
         raise InputError(_unreadable_text(unreadable))
-    manifest = _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say)
+    manifest = _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, say)
     say(f'{out} is complete: {_counts(manifest)}')
     return manifest
 
@@ -141,58 +147,87 @@ def _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
 
 def _extract(records, encoder, features, say):
     """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
-    waiting = collections.deque(np.flatnonzero(~features.done()))
+    waiting = np.flatnonzero(~features.done())
     if not len(waiting):
         return {}, None
     n_done = len(records) - len(waiting)
     if n_done:
         say(f'{n_done} images were encoded before and are kept')
     unreadable, begun, encoded = {}, None, 0
-
-    def decode(row):
-        try:
-            return row, images.load(records[row].path, encoder.spec.preprocessing), None
-        except images.UnreadableImage as error:
-            return row, None, str(error)
-
-    n_threads = os.cpu_count() or 1
     with (
-        concurrent.futures.ThreadPoolExecutor(n_threads, 'decode') as decoders,
         concurrent.futures.ThreadPoolExecutor(1, 'write') as writer,
+        contextlib.closing(_decoded(records, waiting, encoder.spec.preprocessing)) as batches,
         console.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
     ):
-        decoding, writing = collections.deque(), collections.deque()
-        try:
-            while waiting or decoding:
-                while waiting and len(decoding) < 4 * BATCH:
-                    decoding.append(decoders.submit(decode, waiting.popleft()))
-                rows, pixels = [], []
-                while decoding and len(rows) < BATCH:
-                    row, picture, reason = decoding.popleft().result()
-                    if reason:
-                        unreadable[int(row)] = reason
-                        bar.update()
-                    else:
-                        rows.append(row)
-                        pixels.append(picture)
-                if not rows:
-                    continue
-                encoded_batch = encoder.encode(np.stack(pixels))
+        writing = collections.deque()
+        for batch, pixels, reasons in batches:
+            unreadable.update(reasons)
+            rows = batch
+            if reasons:
+                good = [place for place, row in enumerate(batch) if int(row) not in reasons]
+                rows, pixels = batch[good], pixels[good]
+            if len(rows):
+                features_of_batch = encoder.encode(pixels, np.float16)
                 if begun is None:  # the first batch also pays for building and tracing
                     begun = time.perf_counter()
                 else:
                     encoded += len(rows)
-                writing.append(writer.submit(features.write, rows, encoded_batch))
+                writing.append(writer.submit(features.write, rows, features_of_batch))
                 while len(writing) > 2 or writing and writing[0].done():
                     writing.popleft().result()
-                bar.update(len(rows))
-            for write in writing:
-                write.result()
+            bar.update(len(batch))
+        for write in writing:
+            write.result()
+    rate = encoded / (time.perf_counter() - begun) if encoded else None
+    return unreadable, rate
+
+
+def _decoded(records, rows, preprocessing):
+    """Decode the images of `rows` with all cores, some batches ahead, into memory that is used again.
+
+    Yields:
+        (rows of a batch, pixels uint8 (n, size, size, 3), dict of row -> reason of the unreadable ones, whose pixels
+        mean nothing). The pixels hold until the next batch is asked for.
+    """
+    batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+    size = preprocessing.size
+    memory = [_aligned((BATCH, size, size, 3)) for _ in range(min(AHEAD, len(batches)))]
+
+    def decode(piece, pixels):
+        reasons = {}
+        for row, target in zip(piece, pixels, strict=True):
+            try:
+                target[:] = images.load(records[row].path, preprocessing)
+            except images.UnreadableImage as error:
+                reasons[int(row)] = str(error)
+        return reasons
+
+    def begin(number):
+        batch, pixels = batches[number], memory[number % AHEAD]
+        return [decoders.submit(decode, batch[i : i + PIECE], pixels[i : i + PIECE][: len(batch) - i])
+                for i in range(0, len(batch), PIECE)]
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode') as decoders:
+        try:
+            decoding = collections.deque(map(begin, range(len(memory))))
+            for number, batch in enumerate(batches):
+                reasons = {}
+                for piece in decoding.popleft():
+                    reasons.update(piece.result())
+                yield batch, memory[number % AHEAD][: len(batch)], reasons
+                if number + AHEAD < len(batches):
+                    decoding.append(begin(number + AHEAD))
         except BaseException:
             decoders.shutdown(wait=False, cancel_futures=True)
             raise
-    rate = encoded / (time.perf_counter() - begun) if encoded else None
-    return unreadable, rate
+
+
+def _aligned(shape):
+    """Uninitialised uint8 memory that begins at a multiple of 64 bytes: TensorFlow takes it without a copy."""
+    n_bytes = math.prod(shape)
+    spare = np.empty(n_bytes + 63, np.uint8)
+    start = -spare.ctypes.data % 64
+    return spare[start : start + n_bytes].reshape(shape)
 
 
 def _unreadable_text(unreadable):
@@ -203,21 +238,21 @@ def _unreadable_text(unreadable):
             f'others are kept), or leave them out with --skip-unreadable')
 
 
-def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
+def _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, say):
     """Write vocabulary, captions and annotations, then the manifest that makes the directory complete."""
     for reason in unreadable.values():
         say(f'left out: {reason}')
     readable = [row not in unreadable for row in range(len(records))]
-    tokens = {row: _tokens(record) for row, record in enumerate(records) if readable[row]}
     if vocabulary is None:
-        vocabulary = _build_vocabulary([records[row] for row in tokens], tokens.values(), plan)
+        kept = [row for row in range(len(records)) if readable[row]]
+        vocabulary = _build_vocabulary([records[row] for row in kept], [tokens[row] for row in kept], plan)
     # Until all files fit together again the directory is not complete.
     (out / 'manifest.json').unlink(missing_ok=True)
     vocabulary.save(out / 'vocabulary.json')
 
     captions_of, counts = {}, {}
     for split in SPLITS:
-        rows = [row for row in tokens if records[row].split == split]
+        rows = [row for row in range(len(records)) if readable[row] and records[row].split == split]
         captions, image_idxs, too_long, empty = [], [], 0, 0
         for image, row in enumerate(rows):
             for words in tokens[row]:
@@ -260,8 +295,10 @@ def _annotate(records, spec, out, plan, unreadable, vocabulary, rate, say):
     return manifest
 
 
-def _tokens(record):
-    return [text.tokenize(caption) for caption in record.captions]
+def _tokens(records):
+    """The token lists of each record's captions. Equal words are one object, as all stay while images are encoded."""
+    return [[[sys.intern(word) for word in text.tokenize(caption)] for caption in record.captions]
+            for record in records]
 
 
 def _build_vocabulary(records, tokens, plan):

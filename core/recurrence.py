@@ -5,11 +5,14 @@ step would add its share to a gradient as large as the weight. Instead, the weig
 and each product x_t W has an offset from outside (`Offsets`), zero or what is known beforehand. The gradient of the
 offsets holds d_t of all steps, so that dW = sum_t x_t' d_t is one product after the loop, with the x_t which the loop
 has recorded. `Deferred` ties the two together. The gradients are those of the plain formulation (`tests/plain.py`).
+
+In mixed precision the matrices are of 16 bits, those of `step_weights` and the memory's; products with them are
+computed so, and everything else, what is recorded and the offsets too, is of the model's own type.
 """
 
 from typing import NamedTuple
 
-from core.backend import tf, tf1
+from core.backend import cast, matmul, tf, tf1
 
 
 class Weight(NamedTuple):
@@ -76,7 +79,7 @@ class Recorded(NamedTuple):
 
 
 def step_weights(model, memory):
-    """StepWeights of a CaptionGenerator, for a Memory of its attention."""
+    """StepWeights of a CaptionGenerator, for a Memory of its attention; matrices have the type of that."""
     cell, options = model.cell.weights(), model.options
     query, query_bias = model.attention.query_weights(memory)
     recurrent = cell.recurrent_kernel if options.carry_state else tf.zeros_like(cell.recurrent_kernel)
@@ -88,24 +91,25 @@ def step_weights(model, memory):
     words, context = tf.split(cell.kernel, sizes)
     if options.cell_input == 'context_word':
         words, context = context, words
-    return StepWeights(Weight(tf.concat(state, axis=1)), words, cell.bias, Weight(context), model.attention.scorer(),
+    state, words, context = (cast(w, memory.projected.dtype) for w in (tf.concat(state, axis=1), words, context))
+    return StepWeights(Weight(state), words, cell.bias, Weight(context), model.attention.scorer(),
                        Offsets(tf.concat(bias, axis=0)))
 
 
 def all_rows(x, w):
     """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
     if x.shape.rank == 2:
-        return tf.matmul(x, w)
-    return tf.reshape(tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
+        return matmul(x, w)
+    return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
 
 
 def product(x, weight):
     """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
     @tf.custom_gradient
     def constant_product(x, matrix, transposed):
-        return tf.matmul(x, matrix), lambda d: (tf.matmul(d, transposed), None, None)
+        return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
 
-    return tf.matmul(x, weight.matrix) if weight.transposed is None else constant_product(x, *weight)
+    return matmul(x, weight.matrix) if weight.transposed is None else constant_product(x, *weight)
 
 
 def _hidden(x):
@@ -122,17 +126,17 @@ class Deferred:
     Args:
         model: CaptionGenerator. memory: Memory.
         n_steps, n_rows: scalar tensors, T' and R.
-        word_vectors: (T', R, M) that are fed, or None where words are drawn inside the loop.
+        words: (T', R) int32 that are fed, or None where words are drawn inside the loop.
     """
 
-    def __init__(self, model, memory, n_steps, n_rows, word_vectors=None):
+    def __init__(self, model, memory, n_steps, n_rows, words=None):
         self._model, self._n_images, self.recorded = model, tf.shape(memory.projected)[0], None
         weights = step_weights(model, memory)
 
         def zeros(size):
             return tf.zeros([n_steps, n_rows, size], model.dtype)
 
-        if word_vectors is None:
+        if words is None:
             def replay(table, words, bias):
                 fed = model.word_vectors(self.recorded.words, table)
                 return weights._replace(words=words, words_bias=bias).word_share(fed)
@@ -140,7 +144,10 @@ class Deferred:
             inputs = self._tie(replay, zeros(weights.words.shape[1]), model.embedding, weights.words,
                                weights.words_bias)
         else:
-            inputs = weights.word_share(word_vectors)
+            # A batch has the same words many times: their share of the gates is computed once.
+            distinct, places = tf.unique(tf.reshape(words, [-1]))
+            shares = tf.gather(weights.word_share(model.word_vectors(distinct)), places)
+            inputs = tf.reshape(shares, [n_steps, n_rows, weights.words.shape[1]])
         scores, scorer = self._tie_scores(zeros(model.L), zeros(weights.scorer.shape[0]), memory.projected,
                                           weights.scorer)
         offsets = Offsets(
@@ -155,15 +162,14 @@ class Deferred:
             offsets=(), **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
                              for name, weight in (('state', weights.state), ('context', weights.context))})
         self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
+        self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
         self._images = _hidden(memory.features), _hidden(memory.projected)
 
     def at(self, t):
         """Inside the loop: (Memory, StepWeights) of step t."""
-        def shown(bits):
-            return tf.bitcast(bits, self._model.dtype)
-
-        memory = self._memory._replace(features=shown(self._images[0]), projected=shown(self._images[1]))
-        weights = tf.nest.map_structure(shown, self._weights)
+        memory = self._memory._replace(features=tf.bitcast(self._images[0], self._memory.features.dtype),
+                                       projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
+        weights = tf.nest.map_structure(tf.bitcast, self._weights, self._types)
         return memory, weights._replace(offsets=tf.nest.map_structure(lambda array: array.read(t), self._offsets))
 
     def record(self, recorded):
@@ -207,5 +213,5 @@ class Deferred:
         n_steps, n_locations = tf.shape(weights)[0], features.shape[1]
         weights = tf.reshape(weights, [n_steps, n, -1, n_locations])
         weights = tf.reshape(tf.transpose(weights, [1, 0, 2, 3]), [n, -1, n_locations])
-        sums = tf.reshape(tf.matmul(weights, features), [n, n_steps, -1, size])
+        sums = tf.reshape(matmul(weights, features), [n, n_steps, -1, size])
         return tf.reshape(tf.transpose(sums, [1, 0, 2, 3]), [n_steps, -1, size])

@@ -7,21 +7,20 @@
 
 import contextlib
 import pathlib
-import signal
-import threading
 import time
 
 import numpy as np
 
-from core import captioning, console
+from core import captioning, console, devices
 from core.backend import tf, tf1
 from core.batches import Batches, prefetch
 from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
 from core.config import Config, DecodingConfig
 from core.errors import InputError
+from core.interrupts import Interrupts, Stopped
 from core.journal import Journal
 from core.metrics import Scorer
-from core.optimization import Optimization, check, learning_rate_at, plateau_factor
+from core.optimization import PRECISIONS, Optimization, check, diverged, learning_rate_at, plateau_factor
 from core.store import CaptionData
 from core.text import tokenize
 from core.word_vectors import assign_word_vectors
@@ -42,6 +41,7 @@ class Solver:
         word_vectors: (numbers of words (n,), their vectors (n, M)) that training starts from, or None; see
             `core.word_vectors`.
         decoding: DecodingConfig.
+        machine: core.devices.Machine, where to train; None: Machine().
         say: function that prints a line.
         options: the options of `core.config.TrainingConfig`, such as n_epochs, batch_size, update_rule,
             learning_rate, print_every, save_every. For the same initial weights in every process, also call
@@ -52,20 +52,19 @@ class Solver:
     """
 
     def __init__(self, model, data, val_data=None, *, model_path='model', log_path=None, pretrained_model=None,
-                 word_vectors=None, decoding=None, say=print, **options):
+                 word_vectors=None, decoding=None, machine=None, say=print, **options):
         self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
+        self.machine, self._resident = machine or devices.Machine(), None
         self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
         self.model_path, self.log_path = pathlib.Path(model_path), log_path
         self.pretrained_model, self.word_vectors = pretrained_model, word_vectors
         check(self.options, model)
-        self.batches = Batches(self.data, self.options.batch_size, self.options.seed, batch_by=self.options.batch_by,
-                               bucket_width=self.options.bucket_width,
-                               captions_per_image=self.options.captions_per_image)
+        self.batches = self._batches(self.data, model.inputs.dtype.as_numpy_dtype)
         if not len(self.batches):
             raise InputError('there is no training caption: raise --max-length, or look at the split')
-        self._sampled = self._optimization = self._scorer = None
-        self._interrupted = False
+        self._sampled = self._optimization = self._scorer = self._scale = None
+        self._interrupts = Interrupts()
 
     def _checked(self, data, name):
         if data is None:
@@ -82,21 +81,47 @@ class Solver:
             raise InputError(f'{name}: captions use word {data.captions.max()}, the model has {self.model.V} words')
         return data
 
+    def _batches(self, data, dtype):
+        options = self.options
+        return Batches(data, options.batch_size, options.seed, batch_by=options.batch_by,
+                       bucket_width=options.bucket_width, captions_per_image=options.captions_per_image, dtype=dtype)
+
     # ---- graph
 
     def build(self):
         """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where needed."""
         if self._optimization is not None:
             return
+        compute_dtype = PRECISIONS[self.options.precision]
+        if self.model.attention.jit or self.machine.xla == 'all':
+            self.machine = devices.with_working_xla(self.machine, compute_dtype, self.say)
         with self.model.graph.as_default():
             self._build_sampler()
-            loss = self.model.build_model()
+            self._keep_features()
+            loss = self.model.build_model(features=self._resident and self._resident.features,
+                                          compute_dtype=compute_dtype,
+                                          jit=False if self.machine.xla == 'off' else None)
             self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
+
+    def _keep_features(self):
+        """Batches of image numbers instead of features, where these are to stay on the device."""
+        stored, dtype = not hasattr(self.data, 'read_batch'), self.model.inputs.dtype
+        if not stored and self.machine.features_on_device == 'on':
+            raise InputError('--features-on-device on: fine-tuning reads images, there are no features to keep')
+        size = devices.ResidentFeatures.size(self.data, dtype)
+        if stored and devices.keeps_features(self.machine, size):
+            self.say(f'features of {len(self.data)} images stay on the device: {console.size_text(size)}')
+            self._resident = devices.ResidentFeatures(self.data, dtype)
+            self.batches = self._batches(self._resident, np.int64)
+
+
+    def _session(self):
+        return tf1.Session(graph=self.model.graph, config=devices.session_config(self.machine))
 
     def _build_sampler(self):
         if self._sampled is None:
             with self.model.graph.as_default():
-                self._sampled = self.model.build_sampler(self.decoding.max_len)
+                self._sampled = self.model.build_search(self.decoding)
 
     def _best_model(self):
         """The BestModel over all that decoding needs, the trained part of an encoder too."""
@@ -123,7 +148,8 @@ class Solver:
     def train(self):
         """Train until `n_epochs` are done or validations stop getting better, going on from the last checkpoint.
 
-        SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt.
+        SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt. A validation ends at
+        once, and is done again when training goes on.
 
         Returns:
             dict: the state of training: step, epoch, best_score, best_step ...
@@ -131,7 +157,6 @@ class Solver:
         if self.options.learning_rate_schedule == 'plateau' and self.val_data is None:
             raise InputError('learning_rate_schedule=plateau follows the validations, and there is no dev split; '
                              'choose another schedule')
-        self._interrupted = False
         directory = self.model_path / 'checkpoints'
         state = latest_state(directory)
         if state and self._finished(state):
@@ -145,7 +170,9 @@ class Solver:
             checkpoints = Checkpoints(directory, tf1.global_variables(), self.options.keep_checkpoints)
             self._best = self._best_model()
             initialize = tf1.global_variables_initializer()
-        with tf1.Session(graph=self.model.graph) as session, _Interrupts(self):
+        with self._session() as session, Interrupts() as self._interrupts:
+            if self._resident:
+                self._resident.load(session)
             if state:
                 self._load_encoder(session)
                 checkpoints.restore(session, state)
@@ -199,8 +226,12 @@ class Solver:
             state.update(epoch=state['epoch'] + 1, position=0)
             last = state['epoch'] == options.n_epochs
             if self.val_data is not None and (last or state['epoch'] % options.validate_every == 0):
-                with self._averaged(session):
-                    self._validate(session, state)
+                try:
+                    with self._averaged(session):
+                        self._validate(session, state)
+                except Stopped:  # saved as after the epoch's last step, so that the validation comes next
+                    state.update(epoch=state['epoch'] - 1, position=len(self.batches))
+                    self._stop(session, state, checkpoints)
             elif self.val_data is None:
                 with self._averaged(session):
                     self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
@@ -213,6 +244,12 @@ class Solver:
         if not session.run(self._optimization.healthy):
             self._diverged(state['step'])
         checkpoints.save(session, state)
+
+    def _stop(self, session, state, checkpoints):
+        """End training after an interrupt, with a checkpoint."""
+        self._save(session, state, checkpoints)
+        self.say(f'saved at step {state["step"]}; the same command goes on from there')
+        raise KeyboardInterrupt
 
     def _diverged(self, step):
         raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; lower '
@@ -235,19 +272,23 @@ class Solver:
         model, options, optimization = self.model, self.options, self._optimization
         fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
                    'entropy': model.outputs.entropy, 'norm': optimization.gradient_norm}
+        if optimization.loss_scale:
+            fetches['scale'] = optimization.loss_scale.value
+        inputs = self._resident.numbers if self._resident else model.inputs
         saved = printed = time.monotonic()
         printed_captions = 0
         with console.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
                                state['position']) as bar:
             for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
                 result = session.run(fetches, {
-                    model.inputs: batch.features, model.captions: batch.captions,
+                    inputs: batch.features, model.captions: batch.captions,
                     # Masks and draws depend on the step alone, so a resumed run draws the same.
                     model.dropout_seed: (options.seed, state['step']),
                     **optimization.feeds(state['step'], state['rate_factor']),
                 })
-                if not (np.isfinite(result['nll']) and np.isfinite(result['norm'])):
+                if diverged(result['nll'], result['norm'], result.get('scale')):
                     self._diverged(state['step'] + 1)
+                self._scale = result.get('scale')
                 state.update(step=state['step'] + 1, position=state['position'] + 1,
                              captions=state['captions'] + len(batch.index),
                              nll=state['nll'] + float(result['nll']) * len(batch.index),
@@ -260,12 +301,11 @@ class Solver:
                     self._report(state, unigram, printed_captions / (now - printed), bar)
                     printed, printed_captions = now, 0
                 due = options.save_minutes and time.monotonic() - saved > 60 * options.save_minutes
-                if self._interrupted or due:
+                if self._interrupts.came:
+                    self._stop(session, state, checkpoints)
+                if due:
                     self._save(session, state, checkpoints)
                     saved = time.monotonic()
-                if self._interrupted:
-                    self.say(f'saved at step {state["step"]}; the same command goes on from there')
-                    raise KeyboardInterrupt
             if state['words']:  # what was not reported yet, so that a short epoch shows its loss too
                 self._report(state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
@@ -279,6 +319,7 @@ class Solver:
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
             'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state['rate_factor']),
             **self._optimization.annealed_at(step), 'captions_per_second': speed,
+            **({'loss_scale': float(self._scale)} if self._scale else {}),
         })
         state.update(nll=0.0, entropy=0.0, words=0, captions=0)
 
@@ -295,11 +336,14 @@ class Solver:
     def _validate(self, session, state):
         options, data = self.options, self.val_data
         images, begun = self._validated, time.monotonic()
-        captions = list(captioning.generate(session, self.model, self._sampled, data, images,
-                                            self.decoding.decode_batch))
-        results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
         metrics = {'Bleu', 'CIDEr', 'ROUGE_L', SCORES[options.validation_metric]}
-        scores = self._scorer.score(results, sorted(metrics))
+        if 'METEOR' in metrics:  # its process takes as long to start as many captions
+            self._scorer.start()
+        with self._interrupts.at_once():
+            captions = list(captioning.generate(session, self.model, self._sampled, data, images,
+                                                self.decoding.decode_batch))
+            results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
+            scores = self._scorer.score(results, sorted(metrics))
         score = scores[options.validation_metric]
         better = state['best_score'] is None or score > state['best_score']
         if better:
@@ -331,29 +375,8 @@ class Solver:
         """
         data = self.val_data if data is None else self._checked(data, 'data')
         self._build_sampler()
-        with self.model.graph.as_default(), tf1.Session(graph=self.model.graph) as session:
+        with self.model.graph.as_default(), self._session() as session:
             self._load_encoder(session)
             self._best_model().restore(session)
             return list(captioning.generate(session, self.model, self._sampled, data, images,
                                             self.decoding.decode_batch))
-
-
-class _Interrupts:
-    """While active, SIGINT and SIGTERM only note that they came; a second one ends the program as usual."""
-
-    def __init__(self, solver):
-        self._solver, self._previous = solver, {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number, frame):
-        self._solver._interrupted = True
-        signal.signal(number, self._previous[number])
-
-    def __exit__(self, *exception):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

@@ -79,21 +79,30 @@ class FeatureFile:
         return np.frombuffer(data, np.uint8) == 1
 
     def write(self, rows, features):
-        """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk."""
+        """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk.
+
+        Raises:
+            ValueError: another shape.
+            InputError: numbers that float16 cannot hold, or the disk is full.
+        """
         features = np.asarray(features)
         if features.shape != (len(rows), *self.shape[1:]):
             raise ValueError(f'features of shape {features.shape} for {len(rows)} rows of {self.shape[1:]}')
-        # The extremes tell of NaN too, and cost a tenth of np.isfinite.
-        if features.size and not max(features.max(), -features.min()) <= np.finfo(np.float16).max:
+        with np.errstate(over='ignore'):
+            features = np.ascontiguousarray(features, np.float16)
+        # All bits of the exponent are set in infinities and NaN; integers are compared far faster than float16.
+        if features.size and (features.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
             raise InputError(f'{self.path}: the encoder gives numbers that are not finite or beyond float16 (65504); '
                              f'check its weights, or choose another layer')
-        features = np.ascontiguousarray(features, np.float16)
+        # Neighbouring rows in one call.
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         try:
-            for row, values in zip(rows, features, strict=True):
-                self._write_at(self._features + int(row) * self._row_bytes, memoryview(values).cast('B'))
+            for run in runs:
+                self._write_at(self._features + int(rows[run[0]]) * self._row_bytes,
+                               memoryview(features[run[0] : run[-1] + 1]).cast('B'))
             getattr(os, 'fdatasync', os.fsync)(self._descriptor)  # macOS has fsync only
-            for row in rows:
-                self._write_at(self._done + int(row), b'\1')
+            for run in runs:
+                self._write_at(self._done + int(rows[run[0]]), b'\1' * len(run))
         except OSError as error:
             raise InputError(f'{self.path}: cannot write ({error.strerror}); make room and run the same command '
                              f'again, finished images are kept') from None
@@ -259,6 +268,12 @@ class DataDir:
         return CaptionData(self._features, rows, captions, image_idxs, [image['id'] for image in images],
                            [image['captions'] for image in images], [image['file'] for image in images], boxes,
                            self.encoder)
+
+
+def check_run(path):
+    """Raises InputError unless `path` is a run; `core.runs.Run` looks closer, but imports TensorFlow before it does."""
+    if not (pathlib.Path(path) / 'config.json').exists():
+        raise InputError(f'{path}: not a run (no config.json); train.py DATA --out {path} makes one')
 
 
 def read_json(path):

@@ -79,10 +79,12 @@ class TrainingGraph:
     Args:
         model: CaptionGenerator. training: see `CaptionGenerator.build_model`.
         locations: int32 (R, T), given locations, or None.
+        features, compute_dtype: see `CaptionGenerator.build_model`.
     """
 
-    def __init__(self, model, training, locations):
+    def __init__(self, model, training, locations, features=None, compute_dtype=None):
         self.model, self.options, self.training = model, model.options, training
+        self.features, self.compute_dtype = features, compute_dtype
         self.drawing = model.hard and training and locations is None
         self.n_samples = self.options.n_samples if self.drawing else 1
         self.given = locations
@@ -143,7 +145,7 @@ class TrainingGraph:
 
     def _prepare_images(self, dropout):
         """The images' Memory, and the rows' first state."""
-        annotations = self.model._annotations(self.training)
+        annotations = self.model._annotations(self.training, self.features, self.compute_dtype)
         self.memory = self.model.attention.memory(annotations)
         n_captions = self.n_rows // tf.shape(annotations.features)[0]
         self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
@@ -181,7 +183,7 @@ class TrainingGraph:
         model, n_steps = self.model, self.n_steps
         sampling = self.training and self.options.scheduled_sampling > 0
         given = None if sampling else model.word_vectors(self.inputs)
-        deferred = Deferred(model, self.memory, n_steps, self.n_rows, given)
+        deferred = Deferred(model, self.memory, n_steps, self.n_rows, None if sampling else self.inputs)
         if sampling:  # the first word is <START>: nothing was said before it
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
             own_word = tf.logical_and(uniform < model.annealed['scheduled_sampling'],
@@ -199,7 +201,8 @@ class TrainingGraph:
             step = model.step(memory, weights, state, None, choose and (lambda alpha: choose(t, alpha)))
             if sampling:
                 # Words that decoding never writes are not fed either.
-                logits = mask_words(model.output(step.state.h, step.context, vectors), model.never)
+                logits = model.output(step.state.h, step.context, vectors, compute_dtype=self.compute_dtype)
+                logits = mask_words(logits, model.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
             kept = Steps(step.state.h, *step[1:], words)
             arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
@@ -221,7 +224,7 @@ class TrainingGraph:
     def _score(self, steps, word_vectors, dropout):
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
         h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
-        logits = self.model.output(h, context, x, dropout, self.real[:, 1])
+        logits = self.model.output(h, context, x, dropout, self.real[:, 1], self.compute_dtype)
         targets = tf.gather_nd(tf.transpose(self.targets), self.real)
         cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         losses = cross_entropy

@@ -31,6 +31,7 @@ def test_every_option_goes_to_json_and_back(tmp_path):
     }
     # Back to the defaults where the others exclude a change.
     sections['model'].update(cell='lstm', carry_state=True, dropout=True, scheduled_sampling=0.0)
+    sections['decoding'].update(sample=False, sample_temperature=1.0, top_k=0, top_p=1.0)
     changed = Config.from_dict(sections)
     assert changed.to_dict() == sections
     changed.save(tmp_path / 'config.json')
@@ -154,3 +155,27 @@ def test_recipes_load(path):
     assert loaded != Config()
     for section, values in json.loads(path.read_text()).items():
         assert {name: loaded.to_dict()[section][name] for name in values} == values
+
+
+@pytest.mark.parametrize(('assignments', 'message'), [
+    (['beam_width=3', 'length_penalty=-1'], 'length_penalty must be at least 0'),
+    (['beam_width=3', 'length_penalty=nan'], 'length_penalty must be a number'),
+    (['length_penalty=0.5'], 'length_penalty needs beam_width of 2 or more'),
+    (['min_length=7', 'max_len=6'], 'min_length=7 is more than max_len=6'),
+    (['beam_width=3', 'beam_groups=2', 'diversity_penalty=1'], 'beam_groups=2 must divide beam_width=3'),
+    (['beam_width=4', 'beam_groups=2'], 'beam_groups needs diversity_penalty'),
+    (['beam_width=4', 'diversity_penalty=0.5'], 'diversity_penalty needs beam_groups'),
+    (['sample=true', 'beam_width=2'], 'sample=true needs beam_width=1'),
+    (['top_p=0.5'], 'need sample=true'), (['top_k=5'], 'need sample=true'),
+    (['sample_temperature=0.5'], 'need sample=true'), (['sample=true', 'top_p=0'], 'top_p must be at least'),
+    (['sample=true', 'sample_temperature=0'], 'sample_temperature must be at least'),
+])
+def test_decoding_that_does_not_fit_is_refused(assignments, message):
+    with pytest.raises(InputError, match=message):
+        Config().override(assignments)
+
+
+def test_decoding_of_older_runs_is_greedy():
+    loaded = Config.from_dict({'decoding': {'max_len': 9, 'decode_batch': 3}}).decoding
+    assert loaded == config.DecodingConfig(max_len=9, decode_batch=3)
+    assert (loaded.beam_width, loaded.sample, loaded.min_length, loaded.no_repeat_ngram) == (1, False, 0, 0)

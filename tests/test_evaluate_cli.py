@@ -162,3 +162,102 @@ def test_damaged_runs(tmp_path):
         done = tiny.script('evaluate.py', run)
         assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
         assert {path: value for path, value in tiny.snapshot(run).items() if 'evaluation' not in path} == before
+
+
+# ---- decoding
+
+def outcome(place):
+    """(captions by image, scores.json, n_best.json or None) of an evaluation."""
+    captions = {row['image_id']: row['caption'] for row in json.loads((place / 'captions.json').read_text())}
+    best = place / 'n_best.json'
+    return captions, json.loads((place / 'scores.json').read_text()), json.loads(best.read_text()) if best.exists(
+    ) else None
+
+
+@pytest.fixture
+def run_copy(tmp_path):
+    shutil.copytree(tiny.run_dir(), tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):
+    name, common = photos.name, ('--data', photos, '--pictures', '0')
+    evaluate(run_copy, *common)
+    evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7', '--n-best', '2')
+    evaluate(run_copy, *common, *tiny.settings('beam_width=4', 'beam_groups=2', 'diversity_penalty=0.5'),
+             '--min-length', '3', '--no-repeat-ngram', '2', '--n-best', '4')
+    evaluate(run_copy, *common, *tiny.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed', '3')
+    places = {'': {}, '-beam3-penalty0.7': {'beam_width': 3, 'length_penalty': 0.7},
+              '-min3-norepeat2-beam4-groups2-diversity0.5': {
+                  'beam_width': 4, 'beam_groups': 2, 'diversity_penalty': 0.5, 'min_length': 3, 'no_repeat_ngram': 2},
+              '-max5-sample-top_k4-seed3': {'sample': True, 'top_k': 4, 'max_len': 5}}
+    found = sorted(place.name for place in (run_copy / 'evaluation').iterdir())
+    assert found == sorted(f'{name}-test{place}' for place in places)
+    for place, options in places.items():
+        captions, scores, best = outcome(run_copy / 'evaluation' / f'{name}-test{place}')
+        assert scores['decoding'] == options and len(captions) == 13
+        width = {'beam_width': 1, **options}['beam_width']
+        assert (best is None) == (width == 1)
+        for row in best or []:
+            assert row['captions'][0]['caption'] == captions[row['image_id']]
+            ranked = [caption['score'] for caption in row['captions']]
+            assert ranked == sorted(ranked, reverse=True) and 1 <= len(ranked) <= width
+            for caption in row['captions']:
+                length = len(caption['caption'].split()) + caption['ended']
+                assert length >= {'min_length': 0, **options}['min_length'] - 1e-9
+                assert caption['score'] == pytest.approx(
+                    caption['log_prob'] / length**{'length_penalty': 0.0, **options}['length_penalty'], rel=1e-5)
+                if 'no_repeat_ngram' in options:
+                    words = caption['caption'].split()
+                    assert len({*zip(words, words[1:], strict=False)}) == max(len(words) - 1, 0)
+        if 'max_len' in options:
+            assert max(len(text.split()) for text in captions.values()) <= 5
+
+    # The same place evaluated again without --n-best must not keep the old list.
+    evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7')
+    again, _, best = outcome(run_copy / 'evaluation' / f'{name}-test-beam3-penalty0.7')
+    assert best is None
+
+
+def test_the_runs_own_decoding_is_the_default(run_copy, photos):
+    config = json.loads((run_copy / 'config.json').read_text())
+    config['decoding'].update(beam_width=3, length_penalty=0.5)
+    (run_copy / 'config.json').write_text(json.dumps(config))
+    evaluate(run_copy, '--data', photos, '--pictures', '0')
+    evaluate(run_copy, '--data', photos, '--pictures', '0', '--beam-width', '1', '--length-penalty', '0')
+    place = run_copy / 'evaluation' / f'{photos.name}-test'
+    assert outcome(place)[1]['decoding'] == {'beam_width': 3, 'length_penalty': 0.5}
+    assert outcome(place.with_name(f'{photos.name}-test-beam1-penalty0.0'))[1]['decoding'] == {}
+
+
+def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path):
+    twin = tmp_path / 'runs' / 'twin'
+    shutil.copytree(tiny.run_dir(), twin)
+    common = ('--data', photos, '--pictures', '0', '--beam-width', '2')
+    evaluate(run_copy, *common)
+    output = evaluate(run_copy, *common, '--ensemble', twin, run_copy)
+    assert 'with the models of step ' in output
+    alone, together = (outcome(run_copy / 'evaluation' / f'{photos.name}-test-beam2{place}')
+                       for place in ('', '-with-runs_twin-run'))
+    assert alone[0] == together[0] and 'ensemble' not in alone[1]
+    assert together[1]['ensemble'] == [str(twin), str(run_copy)]
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    (['--beam-width', '0'], ['beam_width must be at least 1']),
+    (['--length-penalty', '0.7'], ['length_penalty needs beam_width']),
+    (['--min-length', '30'], ['min_length=30', 'max_len=20']),
+    (['--n-best', '2'], ['--n-best must be 1 to the width of the beam, 1', '--beam-width']),
+    (['--set', 'sample=true', '--beam-width', '2'], ['sample=true needs beam_width=1']),
+    (['--set', 'dim_hidden=5'], ['options of decoding only', 'beam_width']),
+    (['--ensemble', 'nowhere'], ['nowhere', 'not a run']),
+])
+def test_decoding_that_does_not_fit_is_refused(arguments, parts):
+    refused(tiny.run_dir(), *arguments, parts=parts)
+
+
+def test_runs_of_other_words_do_not_caption_together(run_copy):
+    words = json.loads((run_copy / 'vocabulary.json').read_text())
+    words['words'][-1] += 'x'
+    (run_copy / 'vocabulary.json').write_text(json.dumps(words))
+    refused(tiny.run_dir(), '--ensemble', run_copy, parts=['another vocabulary'])

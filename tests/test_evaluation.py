@@ -1,6 +1,8 @@
 """Scores, pictures and correctness as evaluate.py computes them, on a tiny trained run."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_entropy_is_reported_with_boxes_and_without(evaluated, tmp_path):
 
 def test_table_labels_both_ways_of_scoring():
     both = {'coco': {'Bleu_1': 0.5, 'CIDEr': 0.25}, 'paper': {'Bleu_1': 0.625}}
-    lines = evaluation.score_table(both).split('\n')
+    lines = metrics.score_table(both).split('\n')
     assert 'COCO scoring' in lines[0] and "paper's scoring" in lines[0]
     assert lines[2].split() == ['Bleu_1', '50.00', '62.50'] and lines[3].split() == ['CIDEr', '25.00', '-']
 
@@ -113,3 +115,39 @@ def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
                                  say=lambda line: None)
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == len(set(scores['pictures'])) == 4
     assert 'coco' not in scores
+
+
+def waiting_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(tmp_path, monkeypatch):
+    run, log, running = Run(tiny.run_dir()), tiny.logged_java(tmp_path, monkeypatch), []
+
+    def say(line):
+        if line.startswith('captioning'):
+            running.append(waiting_for(lambda: log.exists() and len(tiny.meteor_processes(log)) == 1))
+
+    evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', n_pictures=0, paper_scoring=True, say=say)
+    assert running == [True]
+    (meteor,) = tiny.meteor_processes(log)
+    with pytest.raises(ProcessLookupError):
+        os.kill(meteor, 0)
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
+def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(tmp_path, monkeypatch, error):
+    run, log = Run(tiny.run_dir()), tiny.logged_java(tmp_path, monkeypatch)
+
+    def say(line):
+        assert waiting_for(lambda: log.exists() and tiny.meteor_processes(log))
+        raise error
+
+    with pytest.raises(error):
+        evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=say)
+    (meteor,) = tiny.meteor_processes(log)
+    with pytest.raises(ProcessLookupError):
+        os.kill(meteor, 0)

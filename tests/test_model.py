@@ -281,8 +281,7 @@ def test_decoding_and_training_compute_the_same(graph, options, bias):
     model = tiny.build(dtype=tf.float64, **options)
     loss = model.build_model(training=False)
     sampled = model.build_sampler(T)
-    step, state, start = model.decoding()
-    decoded = decoding.greedy(step, state, start, END, T, model.never)
+    decoded = decoding.greedy(model.decoding(T), decoding.Rules(END, model.never), T)
     for seed in range(4):
         assigned = tiny.values(model, seed)
         assigned['logits/b_out'][UNK] += bias

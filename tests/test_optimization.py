@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from core import optimization
 from core.backend import tf, tf1
 from core.config import ModelConfig, TrainingConfig
 from core.errors import InputError
@@ -119,9 +120,16 @@ class Made:
                 tf.reduce_sum(variable * GRADIENTS[name]) for name, variable in made.items()
                 if name not in ('word_embedding/w', 'unused/w', 'norm/moving_mean')
             ])
+            moving, before = made['norm/moving_mean'], {}
+            if values.get('precision') == 'float16':  # as the model does it: the loss moves a statistic
+                before = {moving.ref(): moving.read_value()}
+                with tf.control_dependencies(list(before.values())):
+                    moved = moving.assign_add(tf.ones([3]), read_value=False)
+                with tf.control_dependencies([moved]):
+                    loss = tf.identity(loss)
             model = types.SimpleNamespace(
                 variables=[v for name, v in made.items() if name not in ENCODER], embedding=made['word_embedding/w'],
-                annealed={}, outputs=(loss, ()), options=ModelConfig())
+                annealed={}, outputs=(loss, ()), options=ModelConfig(), before=before)
             if encoder:
                 model.encoder_variables = [made[name] for name in ENCODER]
             self.options = options(**values)
@@ -257,3 +265,84 @@ def test_health(name):
         initializer = made.variables[name].initializer
         made.session.run(initializer, {initializer.inputs[1]: np.full(SHAPES[name], np.nan)})
         assert not made.session.run(made.optimization.healthy)
+
+
+# ---- float16
+
+FULL = {'precision': 'float16', 'weight_decay': 0.1, 'weight_averaging': 0.9, 'clip_norm': 0.7}
+
+
+def set_factor(made, value):
+    initializer = made.optimization.loss_scale._scale.initializer
+    made.session.run(initializer, {initializer.inputs[1]: value})
+
+
+def everything(made):
+    """All variables by name, the optimizer's too."""
+    with made.graph.as_default():
+        return {v.op.name: value for v, value in zip(tf1.global_variables(), made.session.run(tf1.global_variables()),
+                                                     strict=True)}
+
+
+def test_a_scale_that_fits_changes_nothing():
+    """Powers of two are exact: the variables are those of the same training without a scale, bit for bit."""
+    for rule in ('adam', 'rmsprop'):
+        values = {**FULL, 'update_rule': rule, 'encoder': True}
+        with Made(**values) as scaled, Made(**{**values, 'precision': 'float32'}) as plain:
+            for step in range(3):
+                norms = [made.step(step, made.optimization.gradient_norm) for made in (scaled, plain)]
+                assert norms[0] == norms[1]
+            found, expected = everything(scaled), everything(plain)
+        assert {'loss_scale/factor', 'loss_scale/good_steps'} == found.keys() - expected.keys()
+        assert found.pop('loss_scale/factor') == 2.0**15 and found.pop('loss_scale/good_steps') == 3
+        moved = found.pop('norm/moving_mean')  # by the loss itself
+        np.testing.assert_allclose(moved, START['norm/moving_mean'] + 3, rtol=1e-6)
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
+def test_an_overflow_is_skipped_and_halves_the_scale(rule):
+    with Made(encoder=True, update_rule=rule, **FULL) as made:
+        made.step()
+        set_factor(made, 2.0**127)
+        before = everything(made)
+        norm, factor = made.step(1, [made.optimization.gradient_norm, made.optimization.loss_scale.value])
+        after = everything(made)
+        assert not np.isfinite(norm) and factor == 2.0**127
+        assert (before.pop('loss_scale/factor'), after.pop('loss_scale/factor')) == (2.0**127, 2.0**126)
+        assert (before.pop('loss_scale/good_steps'), after.pop('loss_scale/good_steps')) == (1, 0)
+        assert after.keys() == before.keys()
+        for name, value in after.items():
+            np.testing.assert_array_equal(value, before[name], err_msg=name)
+        set_factor(made, 1.0)
+        made.step(2)
+        assert not any(np.array_equal(value, before[name]) for name, value in everything(made).items()
+                       if name in before and 'unused' not in name)
+
+
+def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
+    assert (optimization.FIRST_SCALE, optimization.GROWTH_STEPS) == (2.0**15, 2000)
+    monkeypatch.setattr(optimization, 'GROWTH_STEPS', 3)
+    with Made(encoder=True, **FULL) as made:
+        scale = made.optimization.loss_scale
+
+        def run(n):
+            for _ in range(n):
+                made.step()
+            return tuple(made.session.run([scale._scale, scale._good]))
+
+        assert [run(1) for _ in range(4)] == [(2.0**15, 1), (2.0**15, 2), (2.0**16, 0), (2.0**16, 1)]
+        set_factor(made, 2.0**127)
+        assert run(1) == (2.0**126, 0)  # the count begins anew
+        set_factor(made, 2.0**10)
+        assert run(2) == (2.0**10, 2) and run(1) == (2.0**11, 0)
+
+
+@pytest.mark.parametrize(('nll', 'norm', 'scale', 'expected'), [
+    (1.0, 1.0, None, False), (1.0, np.nan, None, True), (np.inf, 1.0, None, True), (1.0, np.inf, 2.0**15, False),
+    (1.0, np.nan, 4.0, False), (1.0, np.nan, 2.0, True), (1.0, np.nan, 1.0, True), (np.nan, 1.0, 2.0**15, True),
+    (1.0, 1.0, 1.0, False),
+])
+def test_what_counts_as_diverged(nll, norm, scale, expected):
+    assert optimization.diverged(nll, norm, scale) == expected

@@ -26,7 +26,7 @@ ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '-
 FORKS = '''
 import json, os, runpy, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as `console.run` does before TensorFlow is there
-import core.encoders, core.runs
+import core.backend, core.encoders, core.runs
 from core import datasets, prepare
 for number, arguments in enumerate(json.load(open('cases.json'))):
     child = os.fork()

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from core import captioning
 from core.backend import tf, tf1
 from core.config import DecodingConfig
 from core.errors import InputError
+from core.metrics import Scorer
 from core.model import CaptionGenerator
 from core.solver import Solver
 from core.store import CaptionData
@@ -544,3 +546,51 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
     found = saved(tmp_path / 'c', 3)
     np.testing.assert_array_equal(found['encoder/trained'], np.eye(D, dtype=np.float32))
     np.testing.assert_array_equal(found['logits/w_out'], saved(tmp_path / 'stored', 3)['logits/w_out'])
+
+
+@pytest.mark.parametrize('at', [1, 3, 4])
+def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(tmp_path, at):
+    """Two batches of dev images a validation, read number `at` of which brings the signal."""
+    data, dev = tiny.arrays(10), tiny.arrays(7, seed=2)
+    options = {'model_options': {'alpha_c': 0.5}, 'weight_averaging': 0.9, 'patience': 9}
+    whole = make(tmp_path / 'whole', watched(data), dev, **options).train()
+    n_batches = whole['step'] // 3
+    dev_data, said = watched(dev, at, lambda: os.kill(os.getpid(), signal.SIGINT)), []
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / 'cut', watched(data), dev_data, say=said.append, **options).train()
+    done = (at - 1) // 2
+    assert said[-1] == f'saved at step {n_batches * (done + 1)}; the same command goes on from there'
+    assert sum(line.startswith('validation after') for line in said) == done
+    assert len(dev_data.features.reads) <= 2 * done + 2  # none of a later validation
+    said.clear()
+    make(tmp_path / 'cut', watched(data), dev, say=said.append, **options).train()
+    assert said[0].startswith(f'going on from step {n_batches * (done + 1)}') and 'validation after' in said[1]
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_scores_are_computed_is_one_too(tmp_path, number):
+    data, dev = tiny.arrays(10), tiny.arrays(4, seed=2)
+    whole = make(tmp_path / 'whole', data, dev, n_epochs=2).train()
+    solver = make(tmp_path / 'cut', data, dev, n_epochs=2)
+
+    class Slow(Scorer):
+        def score(self, *arguments):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr('core.solver.Scorer', Slow)
+        begun = time.monotonic()
+        solver.train()
+    assert time.monotonic() - begun < 50
+    make(tmp_path / 'cut', data, dev, n_epochs=2).train()
+    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+
+
+def test_one_meteor_serves_all_validations(tmp_path, monkeypatch):
+    log = tiny.logged_java(tmp_path, monkeypatch)
+    make(tmp_path / 'run', tiny.arrays(10), tiny.arrays(4, seed=2), validation_metric='METEOR').train()
+    assert [json.loads(line)['METEOR'] >= 0 for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+            if 'METEOR' in line] == [True] * 3
+    assert len(tiny.meteor_processes(log)) == 1

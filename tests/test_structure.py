@@ -87,7 +87,8 @@ def expected_multiplications(steps, n_words):
     """What the equations need at least, given that features have no gradient."""
     projection = N * L * D * A + D * A
     first = 2 * N * D * H
-    words, output = n_words * M * G, n_words * (H * M + K * M + M * V)
+    words = 2 * M * G  # <START> and the one word of all captions
+    output = n_words * (H * M + K * M + M * V)
     recurrent = steps * N * (H * S + K * G)
     # Forward, gradient of the input, gradient of the weight; features have no gradient, but the shift has.
     return 2 * (2 * projection + D * A + 3 * (first + words + output + recurrent))
@@ -102,6 +103,7 @@ def test_products_of_a_step():
 
 
 def test_no_product_more_than_the_equations_need():
+    """No weight twice, no word twice, no step of padding, no gradient of the features."""
     for steps in (4, 8):
         found = multiplications(traced(steps))
         assert 0.98 <= found / expected_multiplications(steps, N * steps) <= 1.001
@@ -109,7 +111,8 @@ def test_no_product_more_than_the_equations_need():
 
 def test_no_vocabulary_logits_of_padding():
     saved = multiplications(traced(8)) - multiplications(traced(8, padded=3))
-    assert saved == 2 * 3 * 3 * (H * M + K * M + M * V)
+    # <END> is one more word that is fed, where a caption is shorter than others.
+    assert saved == 2 * 3 * (3 * (H * M + K * M + M * V) - M * G)
 
 
 def test_no_tensor_of_all_locations_at_every_step():

@@ -112,8 +112,8 @@ def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
     loss = plain.build_model()
     expected = {}
     with tiny.session(plain, assigned) as session:
-        step, state, start = plain.decoding()
-        probabilities = np.exp(session.run(step(start, state).log_probs, {plain.features: features}))[0]
+        begin = plain.decoding()
+        probabilities = np.exp(session.run(begin.step(begin.images, begin.start, begin.state).log_probs, {plain.features: features}))[0]
         for word in range(V):
             found_word = session.run((loss, plain.outputs), {plain.features: features, plain.captions: np.array(
                 [[START, word, END, NULL, NULL]])})[1].log_probs[0]
@@ -195,8 +195,7 @@ def test_gradient_reaches_every_variable(graph, options):
 def test_decoding_and_training_compute_the_same(graph, options):
     model = tiny.build(dtype=tf.float64, **options)
     model.build_model(training=False)
-    step, state, start = model.decoding()
-    decoded = decoding.greedy(step, state, start, END, T, model.never)
+    decoded = decoding.greedy(model.decoding(T), decoding.Rules(END, model.never), T)
     with tiny.session(model, tiny.values(model)) as session:
         found = session.run(decoded, {model.features: tiny.batch()[0]})
         after = np.cumsum(found.words == END, axis=1) - (found.words == END) > 0
@@ -219,7 +218,7 @@ def test_first_word_zero_leaves_start_out(graph):
 def test_initial_states(graph, options, expected):
     model = tiny.build(dtype=tf.float64, batch_norm=False, **options)
     assigned, features = tiny.values(model), tiny.batch()[0]
-    _, (state, _), _ = model.decoding()
+    state, _ = model.decoding().state
     with tiny.session(model, assigned) as session:
         found = session.run(state, {model.features: features})
     assert isinstance(found, LSTMState)
@@ -234,7 +233,7 @@ def test_initial_states(graph, options, expected):
 
 def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
     model = tiny.build(cell='gru')
-    assert isinstance(model.decoding()[1][0], GRUState)
+    assert isinstance(model.decoding().state[0], GRUState)
     names = {v.op.name: v.shape.as_list() for v in model.variables}
     assert names['gru/kernel'] == [M + 7, 3 * H] and names['gru/bias'] == [2, 3 * H]
     assert not {'lstm/basic_lstm_cell/kernel', 'initial_lstm/w_c'} & set(names)

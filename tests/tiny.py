@@ -13,6 +13,7 @@ import tempfile
 
 import numpy as np
 
+from core import java
 from core.backend import tf, tf1
 from core.model import CaptionGenerator
 from core.text import SPECIALS
@@ -141,6 +142,22 @@ def assert_refused(done, *parts):
     assert len(done.stderr.splitlines()) == 1 and ': error: ' in done.stderr, done.stderr
     for part in parts:
         assert str(part) in done.stderr
+
+
+def logged_java(folder, monkeypatch):
+    """Puts a `java` on PATH that notes its arguments, a line a start, and is the real one; returns the log's path."""
+    real, log = java.find_java(), folder / 'java.log'
+    program = folder / 'bin' / 'java'
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$$ $@" >> {log}\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', str(program.parent), prepend=os.pathsep)
+    return log
+
+
+def meteor_processes(log):
+    """Process ids of the METEORs in the log of `logged_java`."""
+    return [int(line.split()[0]) for line in log.read_text().splitlines() if 'meteor' in line and '-stdio' in line]
 
 
 def snapshot(*directories):

@@ -19,6 +19,7 @@ from core import runs, store
 from core.backend import tf  # not tf1, the name of one of the modules here
 from core.checkpoints import BestModel
 from core.config import Config
+from core.devices import CPU, session_config
 from core.encoders import EncoderSpec, describe
 from core.errors import InputError
 from core.importers import common
@@ -80,7 +81,7 @@ def make_run(source, vocab, out, *, kind=None, options=None, data=None, encoder=
         model = runs.build_model(config, vocabulary, spec, max_length)
         needed = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
         common.check(needed, {name: value.shape for name, value in imported.values.items()}, source)
-        with tf.compat.v1.Session(graph=graph) as session:
+        with tf.compat.v1.Session(graph=graph, config=session_config(CPU)) as session:
             values = [imported.values[variable.op.name] for variable in model.variables]
             assign(session, [model.variables], [values])
             out.parent.mkdir(parents=True, exist_ok=True)

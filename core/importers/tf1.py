@@ -20,6 +20,7 @@ import tempfile
 
 from core.backend import tf, tf1
 from core.config import ModelConfig
+from core.devices import CPU, session_config
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.importers import common, pickles
@@ -182,7 +183,7 @@ def export(run, prefix, say=print):
         shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
         common.check(_expected(*_options(shapes)), shapes, run.path)
         saver = tf1.train.Saver(model.variables)
-        with tf1.Session(graph=graph) as session:
+        with tf1.Session(graph=graph, config=session_config(CPU)) as session:
             run.restore(session, model)
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place, prefix=f'.{name}.') as temporary:

@@ -1,0 +1,58 @@
+"""Scripts import what they need when they need it: help and wrong arguments come without TensorFlow."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+SLOW = {'tensorflow', 'tf_keras', 'keras', 'matplotlib', 'pycocoevalcap'}
+FLICKR = ['--dataset', 'flickr8k', '--images', '.', '--encoder', 'mobilenet_v2', '--out', 'x']
+
+
+def imported(script, *arguments):
+    """(status, last line on stderr, modules imported, CPU seconds) of a script."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, '-X', 'importtime', tiny.ROOT / script, *map(str, arguments)], text=True,
+                          capture_output=True, timeout=120, cwd=tiny.workplace())
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lines = done.stderr.splitlines()
+    modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
+    said = [line for line in lines if not line.startswith('import time:')]
+    assert 'argparse' in modules
+    return done.returncode, said, modules, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+
+
+@pytest.mark.parametrize('script', ['prepro.py', 'train.py', 'evaluate.py'])
+def test_help_imports_nothing_slow(script):
+    status, said, modules, seconds = imported(script, '--help')
+    assert status == 0 and said == []
+    assert not modules & {*SLOW, 'h5py', 'tqdm', 'PIL'}
+    assert seconds < 1.5  # 0.2 on a free machine; TensorFlow alone takes more
+
+
+@pytest.mark.parametrize(('script', 'arguments', 'part'), [
+    ('prepro.py', [], 'required'),
+    ('prepro.py', [*FLICKR, '--weights', 'random', '--encoder', 'vgg91'], "unknown encoder 'vgg91'"),
+    ('prepro.py', [*FLICKR, '--weights', 'gone.h5'], 'no weights file gone.h5'),
+    ('prepro.py', [*FLICKR, '--weights', 'random', '--image-size', '-3'], '-3'),
+    ('prepro.py', [*FLICKR, '--weights', 'random', '--captions', 'gone.txt'], 'gone.txt'),
+    ('prepro.py', [*FLICKR[:4], '--out', 'x', '--like', 'nowhere'], 'nowhere: not a run'),
+    ('prepro.py', [*FLICKR, '--weights', 'random', '--min-count', '0'], 'min-count'),
+    ('train.py', [], 'name the data and the run'),
+    ('train.py', ['nowhere', '--out', 'x'], 'no such data directory'),
+    ('train.py', ['--resume', 'nowhere'], 'nowhere: not a run'),
+    ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean 'dim_hidden'"),
+    ('evaluate.py', [], 'name a run'),
+    ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
+    ('evaluate.py', ['nowhere', '--set', 'n_epochs=1'], 'sets options of decoding only'),
+    ('evaluate.py', ['--results', 'gone.json', '--references', 'gone.json'], 'gone.json'),
+])
+def test_wrong_arguments_are_known_without_tensorflow(script, arguments, part):
+    before = sorted(os.listdir(tiny.workplace()))
+    status, said, modules, _ = imported(script, *arguments)
+    assert status == 2 and part in said[-1]
+    assert not modules & {'tensorflow', 'tf_keras', 'keras', 'matplotlib'}
+    assert sorted(os.listdir(tiny.workplace())) == before
