@@ -62,7 +62,7 @@ def arguments():
     parser.add_argument('--weights', metavar='FILE', help="fine-tuned runs: the encoder's weights, where they moved")
     parser.add_argument('--results', metavar='FILE', help="score anybody's COCO result file instead of a run ...")
     parser.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
-    devices.add_arguments(parser, xla=('off', 'all'))
+    devices.add_arguments(parser, xla=('kernels', 'off', 'all'))
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import prepro
 from benchmarks.tensorflow_sides import config
-from core import datasets, images
+from core import datasets
 from core.backend import tf, tf1
 from core.encoders import Encoder, describe
 from core.networks import Vgg19
@@ -56,7 +56,8 @@ class BareConvolutions:
                                       kernel))
                     bias = tf1.get_variable(f'bias_{block}_{layer}', [width], initializer=tf1.zeros_initializer(),
                                             use_resource=True)
-                    x, channels = tf.nn.relu(tf.nn.conv2d(x, variables[-1][0], 1, 'SAME') + bias), width
+                    x = tf.nn.conv2d(x, variables[-1][0], 1, 'SAME')
+                    x, channels = tf.nn.relu(tf.nn.bias_add(x, bias)), width  # bias_add: so that it can be fused
             self.output, initialize = x, tf1.global_variables_initializer()
         self.session = tf1.Session(graph=graph, config=config(threads))
         self.session.run(initialize)
@@ -86,7 +87,7 @@ class Extraction:
                 Image.fromarray(photo).resize((500, 375)).save(pathlib.Path(directory) / f'{number:05d}.jpg')
         self.spec = describe(encoder, resize='crop', weights=weights)
         self.records = datasets.select(datasets.read('folder', directory), n)
-        self.pixels = np.stack([images.load(record.path, self.spec.preprocessing) for record in self.records])
+        self.pixels = prepro.load(self.records, self.spec.preprocessing)
 
     def bare(self, number):
         """Images a second of the encoder alone."""

@@ -14,11 +14,17 @@ import statistics
 import tempfile
 import time
 
-import numpy as np
-
 from core import console, datasets, images, prepare
 from core.encoders import Encoder, describe
 from core.text import Vocabulary
+
+
+def load(records, preprocessing):
+    """Pixels of all images, where TensorFlow takes them without a copy: the bare encoder at its best."""
+    pixels = prepare.aligned((len(records), preprocessing.size, preprocessing.size, 3))
+    for record, target in zip(records, pixels, strict=True):
+        target[:] = images.load(record.path, preprocessing)
+    return pixels
 
 
 def bare_rate(spec, pixels):
@@ -52,7 +58,7 @@ def main():
     args = parser.parse_args()
     spec = describe(args.encoder, resize=args.resize, weights=args.weights)
     records = datasets.select(datasets.read('folder', args.images), args.n_images)
-    pixels = np.stack([images.load(record.path, spec.preprocessing) for record in records])
+    pixels = load(records, spec.preprocessing)
     rows, ratios = [], []
     for number in range(1, args.rounds + 1):
         bare, whole = bare_rate(spec, pixels), prepro_rate(spec, records)

@@ -16,6 +16,9 @@ from core.backend import cast, matmul, tf
 from core.kernels import Kernels
 
 
+DECODED_TOGETHER = 32
+
+
 class Annotations(NamedTuple):
     """The annotation vectors a_i = features * scale + shift of the images (N, L, K).
 
@@ -67,15 +70,13 @@ class Attention:
         options: ModelConfig, of which attention_activation, attention_size, attention_layers, attention_bias and
             score_bias are read.
         temperature: scalar tensor or number.
-        jit: XLA compiles the large products of training, see `core.kernels`.
+        jit: XLA compiles the large products, see `core.kernels`.
     """
 
     def __init__(self, variables, dim_annotation, dim_hidden, options, temperature=1.0, jit=True):
         size = options.attention_size or dim_annotation
         self.temperature, self._activation = temperature, options.attention_activation
         self.compile(jit)
-        # Decoding has batches of many sizes, each of which would have to be compiled.
-        self.uncompiled = Kernels(options.attention_activation, jit=False)
         extra = {}
         if options.attention_bias in ('features', 'both'):
             extra['b'] = ([size], 'zeros')
@@ -92,8 +93,10 @@ class Attention:
                                         w_att=([size, 1], 'matrix'), **extra)
 
     def compile(self, jit):
-        """From here on, XLA compiles the large products of training, or does not (attribute `jit`)."""
+        """From here on, XLA compiles the large products, or does not (attribute `jit`)."""
         self.jit, self.kernels = jit, Kernels(self._activation, jit)
+        # Decoding has batches of many sizes, as images leave it; each is compiled once, which few images do not pay.
+        self.decoding_kernels = Kernels(self._activation, jit, DECODED_TOGETHER)
 
     def memory(self, annotations):
         """The image's share of the score, computed once: Annotations (N, L, K) -> Memory."""
@@ -137,7 +140,7 @@ class Attention:
         """
         n, size = tf.shape(memory.projected)[0], memory.projected.shape[2]
         grouped = [None if x is None else tf.reshape(x, [n, -1, size]) for x in (query, tap)]
-        kernels = self.uncompiled if tap is None else self.kernels
+        kernels = self.decoding_kernels if tap is None else self.kernels
         scores = kernels.scores(memory.projected, grouped[0], self.scorer() if scorer is None else scorer, grouped[1])
         scores = tf.reshape(scores, [-1, memory.projected.shape[1]])
         if offset is not None:
@@ -154,6 +157,6 @@ class Attention:
         """
         n_locations, dim = memory.features.shape[1], memory.features.shape[2]
         grouped = tf.reshape(weights, [tf.shape(memory.features)[0], -1, n_locations])
-        kernels = self.uncompiled if offset is None else self.kernels
+        kernels = self.decoding_kernels if offset is None else self.kernels
         summed = tf.reshape(kernels.weighted_sum(grouped, memory.features), [-1, dim])
         return memory.annotations.affine(summed if offset is None else summed + offset)

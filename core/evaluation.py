@@ -36,7 +36,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs them.
         n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
         ensemble: further Runs, whose probabilities are averaged with the run's.
-        machine: core.devices.Machine, where to decode; None: Machine(xla='off').
+        machine: core.devices.Machine, where to decode; None: Machine().
 
     Returns:
         dict, as in scores.json.
@@ -96,9 +96,12 @@ def _caption(runs, data, images, split, say, seed, weights, n_best, machine):
     options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
         model = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
+        machine = with_working_xla(machine or Machine(), say=say)
+        if machine.xla == 'off':
+            for each in getattr(model, 'models', [model]):
+                each.attention.compile(False)
         search = model.build_search(options, n_best)
-        machine = machine or Machine(xla='off')
-        with tf1.Session(graph=graph, config=session_config(with_working_xla(machine, say=say))) as session:
+        with tf1.Session(graph=graph, config=session_config(machine)) as session:
             infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
             steps = ', '.join(str(info['step']) for info in infos)
             say(f'captioning {len(images)} {split} images with the model{"s" * (len(runs) > 1)} of step {steps}')

@@ -25,14 +25,21 @@ class Kernels:
     Args:
         activation: 'relu' or 'tanh'.
         jit: compile by XLA.
+        least: images that a batch must have for the compiled functions; smaller ones take the others.
     """
 
-    def __init__(self, activation, jit):
+    def __init__(self, activation, jit, least=0):
         self.activation = activation
         act = ACTIVATIONS[activation]
 
         def compiled(function):
-            return tf.function(function, jit_compile=True) if jit else function
+            if not jit:
+                return function
+            made = tf.function(function, jit_compile=True)
+            if not least:
+                return made
+            return lambda *inputs: tf.cond(tf.shape(inputs[0])[0] >= least, lambda: made(*inputs),
+                                           lambda: function(*inputs))
 
         @compiled
         def scores(p, q, w):

@@ -68,7 +68,7 @@ class CaptionGenerator(Searches):
         dropout: dropout while training.
         features: float32 tensor (N, L, D) to use in the place of the placeholder, for an encoder in the same graph.
         dtype: of variables and computation.
-        jit: XLA compiles the attention's large products of training (`core.kernels`).
+        jit: XLA compiles the attention's large products (`core.kernels`).
         options: every other option of `core.config.ModelConfig`, where each is documented; the defaults give the
             model of the TF1 code.
 

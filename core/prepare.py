@@ -191,7 +191,7 @@ def _decoded(records, rows, preprocessing):
     """
     batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
     size = preprocessing.size
-    memory = [_aligned((BATCH, size, size, 3)) for _ in range(min(AHEAD, len(batches)))]
+    memory = [aligned((BATCH, size, size, 3)) for _ in range(min(AHEAD, len(batches)))]
 
     def decode(piece, pixels):
         reasons = {}
@@ -222,8 +222,8 @@ def _decoded(records, rows, preprocessing):
             raise
 
 
-def _aligned(shape):
-    """Uninitialised uint8 memory that begins at a multiple of 64 bytes: TensorFlow takes it without a copy."""
+def aligned(shape):
+    """Uninitialised uint8 array that begins at a multiple of 64 bytes: TensorFlow takes it without a copy."""
     n_bytes = math.prod(shape)
     spare = np.empty(n_bytes + 63, np.uint8)
     start = -spare.ctypes.data % 64

@@ -93,14 +93,11 @@ class Solver:
         if self._optimization is not None:
             return
         compute_dtype = PRECISIONS[self.options.precision]
-        if self.model.attention.jit or self.machine.xla == 'all':
-            self.machine = devices.with_working_xla(self.machine, compute_dtype, self.say)
         with self.model.graph.as_default():
             self._build_sampler()
             self._keep_features()
             loss = self.model.build_model(features=self._resident and self._resident.features,
-                                          compute_dtype=compute_dtype,
-                                          jit=False if self.machine.xla == 'off' else None)
+                                          compute_dtype=compute_dtype)
             self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
 
     def _keep_features(self):
@@ -120,6 +117,10 @@ class Solver:
 
     def _build_sampler(self):
         if self._sampled is None:
+            if self.model.attention.jit or self.machine.xla == 'all':
+                self.machine = devices.with_working_xla(self.machine, PRECISIONS[self.options.precision], self.say)
+            if self.machine.xla == 'off':
+                self.model.attention.compile(False)
             with self.model.graph.as_default():
                 self._sampled = self.model.build_search(self.decoding)
 

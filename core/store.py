@@ -271,7 +271,7 @@ class DataDir:
 
 
 def check_run(path):
-    """Raises InputError unless `path` is a run; `core.runs.Run` looks closer, but imports TensorFlow before it does."""
+    """Raises InputError unless `path` is a run; `core.runs.Run` looks closer, but imports TensorFlow first."""
     if not (pathlib.Path(path) / 'config.json').exists():
         raise InputError(f'{path}: not a run (no config.json); train.py DATA --out {path} makes one')
 

@@ -279,3 +279,11 @@ def test_choices_that_do_not_exist(choice, message):
 def test_the_other_encoders(name, size, grid):
     spec = encoders.describe(name, size=size)
     assert (spec.grid, spec.dim) == (grid, 2048)
+
+
+def test_half_precision_is_the_same_numbers_rounded():
+    spec, batch = encoders.describe('vgg19', 'conv1_2', 32, seed=1), pictures(3, 32)
+    with encoders.Encoder(spec) as encoder:
+        half, whole = encoder.encode(batch, np.float16), encoder.encode(batch)
+    assert (half.dtype, whole.dtype) == (np.float16, np.float32)
+    assert np.array_equal(half, whole.astype(np.float16)) and not np.array_equal(half, whole)

@@ -144,7 +144,7 @@ def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(tmp_path, monkeypa
 
     def say(line):
         assert waiting_for(lambda: log.exists() and tiny.meteor_processes(log))
-        raise error
+        raise error('stopped here')
 
     with pytest.raises(error):
         evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=say)

@@ -330,3 +330,11 @@ def test_images_needs_no_tensorflow():
     code = 'import sys, core.images; assert "tensorflow" not in sys.modules'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is(tmp_path):
+    picture = noise(64, 64)
+    square = images.load(encode(picture), images.Preprocessing(64, 'squash'))
+    assert np.array_equal(square, picture) and square.flags.writeable
+    expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(4.0, 4.0, 60.0, 60.0))
+    assert np.array_equal(images.load(encode(picture), images.Preprocessing(64, 'crop')), expected)

@@ -353,3 +353,31 @@ def test_boxes_become_fractions_of_the_input(tmp_path, resize, expected):
     data = DataDir(tmp_path / 'data').split('train')
     assert [names for names, _ in data.boxes[0]] == [('dog', 'hound'), ('sky',)]
     np.testing.assert_allclose([box for _, box in data.boxes[0]], expected)
+
+
+def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(tmp_path, spec, monkeypatch):
+    """Memory for pixels is used again five times here, and holes of unreadable images shift nothing."""
+    monkeypatch.setattr(prepare, 'BATCH', 8)
+    monkeypatch.setattr(prepare, 'PIECE', 3)
+    records, bad = records_in(tmp_path / 'photos', 77), {0, 7, 8, *range(16, 24), 76}
+    for row in bad:
+        records[row].path.write_bytes(b'no image')
+    make(records, spec, tmp_path / 'data', skip_unreadable=True)
+    good = [row for row in range(77) if row not in bad]
+    with Encoder(spec) as encoder:
+        expected = encoder.encode(np.stack([images.load(records[row].path, spec.preprocessing) for row in good]))
+    features = store.FeatureFile(tmp_path / 'data' / 'features.h5')
+    assert np.flatnonzero(features.done()).tolist() == good
+    np.testing.assert_array_equal(features.read(good), expected.astype(np.float16))
+
+
+def test_captions_are_cut_once(tmp_path, spec, monkeypatch):
+    counts, tokenize = collections.Counter(), prepare.text.tokenize
+
+    def counting(caption):
+        counts[caption] += 1
+        return tokenize(caption)
+
+    monkeypatch.setattr(prepare.text, 'tokenize', counting)
+    make(records_in(tmp_path / 'photos', 4), spec, tmp_path / 'data')
+    assert counts == dict.fromkeys(CAPTIONS, 4)

@@ -284,3 +284,18 @@ def test_numbers_that_float16_cannot_hold_are_refused(path, values, bad):
     with pytest.raises(InputError, match='not finite or beyond float16'):
         file.write([0, 1], values[:2])
     assert not file.done().any()
+
+
+def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(path, values, monkeypatch):
+    file, calls, pwrite = FeatureFile(path, writable=True), [], os.pwrite
+
+    def counting(descriptor, data, offset):
+        calls.append(len(data))
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, 'pwrite', counting)
+    rows = [4, 5, 6, 1, 0]
+    file.write(rows, values[rows])
+    assert len(calls) == 6 and calls[0] == 3 * calls[1]  # features of 4 to 6, 1 and 0, then their marks
+    np.testing.assert_array_equal(file.read(rows), values[rows].astype(np.float16))
+    assert np.flatnonzero(file.done()).tolist() == sorted(rows)
