@@ -15,8 +15,7 @@ from typing import NamedTuple
 from core.backend import cast, matmul, tf
 from core.kernels import Kernels
 
-
-DECODED_TOGETHER = 32
+DECODED_TOGETHER = 32  # images from which on compiling for their number pays in decoding
 
 
 class Annotations(NamedTuple):

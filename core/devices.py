@@ -12,8 +12,6 @@ import dataclasses
 import os
 import re
 
-import numpy as np
-
 from core.errors import InputError
 
 GIB = 2**30
@@ -276,6 +274,8 @@ class ResidentFeatures:
 
     def read_features(self, images):
         """(N,) int64, the numbers."""
+        import numpy as np
+
         return np.asarray(images, np.int64)
 
     def load(self, session, piece=256):
@@ -284,6 +284,8 @@ class ResidentFeatures:
         Raises:
             InputError: they do not fit.
         """
+        import numpy as np
+
         from core.backend import tf
 
         try:

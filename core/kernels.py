@@ -13,7 +13,7 @@ In mixed precision p and the features are of 16 bits, and so is what is multipli
 sums over steps or images, are of 32.
 """
 
-from core.backend import cast, tf
+from core.backend import cast, tf, with_gradient
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
@@ -112,7 +112,6 @@ class Kernels:
         Returns:
             (N, C, L) of q's type.
         """
-        @tf.custom_gradient
         def scores(p, q, w, tap):
             def gradient(d_scores):
                 d_q, d_tap = self._query_gradient(p, q, w, d_scores)
@@ -120,7 +119,7 @@ class Kernels:
 
             return self._scores(p, q, w), gradient
 
-        return scores(p, q, w, tf.zeros_like(q) if tap is None else tap)
+        return self._scores(p, q, w) if tap is None else with_gradient(scores, p, q, w, tap)
 
     def score_gradients(self, p, w, queries, d_scores, taps):
         """Gradients of p and w from all steps.
@@ -150,11 +149,10 @@ class Kernels:
 
     def weighted_sum(self, weights, x):
         """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the weights only."""
-        @tf.custom_gradient
         def weighted_sum(weights, x):
             return self._weighted_sum(weights, x), lambda d_sum: (self._weighted_sum_gradient(d_sum, x), None)
 
-        return weighted_sum(weights, x)
+        return with_gradient(weighted_sum, weights, x)
 
 
 def _block(x):

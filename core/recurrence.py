@@ -12,7 +12,7 @@ computed so, and everything else, what is recorded and the offsets too, is of th
 
 from typing import NamedTuple
 
-from core.backend import cast, matmul, tf, tf1
+from core.backend import cast, matmul, tf, tf1, with_gradient
 
 
 class Weight(NamedTuple):
@@ -82,7 +82,8 @@ def step_weights(model, memory):
     """StepWeights of a CaptionGenerator, for a Memory of its attention; matrices have the type of that."""
     cell, options = model.cell.weights(), model.options
     query, query_bias = model.attention.query_weights(memory)
-    recurrent = cell.recurrent_kernel if options.carry_state else tf.zeros_like(cell.recurrent_kernel)
+    # Without a state the kernel is not used, but it has a gradient as every variable: zero.
+    recurrent = cell.recurrent_kernel if options.carry_state else 0 * cell.recurrent_kernel
     state, bias = [recurrent, query], [cell.recurrent_bias, query_bias]
     if model.gate:
         state.append(model.gate['w'])
@@ -105,11 +106,10 @@ def all_rows(x, w):
 
 def product(x, weight):
     """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
-    @tf.custom_gradient
     def constant_product(x, matrix, transposed):
         return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
 
-    return matmul(x, weight.matrix) if weight.transposed is None else constant_product(x, *weight)
+    return matmul(x, weight.matrix) if weight.transposed is None else with_gradient(constant_product, x, *weight)
 
 
 def _hidden(x):
@@ -179,7 +179,6 @@ class Deferred:
 
     def _tie(self, replay, offset, *sources):
         """`offset`, whose gradient also reaches `sources` as that of replay(*sources) would."""
-        @tf.custom_gradient
         def tied(offset, *sources):
             def gradient(d):
                 found = tf1.gradients(replay(*sources), sources, grad_ys=d)
@@ -187,10 +186,9 @@ class Deferred:
 
             return tf.identity(offset), gradient
 
-        return tied(offset, *map(tf.convert_to_tensor, sources))
+        return with_gradient(tied, offset, *sources)
 
     def _tie_scores(self, scores, scorer, projected, weight):
-        @tf.custom_gradient
         def tied(scores, scorer, projected, weight):
             def gradient(d_scores, d_scorer):
                 queries, d, taps = (self._by_image(x) for x in (self.recorded.query, d_scores, d_scorer))
@@ -199,7 +197,7 @@ class Deferred:
 
             return (tf.identity(scores), tf.identity(scorer)), gradient
 
-        return tied(scores, scorer, projected, weight)
+        return with_gradient(tied, scores, scorer, projected, weight)
 
     def _by_image(self, x):
         """(T', R, ...) -> (T' C, N, ...)."""

@@ -85,12 +85,13 @@ def test_settings_need_no_tensorflow_and_change_nothing():
 
 @pytest.mark.skipif(not NO_GPU, reason='there is a GPU here')
 @pytest.mark.parametrize('arguments', [
-    ['train.py', 'nowhere', '--out', 'run-g', '--device', 'gpu'],
-    ['evaluate.py', 'nowhere', '--device', 'gpu:1'],
+    ['train.py', tiny.data_dir, '--out', 'run-g', '--device', 'gpu'],
+    ['evaluate.py', tiny.run_dir, '--device', 'gpu:1'],
     ['prepro.py', '--dataset', 'shapes', '--draw', '3,1,1', '--images', 'scenes-g', '--encoder', 'vgg19', '--weights',
      'random', '--out', 'data-g', '--device', 'gpu'],
 ], ids=lambda arguments: arguments[0])
 def test_the_scripts_refuse_a_gpu_that_is_not_there(arguments):
+    arguments = [part() if callable(part) else part for part in arguments]
     before = tiny.snapshot(tiny.workplace())
     tiny.assert_refused(tiny.script(*arguments), arguments[-1], 'TensorFlow', "pip install 'show-attend-tell[gpu]'",
                         '--device cpu')

@@ -332,9 +332,10 @@ def test_images_needs_no_tensorflow():
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
-def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is(tmp_path):
+def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is():
     picture = noise(64, 64)
     square = images.load(encode(picture), images.Preprocessing(64, 'squash'))
     assert np.array_equal(square, picture) and square.flags.writeable
-    expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(4.0, 4.0, 60.0, 60.0))
+    edge = (64 - 64 * 64 / 73) / 2  # the short side is scaled to 73 = round(64 * 256 / 224)
+    expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(edge, edge, 64 - edge, 64 - edge))
     assert np.array_equal(images.load(encode(picture), images.Preprocessing(64, 'crop')), expected)

@@ -113,7 +113,8 @@ def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
     expected = {}
     with tiny.session(plain, assigned) as session:
         begin = plain.decoding()
-        probabilities = np.exp(session.run(begin.step(begin.images, begin.start, begin.state).log_probs, {plain.features: features}))[0]
+        first = begin.step(begin.images, begin.start, begin.state).log_probs
+        probabilities = np.exp(session.run(first, {plain.features: features}))[0]
         for word in range(V):
             found_word = session.run((loss, plain.outputs), {plain.features: features, plain.captions: np.array(
                 [[START, word, END, NULL, NULL]])})[1].log_probs[0]
