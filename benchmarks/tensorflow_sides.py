@@ -116,11 +116,15 @@ class OursTraining(Training):
     """This project: its default options, gradients not clipped as nobody else clips."""
 
     def _build(self, sizes):
-        model = CaptionGenerator(sizes.word_to_idx(), **sizes.model(), alpha_c=1.0)
+        # Fed float16, as core.runs builds it.
+        stored = tf1.placeholder(tf.float16, [None, sizes.L, sizes.D])
+        model = CaptionGenerator(sizes.word_to_idx(), **sizes.model(), alpha_c=1.0,
+                                 features=tf.cast(stored, tf.float32))
+        model.inputs = stored
         loss = model.build_model()
         self._optimization = Optimization(model, loss, TrainingConfig(clip_norm=0.0), steps_per_epoch=1000)
         self.model = model
-        return (self._optimization.train_op, model.nll), model.features, model.captions
+        return (self._optimization.train_op, model.nll), model.inputs, model.captions
 
     def _feeds(self, step):
         return {self.model.dropout_seed: (1, step), **self._optimization.feeds(step)}

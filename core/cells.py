@@ -43,10 +43,10 @@ class LSTMCell:
         forget_bias: added to the forget gate.
 
     Attributes:
-        n_gates: G.
+        n_gates: G. adds: whether the shares of input and state are only added.
     """
 
-    State = LSTMState
+    State, adds = LSTMState, True
 
     def __init__(self, variables, n_inputs, dim_hidden, forget_bias=1.0):
         self.n_inputs, self.n_gates, self.forget_bias = n_inputs, 4 * dim_hidden, forget_bias
@@ -76,10 +76,10 @@ class GRUCell:
         variables: Variables. n_inputs: I. dim_hidden: H.
 
     Attributes:
-        n_gates: G.
+        n_gates: G. adds: whether the shares of input and state are only added.
     """
 
-    State = GRUState
+    State, adds = GRUState, False
 
     def __init__(self, variables, n_inputs, dim_hidden):
         self.n_gates = 3 * dim_hidden

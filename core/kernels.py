@@ -140,8 +140,9 @@ class Kernels:
             block = slice(i * BLOCK, (i + 1) * BLOCK)
             return i + 1, self._add_block(p, _block(queries[block]), _block(d_scores[block]), total)
 
-        _, total = tf.while_loop(lambda i, _: i < n_blocks, body,
-                                 (tf.constant(0), tf.zeros_like(p, None if p.dtype == w.dtype else w.dtype)))
+        with tf.control_dependencies([d_scores]):  # else it is made first of all, and kept for the whole step
+            total = tf.zeros_like(p, None if p.dtype == w.dtype else w.dtype)
+        _, total = tf.while_loop(lambda i, _: i < n_blocks, body, (tf.constant(0), total))
         d_w = tf.reduce_sum(taps, axis=[0, 1])
         if self.activation == 'relu':
             d_w += self._summed_product(p, total)

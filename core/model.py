@@ -258,8 +258,11 @@ class CaptionGenerator(Searches):
         beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])
         if self.gate:
             context *= beta
-        from_inputs = product(context, weights.context) + (
-            offsets.inputs if word_vectors is None else weights.word_share(word_vectors))
+        from_inputs = product(context, weights.context)
+        if word_vectors is not None:
+            from_inputs += weights.word_share(word_vectors)
+        elif offsets.inputs is not None:
+            from_inputs += offsets.inputs
         before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
         after = self.cell.step(from_inputs, from_state, before)
         return StepOutput(after, context, alpha, beta, location, query, chosen)

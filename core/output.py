@@ -1,6 +1,6 @@
 """The deep output layer of eq. 7, and dropout whose masks are functions of a seed."""
 
-from core.backend import cast, matmul, tf
+from core.backend import cast, matmul, tf, with_gradient
 
 ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}
 
@@ -59,9 +59,37 @@ class OutputLayer:
             dropout: Dropout, while training. rows: see there.
             compute_dtype: of the products; None: the variables'.
         """
-        weights = self.weights
-        if compute_dtype:
-            weights = {name: cast(w, compute_dtype) if name.startswith('w') else w for name, w in weights.items()}
+        hidden = self.hidden(h, context, word_vectors, dropout, rows, compute_dtype)
+        return matmul(hidden, self._of_type(compute_dtype)['w_out']) + self.weights['b_out']
+
+    def cross_entropy(self, hidden, targets, compute_dtype=None):
+        """-log p of the targets (P,) int32, from `hidden` (P, S) -> (P,).
+
+        The gradient of the logits, as large as they are, is never scaled by that of the loss: its small neighbours
+        in the products are.
+        """
+        def function(hidden, w, b):
+            losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=matmul(hidden, w) + b,
+                                                                           labels=targets)
+
+            def gradient(d):
+                d_hidden = matmul(slope, w, transpose_b=True) * d[:, tf.newaxis]
+                scaled = cast(hidden * d[:, tf.newaxis], w.dtype)
+                return (d_hidden, tf.matmul(scaled, cast(slope, w.dtype), transpose_a=True),
+                        tf.linalg.matvec(slope, d, transpose_a=True))
+
+            return losses, gradient
+
+        return with_gradient(function, hidden, self._of_type(compute_dtype)['w_out'], self.weights['b_out'])
+
+    def _of_type(self, compute_dtype):
+        if not compute_dtype:
+            return self.weights
+        return {name: cast(w, compute_dtype) if name.startswith('w') else w for name, w in self.weights.items()}
+
+    def hidden(self, h, context, word_vectors, dropout=None, rows=None, compute_dtype=None):
+        """What the last product takes, (P, S); arguments as of a call."""
+        weights = self._of_type(compute_dtype)
 
         def dropped(x, which):
             return dropout(x, which, rows) if dropout else x
@@ -75,4 +103,4 @@ class OutputLayer:
         for layer in range(1, self.n_layers):
             hidden = tf.nn.relu(matmul(hidden, weights[f'w_{layer}']) + weights[f'b_{layer}'])
             hidden = dropped(hidden, 10 + layer)
-        return matmul(hidden, weights['w_out']) + weights['b_out']
+        return hidden

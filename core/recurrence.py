@@ -29,7 +29,8 @@ class Offsets(NamedTuple):
     """What is added to the products of one step, (R, ...), or of all, (T', R, ...).
 
     Attributes:
-        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates, or None.
+        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where the share is
+            another's to add, or part of `state`, as the cell adds up the shares anyway.
         scores: (R, L). scorer: (R, A), see `core.kernels.Kernels.scores`. context: (R, K), of the plain features.
             The last three are None where no gradient is wanted.
     """
@@ -150,14 +151,21 @@ class Deferred:
             inputs = tf.reshape(shares, [n_steps, n_rows, weights.words.shape[1]])
         scores, scorer = self._tie_scores(zeros(model.L), zeros(weights.scorer.shape[0]), memory.projected,
                                           weights.scorer)
+        state = zeros(weights.state.matrix.shape[1]) + weights.offsets.state
+        if model.cell.adds and words is not None:
+            state, inputs = tf.concat([inputs, state[:, :, model.cell.n_gates:]], axis=2), None
+        state = self._tie(lambda w: all_rows(self.recorded.h, w), state, weights.state.matrix)
+
+        def for_context(offset):
+            return self._tie(lambda w: all_rows(self.recorded.context, w), offset, weights.context.matrix)
+
         offsets = Offsets(
-            state=self._tie(lambda w: all_rows(self.recorded.h, w),
-                            zeros(weights.state.matrix.shape[1]) + weights.offsets.state, weights.state.matrix),
-            inputs=self._tie(lambda w: all_rows(self.recorded.context, w), inputs, weights.context.matrix),
-            scores=scores, scorer=scorer,
+            state=for_context(state) if inputs is None else state,
+            inputs=None if inputs is None else for_context(inputs), scores=scores, scorer=scorer,
             context=self._tie(self._weighted_sums, zeros(model.K), memory.features))
-        self._offsets = tf.nest.map_structure(
-            lambda x: tf.TensorArray(model.dtype, n_steps, element_shape=x.shape[1:]).unstack(x), offsets)
+        self._offsets = Offsets(*[
+            x if x is None else tf.TensorArray(model.dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
+            for x in offsets])
         weights = weights._replace(
             offsets=(), **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
                              for name, weight in (('state', weights.state), ('context', weights.context))})
@@ -170,7 +178,8 @@ class Deferred:
         memory = self._memory._replace(features=tf.bitcast(self._images[0], self._memory.features.dtype),
                                        projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
         weights = tf.nest.map_structure(tf.bitcast, self._weights, self._types)
-        return memory, weights._replace(offsets=tf.nest.map_structure(lambda array: array.read(t), self._offsets))
+        offsets = Offsets(*[array if array is None else array.read(t) for array in self._offsets])
+        return memory, weights._replace(offsets=offsets)
 
     def record(self, recorded):
         """Take the Recorded of the loop, which must be known before gradients are asked for."""
@@ -178,10 +187,11 @@ class Deferred:
         self.recorded = tf.nest.map_structure(tf.stop_gradient, recorded)
 
     def _tie(self, replay, offset, *sources):
-        """`offset`, whose gradient also reaches `sources` as that of replay(*sources) would."""
+        """`offset`, the gradient of whose first columns also reaches `sources` as that of replay(*sources) would."""
         def tied(offset, *sources):
             def gradient(d):
-                found = tf1.gradients(replay(*sources), sources, grad_ys=d)
+                again = replay(*sources)
+                found = tf1.gradients(again, sources, grad_ys=d[:, :, :again.shape[2]])
                 return (d, *map(tf.convert_to_tensor, found))
 
             return tf.identity(offset), gradient

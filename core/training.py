@@ -224,11 +224,13 @@ class TrainingGraph:
     def _score(self, steps, word_vectors, dropout):
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
         h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
-        logits = self.model.output(h, context, x, dropout, self.real[:, 1], self.compute_dtype)
-        targets = tf.gather_nd(tf.transpose(self.targets), self.real)
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-        losses = cross_entropy
-        if self.training and self.options.label_smoothing:
+        targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.model.output
+        arguments = h, context, x, dropout, self.real[:, 1], self.compute_dtype
+        if not (self.training and self.options.label_smoothing):
+            losses = cross_entropy = output.cross_entropy(output.hidden(*arguments), targets, self.compute_dtype)
+        else:
+            logits = output(*arguments)
+            cross_entropy = losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
             # Against the even distribution over all words: log sum exp minus the mean logit.
             even = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
             losses = (1 - self.options.label_smoothing) * losses + self.options.label_smoothing * even

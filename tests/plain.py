@@ -8,7 +8,7 @@ from tiny import M, T
 
 from core.backend import tf
 from core.decoding import mask_words
-from core.training import Steps, TrainingGraph
+from core.training import Steps, TrainingGraph, Unrolled
 
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh, 'linear': tf.identity}
 
@@ -60,6 +60,17 @@ class PlainTraining(TrainingGraph):
         h_z, h_r, h_h = tf.split(h @ v['gru/recurrent_kernel'] + v['gru/bias'][1], 3, axis=1)
         z = tf.sigmoid(x_z + h_z)
         return {'h': z * h + (1 - z) * tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)}
+
+    def _score(self, steps, word_vectors, dropout):
+        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
+        logits = self.model.output(h, context, x, dropout, self.real[:, 1])
+        log_p = tf.nn.log_softmax(logits)
+        words = tf.one_hot(tf.gather_nd(tf.transpose(self.targets), self.real), self.model.V, dtype=logits.dtype)
+        chosen = tf.reduce_sum(words * log_p, axis=1)
+        smoothing = self.options.label_smoothing if self.training else 0
+        losses = -(1 - smoothing) * chosen - smoothing * tf.reduce_mean(log_p, axis=1)
+        log_probs = tf.scatter_nd(self.real, chosen, tf.cast([self.n_steps, self.n_rows], tf.int64))
+        return Unrolled(steps, losses, tf.transpose(log_probs), tf.transpose(steps.alpha, [1, 0, 2]))
 
     def _unroll(self, choose, dropout=None):
         model, options, v = self.model, self.options, self.v

@@ -1,5 +1,8 @@
 """The fast training graph equals the plain formulation of tests/plain.py: loss and every gradient, in float64."""
 
+import gc
+import weakref
+
 import numpy as np
 import plain
 import pytest
@@ -117,3 +120,17 @@ def test_a_batch_of_shorter_captions_has_fewer_steps(graph):
             short[:, longest + 1:] = 0
             alphas = session.run(model.outputs.alphas, {model.features: features, model.captions: short})
             assert alphas.shape[1] == min(longest, 4)
+
+
+@pytest.mark.parametrize('jit', [False, True], ids=['', 'jit'])
+def test_a_graph_is_freed_when_nobody_holds_it(jit):
+    """As `tf.custom_gradient` would not: it keeps every graph that it was used in."""
+    def built():
+        with tf.Graph().as_default():
+            model = tiny.build(jit=jit)
+            tf1.gradients(model.build_model(), model.embedding)
+            return weakref.ref(model)
+
+    model = built()
+    gc.collect()
+    assert model() is None

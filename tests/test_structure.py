@@ -91,7 +91,8 @@ def expected_multiplications(steps, n_words):
     output = n_words * (H * M + K * M + M * V)
     recurrent = steps * N * (H * S + K * G)
     # Forward, gradient of the input, gradient of the weight; features have no gradient, but the shift has.
-    return 2 * (2 * projection + D * A + 3 * (first + words + output + recurrent))
+    bias = n_words * V  # its gradient is a product too
+    return 2 * (2 * projection + D * A + 3 * (first + words + output + recurrent) + bias)
 
 
 def test_products_of_a_step():
@@ -112,7 +113,7 @@ def test_no_product_more_than_the_equations_need():
 def test_no_vocabulary_logits_of_padding():
     saved = multiplications(traced(8)) - multiplications(traced(8, padded=3))
     # <END> is one more word that is fed, where a caption is shorter than others.
-    assert saved == 2 * 3 * (3 * (H * M + K * M + M * V) - M * G)
+    assert saved == 2 * 3 * (3 * (H * M + K * M + M * V) + V - M * G)
 
 
 def test_no_tensor_of_all_locations_at_every_step():
