@@ -5,9 +5,8 @@ from dataclasses import replace
 from benchmarks.measure import Worker, markdown
 from core.files import replacing
 
-POINTS = {'N': (16, 32, 64, 128), 'L': (49, 98, 196, 392), 'T': (4, 8, 16, 32), 'H': (256, 512, 1024, 2048),
-          'V': (2500, 5000, 10000, 20000)}
-WIDTHS = (1, 3, 5, 10)
+POINTS = {'N': (32, 64, 128), 'L': (49, 196, 392), 'T': (4, 8, 16), 'H': (256, 512, 1024), 'V': (2500, 10000, 20000)}
+WIDTHS = (1, 3, 5)
 TITLES = {'N': 'captions in a batch N', 'L': 'locations L', 'T': 'steps T', 'H': 'state H', 'V': 'words V',
           'K': 'beam width K'}
 
