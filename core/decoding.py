@@ -15,7 +15,7 @@ import numpy as np
 from core.backend import tf
 
 # Images whose search is over are thrown out where the others are at most this share. That costs one pass over the
-# features of those that stay; measured in docs/decoding.md.
+# features of those that stay.
 COMPACT_BELOW = 0.75
 SIZES = np.sort([size * 2**i for size in (2, 3) for i in range(29)] + [1]).astype(np.int32)  # 1, 2, 3, 4, 6, 8 ...
 

@@ -91,8 +91,7 @@ class Run:
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        if not (self.path / 'config.json').exists():
-            raise InputError(f'{self.path}: not a run (no config.json); train.py DATA --out {self.path} makes one')
+        store.check_run(self.path)
         entries = read_json(self.path / 'config.json')
         try:
             self.data_entry = entries.pop('data')
