@@ -1,3 +1,15 @@
-"""Show, Attend and Tell in TensorFlow graph mode. Importing this package has no side effects."""
+"""Show, Attend and Tell in TensorFlow graph mode. Importing this package has no side effects.
+
+    from core import Captioner      # a trained run for photos; TensorFlow is imported here, not before
+"""
 
 __version__ = '0.1.0'
+__all__ = ['Captioner']
+
+
+def __getattr__(name):
+    if name == 'Captioner':
+        from core.captioner import Captioner
+
+        return Captioner
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

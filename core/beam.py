@@ -22,6 +22,7 @@ class Hypotheses(NamedTuple):
         log_probs: (N, P), sum of the log-probabilities of the words up to and including the end word.
         lengths: (N, P) int32, words with the end word; max_len where a caption was cut, 0 in slots that are not used.
         trace: nest of (N, P, max_len, ...), the steps' traces; after the end the last one repeats.
+        word_log_probs: (N, P, max_len), what each word adds to log_probs; 0 after the end.
     """
 
     words: object
@@ -29,6 +30,7 @@ class Hypotheses(NamedTuple):
     log_probs: object
     lengths: object
     trace: object
+    word_log_probs: object
 
 
 class _Pool(NamedTuple):
@@ -125,7 +127,7 @@ class _Search:
         written = tf.zeros([n, 1, self.max_len], tf.int32)
         live = _Live(tf.range(n), tf.zeros([n], tf.bool), (), decoding.images, decoding.start, decoding.state, (),
                      written, written)
-        pools, trace = run_steps(self._advance, live, n, self.max_len)
+        pools, (trace, totals) = run_steps(self._advance, live, n, self.max_len)
         pool = pools[0]
         if self.groups > 1:
             joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), *pools)
@@ -140,8 +142,13 @@ class _Search:
             shape = tf.concat([tf.shape(used), tf.ones([found.shape.rank - 2], tf.int32)], axis=0)
             return tf.where(tf.reshape(used, shape), found, tf.zeros_like(found))
 
-        words = tf.where(tf.range(self.max_len) < pool.lengths[:, :, tf.newaxis], pool.words, self.rules.end)
-        return Hypotheses(words, pool.scores, pool.log_probs, pool.lengths, tf.nest.map_structure(follow, trace))
+        places, lengths = tf.range(self.max_len), pool.lengths[:, :, tf.newaxis]
+        words = tf.where(places < lengths, pool.words, self.rules.end)
+        before, whole = follow(totals), pool.log_probs[:, :, tf.newaxis]
+        after = tf.where(places + 1 < lengths, tf.concat([before[:, :, 1:], whole], axis=2), whole)
+        gained = tf.where(places < lengths, after - before, tf.zeros_like(before))
+        return Hypotheses(words, pool.scores, pool.log_probs, pool.lengths, tf.nest.map_structure(follow, trace),
+                          gained)
 
     def _advance(self, t, live):
         """One step of all groups, see `decoding.run_steps`."""
@@ -178,8 +185,9 @@ class _Search:
             x = tf.reshape(x, tf.concat([[n, n_rows], tf.shape(x)[1:]], axis=0))
             return tf.repeat(x, self.K, axis=1) if first else x
 
-        shaped = [tf.ensure_shape(by_image(x), [None, self.K, *x.shape[1:]]) for x in tf.nest.flatten(result.trace)]
-        return after, tf.nest.pack_sequence_as(result.trace, shaped)
+        recorded = (result.trace, tf.reshape(live.total, [-1]))  # before the step, of the hypothesis that it extends
+        shaped = [tf.ensure_shape(by_image(x), [None, self.K, *x.shape[1:]]) for x in tf.nest.flatten(recorded)]
+        return after, tf.nest.pack_sequence_as(recorded, shaped)
 
     def _candidates(self, log_probs, total, penalty, begin):
         """_Candidates from log_probs (n, w, V), total (n, w), and penalty (n, 1, V) or None."""

@@ -18,6 +18,7 @@ class Caption(NamedTuple):
         ended: bool, False where the caption was cut at the longest length.
         log_prob: float, the model's log-probability of the words, <END> included; None where it was not asked for.
         score: float, what captions are ranked by: log_prob / length**length_penalty.
+        probabilities: (len(words),) float32, the model's probability of each word; None where it was not asked for.
     """
 
     words: list
@@ -26,6 +27,7 @@ class Caption(NamedTuple):
     ended: bool
     log_prob: float | None = None
     score: float | None = None
+    probabilities: np.ndarray | None = None
 
     @property
     def text(self):
@@ -55,7 +57,7 @@ def generate_n_best(session, model, found, data, images=None, batch_size=64, see
         list of Caption, the best first, in the order of `images`.
     """
     images = np.arange(len(data)) if images is None else np.asarray(images)
-    graph, dtype = found._asdict(), model.inputs.dtype.as_numpy_dtype
+    dtype = model.inputs.dtype.as_numpy_dtype
 
     def read():
         for first in range(0, len(images), batch_size):
@@ -63,18 +65,34 @@ def generate_n_best(session, model, found, data, images=None, batch_size=64, see
             yield numbers, data.read_features(numbers).astype(dtype, copy=False)
 
     for numbers, features in prefetch(read(), depth=2):
-        result = session.run(graph, {model.inputs: features, model.dropout_seed: (seed, 0),
-                                     model.image_numbers: numbers})
-        scores = result['scores'][:, 0] if 'scores' in result else 0.0  # the best caption of every image has one
-        if not (np.isfinite(result['alphas']).all() and np.isfinite(scores).all()):
-            raise InputError('the attention or the words are not finite: the model diverged in training, or the '
-                             'features are broken')
-        if result['captions'].ndim == 2:  # one caption an image, of build_sampler
-            result = {name: value[:, np.newaxis] for name, value in result.items()}
-        for n in range(len(numbers)):
-            slots = range(result['captions'].shape[1])
-            yield [_caption(model, {name: value[n, k] for name, value in result.items()}) for k in slots
-                   if 'scores' not in result or np.isfinite(result['scores'][n, k])]
+        yield from decode(session, model, found, features, numbers, seed)
+
+
+def decode(session, model, found, inputs, numbers, seed=0):
+    """Captions of one batch.
+
+    Args:
+        session, model, found, seed: as of `generate_n_best`.
+        inputs: (N, ...) what `model.inputs` takes.
+        numbers: (N,) int, the images' numbers, which decide with `seed` what is drawn.
+
+    Returns:
+        list of N lists of Caption, each best first.
+
+    Raises:
+        InputError: attention or scores are not finite.
+    """
+    result = session.run(found._asdict(), {model.inputs: inputs, model.dropout_seed: (seed, 0),
+                                           model.image_numbers: numbers})
+    scores = result['scores'][:, 0] if 'scores' in result else 0.0  # the best caption of every image has one
+    if not (np.isfinite(result['alphas']).all() and np.isfinite(scores).all()):
+        raise InputError('the attention or the words are not finite: the model diverged in training, or the '
+                         'features are broken')
+    if result['captions'].ndim == 2:  # one caption an image, of build_sampler
+        result = {name: value[:, np.newaxis] for name, value in result.items()}
+    slots = range(result['captions'].shape[1])
+    return [[_caption(model, {name: value[n, k] for name, value in result.items()}) for k in slots
+             if 'scores' not in result or np.isfinite(result['scores'][n, k])] for n in range(len(numbers))]
 
 
 def _caption(model, result):
@@ -83,5 +101,7 @@ def _caption(model, result):
     ends = np.flatnonzero(indices == model.end)
     length = ends[0] if len(ends) else len(indices)
     scored = [float(result[name]) if name in result else None for name in ('log_probs', 'scores')]
+    if 'word_log_probs' in result:
+        scored.append(np.exp(result['word_log_probs'][:length]))
     return Caption([model.idx_to_word[index] for index in indices[:length]], result['alphas'][:length],
                    result['betas'][:length], bool(len(ends)), *scored)

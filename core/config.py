@@ -261,10 +261,14 @@ class Config:
         built['decoding'].check(where)
         return cls(**built)
 
-    def override(self, assignments, where='--set'):
-        """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON, else as text."""
+    def override(self, assignments, where='--set', only=tuple(SECTIONS)):
+        """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON, else as text.
+
+        Args:
+            assignments: the texts. where: for messages. only: names of the sections that may be changed.
+        """
         sections = self.to_dict()
-        owner = {name: section for section, values in sections.items() for name in values}
+        owner = {name: section for section, values in sections.items() for name in values if section in only}
         for text in assignments:
             name, equals, value = text.partition('=')
             name = name.strip()

@@ -60,12 +60,14 @@ class Decoded(NamedTuple):
         scores: (N,), sum of the log-probabilities of the words up to and including the end word.
         trace: nest of (N, max_len, ...), the steps' traces; after a caption's end the last one repeats.
         lengths: (N,) int32, words with the end word; max_len where a caption was cut.
+        word_log_probs: (N, max_len), what each word adds to the score; 0 after the end.
     """
 
     words: object
     scores: object
     trace: object
     lengths: object
+    word_log_probs: object
 
 
 class Rules(NamedTuple):
@@ -165,7 +167,7 @@ def write(decoding, rules, max_len, choose, more=()):
         over = tf.logical_or(live.over, tf.equal(words, rules.end))
         live = live._replace(over=over, words=words, state=result.state, written=put(live.written, t, words),
                              kept=kept)
-        return live, (words, result.trace)
+        return live, (words, result.trace, gained)
 
     live = _Live(tf.range(n_images), tf.zeros([n_images], tf.bool), (), decoding.images, more, decoding.start,
                  decoding.state, tf.zeros([n_images, max_len], tf.int32))
@@ -173,8 +175,9 @@ def write(decoding, rules, max_len, choose, more=()):
     # After its end nothing counts that was recorded for an image: its last step repeats.
     steps = tf.minimum(tf.range(max_len), lengths[:, tf.newaxis] - 1)
     index = tf.stack([steps, tf.tile(tf.range(n_images)[:, tf.newaxis], [1, max_len])], axis=2)
-    words, trace = tf.nest.map_structure(lambda x: tf.gather_nd(x, index), recorded)
-    return Decoded(words, scores, trace, lengths)
+    words, trace, gained = tf.nest.map_structure(lambda x: tf.gather_nd(x, index), recorded)
+    gained = tf.where(tf.range(max_len) < lengths[:, tf.newaxis], gained, tf.zeros_like(gained))
+    return Decoded(words, scores, trace, lengths, gained)
 
 
 class _Live(NamedTuple):

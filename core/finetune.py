@@ -107,17 +107,18 @@ def check(spec, first, weights=None):
     encoders.check_trainable(spec, first)
 
 
-def build_model(options, word_to_idx, spec, max_length, first):
+def build_model(options, word_to_idx, spec, max_length, first, pixels=None):
     """A CaptionGenerator on top of the encoder, in the default graph.
 
     Args:
         options: dict of the options of ModelConfig.
         word_to_idx: dict. spec: EncoderSpec with the weights' present path. max_length: words of a caption at most.
         first: str, the first layer of the encoder that is trained.
+        pixels: uint8 tensor (N, size, size, 3) to read instead of a placeholder.
 
     Returns:
         CaptionGenerator with these attributes more:
-            inputs: placeholder (N, size, size, 3) uint8, to be fed instead of features.
+            inputs: `pixels`, or a placeholder (N, size, size, 3) uint8 to be fed instead of features.
             encoder_variables: the encoder's trained variables. encoder_saved: those to be kept with the best model.
             restore_encoder: function of a session that loads the weights file into ALL the encoder's variables; call
                 it in every session, before a checkpoint is restored over it.
@@ -125,7 +126,8 @@ def build_model(options, word_to_idx, spec, max_length, first):
     Raises:
         InputError: no layer `first`.
     """
-    pixels = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
+    if pixels is None:
+        pixels = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
     tower = encoders.build_trainable(pixels, spec, first)
     model = CaptionGenerator(word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim), n_time_step=max_length + 1,
                              features=tower.features, **options)

@@ -108,13 +108,13 @@ class Preprocessing:
         return cls(**fields)
 
 
-def load(path_or_bytes, preprocessing, offset=None, flip=False):
+def load(photo, preprocessing, offset=None, flip=False):
     """Decodes an image and brings it to the size of the network's input.
 
     Safe to call from many threads at once.
 
     Args:
-        path_or_bytes: str, path or bytes of an image file.
+        photo: str, path or bytes of an image file, or pixels as `decode` takes.
         preprocessing: `Preprocessing`.
         offset: (x, y) in 0..1 moves the window for augmentation, from the left and upper to the right and lower edge
             of a picture 256/224 as wide and high as the window: with 'crop' the central square of the short side, so
@@ -127,29 +127,52 @@ def load(path_or_bytes, preprocessing, offset=None, flip=False):
     Raises:
         UnreadableImage: if the file is missing, empty, truncated or not an image.
     """
-    image = decode(path_or_bytes)
+    pixels = square(decode(photo), preprocessing, offset)
+    return pixels[:, ::-1].copy() if flip else pixels
+
+
+def square(image, preprocessing, offset=None):
+    """Brings a picture to the size of the network's input.
+
+    Args:
+        image: PIL image of mode 'RGB', upright, as `decode` gives.
+        preprocessing, offset: as of `load`.
+
+    Returns:
+        uint8 array (size, size, 3), RGB.
+    """
     size = preprocessing.size
     # The window is cut inside the resizing: the same as cutting afterwards, but very long images stay cheap.
     window = _window(image.size, preprocessing, offset)
     if image.size != (size, size) or window != (0.0, 0.0, size, size):  # Pillow would copy it
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=window)
-    pixels = np.array(image)
-    return pixels[:, ::-1].copy() if flip else pixels
+    return np.array(image)
 
 
-def decode(path_or_bytes):
+def decode(photo):
     """Decodes an image at its own size.
 
     Args:
-        path_or_bytes: str, path or bytes of an image file.
+        photo: str, path or bytes of an image file; or pixels: an array, uint8 (h, w, 3) RGB, (h, w, 4) RGBA or (h, w)
+            grey, or a PIL image.
 
     Returns:
         PIL image of mode 'RGB', upright.
 
     Raises:
         UnreadableImage: as `load`.
+        ValueError: an array of another shape or type.
     """
-    return _read(path_or_bytes, lambda image: _upright(image, _to_rgb))
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,), (4,)):
+            raise ValueError(f'pixels must be uint8 of shape (h, w, 3), (h, w, 4) or (h, w), not {photo.dtype} '
+                             f'{photo.shape}')
+        if not photo.size:
+            raise ValueError(f'an array {photo.shape} has no pixels')
+        return _to_rgb(Image.fromarray(photo))
+    if isinstance(photo, Image.Image):
+        return _upright(photo, _to_rgb)
+    return _read(photo, lambda image: _upright(image, _to_rgb))
 
 
 def upright_size(path_or_bytes):

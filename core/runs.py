@@ -8,7 +8,7 @@
 import dataclasses
 import pathlib
 
-from core import finetune, store
+from core import encoders, finetune, store
 from core.augment import Augmentation
 from core.backend import tf, tf1
 from core.checkpoints import BestModel, latest_state
@@ -125,6 +125,9 @@ class Run:
         if spec.weights == UNKNOWN and not weights:
             raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name them: --weights '
                              f'FILE')
+        if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
+            raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from {spec.weights}; name the "
+                             f"file where it lies now: --weights FILE")
         found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
         self._check_identity(found.identity(), weights or spec.weights)
         return found
@@ -177,6 +180,40 @@ class Run:
         """
         spec = self.encoder(weights) if self.finetuned else self.spec
         return build_model(self.config, self.vocabulary, spec, self.max_length)
+
+    def build_captioner(self, images, weights=None):
+        """Encoder and model in one, in the default graph: from pixels to what captions are decoded with.
+
+        Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
+
+        Args:
+            images: uint8 tensor (N, size, size, 3), RGB, as `core.images.load` gives with `spec.preprocessing`.
+            weights: path of the encoder's weights file, where it moved.
+
+        Returns:
+            (model, restore): CaptionGenerator whose `inputs` are `images`; function of a session that loads the
+            encoder's weights and the best model, and returns what was saved with it.
+
+        Raises:
+            InputError: the weights are missing, or others than those the run was trained with.
+        """
+        spec = self.encoder(weights)
+        if self.finetuned:
+            model = finetune.build_model(dataclasses.asdict(self.config.model), self.vocabulary.word_to_idx, spec,
+                                         self.max_length, self.config.training.finetune_from, images)
+            return model, lambda session: self.restore(session, model)
+        features, restore_encoder = encoders.build(images, spec)
+        stored = tf.cast(features, tf.float16)
+        model = CaptionGenerator(self.vocabulary.word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim),
+                                 n_time_step=self.max_length + 1, features=tf.cast(stored, tf.float32),
+                                 **dataclasses.asdict(self.config.model))
+        model.inputs = images
+
+        def restore(session):
+            restore_encoder(session)
+            return self.restore(session, model)
+
+        return model, restore
 
     def best(self, variables=None):
         """The BestModel of the run."""

@@ -45,6 +45,7 @@ class Beams(NamedTuple):
         betas: (N, P, max_len) float, gates.
         log_probs: (N, P) float, the model's log-probability of the caption, <END> included.
         lengths: (N, P) int32, words, <END> included; max_len where the caption was cut.
+        word_log_probs: (N, P, max_len) float, the model's log-probability of each word; 0 after the end.
     """
 
     captions: object
@@ -53,6 +54,7 @@ class Beams(NamedTuple):
     betas: object
     log_probs: object
     lengths: object
+    word_log_probs: object
 
 
 class Searches:
@@ -98,7 +100,8 @@ class Searches:
             found = beam_search(self.decoding(max_len), rules, max_len, beam_width, length_penalty, n_best, groups,
                                 diversity_penalty)
             alphas, betas = found.trace
-            return Beams(found.words, found.scores, alphas, betas[..., 0], found.log_probs, found.lengths)
+            return Beams(found.words, found.scores, alphas, betas[..., 0], found.log_probs, found.lengths,
+                         found.word_log_probs)
 
     def build_search(self, options, n_best=1):
         """The graph that a DecodingConfig asks for.
@@ -120,7 +123,8 @@ class Searches:
                               options.sample_temperature, options.top_k, options.top_p)
         single = tf.nest.map_structure(lambda x: x[:, tf.newaxis], decoded)
         alphas, betas = single.trace
-        return Beams(single.words, single.scores, alphas, betas[..., 0], single.scores, single.lengths)
+        return Beams(single.words, single.scores, alphas, betas[..., 0], single.scores, single.lengths,
+                     single.word_log_probs)
 
     def _write(self, max_len, min_length, no_repeat_ngram, drawn, temperature, top_k, top_p):
         with tf1.name_scope('sampler'):

@@ -4,11 +4,13 @@ import io
 import math
 import warnings
 
+import imageio.v3 as imageio
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from core import images
@@ -17,6 +19,7 @@ from core.images import Preprocessing
 
 PANEL, GAP = 2.0, 0.1  # inches
 COLUMNS = 5
+WORD_MS, GLIDES, GLIDE_MS = 700, 4, 60  # of an animation: a word, and the frames from one to the next
 DARKEST = 0.2  # brightness of a place without attention
 
 
@@ -102,20 +105,24 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def view(path, preprocessing, side=320):
+def view(photo, preprocessing, side=320):
     """What the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
 
     With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of it.
 
+    Args:
+        photo: path, bytes or pixels, see `core.images.decode`. preprocessing: `Preprocessing`.
+        side: pixels of the longer side.
+
     Raises:
         InputError: the file is gone or unreadable.
     """
-    square = images.load(path, Preprocessing(side, preprocessing.resize))
+    image = images.decode(photo)
+    square = images.square(image, Preprocessing(side, preprocessing.resize))
     if preprocessing.resize != 'squash':
         return square
-    width, height = images.upright_size(path)
-    scale = side / max(width, height)
-    return np.asarray(Image.fromarray(square).resize((max(1, round(width * scale)), max(1, round(height * scale)))))
+    scale = side / max(image.size)
+    return np.asarray(Image.fromarray(square).resize(tuple(max(1, round(length * scale)) for length in image.size)))
 
 
 def picture_of(data, image, caption, boxes=()):
@@ -141,6 +148,51 @@ def png(picture):
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, 'PNG', optimize=True)
     return buffer.getvalue()
+
+
+def animation(picture, caption, grid):
+    """The attention moving over the photo, word by word, as a GIF that repeats.
+
+    Args:
+        picture, caption, grid: as of `attention_picture`.
+
+    Returns:
+        bytes of the GIF: each word is shown for WORD_MS with the caption below, in which it stands out, and the light
+        glides to the next word's place.
+    """
+    height, width = picture.shape[:2]
+    maps = [smooth(alpha, grid, (height, width)) for alpha in caption.alphas]
+    frames, durations = [_frame(picture, caption.words, None)], [WORD_MS]
+    for place, weights in enumerate(maps):
+        before = maps[place - 1] if place else np.ones_like(weights)
+        for share in (np.arange(GLIDES) + 1) / (GLIDES + 1):
+            frames.append(_frame(light(picture, (1 - share) * before + share * weights), caption.words, place))
+            durations.append(GLIDE_MS)
+        frames.append(_frame(light(picture, weights), caption.words, place))
+        durations.append(WORD_MS)
+    return imageio.imwrite('<bytes>', np.stack(frames), extension='.gif', duration=durations, loop=0)
+
+
+def _frame(picture, words, place):
+    """The picture with the words below, the one at `place` bright: (H, W, 3) uint8 of one size for all places."""
+    font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 15)
+    width, margin, leading = picture.shape[1], 8, 21
+    lines, x = [[]], margin
+    for number, word in enumerate(words or ['(no word)']):
+        length = font.getlength(f'{word} ')
+        if x + length > width - margin and lines[-1]:
+            lines.append([])
+            x = margin
+        lines[-1].append((x, number, word))
+        x += length
+    image = Image.new('RGB', (width, picture.shape[0] + 2 * margin + leading * len(lines)), 'black')
+    image.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines):
+        for x, number, word in line:
+            color = 'white' if place is None else 'white' if number == place else '#8a8a8a'
+            draw.text((x, picture.shape[0] + margin + row * leading), word, color, font)
+    return np.asarray(image)
 
 
 def _short(text, length):

@@ -239,7 +239,7 @@ def kept(min_length, ngram):
 
 @pytest.mark.parametrize('kind', ['soft', 'gru', 'expected', 'argmax', 'sample'])
 def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
-    """Also: scores and attention are those of the training graph for the same words."""
+    """Also: scores, each word's and the caption's, and attention are those of the training graph."""
     options = {'soft': {}, 'gru': {'cell': 'gru', 'attention_activation': 'tanh', 'selector': False}}.get(
         kind, {'attention': 'hard', 'decode_context': kind})
     model = CaptionGenerator(WORDS, (tiny.L, tiny.D), tiny.M, tiny.H, T, dtype=tf.float64, **options)
@@ -260,7 +260,8 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
     with tiny.session(model, assigned) as session:
         found, few, single, greedy = session.run((searches, narrow, one, sampler), feeds)
         forced = session.run(model.outputs, feeds)
-    log_probs = forced.log_probs.sum(axis=1).reshape(n, -1)
+    by_word = forced.log_probs.reshape(n, len(ALL), T)
+    log_probs = by_word.sum(axis=2)
     alphas = forced.alphas.reshape(n, len(ALL), T, tiny.L)
     for (penalty, rule), beams in zip(rules, found, strict=True):
         admitted = np.flatnonzero(kept(rule.get('min_length', 0), rule.get('no_repeat_ngram', 0)))
@@ -274,6 +275,8 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
             np.testing.assert_array_equal(np.where(beams.captions[image, :m] == END, 0, beams.captions[image, :m]),
                                           np.where(ALL[order] == END, 0, ALL[order]))
             np.testing.assert_array_equal(beams.lengths[image, :m], LENGTHS[order])
+            np.testing.assert_allclose(beams.word_log_probs[image, :m], by_word[image, order], atol=1e-10)
+            assert not beams.word_log_probs[image, m:].any()
             if not model.hard:
                 for slot in (0, 5, m - 1):
                     length = LENGTHS[order[slot]]

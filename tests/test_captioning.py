@@ -64,7 +64,22 @@ def test_greedy_is_the_sampler_with_scores(made):
     for (plain,), (scored,) in zip(generate(made, 'sampler'), generate(made, 'greedy'), strict=True):
         same(plain, scored)
         assert plain.score is None and plain.log_prob is None
-        assert scored.score == scored.log_prob < 0
+        assert scored.score == scored.log_prob < 0 and plain.probabilities is None
+
+
+@pytest.mark.parametrize('name', ['greedy', 'beam', 'sample'])
+def test_probabilities_of_the_words_make_up_the_captions(made, name):
+    cut = 0
+    for captions in generate(made, name):
+        for caption in captions:
+            assert caption.probabilities.shape == (len(caption.words),)
+            product = np.log(caption.probabilities).sum()
+            if caption.ended:  # the end has a probability too
+                assert product > caption.log_prob
+            else:
+                cut += 1
+                assert product == pytest.approx(caption.log_prob, rel=1e-5)
+    assert name != 'sample' or cut
 
 
 @pytest.mark.parametrize('name', ['greedy', 'beam', 'sample'])

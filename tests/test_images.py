@@ -339,3 +339,15 @@ def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is():
     edge = (64 - 64 * 64 / 73) / 2  # the short side is scaled to 73 = round(64 * 256 / 224)
     expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(edge, edge, 64 - edge, 64 - edge))
     assert np.array_equal(images.load(encode(picture), images.Preprocessing(64, 'crop')), expected)
+
+
+def test_pixels_in_memory_are_photos_too(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (31, 23, 4), dtype=np.uint8)
+    for name, array in (('rgb', pixels[:, :, :3]), ('rgba', pixels), ('grey', pixels[:, :, 0])):
+        Image.fromarray(array).save(tmp_path / f'{name}.png')
+        expected = images.load(tmp_path / f'{name}.png', images.Preprocessing(16, 'crop'))
+        np.testing.assert_array_equal(images.load(array, images.Preprocessing(16, 'crop')), expected)
+        np.testing.assert_array_equal(images.load(Image.fromarray(array), images.Preprocessing(16, 'crop')), expected)
+    for wrong in (pixels.astype(float), pixels[:, :, :2], pixels[np.newaxis], pixels[:0]):
+        with pytest.raises(ValueError, match=r'pixels'):
+            images.load(wrong, images.Preprocessing(16, 'crop'))

@@ -122,3 +122,35 @@ def test_safe_picture_without_photos():
 def test_png():
     picture = np.random.default_rng(0).integers(0, 255, (7, 5, 3), np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(visualize.png(picture)))), picture)
+
+
+def test_an_animation_shows_each_word_and_moves_between():
+    """Its frames follow the attention from cell to cell; the words stand below, one of them bright."""
+    film = Image.open(io.BytesIO(visualize.animation(GREY, caption(3), (ROWS, COLS))))
+    assert film.format == 'GIF' and film.info['loop'] == 0
+    frames, durations = [], []
+    for number in range(film.n_frames):
+        film.seek(number)
+        frames.append(np.asarray(film.convert('L'), float))
+        durations.append(film.info['duration'])
+    assert len(frames) == 1 + 3 * (visualize.GLIDES + 1)
+    held = [number for number, duration in enumerate(durations) if duration == visualize.WORD_MS]
+    assert held == [0, *range(visualize.GLIDES + 1, len(frames), visualize.GLIDES + 1)]
+    np.testing.assert_allclose(frames[0][:60], 200, atol=8)  # the photo as it is
+    for t, number in enumerate(held[1:]):
+        cells = frames[number][:60].reshape(ROWS, 20, COLS, 20).mean(axis=(1, 3))
+        assert np.unravel_index(cells.argmax(), cells.shape) == (t % ROWS, t % COLS)
+    between = frames[held[1] + 2][:60].reshape(ROWS, 20, COLS, 20).mean(axis=(1, 3))
+    assert between[0, 0] > between[2, 2] + 20 < between[1, 1]  # on its way from the first word's cell to the second's
+    assert all((frames[number][62:] > 240).any() for number in held)
+    assert any((frames[held[1]][62:] != frames[held[2]][62:]).ravel())
+
+
+def test_a_view_of_pixels_is_that_of_their_file(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 47, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    for resize in ('crop', 'squash'):
+        seen = [visualize.view(photo, Preprocessing(28, resize), 40) for photo in (
+            tmp_path / 'a.png', (tmp_path / 'a.png').read_bytes(), pixels, Image.fromarray(pixels))]
+        assert all((other == seen[0]).all() for other in seen)
+        assert seen[0].shape == ((40, 40, 3) if resize == 'crop' else (26, 40, 3))

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""RUN DIR + photos -> sentences, and where the model looked.
+
+examples:
+  caption.py runs/flickr8k dog.jpg
+  caption.py runs/flickr8k holiday/ 'more/*.png' --beam-width 3 --n-best 3
+  caption.py runs/flickr8k dog.jpg --picture dog_attention.png --gif dog.gif
+  caption.py runs/flickr8k holiday/ --picture attention/ --json > captions.jsonl
+  curl -s https://example.org/cat.jpg | caption.py runs/flickr8k -
+  caption.py runs/flickr8k --serve --port 8000
+
+PHOTO is a file, a folder (with those below it), a pattern, or - for an image on standard input. Exit status: 0; 1 if
+a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
+"""
+
+import argparse
+import json
+import sys
+
+from core import console, devices
+from core.errors import InputError
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
+    parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
+    parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
+    parser.add_argument('--json', action='store_true',
+                        help='one JSON object a photo and line: words, probabilities, attention (docs/captioning.md)')
+    parser.add_argument('--picture', metavar='OUT', help='attention picture: a .png file for one photo, else a folder')
+    parser.add_argument('--gif', metavar='OUT', help='animation of the attention: a .gif file, or a folder')
+    parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved since prepro.py")
+    parser.add_argument('--seed', type=int, default=1, help='of drawn words and locations (1)')
+    decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
+    decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
+    decoding.add_argument('--length-penalty', type=float, metavar='A',
+                          help='captions are ranked by log-probability / length**A')
+    decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                          help='any option of decoding (train.py --options lists them)')
+    serving = parser.add_argument_group('a page for the browser (docs/captioning.md)')
+    serving.add_argument('--serve', action='store_true', help='caption photos that are dropped on a page')
+    serving.add_argument('--host', default='127.0.0.1', help='address to listen at (127.0.0.1: this machine only)')
+    serving.add_argument('--port', type=int, default=8000, help='0: any that is free (8000)')
+    devices.add_arguments(parser)
+    return parser.parse_args()
+
+
+def main():
+    """Parse and caption."""
+    args = arguments()
+    check(args)
+    from core import photos
+
+    found = list(photos.find(args.photos))
+    targets = {'--picture': photos.Targets(args.picture, '.png', len(found), '--picture'),
+               '--gif': photos.Targets(args.gif, '.gif', len(found), '--gif')}
+    from core import store
+
+    store.check_run(args.run)
+    machine = devices.from_arguments(args)
+    from core.captioner import Captioner
+    from core.runs import Run
+
+    run = Run(args.run)
+    own = run.config.decoding.beam_width
+    given = [f'{name}={value}' for name in ('beam_width', 'length_penalty')
+             if (value := getattr(args, name)) is not None]
+    run.config = run.config.override(given + args.assignments, where='--set', only=('decoding',))
+    width = run.config.decoding.beam_width
+    if width != own and width < args.n_best:  # a beam that was asked for is not made wider
+        raise InputError(f'--n-best {args.n_best} needs a beam at least as wide, not {width}')
+    with Captioner(run, args.weights, args.n_best, args.seed, machine) as captioner:
+        if args.serve:
+            from core import server
+
+            return server.serve(captioner, args.host, args.port)
+        return caption(captioner, found, targets, args.json)
+
+
+def check(args):
+    """Refuse what contradicts itself, before anything slow is done."""
+    if args.serve and (args.photos or args.picture or args.gif or args.json):
+        raise InputError('--serve takes its photos from the browser: leave PHOTO, --picture, --gif and --json out')
+    if not args.serve and not args.photos:
+        raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
+    if args.n_best < 1:
+        raise InputError(f'--n-best must be at least 1, not {args.n_best}')
+    if args.seed < 0:
+        raise InputError(f'--seed must be at least 0, not {args.seed}')
+    if not 0 <= args.port < 65536:
+        raise InputError(f'--port must be 0 to 65535, not {args.port}')
+
+
+def caption(captioner, found, targets, as_json):
+    """Print a result for each photo as it comes, and write its pictures; returns the exit status."""
+    unreadable = 0
+    for result in captioner.stream(found):
+        if result.error is not None:
+            unreadable += 1
+            print(f'caption.py: error: {result.error}', file=sys.stderr, flush=True)
+        if as_json:
+            print(json.dumps(result.to_dict()), flush=True)
+        elif result.error is None:
+            show(result)
+        if result.error is None:
+            targets['--picture'].write(result.name, result.png)
+            targets['--gif'].write(result.name, result.animation)
+    if unreadable:
+        print(f'caption.py: {unreadable} of {len(found)} photos could not be read', file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def show(result):
+    """One photo for people."""
+    if len(result.captions) == 1:
+        print(f'{result.name}: {result.caption}', flush=True)
+        return
+    print(f'{result.name}:')
+    for each in result.captions:
+        print(f'  {each.score:8.3f}  {each.text}', flush=True)
+
+
+def cli():
+    """The installed command sat-caption."""
+    console.run(main)
+
+
+if __name__ == '__main__':
+    cli()

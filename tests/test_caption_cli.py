@@ -1,0 +1,69 @@
+"""caption.py as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope='module')
+def photos():
+    return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
+
+
+def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
+    """Also: results are on stdout and nothing else, what cannot be read is named, the others go on, status 1."""
+    done = subprocess.run(
+        [sys.executable, tiny.ROOT / 'caption.py', tiny.run_dir(), photos[1], tmp_path / 'gone.jpg', photos[0].parent,
+         '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
+        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tiny.workplace())
+    errors = done.stderr.decode()
+    assert done.returncode == 1, errors
+    records = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    others = [str(path) for path in sorted(photos[0].parent.iterdir()) if path != photos[1]]
+    assert [record['image'] for record in records] == [str(photos[1]), str(tmp_path / 'gone.jpg'), *others,
+                                                       'standard input']
+    assert [len(record.get('captions', ())) for record in records] == [2, 0, *[2] * len(others), 2]
+    assert records[-1]['captions'] == records[others.index(str(photos[0])) + 2]['captions']
+    said = errors.splitlines()
+    assert len(said) == 2 and 'gone.jpg: No such file' in said[0], errors
+    assert f'1 of {len(records)} photos' in said[1]
+    readable = len(records) - 1
+    for folder, start in (('pictures', b'\x89PNG'), ('gifs', b'GIF89a')):
+        made = list((tmp_path / folder).iterdir())
+        assert len(made) == readable and all(path.read_bytes().startswith(start) for path in made)
+
+
+def test_one_photo_for_people(photos, tmp_path):
+    picture = tmp_path / 'a.png'
+    done = tiny.script('caption.py', tiny.run_dir(), photos[0], '--picture', picture, '--set', 'max_len=4')
+    assert (done.returncode, done.stderr) == (0, '')
+    name, _, caption = done.stdout.rstrip('\n').partition(': ')
+    assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    ([], ['name photos']),
+    (['x.png', '--serve'], ['--serve takes its photos from the browser']),
+    (['x.png', '--n-best', '0'], ['--n-best']),
+    (['--serve', '--port', '70000'], ['--port']),
+    (['x.png', 'y.png', '--picture', 'a.png'], ['one file for 2 photos']),
+    (['*.jpx'], ['no file matches']),
+    (['x.png', '--set', 'n_epochs=3'], ["unknown option 'n_epochs'"]),
+    (['x.png', '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
+    (['x.png', '--weights', 'gone.h5'], ['gone.h5']),
+])
+def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
+    import caption
+    from core import console
+
+    monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        console.run(caption.main)
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.out == '' and len(said.err.splitlines()) == 1
+    for part in parts:
+        assert part in said.err
