@@ -20,6 +20,8 @@ REQUIRES = [
     'Pillow>=10',
     'matplotlib>=3.8',
     'tqdm>=4.66',
+    'werkzeug>=3.0',  # requests of caption.py --serve
+    'waitress>=3.0',  # its HTTP server
 ]
 
 setup(
@@ -30,7 +32,8 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=find_packages(include=['core', 'core.*']),
-    py_modules=['prepro', 'train', 'evaluate'],
+    package_data={'core': ['viewer/*']},  # the page of evaluate.py --html
+    py_modules=['prepro', 'train', 'evaluate', 'caption'],
     python_requires='>=3.10,<3.13',
     install_requires=REQUIRES,
     extras_require={
@@ -43,6 +46,7 @@ setup(
             'sat-prepro = prepro:cli',
             'sat-train = train:cli',
             'sat-evaluate = evaluate:cli',
+            'sat-caption = caption:cli',
         ],
     },
 )
