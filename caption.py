@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """RUN DIR + photos -> sentences, and where the model looked.
 
 examples:
@@ -13,9 +14,7 @@ PHOTO is a file, a folder (with those below it), a pattern, or - for an image on
 a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 """
 
-import argparse
 import json
-import sys
 
 from core import console, devices
 from core.errors import InputError
@@ -23,27 +22,30 @@ from core.errors import InputError
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
+    parser = console.Parser(__doc__, 'RUN PHOTO... [options]  |  %(prog)s RUN --serve')
+    parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
     parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
     parser.add_argument('--json', action='store_true',
-                        help='one JSON object a photo and line: words, probabilities, attention (docs/captioning.md)')
+                        help='one JSON object a photo and line: words, probabilities, attention')
     parser.add_argument('--picture', metavar='OUT', help='attention picture: a .png file for one photo, else a folder')
     parser.add_argument('--gif', metavar='OUT', help='animation of the attention: a .gif file, or a folder')
     parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved since prepro.py")
-    parser.add_argument('--seed', type=int, default=1, help='of drawn words and locations (1)')
+    parser.more(parser.add_argument('--seed', type=int, metavar='N', default=1,
+                                    help='of drawn words and locations (1)'))
     decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
     decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
-    decoding.add_argument('--length-penalty', type=float, metavar='A',
-                          help='captions are ranked by log-probability / length**A')
-    decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                          help='any option of decoding (train.py --options lists them)')
+    parser.more(
+        decoding.add_argument('--length-penalty', type=float, metavar='A',
+                              help='captions are ranked by log-probability / length**A'),
+        decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                              help='any option of decoding (train.py --options lists them)'))
     serving = parser.add_argument_group('a page for the browser (docs/captioning.md)')
     serving.add_argument('--serve', action='store_true', help='caption photos that are dropped on a page')
-    serving.add_argument('--host', default='127.0.0.1', help='address to listen at (127.0.0.1: this machine only)')
-    serving.add_argument('--port', type=int, default=8000, help='0: any that is free (8000)')
-    devices.add_arguments(parser)
+    serving.add_argument('--port', type=int, metavar='N', default=8000, help='0: any that is free (8000)')
+    serving.add_argument('--host', metavar='ADDRESS', default='127.0.0.1',
+                         help='to listen at (127.0.0.1: this machine only)')
+    parser.more(devices.add_arguments(parser))
     return parser.parse_args()
 
 
@@ -75,12 +77,15 @@ def main():
         if args.serve:
             from core import server
 
-            return server.serve(captioner, args.host, args.port)
+            return server.serve(captioner, args.host, args.port, console.say)
         return caption(captioner, found, targets, args.json)
 
 
 def check(args):
     """Refuse what contradicts itself, before anything slow is done."""
+    if not args.run:
+        raise InputError('name a run and photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN '
+                         '--serve')
     if args.serve and (args.photos or args.picture or args.gif or args.json):
         raise InputError('--serve takes its photos from the browser: leave PHOTO, --picture, --gif and --json out')
     if not args.serve and not args.photos:
@@ -99,7 +104,7 @@ def caption(captioner, found, targets, as_json):
     for result in captioner.stream(found):
         if result.error is not None:
             unreadable += 1
-            print(f'caption.py: error: {result.error}', file=sys.stderr, flush=True)
+            console.complain(f'error: {result.error}')
         if as_json:
             print(json.dumps(result.to_dict()), flush=True)
         elif result.error is None:
@@ -108,7 +113,7 @@ def caption(captioner, found, targets, as_json):
             targets['--picture'].write(result.name, result.png)
             targets['--gif'].write(result.name, result.animation)
     if unreadable:
-        print(f'caption.py: {unreadable} of {len(found)} photos could not be read', file=sys.stderr)
+        console.complain(f'{unreadable} of {len(found)} photos could not be read')
     return 1 if unreadable else 0
 
 

@@ -1,24 +1,129 @@
-"""What the scripts share on the terminal: one-line errors with exit status 2, progress bars, numbers for people."""
+"""What the scripts share on the terminal: command lines, one-line errors with exit status 2, progress, numbers.
 
+Exit status of every script: 0; 1 where some of the work could not be done; 2 for bad input, after one line that says
+what is wrong; 130 after Ctrl-C. No environment variable is needed; NO_COLOR is honoured.
+"""
+
+import argparse
+import difflib
 import os
 import signal
 import sys
 
+from core import __version__
 from core.errors import InputError
+
+QUIET, NORMAL, VERBOSE = range(3)
+_level = NORMAL
 
 PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]'
 
 
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose --help fits a screen; --help-all shows every option.
+
+    Every script has --version, --quiet and --verbose from here, and completes in shells that argcomplete knows.
+
+    Args:
+        description: the script's docstring, with examples.
+        usage: the line of --help, without the script's name.
+    """
+
+    def __init__(self, description, usage):
+        super().__init__(description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._more = set()
+        general = self.add_argument_group('general')
+        general.add_argument('-h', '--help', action=_Help, all_=False, help='this page')
+        general.add_argument('--help-all', action=_Help, all_=True, help='every option')
+        self.more(
+            general.add_argument('--version', action='version', version=f'show-attend-tell {__version__}'),
+            general.add_argument('-q', '--quiet', action='store_true', help='errors and what was asked for, no more'),
+            general.add_argument('-v', '--verbose', action='store_true',
+                                 help="versions, and what TensorFlow says of itself"))
+
+    def more(self, *actions):
+        """Leave these out of --help; of a group all that it has."""
+        for action in actions:
+            self._more.update(map(id, getattr(action, '_group_actions', [action])))
+
+    def format_help(self, all_=False):
+        """The text of --help, or of --help-all."""
+        hidden = {action: action.help for action in self._actions if id(action) in self._more and not all_}
+        groups, usage = self._action_groups, self.usage
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        # The general options last, as the others are what is looked for.
+        self._action_groups = sorted((group for group in groups if not hidden.keys() >= set(group._group_actions)),
+                                     key=lambda group: group.title == 'general')
+        self.usage = None if all_ else usage
+        try:
+            return super().format_help()
+        finally:
+            self.usage, self._action_groups = usage, groups
+            for action, text in hidden.items():
+                action.help = text
+
+    def error(self, message):
+        """A mistake in the command line is one line, like every other."""
+        raise InputError(f'{message} (--help shows examples)')
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's; sets how much is said."""
+        if '_ARGCOMPLETE' in os.environ:  # the shell asks for completions
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].partition('=')[0], self._option_string_actions, 1)
+            self.error(f'unknown argument {unknown[0]}' + (f'; did you mean {near[0]}?' if near else ''))
+        if parsed.quiet and parsed.verbose:
+            raise InputError('--quiet and --verbose exclude each other')
+        set_level(QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL)
+        return parsed
+
+
+class _Help(argparse.Action):
+    def __init__(self, option_strings, dest, all_, help):  # noqa: A002
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+        self._all = all_
+
+    def __call__(self, parser, *unused):
+        sys.stdout.write(parser.format_help(self._all))
+        parser.exit()
+
+
+def set_level(level):
+    """How much is said: QUIET, NORMAL or VERBOSE. Before TensorFlow is imported, as it reads it then."""
+    global _level
+    _level = level
+    # TensorFlow's C++ notices; set here, in a program of ours, never on `import core`.
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '0' if level == VERBOSE else '3'
+    if level == VERBOSE:
+        import platform
+        from importlib import metadata
+
+        versions = ', '.join(f'{name} {metadata.version(name)}' for name in ('tensorflow', 'numpy', 'h5py', 'Pillow'))
+        say(f'show-attend-tell {__version__}, Python {platform.python_version()}, {versions}, '
+            f'{os.cpu_count()} processors')
+
+
+def say(line='', flush=False):
+    """Print a line that nobody misses with --quiet."""
+    if _level != QUIET:
+        print(line, flush=flush)
+
+
 def run(main):
     """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
-    # TensorFlow's C++ notices; set here, in a program of ours, never on `import core`.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    set_level(NORMAL)
     for stream in (sys.stdout, sys.stderr):  # a caption must not end a program on a terminal that cannot show it
         stream.reconfigure(errors='backslashreplace')
     try:
         status = main() or 0
     except InputError as error:
-        print(f'{os.path.basename(sys.argv[0])}: error: {error}', file=sys.stderr)
+        complain(f'error: {error}')
         status = 2
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
@@ -29,15 +134,23 @@ def run(main):
         status = 1
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
-        print(f'{os.path.basename(sys.argv[0])}: error: {where}{error.strerror or error}', file=sys.stderr)
+        complain(f'error: {where}{error.strerror or error}')
         status = 2
     sys.exit(status)
+
+
+def complain(line):
+    """Print a line about what went wrong on stderr, after the script's name; in red on a terminal."""
+    red = sys.stderr.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
+    line = f'{os.path.basename(sys.argv[0])}: {line}'
+    print(f'\x1b[31m{line}\x1b[0m' if red else line, file=sys.stderr, flush=True)
 
 
 def progress(total, what, initial=0, unit='it'):
     """A tqdm bar on stderr with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
     terminal = sys.stderr.isatty()
-    common = {'total': total, 'desc': what, 'initial': initial, 'unit': unit, 'file': sys.stderr, 'smoothing': 0.1}
+    common = {'total': total, 'desc': what, 'initial': initial, 'unit': unit, 'file': sys.stderr, 'smoothing': 0.1,
+              'disable': _level == QUIET}
     from core import bars  # tqdm is slow to import, and `--help` shows no bar
 
     if terminal:
@@ -69,4 +182,4 @@ def epoch_bar(total, what, initial):
     from core import bars
 
     return bars.tqdm(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True,
-                     leave=False, disable=not sys.stderr.isatty())
+                     leave=False, disable=_level == QUIET or not sys.stderr.isatty())

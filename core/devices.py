@@ -310,6 +310,9 @@ def add_arguments(parser, xla=(), features=False):
     Args:
         parser: ArgumentParser. xla: the choices of --xla, the default first; empty: no such option.
         features: with --features-on-device.
+
+    Returns:
+        The group of the options.
     """
     group = parser.add_argument_group('machine', 'not recorded in the run (docs/gpu.md)')
     group.add_argument('--device', default='auto', metavar='auto|cpu|gpu|gpu:N',
@@ -323,6 +326,7 @@ def add_arguments(parser, xla=(), features=False):
         group.add_argument('--features-on-device', default='auto', metavar='auto|off|on|GIB',
                            help=f"keep the training features in the device's memory: where they take at most GIB of "
                                 f'it; auto: {100 * FEATURE_SHARE:.0f} %% of a GPU, never on the CPU')
+    return group
 
 
 def from_arguments(args):

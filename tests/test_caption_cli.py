@@ -61,6 +61,7 @@ def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
     from core import console
 
     monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
+    capsys.readouterr()  # what making the run said
     with pytest.raises(SystemExit) as stopped:
         console.run(caption.main)
     said = capsys.readouterr()

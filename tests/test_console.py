@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from core import console
+from core import __version__, console
+from core.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -143,3 +144,69 @@ def test_sizes_for_people(n_bytes, text):
 def test_table():
     assert console.table([['Bleu_4', '0.25'], ['METEOR', 1]], ['metric', 'coco']).split('\n') == [
         'metric  coco', '------------', 'Bleu_4  0.25', 'METEOR     1']
+
+
+# ---- command lines
+
+def parser():
+    made = console.Parser('Does things.\n\nexamples:\n  tool.py x', 'PLACE [options]')
+    made.add_argument('place', metavar='PLACE')
+    made.add_argument('--width', type=int, metavar='N', help='how wide')
+    made.more(made.add_argument('--depth', type=int, metavar='N', help='how deep'))
+    group = made.add_argument_group('machine', 'not for everybody')
+    group.add_argument('--threads', metavar='N', help='how many')
+    made.more(group)
+    return made
+
+
+def test_help_shows_what_most_need_and_help_all_everything(capsys):
+    for option, there, missing in (('-h', ('PLACE [options]', 'tool.py x', 'how wide', '--help-all'),
+                                    ('how deep', 'machine', 'not for everybody', '--quiet')),
+                                   ('--help-all', ('how wide', 'how deep', 'not for everybody', 'how many', '--quiet',
+                                                   '--version', '--depth N'), ())):
+        with pytest.raises(SystemExit) as stopped:
+            parser().parse_args([option])
+        text = capsys.readouterr().out
+        assert stopped.value.code == 0 and all(part in text for part in there)
+        assert not any(part in text for part in missing)
+    assert parser().parse_args(['x', '--depth', '3']).depth == 3
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ([], 'PLACE'), (['x', '--widht', '3'], r'--widht; did you mean --width\?'), (['x', '--width', 'y'], "'y'"),
+    (['x', '--wid', '3'], 'did you mean --width'), (['x', 'y'], 'unknown argument y'),
+    (['x', '--quiet', '--verbose'], 'exclude each other'),
+])
+def test_mistakes_of_the_command_line_are_one_line(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parser().parse_args(arguments)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(['--version'])
+    assert capsys.readouterr().out == f'show-attend-tell {__version__}\n'
+
+
+def test_quiet_and_verbose():
+    body = ('console.set_level(console.%s)\n    console.say("a note")\n    print("a result")\n'
+            '    with console.progress(2, "work") as bar:\n        bar.update()\n'
+            '    console.complain("error: bad")\n    import os\n    return int(os.environ["TF_CPP_MIN_LOG_LEVEL"])')
+    quiet, normal, verbose = (run_main(body % level) for level in ('QUIET', 'NORMAL', 'VERBOSE'))
+    assert (quiet.stdout, quiet.stderr, quiet.returncode) == ('a result\n', 'tool.py: error: bad\n', 3)
+    assert normal.stdout == 'a note\na result\n' and 'work: 1/2' in normal.stderr and normal.returncode == 3
+    assert re.match(r'show-attend-tell \S+, Python 3\S+, tensorflow 2\S+, ', verbose.stdout)
+    assert 'a note' in verbose.stdout and verbose.returncode == 0
+
+
+def test_colour_on_terminals_only(monkeypatch):
+    code = 'import sys\nsys.argv[0] = "tool.py"\nfrom core import console\nconsole.complain("error: bad")'
+    assert '\x1b' not in python(code).stderr
+    for setting, colour in (({}, True), ({'NO_COLOR': '1'}, False), ({'TERM': 'dumb'}, False)):
+        main, terminal = pty.openpty()
+        subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=terminal, timeout=60,
+                       env={**os.environ, 'TERM': 'xterm', 'NO_COLOR': '', **setting})
+        os.close(terminal)
+        said = os.read(main, 1000).decode()
+        os.close(main)
+        assert 'tool.py: error: bad' in said and ('\x1b[31m' in said) == colour
