@@ -310,7 +310,10 @@ def _upright(image, convert):
     image.load()
     orientation = _orientation(image)
     image = convert(image)
-    return image.transpose(_TRANSPOSE[orientation]) if orientation != 1 else image
+    if orientation != 1:
+        image = image.transpose(_TRANSPOSE[orientation])
+        image.info = {}  # or it would be turned again where it is decoded again
+    return image
 
 
 def _to_rgb(image):

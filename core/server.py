@@ -190,34 +190,35 @@ class Application:
         return [(request.args.get('name', 'photo'), data)]
 
     def _begin(self, name, data):
-        """(name, bytes, Future of the captions or the error)."""
+        """(name, PIL image or None, Future of the captions or the error)."""
         try:
             width, height = images.upright_size(data)
             if width * height > MAX_PIXELS:
                 raise images.UnreadableImage(name, f'{width} x {height} are more than {MAX_PIXELS // 10**6} million '
                                                    f'pixels; send it smaller')
             with self._reading:
-                pixels = self.captioner.read(data, name)
-            return name, data, self._batcher.submit(pixels)
+                image = images.decode(data)
+                pixels = self.captioner.read(image, name)
+            return name, image, self._batcher.submit(pixels)
         except images.UnreadableImage as error:
-            return name, data, images.UnreadableImage(name, error.reason)
+            return name, None, images.UnreadableImage(name, error.reason)
 
-    def _finish(self, name, data, future, with_view):
+    def _finish(self, name, image, future, with_view):
         if isinstance(future, Exception):
-            return self.captioner.result(name, [], data, future).to_dict()
-        # Made while the photo is being decoded.
-        view = self._view(data) if with_view else None
+            return self.captioner.result(name, [], None, future).to_dict()
+        # Made while the photo is being captioned.
+        view = self._view(image) if with_view else None
         try:
             captions = future.result()
         except InputError as error:
             raise Refused(500, str(error)) from error
-        record = self.captioner.result(name, captions, data).to_dict()
+        record = self.captioner.result(name, captions, image).to_dict()
         return {**record, 'photo': view} if with_view else record
 
-    def _view(self, data):
+    def _view(self, image):
         """What the encoder sees of a photo as a data: address."""
         with self._reading:
-            pixels = visualize.view(data, self.captioner.spec.preprocessing, VIEW_SIDE)
+            pixels = visualize.view(image, self.captioner.spec.preprocessing, VIEW_SIDE)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, 'JPEG', quality=88)
         return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()

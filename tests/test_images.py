@@ -351,3 +351,14 @@ def test_pixels_in_memory_are_photos_too(tmp_path):
     for wrong in (pixels.astype(float), pixels[:, :, :2], pixels[np.newaxis], pixels[:0]):
         with pytest.raises(ValueError, match=r'pixels'):
             images.load(wrong, images.Preprocessing(16, 'crop'))
+
+
+def test_a_decoded_picture_is_not_turned_again(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (31, 23, 3), dtype=np.uint8))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / 'a.png', exif=exif)
+        once = images.decode(tmp_path / 'a.png')
+        np.testing.assert_array_equal(images.decode(once), once)
+        np.testing.assert_array_equal(images.decode(Image.open(tmp_path / 'a.png')), once)
