@@ -1,22 +1,20 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 r"""Images and captions -> DATA DIR (features, captions, vocabulary).
 
 examples:
-  prepro.py --dataset shapes --draw 2500,100,200 --images data/scenes --encoder vgg19 --weights random \
-      --layer conv3_1 --image-size 56 --resize squash --out data/shapes
   prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \
-      --encoder vgg19 --weights vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 --out data/flickr8k
-  prepro.py --dataset coco2014 --images coco --captions annotations/captions_train2014.json \
-      annotations/captions_val2014.json --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
-  prepro.py --preset tf2 --dataset coco2014 --images coco --captions annotations/captions_train2014.json \
-      annotations/captions_val2014.json --out data/tf2 \
-      --weights inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5
+      --encoder vgg19 --weights imagenet --out data/flickr8k
+  prepro.py --dataset coco2014 --images coco --captions captions_train2014.json captions_val2014.json \
+      --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
+  prepro.py --preset tf2 --dataset karpathy --images coco --captions dataset_coco.json \
+      --weights imagenet --out data/tf2
   prepro.py --dataset folder --images my_photos --like runs/flickr8k --out data/my_photos
+  prepro.py --download coco2014 --to data/coco
 
-Run the same command again to go on after an interruption: finished images are kept.
+The same command goes on where it was interrupted: finished images are kept.
 """
 
-import argparse
 import pathlib
 
 from core import console, devices
@@ -25,45 +23,69 @@ from core.errors import InputError
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = console.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
+                                     '--out DATA')
     data = parser.add_argument_group('dataset')
-    data.add_argument('--dataset', required=True,
+    data.add_argument('--dataset', metavar='NAME',
                       help='coco2014, coco2017, karpathy, flickr8k, flickr30k, shapes, folder (photos, no captions)')
-    data.add_argument('--images', required=True, metavar='DIR', help='directory of the images')
+    data.add_argument('--images', metavar='DIR', help='directory of the images')
     data.add_argument('--captions', nargs='+', metavar='FILE', help='the published caption files')
     data.add_argument('--instances', nargs='+', metavar='FILE', help='COCO instances files, for boxes')
-    data.add_argument('--splits', nargs='+', metavar='SPLIT=FILE',
-                      help='lists of image names (flickr8k, flickr30k), for example train=Flickr_8k.trainImages.txt')
-    data.add_argument('--split', nargs='+', metavar='SPLIT', help='keep only these of train, dev, test')
-    data.add_argument('--limit', type=int, metavar='N', help='at most N images of each split, for small runs')
-    data.add_argument('--draw', metavar='TRAIN,DEV,TEST', help='shapes: draw so many scenes into --images first')
-    data.add_argument('--seed', type=int, default=1, help='of drawn scenes and random weights (default 1)')
-    parser.add_argument('--preset', metavar='NAME',
-                        help='encoder, layer, image size, resize, vocabulary size and caption length of a published '
-                             'model, where they are not given (tf1, tf2, paper; see train.py --options)')
+    data.add_argument('--splits', nargs='+', metavar='SPLIT=FILE', help='lists of image names (flickr8k, flickr30k)')
+    parser.more(
+        data.add_argument('--split', nargs='+', metavar='SPLIT', help='keep only these of train, dev, test'),
+        data.add_argument('--limit', type=int, metavar='N', help='at most N images of each split, for small runs'),
+        data.add_argument('--draw', metavar='TRAIN,DEV,TEST',
+                          help='shapes: draw so many scenes into --images first'),
+        data.add_argument('--seed', type=int, metavar='N', default=1, help='of drawn scenes and random weights (1)'))
     words = parser.add_argument_group('captions')
     words.add_argument('--vocab-size', type=int, metavar='N', help='most frequent words kept (10000)')
     words.add_argument('--min-count', type=int, default=1, metavar='N', help='a word must occur so often (1)')
-    words.add_argument('--max-length', type=int, metavar='N',
-                       help='captions of more words are not trained on (15)')
+    words.add_argument('--max-length', type=int, metavar='N', help='captions of more words are not trained on (15)')
+    parser.more(words)
     encoder = parser.add_argument_group('encoder')
-    encoder.add_argument('--encoder', help='vgg19, inception_v3, resnet50, mobilenet_v2')
-    encoder.add_argument('--weights', metavar='FILE', help="its weights (.h5, vgg19 also .mat), or 'random'")
-    encoder.add_argument('--layer', help="map that is attended to (default: the paper's conv5_4, or the last)")
-    encoder.add_argument('--image-size', type=int, metavar='PIXELS', help="side of the encoder's input")
-    encoder.add_argument('--resize', choices=('crop', 'squash'),
-                         help='crop: short side and centre crop, as the paper (default); squash: as the tutorials')
-    encoder.add_argument('--like', metavar='RUN', help='encoder and vocabulary of a trained run, instead of the above')
+    encoder.add_argument('--encoder', metavar='NAME', help='vgg19, inception_v3, resnet50, mobilenet_v2')
+    encoder.add_argument('--weights', metavar='FILE', help="its weights (.h5, vgg19 also .mat), 'imagenet' to fetch "
+                                                             "them (docs/data.md), or 'random'")
+    encoder.add_argument('--preset', metavar='NAME', help='what a published model has, where it is not given: tf1, '
+                                                          'tf2, paper (train.py --options)')
+    encoder.add_argument('--like', metavar='RUN', help='encoder and vocabulary of a trained run instead')
+    parser.more(
+        encoder.add_argument('--layer', help="map that is attended to (default: the paper's conv5_4, or the last)"),
+        encoder.add_argument('--image-size', type=int, metavar='PIXELS', help="side of the encoder's input"),
+        encoder.add_argument('--resize', choices=('crop', 'squash'), help='crop: short side and centre crop, as the '
+                                                                          'paper (default); squash: as the tutorials'))
     out = parser.add_argument_group('output')
-    out.add_argument('--out', required=True, metavar='DATA', help='the data directory to make or complete')
-    out.add_argument('--skip-unreadable', action='store_true', help='leave unreadable images out')
-    devices.add_arguments(parser)
-    return parser.parse_args()
+    out.add_argument('--out', metavar='DATA', help='the data directory to make or complete')
+    parser.more(out.add_argument('--skip-unreadable', action='store_true', help='leave unreadable images out'))
+    fetch = parser.add_argument_group('download, instead of the above (docs/data.md)')
+    fetch.add_argument('--download', nargs='+', metavar='NAME',
+                       help='coco2014, coco2017, flickr8k-captions, karpathy; vgg19, inception_v3, mobilenet_v2, '
+                            'resnet50')
+    fetch.add_argument('--to', metavar='DIR', help='where to put the files')
+    parser.more(devices.add_arguments(parser))
+    args = parser.parse_args()
+    if args.download is None and args.to is None:
+        missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]
+        if missing:
+            parser.error(f'the following arguments are required: {", ".join(missing)}')
+    else:
+        others = [name for name, value in vars(args).items()
+                  if name not in ('download', 'to', 'quiet', 'verbose') and value != parser.get_default(name)]
+        if args.download is None or args.to is None or others:
+            raise InputError('--download NAME ... --to DIR stands alone'
+                             + (f', without --{others[0].replace("_", "-")}' if others else ''))
+    return args
 
 
 def main():
     """Parse, read the dataset, extract."""
     args = arguments()
+    if args.download:
+        from core import download
+
+        download.download(args.download, args.to, say=console.say)
+        return
     set_defaults(args)
     machine = devices.from_arguments(args)
     from core import datasets, prepare, store
@@ -74,8 +96,8 @@ def main():
                 raise InputError(f'--{name.replace("_", "-")} and --like exclude each other: the run decides')
         store.check_run(args.like)
     elif not args.encoder or not args.weights:
-        raise InputError("name the --encoder and its --weights FILE (or 'random' for a try without); --preset NAME "
-                         'stands for the --encoder, --like RUN for both')
+        raise InputError("name the --encoder and its --weights FILE (or 'imagenet' to fetch them, 'random' for a try "
+                         'without); --preset NAME stands for the --encoder, --like RUN for both')
     prepare.check(args.vocab_size, args.min_count, args.max_length)
     splits = None
     if args.splits:
@@ -86,7 +108,8 @@ def main():
     if not args.like:
         from core.encoders import check_choice
 
-        check_choice(args.encoder, args.image_size, args.resize or 'crop', args.weights)
+        check_choice(args.encoder, args.image_size, args.resize or 'crop',
+                     'random' if args.weights == 'imagenet' else args.weights)
 
     def read():
         records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
@@ -94,12 +117,27 @@ def main():
 
     # Bad lists are known before TensorFlow, which `encoder_of` imports; scenes are drawn only where it succeeds.
     records = None if args.draw else read()
+    if args.weights == 'imagenet':
+        args.weights = imagenet(args)
     vocabulary, spec = encoder_of(args)
     if args.draw:
         draw_scenes(args)
         records = read()
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
-                    args.max_length, args.skip_unreadable, vocabulary, machine=machine)
+                    args.max_length, args.skip_unreadable, vocabulary, console.say, machine)
+
+
+def imagenet(args):
+    """--weights imagenet: the path of the published weights, fetched where they are missing."""
+    from core import download, store
+
+    encoder = args.encoder
+    if args.like:
+        try:
+            encoder = store.read_json(pathlib.Path(args.like) / 'config.json')['data']['encoder']['encoder']
+        except (KeyError, TypeError):
+            raise InputError(f'{args.like}: its config.json names no encoder; give --weights FILE') from None
+    return str(download.weights(encoder, say=console.say))
 
 
 def encoder_of(args):

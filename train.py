@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""DATA DIR -> RUN DIR: train a captioner.
+# PYTHON_ARGCOMPLETE_OK
+r"""DATA DIR -> RUN DIR: train a captioner.
 
 examples:
   train.py data/flickr8k --out runs/flickr8k
@@ -8,11 +9,11 @@ examples:
   train.py data/flickr8k --out runs/paper --preset paper-hard
   train.py data/flickr8k --out runs/tuned --pretrained-model runs/flickr8k --finetune-from conv5_1 \
       --set learning_rate=1e-4 --set batch_by=image
+  train.py --compare runs/soft runs/hard --out compare.png
 
 The same command goes on where it stopped. Ctrl-C saves first. Watch with: tensorboard --logdir RUN/tensorboard
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -23,7 +24,7 @@ from core.errors import InputError
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = console.Parser(__doc__, 'DATA --out RUN [options]  |  %(prog)s --resume RUN')
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
     parser.add_argument('--resume', metavar='RUN', help='go on with a run, with the data and options it has')
@@ -31,23 +32,43 @@ def arguments():
     parser.add_argument('--config', metavar='FILE', help='JSON file of options (see data/recipes), over the preset')
     parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
                         help='one option, over those of --config; may be repeated')
-    parser.add_argument('--pretrained-model', metavar='CHECKPOINT',
-                        help='start from the variables of a checkpoint, or of the best model of a run directory, '
-                             'whose model options then hold unless --preset, --config or --set say otherwise')
-    parser.add_argument('--word-vectors', metavar='FILE', help='start from these word vectors (GloVe, word2vec)')
-    parser.add_argument('--finetune-from', metavar='LAYER',
-                        help='train the encoder too, from this layer on (option finetune_from); reads the images')
-    parser.add_argument('--weights', metavar='FILE', help="with --finetune-from: the encoder's weights, where they "
-                                                          'moved since prepro.py')
+    parser.add_argument('--seed', type=int, metavar='N', help='of weights, order, dropout and draws: --set seed=N')
     parser.add_argument('--options', action='store_true',
                         help='list the presets and all options with their values, and stop')
-    devices.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True)
-    return parser.parse_args()
+    parser.add_argument('--compare', metavar='RUN', nargs='+',
+                        help='instead of training: best scores of runs, and the options they differ in; with --out '
+                             'FILE.png, FILE.svg or DIR their curves')
+    start = parser.add_argument_group('starting from something')
+    start.add_argument('--pretrained-model', metavar='CHECKPOINT',
+                       help='the variables of a checkpoint, or of the best model of a run directory, whose model '
+                            'options then hold unless --preset, --config or --set say otherwise')
+    start.add_argument('--word-vectors', metavar='FILE', help='these word vectors (GloVe, word2vec)')
+    start.add_argument('--finetune-from', metavar='LAYER',
+                       help='train the encoder too, from this layer on (option finetune_from); reads the images')
+    parser.more(
+        start.add_argument('--weights', metavar='FILE', help="with --finetune-from: the encoder's weights, where they "
+                                                             'moved since prepro.py'),
+        devices.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True))
+    args = parser.parse_args()
+    if args.compare:
+        others = [{'data': 'DATA', 'assignments': '--set'}.get(name, f'--{name.replace("_", "-")}')
+                  for name, value in vars(args).items()
+                  if name not in ('compare', 'out', 'quiet', 'verbose') and value != parser.get_default(name)]
+        if others:
+            raise InputError(f'--compare RUN ... [--out FILE] stands alone, without {others[0]}')
+    return args
 
 
 def main():
     """Parse, open the data, build the model, train."""
     args = arguments()
+    if args.compare:
+        from core.compare import compare
+
+        compare(args.compare, args.out)
+        return
+    if args.seed is not None:
+        args.assignments.append(f'seed={args.seed}')
     if args.finetune_from is not None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     if args.options:
@@ -121,22 +142,23 @@ def main():
         if not config.training.train_embedding:
             learnt = [variable for variable in learnt if variable is not model.embedding]
         if args.preset:
-            print('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
+            console.say('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
         if idle := config.idle():
-            print(f'without effect here: {", ".join(idle)}')
-        print(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
-              f'{model.L}x{model.D}; {sum(v.shape.num_elements() for v in learnt):,} numbers to learn'
-              + (f', the encoder from {first} on among them' if first else ''))
+            console.say(f'without effect here: {", ".join(idle)}')
+        n_learnt = sum(v.shape.num_elements() for v in learnt)
+        console.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
+                    f'{model.L}x{model.D}; {n_learnt:,} numbers to learn'
+                    + (f', the encoder from {first} on among them' if first else ''))
         if where := machine.note():
-            print(f'training {where}')
+            console.say(f'training {where}')
         if val_data is None:
-            print('no dev split: training without validation, the last model counts as the best')
+            console.say('no dev split: training without validation, the last model counts as the best')
         solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
                         pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
-                        decoding=config.decoding, machine=machine, **({'word_vectors': vectors} if vectors else {}),
-                        **dataclasses.asdict(config.training))
+                        decoding=config.decoding, machine=machine, say=console.say,
+                        **({'word_vectors': vectors} if vectors else {}), **dataclasses.asdict(config.training))
         solver.train()
-    print(f'next: python evaluate.py {args.out}')
+    console.say(f'next: python evaluate.py {args.out}')
 
 
 def configuration(args, dataset, pretrained=None):
@@ -200,7 +222,7 @@ def check_pretrained(path, pretrained, config, data):
         try:
             pretrained.check_features(data)
         except InputError as error:  # allowed, as the model may learn to read them, but not in silence
-            print(f'note: {error}')
+            console.say(f'note: {error}')
         return
     pretrained.check_features(data)
     now, before = config.training.finetune_from, pretrained.config.training.finetune_from
@@ -218,7 +240,7 @@ def read_word_vectors(path, vocabulary, size):
     from core import word_vectors
 
     indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
-    print(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
+    console.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
     return indices, matrix
 
 

@@ -167,6 +167,14 @@ def size_text(n_bytes):
     return f'{n_bytes:.3g} TB'
 
 
+def duration(seconds):
+    """5025 -> '1 h 24 min'."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f'{minutes // 60} h {minutes % 60} min'
+    return f'{minutes} min' if minutes else f'{max(round(seconds), 1)} s'
+
+
 def table(rows, header):
     """Lines of a plain text table: first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
@@ -183,3 +191,9 @@ def epoch_bar(total, what, initial):
 
     return bars.tqdm(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True,
                      leave=False, disable=_level == QUIET or not sys.stderr.isatty())
+
+
+def write(bar, line):
+    """Print a line above a bar, on stdout; not with --quiet."""
+    if _level != QUIET:
+        bar.write(line)

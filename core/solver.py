@@ -313,9 +313,12 @@ class Solver:
     def _report(self, state, unigram, speed, bar):
         """Print and record the means over the steps since the last report, and what held in the last of them."""
         loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
-        bar.write(f'epoch {state["epoch"] + 1}/{self.options.n_epochs}  step {state["position"]}/{len(self.batches)}  '
-                  f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
-                  f'{speed:.0f} captions/s')
+        n_epochs, size = self.options.n_epochs, len(self.batches)
+        left = (n_epochs - state['epoch'] - state['position'] / size) * len(self.data.captions) / max(speed, 1e-9)
+        console.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
+                           f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
+                           f'{speed:.0f} captions/s' + (
+                               f'  {console.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
             'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state['rate_factor']),

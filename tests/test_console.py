@@ -210,3 +210,8 @@ def test_colour_on_terminals_only(monkeypatch):
         said = os.read(main, 1000).decode()
         os.close(main)
         assert 'tool.py: error: bad' in said and ('\x1b[31m' in said) == colour
+
+
+def test_durations_for_people():
+    assert [console.duration(seconds) for seconds in (0, 29, 30, 95, 3599, 3600, 5025, 90000)] == [
+        '1 s', '29 s', '30 s', '2 min', '1 h 0 min', '1 h 0 min', '1 h 24 min', '25 h 0 min']

@@ -50,6 +50,7 @@ for number, arguments in enumerate(json.load(open('cases.json'))):
     open(f'{number}.status', 'w').write(str(status))
 '''
 
+PUBLISHED = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
 FOLDER = ['--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json', '--out', 'out']
 WRONG = {
     'no encoder': ([*FOLDER], 'name the --encoder and its --weights'),
@@ -91,6 +92,17 @@ WRONG = {
     'preset without weights': ([*FOLDER, '--preset', 'tf1'], 'name the --encoder and its --weights'),
     'like and preset': ([*FOLDER, '--like', 'photos', '--preset', 'tf2'], '--preset and --like exclude'),
     'like and encoder': ([*FOLDER, '--like', 'photos', '--encoder', 'vgg19'], '--encoder and --like exclude'),
+    'download unknown': (['--download', 'vgg91', '--to', 'new'], "--download vgg91: not known; did you mean 'vgg19'?"),
+    'download and more': (['--download', 'vgg19', '--to', 'new', '--limit', '3'], 'stands alone, without --limit'),
+    'download to nowhere': (['--download', 'vgg19'], '--download NAME ... --to DIR stands alone'),
+    'to without download': (['--to', 'new', *FOLDER, *ENCODER], '--download NAME ... --to DIR stands alone'),
+    'download without network': (['--download', 'karpathy', '--to', '../new'],
+                                 'put caption_datasets.zip (https://cs.stanford.edu/people/karpathy/deepimagesent/'
+                                 'caption_datasets.zip), got elsewhere, into ../new'),
+    'imagenet without network': ([*FOLDER, *ENCODER, '--weights', 'imagenet'],
+                                 'cannot be fetched (no network, or the server is down: storage.googleapis.com: '),
+    'imagenet of another kind': ([*FOLDER, '--encoder', 'mobilenet_v2', '--weights', 'imagenet'],
+                                 f'{PUBLISHED} is not a Keras .h5 file'),
     'out is a file': ([*FOLDER, *ENCODER, '--out', 'captions.json'], 'captions.json: is a file'),
     'out is below a file': ([*FOLDER, *ENCODER, '--out', 'captions.json/out'], 'captions.json/out'),
     'out is in use': ([*FOLDER, *ENCODER, '--out', 'photos'], 'photos: not empty and not made by prepro.py'),
@@ -121,9 +133,15 @@ def refused(tmp_path_factory):
         file.attrs['layer_names'] = np.array([b'dense'])
         file.create_group('dense').attrs['weight_names'] = np.array([b'kernel'])
         file['dense']['kernel'] = np.zeros((3, 4), np.float32)
+    cached = folder / 'cache' / 'show-attend-tell'
+    cached.mkdir(parents=True)
+    (cached / PUBLISHED).write_text('no weights')
+    # No network on any machine: nobody is at the port that all connections shall go through.
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(folder / 'cache'), 'no_proxy': '',
+                   **dict.fromkeys(('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')}
     before = tree(folder / 'work')
     (folder / 'cases.json').write_text(json.dumps([arguments for arguments, _ in WRONG.values()]))
-    subprocess.run([sys.executable, '-c', FORKS, PREPRO], cwd=folder, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    subprocess.run([sys.executable, '-c', FORKS, PREPRO], cwd=folder, env=environment,
                    check=True, timeout=300, stderr=subprocess.DEVNULL)
     results = {name: (int((folder / f'{number}.status').read_text()), (folder / f'{number}.out').read_text(),
                       (folder / f'{number}.err').read_text()) for number, name in enumerate(WRONG)}
@@ -149,7 +167,7 @@ def python(*arguments, **options):
 
 def test_help_is_quick_and_without_tensorflow(tmp_path):
     began = time.monotonic()
-    result = python(PREPRO, '--help', cwd=tmp_path)
+    result = python(PREPRO, '--help-all', cwd=tmp_path)
     took = time.monotonic() - began
     assert result.returncode == 0 and result.stderr == ''
     for option in ('--dataset', '--skip-unreadable', '--like', '--image-size'):

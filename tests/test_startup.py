@@ -25,7 +25,7 @@ def imported(script, *arguments):
     return done.returncode, said, modules, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-@pytest.mark.parametrize('script', ['prepro.py', 'train.py', 'evaluate.py'])
+@pytest.mark.parametrize('script', ['prepro.py', 'train.py', 'evaluate.py', 'caption.py'])
 def test_help_imports_nothing_slow(script):
     status, said, modules, seconds = imported(script, '--help')
     assert status == 0 and said == []
