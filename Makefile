@@ -7,16 +7,20 @@ PYTHON ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= data/demo
+PACKAGE ?= build/package
 
-.PHONY: help install demo test lint lock clean
+.PHONY: help install demo test lint docs tutorial package lock clean
 
 help:
 	@echo "make demo     draw scenes, train a captioner on them, score it and picture its attention (minutes)"
 	@echo "make test     the whole test suite"
 	@echo "make install  only the virtual environment in $(VENV)"
-	@echo "make lint     ruff"
+	@echo "make lint     ruff and mypy"
+	@echo "make docs     the API reference, in docs/api"
+	@echo "make tutorial run docs/tutorial.ipynb and keep its outputs (minutes)"
+	@echo "make package  wheel and sdist in $(PACKAGE), installed into an empty environment and tried there"
 	@echo "make lock     renew requirements.lock from setup.py (needs uv)"
-	@echo "make clean    delete $(VENV) and $(DEMO)"
+	@echo "make clean    delete $(VENV), $(DEMO) and docs/api"
 
 install: $(READY)
 
@@ -41,17 +45,41 @@ demo: $(READY)
 	$(BIN)/python prepro.py --dataset shapes --draw 2500,100,200 --images $(DEMO)/scenes \
 	    --encoder vgg19 --weights random --layer conv3_1 --image-size 56 --resize squash --out $(DEMO)/features
 	$(BIN)/python train.py $(DEMO)/features --out $(DEMO)/run --config data/recipes/shapes.json
-	$(BIN)/python evaluate.py $(DEMO)/run --split test
+	$(BIN)/python evaluate.py $(DEMO)/run --split test --html $(DEMO)/page
+	$(BIN)/python caption.py $(DEMO)/run $(DEMO)/scenes/images/00002000000[1-3].png
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# What `pip install` gives: the dependencies of setup.py in their newest versions, and the commands, far from here.
+package: $(READY)
+	rm -rf "$(PACKAGE)"
+	$(BIN)/python -m build --outdir "$(PACKAGE)" .
+	$(BIN)/python -m venv "$(PACKAGE)/env"
+	"$(PACKAGE)/env/bin/pip" install --quiet --disable-pip-version-check "$(PACKAGE)"/*.whl
+	cd "$(PACKAGE)" && set -e; PATH="$$PWD/env/bin:$$PATH"; \
+	    for name in prepro train evaluate caption; do sat-$$name --version; done; \
+	    sat-prepro --quiet --dataset shapes --draw 40,10,10 --images scenes --encoder vgg19 --weights random \
+	        --layer conv2_2 --image-size 32 --resize squash --out features; \
+	    sat-train features --out run --set n_epochs=1 --set dim_hidden=32 --quiet; \
+	    sat-evaluate run --html page --quiet; sat-caption run scenes/images/000000000001.png; \
+	    python -m core.export run exported
+	"$(PACKAGE)/env/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$(PACKAGE)"/*.tar.gz
+	cd "$(PACKAGE)" && env/bin/sat-caption --version
+
+docs: $(READY)
+	$(BIN)/python docs/build_api.py
+
+tutorial: $(READY)
+	$(BIN)/python docs/run_tutorial.py
 
 lock:
 	uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) docs/api

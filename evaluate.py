@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """RUN DIR -> captions, BLEU/METEOR/ROUGE-L/CIDEr, attention pictures.
 
 examples:
   evaluate.py runs/flickr8k
   evaluate.py runs/flickr8k --split dev --paper-scoring --pictures 10
+  evaluate.py runs/flickr8k --beam-width 3 --length-penalty 0.7 --n-best 3 --html pages/flickr8k
   evaluate.py runs/flickr8k --data data/flickr8k_test --split test --out results/test
-  evaluate.py runs/flickr8k --beam-width 3 --length-penalty 0.7 --n-best 3
   evaluate.py runs/flickr8k --beam-width 3 --ensemble runs/flickr8k_b runs/flickr8k_c
-  evaluate.py runs/flickr8k --set sample=true --set top_p=0.9 --seed 2
-  evaluate.py runs/flickr8k_hard --decode-context sample --out results/drawn
   evaluate.py --results captions.json --references captions_val2014.json
 
 Captions are written in the COCO result format; the scores' names are those of coco-caption.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
@@ -32,37 +30,47 @@ SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min',
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = console.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
-    parser.add_argument('--split', choices=('train', 'dev', 'test'), help='default: test where there is one, else dev')
+    parser.add_argument('--split', metavar='SPLIT', choices=('train', 'dev', 'test'),
+                        help='train, dev or test; default: test where there is one, else dev')
     parser.add_argument('--data', metavar='DATA', help="another data directory, with the run's kind of features")
-    parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread')
-    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with --data .../DATA-SPLIT, '
-                                                     'with other decoding .../SPLIT-HOW')
+    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with other data or decoding a '
+                                                     'name that says so')
+    parser.add_argument('--html', metavar='DIR', help='also a page of all images to look at: DIR/index.html')
     parser.add_argument('--paper-scoring', action='store_true',
                         help="also the paper's scoring: raw references, no brevity penalty")
     parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
-    parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead')
-    parser.add_argument('--seed', type=int, default=1,
-                        help='of the choice of pictures, and of drawn words and locations (1)')
-    parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
-                        help="hard attention: the context of a word, instead of the run's option decode_context")
+    parser.more(
+        parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead'),
+        parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread'),
+        parser.add_argument('--seed', type=int, metavar='N', default=1,
+                            help='of the choice of pictures, and of drawn words and locations (1)'),
+        parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                            help="hard attention: the context of a word, instead of the run's option decode_context"),
+        parser.add_argument('--weights', metavar='FILE',
+                            help="fine-tuned runs: the encoder's weights, where they moved"),
+        parser.add_argument('--synonyms', metavar='FILE',
+                            help="words for the categories of boxes, in CHAIR's format, instead of those known for "
+                                 'COCO (docs/attention.md)'))
     decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
     decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
     decoding.add_argument('--length-penalty', type=float, metavar='A',
                           help='captions are ranked by log-probability / length**A')
-    decoding.add_argument('--min-length', type=int, metavar='N', help='words at least, <END> included')
-    decoding.add_argument('--no-repeat-ngram', type=int, metavar='N', help='no N words in a row twice in a caption')
-    decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                          help='any option of decoding: ' + ', '.join(DECODING))
     decoding.add_argument('--n-best', type=int, metavar='N', default=1,
                           help='also the N best captions of each image with their scores, in n_best.json')
     decoding.add_argument('--ensemble', nargs='+', metavar='RUN2', default=(),
                           help='average the probabilities of RUN and of these runs')
-    parser.add_argument('--weights', metavar='FILE', help="fine-tuned runs: the encoder's weights, where they moved")
-    parser.add_argument('--results', metavar='FILE', help="score anybody's COCO result file instead of a run ...")
-    parser.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
-    devices.add_arguments(parser, xla=('kernels', 'off', 'all'))
+    parser.more(
+        decoding.add_argument('--min-length', type=int, metavar='N', help='words at least, <END> included'),
+        decoding.add_argument('--no-repeat-ngram', type=int, metavar='N',
+                              help='no N words in a row twice in a caption'),
+        decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                              help='any option of decoding: ' + ', '.join(DECODING)))
+    scoring = parser.add_argument_group('scoring captions of anybody')
+    scoring.add_argument('--results', metavar='FILE', help='a COCO result file ...')
+    scoring.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
+    parser.more(devices.add_arguments(parser, xla=('kernels', 'off', 'all')))
     return parser.parse_args()
 
 
@@ -72,6 +80,8 @@ def main():
     if args.results or args.references:
         if args.run or not (args.results and args.references):
             raise InputError('--results FILE and --references FILE go together, without RUN')
+        if args.html:
+            raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
         score_file(args)
         return
     if args.seed < 0:
@@ -84,6 +94,11 @@ def main():
     for path in [args.run, *args.ensemble]:
         store.check_run(path)
     machine = devices.from_arguments(args)
+    synonyms = None
+    if args.synonyms:
+        from core.coco_words import read_synonyms
+
+        synonyms = read_synonyms(args.synonyms)
     from core import evaluation
     from core.runs import Run
 
@@ -107,7 +122,8 @@ def main():
     place += decoding_place(args, own, run)
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
-                        args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine)
+                        args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,
+                        synonyms=synonyms, html=args.html, say=console.say)
 
 
 def decoding_assignments(args):

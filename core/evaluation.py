@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from core import captioning, console, grounding, metrics, visualize
+from core import captioning, console, grounding, metrics, page, visualize
 from core.backend import tf, tf1
 from core.config import DecodingConfig
 from core.devices import Machine, session_config, with_working_xla
@@ -15,13 +15,14 @@ from core.ensemble import build as build_ensemble
 from core.ensemble import check as check_ensemble
 from core.errors import InputError
 from core.files import replacing, write_json
+from core.lexicon import lexicon_of
 from core.text import tokenize
 
 SHOWN = 3  # captions printed beside their references
 
 
 def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print,
-             weights=None, n_best=1, ensemble=(), machine=None):
+             weights=None, n_best=1, ensemble=(), machine=None, synonyms=None, html=None):
     """Caption, score and picture a split.
 
     Args:
@@ -37,6 +38,8 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
         ensemble: further Runs, whose probabilities are averaged with the run's.
         machine: core.devices.Machine, where to decode; None: Machine().
+        html: directory for a page to look at, see core.page; None: no page.
+        synonyms: dict from category to names, for attention correctness (`core.lexicon.lexicon_of`).
 
     Returns:
         dict, as in scores.json.
@@ -49,13 +52,22 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
             raise InputError(f'--limit must be at least 1, not {limit}')
         images = np.linspace(0, len(images) - 1, limit).round().astype(int)
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
+    if synonyms is not None and selected.boxes is None:
+        raise InputError(f'{data.path}: the {split} images have no boxes, so there is nothing that --synonyms could '
+                         'name; leave it out, or make the data with prepro.py --instances')
+    lexicon = None if selected.boxes is None else lexicon_of(selected.boxes, data.dataset, synonyms)
     if n_best < 1 or n_best > run.config.decoding.beam_width:
         raise InputError(f'--n-best must be 1 to the width of the beam, {run.config.decoding.beam_width}, not '
                          f'{n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
+    if html is not None:
+        place = page.check(html)
+        if place in (out.resolve(), *out.resolve().parents):
+            raise InputError(f'--html {html}: the results go into {out}; name another directory for the page')
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
+    of_images = {}
     referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
     with metrics.Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
         if scorer:  # METEOR's process takes as long to start as many captions
@@ -73,13 +85,18 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         if run.config.model.attention == 'hard':
             scores['decode_context'] = run.config.model.decode_context
         if scorer:
-            scores.update(metrics.score(scorer, {image: results[image] for image in referenced}, paper_scoring, say))
+            scored = {image: results[image] for image in referenced}
+            summary, of_images = metrics.score_images(scorer, scored, paper_scoring, say)
+            scores.update(summary)
         else:
             say('these images have no captions to compare with: no scores')
     scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, data, split))
-    scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions)}
+    scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions, lexicon)}
     write_json(out / 'scores.json', scores)
-    scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say)]
+    if html is not None:
+        scores['page'] = str(_write_page(html, run, ensemble, selected, found, scores, of_images, say, lexicon))
+    scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say,
+                                                           lexicon)]
     _show(scores, selected, captions, out, say)
     return scores
 
@@ -153,15 +170,15 @@ def _entropy(captions):
     return {'entropy': float(entropies.mean()), 'uniform_entropy': float(np.log(alphas.shape[1]))}
 
 
-def _correctness(data, captions):
+def _correctness(data, captions, lexicon):
     """Attention correctness where the data have boxes, else nothing."""
     if data.boxes is None:
         return {}
     grid = tuple(data.encoder['grid'])
-    return grounding.attention_correctness(
+    return grounding.attention_correctness((
         grounding.Item(caption.words, caption.alphas, grid, [grounding.Region(*box) for box in data.boxes[image]])
         for image, caption in captions.items()
-    )
+    ), lexicon)
 
 
 def _to_picture(data, images, n_pictures, image_ids, seed):
@@ -178,7 +195,7 @@ def _to_picture(data, images, n_pictures, image_ids, seed):
     return sorted(int(i) for i in random.choice(images, min(n_pictures, len(images)), replace=False))
 
 
-def _draw(data, captions, images, directory, say):
+def _draw(data, captions, images, directory, say, lexicon=None):
     """Write the attention pictures; yields their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob('*.png'):  # of an earlier evaluation into the same place
@@ -187,7 +204,7 @@ def _draw(data, captions, images, directory, say):
     for image in images:
         caption = captions[image]
         try:
-            picture = visualize.picture_of(data, image, caption, _named_boxes(data, image, caption))
+            picture = visualize.picture_of(data, image, caption, _named_boxes(data, image, caption, lexicon))
         except InputError as error:
             say(f'no picture: {error}')
             continue
@@ -201,15 +218,44 @@ def _draw(data, captions, images, directory, say):
     return paths
 
 
-def _named_boxes(data, image, caption):
+def _write_page(directory, run, ensemble, data, found, scores, of_images, say, lexicon):
+    """Write the page of an evaluation; returns the path of its index.html."""
+    info = {name: scores[name] for name in page.INFO if name in scores}
+    info['title'] = f'{run.path.absolute().name}, {scores["split"]}'
+    if ensemble:
+        info['ensemble'] = [other.path.absolute().name for other in ensemble]
+    info['boxes'] = data.boxes is not None
+    # An ensemble's attention is the mean of its members', which is at no one place.
+    located = not ensemble and scores.get('decode_context', 'expected') != 'expected'
+    numbers = list(found)
+
+    def records():
+        for image, captions in found.items():
+            yield {
+                'image': str(data.image_ids[image]), 'caption': captions[0].text, 'grid': run.spec.grid,
+                'references': [' '.join(text.split()) for text in data.references[image]],
+                'scores': of_images.get(data.image_ids[image], {}),
+                'captions': [page.caption_entry(caption, located, _named_boxes(data, image, caption, lexicon))
+                             for caption in captions],
+            }
+
+    def photo(number):
+        if data.paths is None:
+            raise InputError('the data name no photos')
+        return visualize.view(data.paths[numbers[number]], run.spec.preprocessing, page.SIDE)
+
+    with console.progress(len(numbers), 'page', unit='image') as bar:
+        def counted():
+            for record in records():
+                yield record
+                bar.update()
+
+        return page.write(directory, info, counted(), photo, say)
+
+
+def _named_boxes(data, image, caption, lexicon=None):
     """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
-    if data.boxes is None:
-        return []
-    pairs = []
-    for names, rectangle in data.boxes[image]:
-        mentions = grounding.find_mentions(caption.words, names)
-        pairs.append(({place for m in mentions for place in range(m.start, m.stop)}, rectangle))
-    return pairs
+    return [] if data.boxes is None else grounding.named_boxes(caption.words, data.boxes[image], lexicon)
 
 
 def _show(scores, data, captions, out, say):
@@ -236,8 +282,12 @@ def _show(scores, data, captions, out, say):
     if attention.get('n_words'):
         say(f'attention correctness over {attention["n_words"]} words that name an object: '
             f'{attention["mass"]:.3f} of the attention inside its box, {attention["uniform_mass"]:.3f} if spread '
-            f'evenly ({attention["mass_ratio"]:.2f}x); pointing hits {attention["pointing"]:.3f} '
-            f'(evenly: {attention["uniform_pointing"]:.3f})')
+            f'evenly ({attention["mass_ratio"]:.2f}x), {attention["centre_mass"]:.3f} if always around the centre; '
+            f'pointing hits {attention["pointing"]:.3f} (evenly: {attention["uniform_pointing"]:.3f}, centre: '
+            f'{attention["centre_pointing"]:.3f})')
+        say(grounding.class_table(attention))
     say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')
+    if 'page' in scores:
+        say(f'page to look at, in any browser: {scores["page"]}')
     for path in scores['pictures']:
         say(f'attention picture: {path}')

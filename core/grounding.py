@@ -2,22 +2,26 @@
 
 For a word that names an object of the image, two questions (Liu et al., "Attention Correctness in Neural Image
 Captioning", 2017): which share of the attention lies on the object, and does the most attended place (the
-"pointing game" of Zhang et al., 2016) hit it? Both are compared with attention spread evenly, which scores well on
-large objects without looking anywhere.
+"pointing game" of Zhang et al., 2016) hit it? Both are compared with two ways of not looking at the image: attention
+spread evenly, which scores well on large objects, and always the centre, where photographers put them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from core.text import tokenize
+from core import console
+from core.lexicon import lexicon_of
+
+CENTRE_SIGMA = 0.25  # of the centre prior, as a share of the picture's side
 
 
 class Region(NamedTuple):
     """One object of an image.
 
     Attributes:
-        names: tuple of str, lower case, one or more words each ('traffic light').
+        names: tuple of str, lower case, one or more words each ('traffic light'): the category first.
         rectangle: (x0, y0, x1, y1) as fractions from 0 to 1 of the network's square input, origin at the top left.
     """
 
@@ -41,101 +45,121 @@ class Item(NamedTuple):
     regions: tuple
 
 
-class Mention(NamedTuple):
-    """A name found in a caption: words `start` to `stop` (exclusive) name the objects that have `name`."""
-
-    name: str
-    start: int
-    stop: int
-
-
-def attention_correctness(items):
+def attention_correctness(items, lexicon=None):
     """Measures, over all words of all captions that name an object of their image, where the attention lay.
 
-    What a word names is the union of the objects that have this name. A name of several words is one mention, with
-    the mean of its words' attention. Objects of no area (outside the crop) are no objects.
+    What a word names is the union of the image's objects of the category that the lexicon gives it. A name of several
+    words is one mention, with the mean of its words' attention. Objects of no area (outside the crop) are no objects.
+    Words that describe ('red' before 'circle') are measured on what their noun names, in 'by_class' only.
 
     Args:
         items: iterable of `Item`.
+        lexicon: core.lexicon.Lexicon; None: the regions' own names.
 
     Returns:
         dict:
             'n_words': int, mentions measured.
             'mass': mean share of attention inside the objects; a cell partly covered counts with the covered part.
             'uniform_mass': the same for even attention: the covered share of the picture.
-            'mass_ratio': mass / uniform_mass.
+            'centre_mass': the same for the attention of `centre_prior`.
+            'mass_ratio', 'centre_ratio': mass / uniform_mass, mass / centre_mass.
             'pointing': share of mentions where the centre of the most attended cell (the first of equals) is inside.
             'uniform_pointing': the same for a cell chosen blindly: share of cell centres that are inside.
-            'by_name': dict from name, sorted, to a dict of the six values above for its mentions.
+            'centre_pointing': the same for the cell in the middle, blindly one of 2 or 4 where the grid has no middle.
+            'by_name': dict from name, sorted, to a dict of the nine values above for its mentions.
+            'by_class': the same by class of the words: the category, or the lexicon's `noun_class`; and those of
+                modifiers.
         All values but n_words are floats, or None where there is no mention.
 
     Raises:
         ValueError: alphas that do not fit the words or the grid.
     """
-    measured = {}
+    items = list(items)
+    lexicon = lexicon or lexicon_of([item.regions for item in items])
+    measured, by_name, by_class = [], {}, {}
     for item in items:
         alphas = np.asarray(item.alphas, np.float64)
         rows, columns = item.grid
         if alphas.ndim != 2 or alphas.shape[0] < len(item.words) or alphas.shape[1] != rows * columns:
             raise ValueError(f'alphas {alphas.shape} for {len(item.words)} words on a grid of {rows} x {columns}')
-        regions = [region for region in item.regions if _clipped(region.rectangle) is not None]
-        maps = {}
-        for name, start, stop in find_mentions(item.words, [name for region in regions for name in region.names]):
-            if name not in maps:
-                rectangles = [region.rectangle for region in regions if name in region.names]
-                maps[name] = coverage(rectangles, item.grid).ravel(), centres_inside(rectangles, item.grid).ravel()
-            covered, inside = maps[name]
-            alpha = alphas[start:stop].mean(0)
-            measured.setdefault(name, []).append(
-                (alpha @ covered, covered.mean(), inside[alpha.argmax()], inside.mean()))
-    summary = _summary([row for rows in measured.values() for row in rows])
-    return {**summary, 'by_name': {name: _summary(measured[name]) for name in sorted(measured)}}
+        objects = {}
+        for names, rectangle in item.regions:
+            if _clipped(rectangle) is not None:
+                objects.setdefault(names[0], []).append(rectangle)
+        for mention in lexicon.find(item.words):
+            if mention.category not in objects:
+                continue
+            measure = _measure_on(objects[mention.category], item.grid)
+            row = measure(alphas[mention.start:mention.stop].mean(0))
+            measured.append(row)
+            by_name.setdefault(mention.name, []).append(row)
+            by_class.setdefault(lexicon.noun_class or mention.category, []).append(row)
+            for place, kind in mention.modifiers:
+                by_class.setdefault(kind, []).append(measure(alphas[place]))
+    return {
+        **_summary(measured),
+        'by_name': {name: _summary(by_name[name]) for name in sorted(by_name)},
+        'by_class': {name: _summary(by_class[name]) for name in sorted(by_class)},
+    }
+
+
+def _measure_on(rectangles, grid):
+    """A function from one word's attention (L,) to its row of `_summary`."""
+    covered, inside = coverage(rectangles, grid).ravel(), centres_inside(rectangles, grid)
+    middle = inside[np.ix_(*(sorted({(n - 1) // 2, n // 2}) for n in grid))].mean()
+    inside, prior = inside.ravel(), centre_prior(grid).ravel()
+    return lambda alpha: (alpha @ covered, covered.mean(), prior @ covered, inside[alpha.argmax()], inside.mean(),
+                          middle)
 
 
 def _summary(rows):
-    mass, uniform_mass, pointing, uniform_pointing = np.mean(rows, axis=0).tolist() if rows else [None] * 4
+    values = np.mean(rows, axis=0).tolist() if rows else [None] * 6
+    mass, uniform_mass, centre_mass, pointing, uniform_pointing, centre_pointing = values
     return {
         'n_words': len(rows),
         'mass': mass,
         'uniform_mass': uniform_mass,
+        'centre_mass': centre_mass,
         'mass_ratio': mass / uniform_mass if rows else None,
+        'centre_ratio': mass / centre_mass if rows else None,
         'pointing': pointing,
         'uniform_pointing': uniform_pointing,
+        'centre_pointing': centre_pointing,
     }
 
 
-def find_mentions(words, names):
-    """Finds names in a caption, also in the plural ('s' or 'es' on the last word).
-
-    From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is not a 'dog', and an
-    exact name wins over a plural.
+def class_table(result, most=12):
+    """Text table of the result of `attention_correctness` by class, those of the most words first.
 
     Args:
-        words: sequence of str, lower case.
-        names: iterable of str; cut into words as captions are.
+        result: dict as of `attention_correctness`.
+        most: classes shown at most; a last line tells how many more there are.
+    """
+    ranked = sorted(result['by_class'].items(), key=lambda row: (-row[1]['n_words'], row[0]))
+    keys = ('mass', 'uniform_mass', 'centre_mass', 'pointing', 'uniform_pointing', 'centre_pointing')
+    rows = [[name, str(values['n_words']), *(f'{values[key]:.3f}' for key in keys)]
+            for name, values in ranked[:most]]
+    text = console.table(rows, ['', 'words', 'in box', 'evenly', 'centre', 'pointing', 'evenly', 'centre'])
+    return text + (f'\n({len(ranked) - most} more in scores.json)' if len(ranked) > most else '')
+
+
+def centre_prior(grid):
+    """Attention that always lies on the middle of the picture, whatever is on it.
+
+    A two-dimensional Gaussian around the centre with a standard deviation of `CENTRE_SIGMA` of each side, integrated
+    over each cell, what falls outside of the picture cut off.
+
+    Args:
+        grid: (rows, columns).
 
     Returns:
-        list of `Mention` in the order of the words; no word belongs to two.
+        float64 array (rows, columns) of sum 1.
     """
-    patterns = {}
-    for name in names:
-        patterns[tuple(tokenize(name))] = name
-    patterns.pop((), None)
-    for pattern, name in list(patterns.items()):
-        for ending in ('s', 'es'):
-            patterns.setdefault((*pattern[:-1], pattern[-1] + ending), name)
-    longest = max(map(len, patterns), default=0)
-    words = tuple(words)
-    mentions, start = [], 0
-    while start < len(words):
-        for stop in range(min(start + longest, len(words)), start, -1):
-            if words[start:stop] in patterns:
-                mentions.append(Mention(patterns[words[start:stop]], start, stop))
-                start = stop
-                break
-        else:
-            start += 1
-    return mentions
+    sides = []
+    for n in grid:
+        edges = [math.erf((edge / n - 0.5) / (CENTRE_SIGMA * math.sqrt(2))) for edge in range(n + 1)]
+        sides.append(np.diff(edges) / (edges[-1] - edges[0]))
+    return np.outer(*sides)
 
 
 def coverage(rectangles, grid):
@@ -183,3 +207,20 @@ def _clipped(rectangle):
     """Returns the rectangle as floats within the picture, or None if no area is left."""
     x0, y0, x1, y1 = (min(max(float(edge), 0.0), 1.0) for edge in rectangle)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def named_boxes(words, boxes, lexicon=None):
+    """Which words of a caption name which objects of its image.
+
+    Args:
+        words: sequence of str, lower case.
+        boxes: sequence of (names, rectangle), as `Region`.
+        lexicon: core.lexicon.Lexicon; None: the boxes' own names.
+
+    Returns:
+        list of (set of the places of words, rectangle), one a box, in their order.
+    """
+    places = {}
+    for mention in (lexicon or lexicon_of([boxes])).find(words):
+        places.setdefault(mention.category, set()).update(range(mention.start, mention.stop))
+    return [(places.get(names[0], set()), rectangle) for names, rectangle in boxes]

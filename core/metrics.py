@@ -192,11 +192,21 @@ def score(scorer, results, paper_scoring, say=print):
     Returns:
         dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
     """
+    return score_images(scorer, results, paper_scoring, say)[0]
+
+
+def score_images(scorer, results, paper_scoring, say=print):
+    """Like `score`, with the COCO scores of every image besides.
+
+    Returns:
+        (dict as of `score`, dict of image id -> COCO metric names -> float).
+    """
     say('scoring (METEOR takes some seconds to start)')
-    scores = {'coco': scorer.score(results)}
+    found = scorer.score_images(results)
+    scores = {'coco': found.corpus}
     if paper_scoring:
         scores['paper'] = scorer.paper_scores(results)
-    return scores
+    return scores, {image: {name: row[image] for name, row in found.images.items()} for image in results}
 
 
 def score_table(scores):

@@ -1,6 +1,7 @@
 """Step functions made of tables of probabilities, whose best sentences are known, and plain Python searches."""
 
 import numpy as np
+import tiny
 
 from core import decoding
 from core.backend import tf, tf1
@@ -41,7 +42,7 @@ class Table:
     def run(self, search):
         """Evaluate what `search`, a function of the Decoding, returns; returns (values, steps taken, rows)."""
         built = search(self.decoding())
-        with tf1.Session() as session:
+        with tf1.Session(config=tiny.as_built()) as session:
             session.run(tf1.global_variables_initializer())
             values = session.run(built)
             return values, *session.run(self.taken).tolist()

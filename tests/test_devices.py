@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
-from test_solver import make, saved
+from solving import make, saved
 from tiny import D, L
 
 from core import devices

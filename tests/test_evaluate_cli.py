@@ -15,8 +15,8 @@ def refused(*arguments, parts=()):
     assert tiny.snapshot(tiny.workplace()) == before
 
 
-def evaluate(*arguments):
-    done = tiny.script('evaluate.py', *arguments)
+def evaluate(*arguments, fresh=False):
+    done = tiny.script('evaluate.py', *arguments, fresh=fresh)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -24,7 +24,7 @@ def evaluate(*arguments):
 def test_twice_the_same_and_complete(tmp_path):
     test = DataDir(tiny.data_dir()).split('test')
     for name in ('a', 'b'):
-        output = evaluate(tiny.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1')
+        output = evaluate(tiny.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
         assert 'COCO scoring' in output and "paper's scoring" in output
     assert tiny.snapshot(tmp_path / 'a').keys() != {} and [
         (tmp_path / 'a' / place).read_bytes() == (tmp_path / 'b' / place).read_bytes()

@@ -348,7 +348,7 @@ def test_context_while_decoding(kind):
 # ---- the pieces of core.hard
 
 def run(*tensors):
-    with tf1.Session() as session:
+    with tf1.Session(config=tiny.as_built()) as session:
         return session.run(tensors)
 
 

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -480,9 +478,9 @@ def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
 
 # ---- the command line
 
-def command(*arguments):
-    return subprocess.run([sys.executable, '-m', 'core.checkpoints', *map(str, arguments)], capture_output=True,
-                          text=True, cwd=tiny.ROOT, timeout=300)
+def command(*arguments, fresh=False):
+    """python -m core.checkpoints, as tiny.script runs scripts."""
+    return tiny.script('core.checkpoints', *arguments, cwd=tiny.ROOT, fresh=fresh)
 
 
 def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsys):
@@ -502,7 +500,7 @@ def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsy
 def test_from_a_foreign_checkpoint_to_scores_and_back(place, tmp_path):
     data = tiny.data_dir()
     done = command('import', place / 'model-7', '--vocab', place / 'words.pkl', '--out', tmp_path / 'run', '--data',
-                   data)
+                   data, fresh=True)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert f'evaluate.py {tmp_path / "run"} --data {data}' in done.stdout
     evaluated = tiny.script('evaluate.py', tmp_path / 'run', '--data', data, '--pictures', '0', '--out',

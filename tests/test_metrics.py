@@ -17,6 +17,8 @@ from core.metrics import (
     load_results,
     paper_scores,
     save_results,
+    score,
+    score_images,
 )
 
 NO_METEOR = ('Bleu', 'ROUGE_L', 'CIDEr')
@@ -256,3 +258,14 @@ def test_diversity_by_hand():
                         'distinct_1': 0.5, 'distinct_2': 0.6, 'novel_share': 0.5}
     assert 'novel_share' not in diversity(['a'])
     assert set(diversity([], []).values()) == {0}
+
+
+def test_scores_of_every_image_by_name(scorer, captions):
+    lines = []
+    summary, of_images = score_images(scorer, captions, paper_scoring=True, say=lines.append)
+    assert summary == score(scorer, captions, paper_scoring=True, say=lines.append) and len(lines) == 2
+    assert list(of_images) == list(captions)
+    expected = scorer.score_images(captions).images
+    for image_id, row in of_images.items():
+        assert row == {name: expected[name][image_id] for name in summary['coco']}
+    assert len({tuple(row.values()) for row in of_images.values()}) == len(captions)  # not one for another

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import tiny
+from solving import assert_same_run, make, metrics, saved
 from test_recurrence import CASES
-from test_solver import assert_same_run, make, metrics, saved
 from tiny import T
 
 from core import optimization

@@ -1,6 +1,7 @@
 """Scripts import what they need when they need it: help and wrong arguments come without TensorFlow."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -56,3 +57,11 @@ def test_wrong_arguments_are_known_without_tensorflow(script, arguments, part):
     assert status == 2 and part in said[-1]
     assert not modules & {'tensorflow', 'tf_keras', 'keras', 'matplotlib'}
     assert sorted(os.listdir(tiny.workplace())) == before
+
+
+@pytest.mark.parametrize('script', ['prepro.py', 'train.py', 'evaluate.py', 'caption.py'])
+def test_help_fits_a_screen_and_help_all_shows_everything(script):
+    short, whole = (tiny.script(script, option).stdout for option in ('--help', '--help-all'))
+    assert len(short.splitlines()) <= 60 and 'examples:' in short  # at 80 columns
+    options = {text: set(re.findall(r'--[a-z][a-z0-9-]+', text)) for text in (short, whole)}
+    assert options[short] < options[whole] >= {'--quiet', '--verbose', '--version', '--seed', '--device', '--weights'}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import forks
 import numpy as np
 
 from core import java
@@ -53,12 +54,19 @@ def values(model, seed=5):
     return drawn
 
 
+def as_built(config=None):
+    """A session's ConfigProto (changed in place) without Grappler, which takes longer than tiny graphs run."""
+    config = config or tf1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return config
+
+
 @contextlib.contextmanager
 def session(model, assigned=None):
     """A session with initialised variables, set to `assigned` (name -> array) where given."""
     with model.graph.as_default():
         initialize = tf1.global_variables_initializer()
-    with tf1.Session(graph=model.graph) as opened:
+    with tf1.Session(graph=model.graph, config=as_built()) as opened:
         opened.run(initialize)
         assign(opened, model, assigned or {})
         yield opened
@@ -119,7 +127,7 @@ def data_dir(layer='conv2_2', seed=1):
 def run_dir():
     """A RUN DIR trained on `data_dir()` by train.py. Do not change it; `shutil.copytree` it."""
     out = workplace() / 'run'
-    done = script('train.py', data_dir(), '--out', out, *settings(*TINY_RUN))
+    done = script('train.py', data_dir(), '--out', out, *settings(*TINY_RUN), fresh=True)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -129,10 +137,17 @@ def settings(*assignments):
     return [part for text in assignments for part in ('--set', text)]
 
 
-def script(name, *arguments, cwd=None):
-    """Run one of the scripts; returns what subprocess.run returns, with text."""
-    return subprocess.run([sys.executable, ROOT / name, *map(str, arguments)], capture_output=True, text=True,
-                          cwd=cwd or workplace(), timeout=300, env={**os.environ, 'PYTHONWARNINGS': 'default'})
+def script(name, *arguments, cwd=None, fresh=False):
+    """Run one of the scripts, or a module; returns what subprocess.run returns, with text.
+
+    In a fork of a process that has imported everything (tests/forks.py), or with `fresh` in a Python of its own.
+    """
+    cwd, env = cwd or workplace(), {**os.environ, 'PYTHONWARNINGS': 'default'}
+    target = [str(ROOT / name)] if name.endswith('.py') else ['-m', name]
+    if not fresh:
+        return forks.run(target[-1], arguments, cwd, env)
+    return subprocess.run([sys.executable, *target, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
+                          timeout=300, env=env)
 
 
 def assert_refused(done, *parts):

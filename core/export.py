@@ -1,0 +1,299 @@
+"""One SavedModel from the bytes of photos to sentences, for programs without this project.
+
+    python -m core.export RUN DIR
+
+Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are all inside the graph, as operations of
+TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving too.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+
+from core.config import DecodingConfig
+from core.errors import InputError
+
+INPUT = 'image_bytes'  # by TensorFlow Serving's convention the suffix says that the strings are no text
+# Of N photos, P captions each, T words, L places; everything is numbers, texts or booleans that JSON can hold.
+OUTPUTS = {
+    'captions': 'string (N, P): the sentences of each image, best first',
+    'words': "string (N, P, T): their words; '' after the end",
+    'lengths': 'int32 (N, P): how many words',
+    'ended': 'bool (N, P): false where a sentence was cut at T words, and in slots without a sentence',
+    'scores': 'float32 (N, P): log_probs / length**length_penalty; -3.4e38 in slots without a sentence',
+    'log_probs': "float32 (N, P): the model's log-probability of the sentence, its end included; -3.4e38 as above",
+    'probabilities': "float32 (N, P, T): the model's probability of each word; 0 after the end",
+    'alphas': 'float32 (N, P, T, L): attention at each word, row by row of the grid; 0 after the end',
+    'betas': 'float32 (N, P, T): gate at each word; 0 after the end',
+}
+DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
+
+
+def export(run, directory, weights=None, n_best=1, seed=0):
+    """Write a run's best model, encoder included, as a SavedModel.
+
+    Args:
+        run: core.runs.Run; its `config.decoding` says how captions are searched for.
+        directory: path to make; it must be missing or empty. It appears when it is complete.
+        weights: path of the encoder's weights file, where it moved.
+        n_best: captions an image; a beam that is narrower is made as wide.
+        seed: int, of words and locations that are drawn; they follow it and the image's place in the call.
+
+    Returns:
+        dict, what `export.json` in the directory holds.
+
+    Raises:
+        InputError: the directory is in use, the run has no model or a diverged one, or the weights are missing or
+            others.
+    """
+    from core.backend import tf, tf1
+    from core.devices import Machine, session_config
+
+    directory = check_directory(directory)
+    options = run.config.decoding
+    if n_best < 1:
+        raise InputError(f'--n-best must be at least 1, not {n_best}')
+    if n_best > options.beam_width:
+        options = dataclasses.replace(options, beam_width=n_best)
+        options.check(f'--n-best {n_best}')
+    with tf.Graph().as_default() as graph:
+        signature, variables, restore = _build(run, weights, options, n_best, seed)
+        with tf1.Session(graph=graph, config=session_config(Machine(device='cpu'))) as session:
+            step = (restore(session) or {}).get('step')
+            _try(session, signature)
+            # What training alone reads, hard attention's baseline, has no value. The loader restores what the
+            # collection names; frozen variables of a fine-tuned encoder were in none.
+            without = set(session.run(tf1.report_uninitialized_variables(variables)).tolist())
+            variables = [variable for variable in variables if variable.op.name.encode() not in without]
+            graph.get_collection_ref(tf1.GraphKeys.GLOBAL_VARIABLES)[:] = variables
+            about = _about(run, step, options, n_best, seed)
+            _write(session, signature, variables, directory, about)
+    return about
+
+
+def check_directory(path):
+    """The path of a directory that is missing or empty; refuses another."""
+    path = pathlib.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f'{path}: not empty; name a directory that is to be made, for TensorFlow Serving '
+                         f'NAME/VERSION, for example captioner/1')
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f'{path}: cannot be made, as {above} is no directory to write in')
+    return path
+
+
+def _build(run, weights, options, n_best, seed):
+    """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all variables; restore)."""
+    from core import graph_images
+    from core.backend import tf, tf1
+
+    variables = []
+
+    def remember(create, **arguments):
+        variables.append(create(**arguments))
+        return variables[-1]
+
+    with tf.variable_creator_scope(remember):
+        files = tf1.placeholder(tf.string, [None], INPUT)
+        with tf1.name_scope('images'):
+            pixels, n = graph_images.load(files, run.spec.preprocessing), tf.shape(files)[0]
+            # Convolutions do not take an empty batch; the one picture that stands for it has no outputs.
+            pixels = tf.cond(n > 0, lambda: pixels, lambda: tf.zeros([1, *pixels.shape[1:]], tf.uint8))
+            pixels = tf.ensure_shape(pixels, [None, *pixels.shape[1:]])
+        model, restore = run.build_captioner(pixels, weights)
+        # XLA is not everywhere where a SavedModel is, and compiles anew for every number of images.
+        model.attention.compile(False)
+        model.dropout_seed = tf.constant([seed, 0])
+        found = model.build_search(options, n_best)
+        with tf1.name_scope('outputs'):
+            outputs = {name: x[:n] for name, x in _outputs(model, found).items()}
+    return {'inputs': {INPUT: files}, 'outputs': outputs}, variables, restore
+
+
+def _outputs(model, found):
+    """The tensors of OUTPUTS from core.searches.Beams."""
+    from core.backend import tf
+
+    used = found.lengths > 0
+    ended = tf.logical_and(used, tf.equal(found.captions[:, :, -1], model.end))
+    lengths = found.lengths - tf.cast(ended, tf.int32)
+    places = tf.range(found.captions.shape[2])
+    written = places < lengths[:, :, tf.newaxis]
+    vocabulary = tf.constant([model.idx_to_word[index].encode('utf8', 'replace') for index in range(model.V)])
+    words = tf.where(written, tf.gather(vocabulary, found.captions), '')
+    spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
+    lowest = tf.float32.min  # JSON has no infinity
+
+    def number(x, kept, otherwise=0.0):
+        return tf.where(kept, tf.cast(x, tf.float32), otherwise)
+
+    return {
+        'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths, 'ended': ended,
+        'scores': number(found.scores, used, lowest), 'log_probs': number(found.log_probs, used, lowest),
+        'probabilities': number(tf.exp(found.word_log_probs), written),
+        'alphas': number(found.alphas, written[..., tf.newaxis]), 'betas': number(found.betas, written),
+    }
+
+
+def _try(session, signature):
+    """Caption one picture, so that what cannot run is not written."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(file, 'PNG')
+    found = session.run(signature['outputs'], {signature['inputs'][INPUT]: [file.getvalue()]})
+    if not (np.isfinite(found['alphas']).all() and np.isfinite(found['log_probs']).all()):
+        raise InputError('the attention or the words are not finite: the model diverged in training')
+
+
+def _about(run, step, options, n_best, seed):
+    """What `export.json` says."""
+    import PIL
+
+    from core.backend import tf
+
+    return {
+        'run': run.path.absolute().name, 'step': step, 'encoder': run.spec.identity(), 'grid': list(run.spec.grid),
+        'vocabulary_size': len(run.vocabulary), 'decoding': dataclasses.asdict(options), 'n_best': n_best,
+        'attention': run.config.model.attention, 'decode_context': run.config.model.decode_context, 'seed': seed,
+        'signature': 'serving_default', 'inputs': {INPUT: 'string (N,): bytes of JPEG and PNG files'},
+        'outputs': OUTPUTS, 'tensorflow': tf.__version__, 'resizing_of_pillow': PIL.__version__,
+    }
+
+
+def _write(session, signature, variables, directory, about):
+    """Write the SavedModel beside its place, then give it its name."""
+    from core.backend import tf, tf1
+    from core.checkpoints import first_line
+    from core.files import write_json
+
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=directory.parent, prefix=f'.{directory.name}.')
+        builder = tf1.saved_model.Builder(temporary)
+        builder.add_meta_graph_and_variables(
+            session, [tf.saved_model.SERVING],
+            {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: _definition(signature)},
+            strip_default_attrs=True, saver=tf1.train.Saver(variables))
+        builder.save()
+        _forget_gradients(pathlib.Path(temporary) / 'saved_model.pb')
+        write_json(pathlib.Path(temporary) / 'export.json', about)
+        os.chmod(temporary, 0o755)
+        os.rename(temporary, directory)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'{directory}: cannot be written ({first_line(error)}); make room, or name another') from None
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _definition(signature):
+    """The SignatureDef. (TensorFlow's own function for it prints a notice.)"""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    from core.backend import tf1
+
+    described = {kind: {name: meta_graph_pb2.TensorInfo(name=tensor.name, dtype=tensor.dtype.as_datatype_enum,
+                                                        tensor_shape=tensor.shape.as_proto())
+                        for name, tensor in tensors.items()} for kind, tensors in signature.items()}
+    return tf1.saved_model.build_signature_def(**described, method_name='tensorflow/serving/predict')
+
+
+def _forget_gradients(path):
+    """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of them."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    for nodes in [graph.node, *(function.node_def for function in graph.library.function)]:
+        for node in nodes:
+            node.attr.pop('_gradient_op_type', None)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+# ---- the command line
+
+_EXAMPLES = """RUN -> one SavedModel, from the bytes of photos to sentences.
+
+examples:
+  python -m core.export runs/flickr8k captioner/1
+  python -m core.export runs/flickr8k captioner/2 --beam-width 3 --n-best 3 --length-penalty 0.7
+  saved_model_cli show --dir captioner/1 --all
+
+It needs nothing of this project: tf.saved_model.load('captioner/1').signatures['serving_default'], or TensorFlow
+Serving with --model_base_path=.../captioner. docs/export.md names inputs and outputs.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message):
+        raise InputError(f'{message}; see: {self.prog} --help')
+
+
+def _parser():
+    parser = _Parser('python -m core.export', description=_EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
+    parser.add_argument('directory', metavar='DIR', help='directory to make')
+    parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
+    parser.add_argument('--n-best', type=int, metavar='N', default=1, help='captions of each photo (1)')
+    parser.add_argument('--length-penalty', type=float, metavar='A',
+                        help='captions are ranked by log-probability / length**A')
+    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                        help='any option of decoding: ' + ', '.join(DECODING))
+    parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                        help="hard attention: the context of a word, instead of the run's option decode_context")
+    parser.add_argument('--seed', type=int, default=1, help='of drawn words and locations (1)')
+    parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved")
+    return parser
+
+
+def main(arguments=None):
+    """Parse and export."""
+    args = _parser().parse_args(arguments)
+    for text in args.assignments:
+        if text.partition('=')[0].strip() not in DECODING:
+            raise InputError(f'--set {text}: only options of decoding can be set here: {", ".join(DECODING)}')
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
+    check_directory(args.directory)
+    from core import store
+
+    store.check_run(args.run)
+    from core.runs import Run
+
+    run = Run(args.run)
+    if args.decode_context:
+        if run.config.model.attention != 'hard':
+            raise InputError(f'--decode-context needs a run of hard attention; {args.run} is soft, with the expected '
+                             f'context only')
+        model = dataclasses.replace(run.config.model, decode_context=args.decode_context)
+        run.config = dataclasses.replace(run.config, model=model)
+    own = run.config.decoding.beam_width
+    given = [f'{name}={value}' for name in ('beam_width', 'length_penalty')
+             if (value := getattr(args, name)) is not None]
+    run.config = run.config.override(given + args.assignments, where='--set', only=('decoding',))
+    width = run.config.decoding.beam_width
+    if width != own and width < args.n_best:  # a beam that was asked for is not made wider
+        raise InputError(f'--n-best {args.n_best} needs a beam at least as wide, not {width}')
+    about = export(run, args.directory, args.weights, args.n_best, args.seed)
+    from core.console import size_text
+
+    size = sum(path.stat().st_size for path in pathlib.Path(args.directory).rglob('*') if path.is_file())
+    print(f'{args.directory}: the model of step {about["step"]}, {size_text(size)}; {INPUT} -> {", ".join(OUTPUTS)}')
+
+
+if __name__ == '__main__':
+    from core import console
+
+    console.run(main)
