@@ -42,6 +42,7 @@ def arguments():
                         help="also the paper's scoring: raw references, no brevity penalty")
     parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
     parser.more(
+        parser.add_argument('--spice', action='store_true', help='also SPICE, where its jars are (docs/results.md)'),
         parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead'),
         parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread'),
         parser.add_argument('--seed', type=int, metavar='N', default=1,
@@ -123,7 +124,7 @@ def main():
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
                         args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,
-                        synonyms=synonyms, html=args.html, say=console.say)
+                        synonyms=synonyms, html=args.html, spice=args.spice, say=console.say)
 
 
 def decoding_assignments(args):
@@ -160,9 +161,14 @@ def score_file(args):
     if missing:
         raise InputError(f'{args.references}: no captions of {len(missing)} images of {args.results}, for example '
                          f'{missing[0]!r}; give the references of the same images')
+    if args.spice:
+        from core import spice
+
+        spice.find()
     with metrics.Scorer({image: references[image] for image in results}) as scorer:
         scorer.start()
-        scores = metrics.score(scorer, results, args.paper_scoring)
+        scores = metrics.score(scorer, results, args.paper_scoring, console.say,
+                               metrics.METRICS + (metrics.OPTIONAL if args.spice else ()))
     print(metrics.score_table(scores))
     print(f'{len(results)} of the {len(references)} images that have references')
     if args.out:

@@ -16,13 +16,14 @@ from core.ensemble import check as check_ensemble
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.lexicon import lexicon_of
+from core.spice import find as find_spice
 from core.text import tokenize
 
 SHOWN = 3  # captions printed beside their references
 
 
 def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print,
-             weights=None, n_best=1, ensemble=(), machine=None, synonyms=None, html=None):
+             weights=None, n_best=1, ensemble=(), machine=None, synonyms=None, html=None, spice=False):
     """Caption, score and picture a split.
 
     Args:
@@ -38,6 +39,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
         n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
         ensemble: further Runs, whose probabilities are averaged with the run's.
         machine: core.devices.Machine, where to decode; None: Machine().
+        spice: whether to compute SPICE too, see core.spice.
         html: directory for a page to look at, see core.page; None: no page.
         synonyms: dict from category to names, for attention correctness (`core.lexicon.lexicon_of`).
 
@@ -61,6 +63,8 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
                          f'{n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
+    if spice:
+        find_spice()  # before the work, not after it
     if html is not None:
         place = page.check(html)
         if place in (out.resolve(), *out.resolve().parents):
@@ -86,7 +90,8 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
             scores['decode_context'] = run.config.model.decode_context
         if scorer:
             scored = {image: results[image] for image in referenced}
-            summary, of_images = metrics.score_images(scorer, scored, paper_scoring, say)
+            summary, of_images = metrics.score_images(
+                scorer, scored, paper_scoring, say, metrics.METRICS + (metrics.OPTIONAL if spice else ()))
             scores.update(summary)
         else:
             say('these images have no captions to compare with: no scores')

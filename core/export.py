@@ -64,8 +64,8 @@ def export(run, directory, weights=None, n_best=1, seed=0):
         with tf1.Session(graph=graph, config=session_config(Machine(device='cpu'))) as session:
             step = (restore(session) or {}).get('step')
             _try(session, signature)
-            # What training alone reads, hard attention's baseline, has no value. The loader restores what the
-            # collection names; frozen variables of a fine-tuned encoder were in none.
+            # What training alone reads, hard attention's baseline, has no value. The collection, which loaders read,
+            # names what is saved; those of a fine-tuned encoder that are frozen were in none.
             without = set(session.run(tf1.report_uninitialized_variables(variables)).tolist())
             variables = [variable for variable in variables if variable.op.name.encode() not in without]
             graph.get_collection_ref(tf1.GraphKeys.GLOBAL_VARIABLES)[:] = variables

@@ -18,12 +18,13 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from core import console, java
+from core import console, java, spice
 from core.datasets.files import is_id, read_json
 from core.errors import InputError
 from core.files import write_json
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')
+OPTIONAL = ('SPICE',)  # needs jars that are fetched by hand, see core.spice
 PAPER_METRICS = ('Bleu', 'METEOR')
 
 
@@ -86,7 +87,7 @@ class Scorer:
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
-            metrics: names out of `METRICS`.
+            metrics: names out of `METRICS` and `OPTIONAL`.
 
         Returns:
             dict from 'Bleu_1' to 'Bleu_4', 'METEOR', 'ROUGE_L' and 'CIDEr' to floats, as far as asked for: all from
@@ -104,7 +105,7 @@ class Scorer:
         Returns:
             `Scores`.
         """
-        self._check(results, metrics, METRICS)
+        self._check(results, metrics, METRICS + OPTIONAL)
         references, hypotheses = self._tokenize(results)
         return self._compute(references, hypotheses, metrics, _bleu)
 
@@ -168,6 +169,7 @@ class Scorer:
             'METEOR': self._meteor.compute_score,
             'ROUGE_L': Rouge().compute_score,
             'CIDEr': Cider().compute_score,
+            'SPICE': spice.compute_score,
         }
         corpus, images = {}, {}
         for metric in metrics:
@@ -186,23 +188,23 @@ def paper_scores(results, references, metrics=PAPER_METRICS):
         return scorer.paper_scores(results, metrics)
 
 
-def score(scorer, results, paper_scoring, say=print):
+def score(scorer, results, paper_scoring, say=print, metrics=METRICS):
     """Scores of results, a dict by image id, as a `Scorer` gives them.
 
     Returns:
         dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
     """
-    return score_images(scorer, results, paper_scoring, say)[0]
+    return score_images(scorer, results, paper_scoring, say, metrics)[0]
 
 
-def score_images(scorer, results, paper_scoring, say=print):
+def score_images(scorer, results, paper_scoring, say=print, metrics=METRICS):
     """Like `score`, with the COCO scores of every image besides.
 
     Returns:
         (dict as of `score`, dict of image id -> COCO metric names -> float).
     """
     say('scoring (METEOR takes some seconds to start)')
-    found = scorer.score_images(results)
+    found = scorer.score_images(results, metrics)
     scores = {'coco': found.corpus}
     if paper_scoring:
         scores['paper'] = scorer.paper_scores(results)

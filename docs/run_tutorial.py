@@ -12,7 +12,6 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from traitlets.config import Config
 
 from core.files import replacing
 
@@ -21,9 +20,8 @@ NOTEBOOK = pathlib.Path(__file__).resolve().parent / 'tutorial.ipynb'
 
 def run(notebook, directory):
     """Execute the cells of a notebook (NotebookNode) in a new kernel that works in `directory`; returns it."""
-    local = Config({'KernelManager': {'transport': 'ipc'}})  # no port that others on the machine could open
     client = NotebookClient(notebook, timeout=1200, kernel_name='python3', coalesce_streams=True, record_timing=False,
-                            config=local, resources={'metadata': {'path': str(directory)}})
+                            resources={'metadata': {'path': str(directory)}})
     client.execute()
     notebook.metadata['language_info'] = {'name': 'python'}  # not the version, which is another on every machine
     return notebook

@@ -227,7 +227,10 @@ def test_a_fine_tuned_encoder(exported, answers, tmp_path, photos):
 
     run = changed_run(tmp_path / 'run', {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING}, tune)
     export.export(run, tmp_path / 'model', n_best=2)
-    model = tf.saved_model.load(str(tmp_path / 'model')).signatures['serving_default']  # finds variables by a list
+    loaded = tf.saved_model.load(str(tmp_path / 'model'))
+    assert ({variable.name.removesuffix(':0') for variable in loaded.variables} ==
+            {name for name, _ in tf.train.list_variables(str(tmp_path / 'model' / 'variables' / 'variables'))})
+    model = loaded.signatures['serving_default']
     found = {name: value.numpy() for name, value in model(image_bytes=[path.read_bytes() for path in photos]).items()}
     assert np.abs(found['scores'] - answers[0]['scores']).min() > 1e-3  # the tuned encoder's, not the file's
     with Captioner(run, n_best=2) as captioner:

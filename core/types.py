@@ -1,0 +1,20 @@
+"""Names of types that all modules use.
+
+TensorFlow publishes no types that a type checker could read, and importing it takes seconds: what belongs to it is
+`Any` here, and docstrings give shapes and dtypes.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+Tensor = Any  # tf.Tensor; also a nest of tensors, where a docstring says so
+Variable = Any  # tf.Variable
+Operation = Any  # tf.Operation
+Session = Any  # tf.compat.v1.Session
+DType = Any  # tf.DType
+
+PathLike = str | os.PathLike[str]
+Say = Callable[[str], object]  # prints a line
+Grid = tuple[int, int]  # (rows, columns)
+Rectangle = tuple[float, float, float, float]  # (x0, y0, x1, y1) in fractions of the picture
