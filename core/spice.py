@@ -1,7 +1,8 @@
 """SPICE (Anderson et al., 2016, arXiv 1607.08822), where Stanford's jars are present.
 
 pycocoevalcap brings SPICE itself, but not the parser that it needs, two jars of Stanford CoreNLP. Its own wrapper
-fetches them without asking and writes into its package; here they are looked for, and Java works in a temporary folder.
+fetches them without asking and writes into its package; here they are looked for, and Java writes into a temporary
+folder.
 """
 
 import json
@@ -59,8 +60,8 @@ def compute_score(references, hypotheses, folder=None):
                                '-silent'], cwd=place, capture_output=True, text=True, errors='replace')
         if done.returncode or not answered.is_file():
             said = (done.stderr or done.stdout).strip().splitlines() or ['nothing']
-            raise InputError(f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take {MEMORY} '
-                             f'of memory; leave --spice out to go on without)')
+            raise InputError(f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take '
+                             f'{MEMORY} of memory; leave --spice out to go on without)')
         rows = json.loads(answered.read_text(encoding='utf8'))
     found = {row['image_id']: float(row['scores']['All']['f']) for row in rows}
     scores = [0.0 if math.isnan(found[number]) else found[number] for number in range(len(references))]
