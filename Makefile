@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= data/demo
 PACKAGE ?= build/package
+TUTORIAL ?= docs/tutorial.ipynb
 
 .PHONY: help install demo test lint docs tutorial package lock clean
 
@@ -75,7 +76,7 @@ docs: $(READY)
 	$(BIN)/python docs/build_api.py
 
 tutorial: $(READY)
-	$(BIN)/python docs/run_tutorial.py
+	$(BIN)/python docs/run_tutorial.py $(TUTORIAL)
 
 lock:
 	uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate \

@@ -116,7 +116,7 @@ def main():
         return datasets.select(records, args.limit, args.split)
 
     # Bad lists are known before TensorFlow, which `encoder_of` imports; scenes are drawn only where it succeeds.
-    records = None if args.draw else read()
+    records = [] if args.draw else read()
     if args.weights == 'imagenet':
         args.weights = imagenet(args)
     vocabulary, spec = encoder_of(args)

@@ -34,14 +34,25 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=find_packages(include=['core', 'core.*']),
-    package_data={'core': ['viewer/*']},  # the page of evaluate.py --html
+    package_data={'core': ['viewer/*', 'py.typed']},  # viewer: the pages of evaluate.py and caption.py
     py_modules=['prepro', 'train', 'evaluate', 'caption'],
     python_requires='>=3.10,<3.13',
     install_requires=REQUIRES,
     extras_require={
         'gpu': ['tensorflow[and-cuda]>=2.21'],
         'benchmark': ['torch>=2.2'],  # python -m benchmarks.run compares with it; core needs none of it
-        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6'],
+        'dev': [
+            'pytest>=8',
+            'pytest-xdist>=3.5',
+            'playwright>=1.49',  # the pages, in a real browser
+            'ruff>=0.6',
+            'mypy>=1.13',
+            'build>=1.2',  # make package
+            'pdoc>=16',  # make docs
+            'nbclient>=0.10',  # make tutorial
+            'nbformat>=5.10',
+            'ipykernel>=6.29',
+        ],
     },
     entry_points={
         'console_scripts': [

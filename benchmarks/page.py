@@ -16,8 +16,8 @@ from core import console
 from core.errors import InputError
 
 PROGRAMS = ('chromium', 'chromium-browser', 'google-chrome')
-READY = '''document.querySelectorAll(".card img").length >= 10 && [...document.querySelectorAll(".card img")].slice(0, 10)
-    .every(image => image.complete && image.naturalWidth)'''
+READY = '''[...document.querySelectorAll(".card img")].slice(0, 10)
+    .filter(image => image.complete && image.naturalWidth).length === 10'''
 # The time that setting a control takes, until the next picture is drawn.
 SET = '''async ([id, value]) => {
     const control = document.getElementById(id), began = performance.now();

@@ -3,11 +3,13 @@
     from core import Captioner      # a trained run for photos; TensorFlow is imported here, not before
 """
 
+from typing import Any
+
 __version__ = '0.1.0'
 __all__ = ['Captioner']
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == 'Captioner':
         from core.captioner import Captioner
 

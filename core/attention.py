@@ -10,10 +10,15 @@ What is expected (soft attention) and what is drawn (hard attention, `core.hard`
 `context` is given.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.backend import cast, matmul, tf
 from core.kernels import Kernels
+from core.types import Tensor
+
+if TYPE_CHECKING:
+    from core.config import ModelConfig
+    from core.variables import Variables
 
 DECODED_TOGETHER = 32  # images from which on compiling for their number pays in decoding
 
@@ -29,11 +34,11 @@ class Annotations(NamedTuple):
         scale, shift: (K,), or both None.
     """
 
-    features: object
-    scale: object = None
-    shift: object = None
+    features: Tensor
+    scale: Tensor = None
+    shift: Tensor = None
 
-    def affine(self, mean):
+    def affine(self, mean: Tensor) -> Tensor:
         """Weighted means of the features (..., K) -> of the annotation vectors."""
         return mean if self.scale is None else mean * self.scale + self.shift
 
@@ -48,10 +53,10 @@ class Memory(NamedTuple):
         annotations: Annotations.
     """
 
-    features: object
-    projected: object
-    offset: object
-    annotations: object
+    features: Tensor
+    projected: Tensor
+    offset: Tensor
+    annotations: Annotations
 
 
 class Attention:
@@ -72,7 +77,8 @@ class Attention:
         jit: XLA compiles the large products, see `core.kernels`.
     """
 
-    def __init__(self, variables, dim_annotation, dim_hidden, options, temperature=1.0, jit=True):
+    def __init__(self, variables: 'Variables', dim_annotation: int, dim_hidden: int, options: 'ModelConfig',
+                 temperature: Tensor = 1.0, jit: bool = True) -> None:
         size = options.attention_size or dim_annotation
         self.temperature, self._activation = temperature, options.attention_activation
         self.compile(jit)
@@ -91,13 +97,13 @@ class Attention:
         self.weights = variables.create('attention_layer', w=([dim_hidden, size], 'matrix'),
                                         w_att=([size, 1], 'matrix'), **extra)
 
-    def compile(self, jit):
+    def compile(self, jit: bool) -> None:
         """From here on, XLA compiles the large products, or does not (attribute `jit`)."""
         self.jit, self.kernels = jit, Kernels(self._activation, jit)
         # Decoding has batches of many sizes, as images leave it; each is compiled once, which few images do not pay.
         self.decoding_kernels = Kernels(self._activation, jit, DECODED_TOGETHER)
 
-    def memory(self, annotations):
+    def memory(self, annotations: Annotations) -> Memory:
         """The image's share of the score, computed once: Annotations (N, L, K) -> Memory."""
         features, projection = annotations.features, self.projection
         n_locations, dim = features.shape[1], features.shape[2]
@@ -117,17 +123,18 @@ class Attention:
         p = cast(p, features.dtype)
         return Memory(features, tf.reshape(p, [-1, n_locations, p.shape[1]]), offset, annotations)
 
-    def query_weights(self, memory):
+    def query_weights(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """(w (H, A), b (A,)) of the query h w + b; b holds what `memory.projected` lacks."""
         w = tf.convert_to_tensor(self.weights['w'])
         bias = self.weights['b'] if 'b' in self.weights else tf.zeros([w.shape[1]], w.dtype)
         return w, bias if memory.offset is None else bias + memory.offset
 
-    def scorer(self):
+    def scorer(self) -> Tensor:
         """w_att as (A,)."""
         return self.weights['w_att'][:, 0]
 
-    def alpha(self, memory, query, scorer=None, tap=None, offset=None):
+    def alpha(self, memory: Memory, query: Tensor, scorer: Tensor = None, tap: Tensor = None,
+              offset: Tensor = None) -> Tensor:
         """Eq. 4 and 5: alpha (R, L), each row of which sums to 1.
 
         Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from these after the
@@ -148,7 +155,7 @@ class Attention:
             scores += self.weights['b_att']
         return tf.nn.softmax(scores / self.temperature)
 
-    def context(self, memory, weights, offset=None):
+    def context(self, memory: Memory, weights: Tensor, offset: Tensor = None) -> Tensor:
         """Eq. 6: the weighted sum of the annotations (R, K); gradients reach the weights and `offset`.
 
         Args:

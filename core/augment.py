@@ -4,6 +4,9 @@ Every choice is a function of the seed, the epoch and the caption's number, so t
 middle of an epoch sees the pictures that it would have seen.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 # Words that name a side, as `core.text.tokenize` leaves them ("left-hand" is 'left', 'hand'; "right's" is 'rights'):
@@ -27,12 +30,12 @@ class Augmentation:
         word_to_idx: dict of word -> number. A word that the model does not know cannot mislead it.
     """
 
-    def __init__(self, seed, captions, word_to_idx):
+    def __init__(self, seed: int, captions: np.ndarray, word_to_idx: Mapping[str, int]) -> None:
         self._seed = seed
         sides = [index for word, index in word_to_idx.items() if word in SIDES]
-        self.sided = np.isin(captions, sides).any(axis=1)
+        self.sided: Any = np.isin(captions, sides).any(axis=1)
 
-    def draw(self, captions, epoch):
+    def draw(self, captions: np.ndarray, epoch: int) -> dict[str, Any]:
         """What is done to the picture of one place in a batch.
 
         Args:

@@ -9,9 +9,13 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from core.types import DType, Operation, Tensor
 
 
-def _import_tensorflow():
+def _import_tensorflow() -> Any:
     if 'tensorflow' in sys.modules:
         import tensorflow
 
@@ -36,12 +40,12 @@ tf = _import_tensorflow()
 tf1 = tf.compat.v1
 
 
-def cast(x, dtype):
+def cast(x: Tensor, dtype: DType) -> Tensor:
     """x in another floating type; x itself, and no operation, where it has that type."""
     return x if x.dtype.base_dtype == dtype else tf.cast(x, dtype)
 
 
-def matmul(x, w, **options):
+def matmul(x: Tensor, w: Tensor, **options: Any) -> Tensor:
     """`tf.matmul` in the type of the weights w, given back in the type of x: what mixed precision is made of."""
     return cast(tf.matmul(cast(x, w.dtype), w, **options), x.dtype)
 
@@ -49,7 +53,7 @@ def matmul(x, w, **options):
 _GRADIENT = 'ShowAttendTell'
 
 
-def with_gradient(function, *inputs):
+def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
     """function(*inputs) in the default graph, with a gradient of its own.
 
     As `tf.custom_gradient`, which keeps every graph that it was used in alive as long as the program runs.
@@ -62,8 +66,8 @@ def with_gradient(function, *inputs):
     Returns:
         What the function returned first.
     """
-    inputs = [tf.convert_to_tensor(x) for x in inputs]
-    outputs, gradient = function(*inputs)
+    given = [tf.convert_to_tensor(x) for x in inputs]
+    outputs, gradient = function(*given)
     flat = list(outputs) if isinstance(outputs, tuple) else [outputs]
     graph = tf1.get_default_graph()
     _register()
@@ -77,10 +81,10 @@ def with_gradient(function, *inputs):
 
 
 @functools.cache
-def _register():
+def _register() -> None:
     """Make TensorFlow know the gradient of what `with_gradient` ties; once, and not at import."""
     @tf.RegisterGradient(_GRADIENT)
-    def gradient_of(op, *gradients):
+    def gradient_of(op: Operation, *gradients: Tensor) -> list[Tensor]:
         gradient, n_outputs = op.graph._show_attend_tell[op.name]
         found = gradient(*gradients[:n_outputs])
         return [None] * n_outputs + list(found if isinstance(found, tuple) else [found])

@@ -7,11 +7,15 @@
 
 import queue
 import threading
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from core.errors import InputError
+from core.types import DType
+
+T = TypeVar('T')
 
 
 class Batch(NamedTuple):
@@ -25,7 +29,7 @@ class Batch(NamedTuple):
 
     features: np.ndarray
     captions: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple's method, which nobody needs here
 
 
 class Batches:
@@ -53,8 +57,8 @@ class Batches:
         InputError: captions_per_image does not fit into batch_size.
     """
 
-    def __init__(self, data, batch_size, seed, *, batch_by='sorted', bucket_width=4, captions_per_image=5,
-                 dtype=np.float32):
+    def __init__(self, data: Any, batch_size: int, seed: int, *, batch_by: str = 'sorted', bucket_width: int = 4,
+                 captions_per_image: int = 5, dtype: DType = np.float32) -> None:
         if batch_by == 'image' and captions_per_image > batch_size:
             raise InputError(f'batch_size counts captions: {batch_size} do not hold the {captions_per_image} captions '
                              f'of one image; raise batch_size or lower captions_per_image')
@@ -64,11 +68,11 @@ class Batches:
         self.lengths = np.count_nonzero(data.captions, axis=1)
         self._n_batches = len(self.plan(0))
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Batches in an epoch."""
         return self._n_batches
 
-    def plan(self, epoch):
+    def plan(self, epoch: int) -> list[np.ndarray]:
         """The epoch's batches as a list of arrays of caption numbers, (R,) or with 'image' (N, C)."""
         random = np.random.default_rng([self.seed, epoch])
         shuffled = random.permutation(len(self.lengths))
@@ -81,7 +85,7 @@ class Batches:
             pieces = [piece for group in np.split(order, starts[1:]) for piece in _cut(group, self.batch_size)]
         return [pieces[i] for i in random.permutation(len(pieces))]
 
-    def _by_image(self, shuffled, random):
+    def _by_image(self, shuffled: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
         """Chunks of the captions of one image, in random order, batched with chunks of the same size."""
         most = self.captions_per_image
         order, starts = _grouped(shuffled, self.data.image_idxs)
@@ -96,7 +100,7 @@ class Batches:
             pieces += _cut(order[chunks[:, np.newaxis] + np.arange(captions)], self.batch_size // captions)
         return pieces
 
-    def epoch(self, epoch, start=0):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yields the epoch's batches as Batch, from batch number `start` on."""
         for piece in self.plan(epoch)[start:]:
             index = piece.reshape(-1)
@@ -108,22 +112,23 @@ class Batches:
             yield Batch(features.astype(self.dtype, copy=False), self.data.captions[index], index)
 
 
-def _grouped(shuffled, keys):
+def _grouped(shuffled: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`shuffled` by rising key, in its own order within a key, and where each key begins in that."""
     order = shuffled[np.argsort(keys[shuffled], kind='stable')]
     return order, np.unique(keys[order], return_index=True)[1]
 
 
-def _cut(order, size):
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def prefetch(items, depth=4):
+def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
     """Iterate over `items` in a thread, at most `depth` of them ahead; an exception there is raised here."""
-    waiting, stopped = queue.Queue(depth), threading.Event()
+    waiting: queue.Queue[Any] = queue.Queue(depth)
+    stopped = threading.Event()
     end = object()
 
-    def put(item):
+    def put(item: Any) -> None:
         while not stopped.is_set():
             try:
                 return waiting.put(item, timeout=0.1)
@@ -131,7 +136,7 @@ def prefetch(items, depth=4):
                 continue
         return None
 
-    def work():
+    def work() -> None:
         try:
             for item in items:
                 put((item, None))

@@ -10,7 +10,8 @@ K beam_width, P hypotheses of a pool; a group has W = K / groups of the live one
 from typing import NamedTuple
 
 from core.backend import tf
-from core.decoding import check_length, put, run_steps
+from core.decoding import Decoding, Rules, check_length, put, run_steps
+from core.types import DType, Tensor
 
 
 class Hypotheses(NamedTuple):
@@ -25,12 +26,12 @@ class Hypotheses(NamedTuple):
         word_log_probs: (N, P, max_len), what each word adds to log_probs; 0 after the end.
     """
 
-    words: object
-    scores: object
-    log_probs: object
-    lengths: object
-    trace: object
-    word_log_probs: object
+    words: Tensor
+    scores: Tensor
+    log_probs: Tensor
+    lengths: Tensor
+    trace: Tensor
+    word_log_probs: Tensor
 
 
 class _Pool(NamedTuple):
@@ -39,11 +40,11 @@ class _Pool(NamedTuple):
     rows: the live slot that the hypothesis had before each word, which is where the step's trace lies.
     """
 
-    scores: object
-    log_probs: object
-    lengths: object
-    words: object
-    rows: object
+    scores: Tensor
+    log_probs: Tensor
+    lengths: Tensor
+    words: Tensor
+    rows: Tensor
 
 
 class _Live(NamedTuple):
@@ -53,15 +54,15 @@ class _Live(NamedTuple):
     that are not used. written, rows: (n, K, max_len) int32. kept: tuple of a _Pool for each group.
     """
 
-    numbers: object
-    over: object
-    kept: object
-    images: object
-    words: object
-    state: object
-    total: object
-    written: object
-    rows: object
+    numbers: Tensor
+    over: Tensor
+    kept: tuple[_Pool, ...]
+    images: Tensor
+    words: Tensor
+    state: Tensor
+    total: Tensor
+    written: Tensor
+    rows: Tensor
 
 
 class _Candidates(NamedTuple):
@@ -71,14 +72,14 @@ class _Candidates(NamedTuple):
     they are chosen by; total: their log-probability (n, 2W); both -inf where there are fewer.
     """
 
-    parents: object
-    words: object
-    value: object
-    total: object
+    parents: Tensor
+    words: Tensor
+    value: Tensor
+    total: Tensor
 
 
-def beam_search(decoding, rules, max_len, beam_width=3, length_penalty=0.0, n_best=None, groups=1,
-                diversity_penalty=0.0):
+def beam_search(decoding: Decoding, rules: Rules, max_len: int, beam_width: int = 3, length_penalty: float = 0.0,
+                n_best: int | None = None, groups: int = 1, diversity_penalty: float = 0.0) -> Hypotheses:
     """The best captions that a beam finds.
 
     A search goes on until no live hypothesis can enter the pool any more, so what is returned is what a search over
@@ -115,13 +116,14 @@ def beam_search(decoding, rules, max_len, beam_width=3, length_penalty=0.0, n_be
 class _Search:
     """One `beam_search`; the arguments are checked."""
 
-    def __init__(self, decoding, rules, max_len, beam_width, length_penalty, n_best, groups, diversity_penalty):
+    def __init__(self, decoding: Decoding, rules: Rules, max_len: int, beam_width: int, length_penalty: float,
+                 n_best: int, groups: int, diversity_penalty: float) -> None:
         self.decoding, self.rules, self.max_len, self.length_penalty = decoding, rules, max_len, length_penalty
         self.K, self.P, self.groups, self.diversity_penalty = beam_width, n_best, groups, diversity_penalty
         self.W = beam_width // groups
         self.n_images = tf.shape(decoding.start)[0]
 
-    def run(self):
+    def run(self) -> Hypotheses:
         """Returns Hypotheses."""
         n, decoding = self.n_images, self.decoding
         written = tf.zeros([n, 1, self.max_len], tf.int32)
@@ -137,7 +139,7 @@ class _Search:
         image = tf.range(n)[:, tf.newaxis, tf.newaxis] + tf.zeros_like(steps)
         index = tf.stack([steps, image, tf.gather(pool.rows, steps, batch_dims=2)], axis=3)
 
-        def follow(x):
+        def follow(x: Tensor) -> Tensor:
             found = tf.gather_nd(x, index)
             shape = tf.concat([tf.shape(used), tf.ones([found.shape.rank - 2], tf.int32)], axis=0)
             return tf.where(tf.reshape(used, shape), found, tf.zeros_like(found))
@@ -150,7 +152,7 @@ class _Search:
         return Hypotheses(words, pool.scores, pool.log_probs, pool.lengths, tf.nest.map_structure(follow, trace),
                           gained)
 
-    def _advance(self, t, live):
+    def _advance(self, t: Tensor, live: _Live) -> tuple[_Live, Tensor]:
         """One step of all groups, see `decoding.run_steps`."""
         first = not live.kept  # one row an image, which every group starts from
         n_rows = 1 if first else self.K
@@ -181,7 +183,7 @@ class _Search:
             written=put(tf.gather(live.written, lasting.parents, batch_dims=1), t, lasting.words),
             rows=put(tf.gather(live.rows, lasting.parents, batch_dims=1), t, lasting.parents))
 
-        def by_image(x):
+        def by_image(x: Tensor) -> Tensor:
             x = tf.reshape(x, tf.concat([[n, n_rows], tf.shape(x)[1:]], axis=0))
             return tf.repeat(x, self.K, axis=1) if first else x
 
@@ -189,7 +191,7 @@ class _Search:
         shaped = [tf.ensure_shape(by_image(x), [None, self.K, *x.shape[1:]]) for x in tf.nest.flatten(recorded)]
         return after, tf.nest.pack_sequence_as(recorded, shaped)
 
-    def _candidates(self, log_probs, total, penalty, begin):
+    def _candidates(self, log_probs: Tensor, total: Tensor, penalty: Tensor, begin: int) -> _Candidates:
         """_Candidates from log_probs (n, w, V), total (n, w), and penalty (n, 1, V) or None."""
         n_hypotheses, size = log_probs.shape[1], log_probs.shape[2]
         value = log_probs if penalty is None else log_probs - penalty
@@ -209,7 +211,7 @@ class _Search:
             tf.pad(value, missing, constant_values=minus_infinity),
             tf.pad(own, missing, constant_values=minus_infinity))
 
-    def _survivors(self, candidates):
+    def _survivors(self, candidates: _Candidates) -> _Candidates:
         """The W best _Candidates that do not end."""
         minus_infinity = tf.constant(float('-inf'), candidates.value.dtype)
         going_on = tf.where(tf.equal(candidates.words, self.rules.end), minus_infinity, candidates.value)
@@ -217,7 +219,7 @@ class _Search:
         lasting = tf.nest.map_structure(lambda x: tf.gather(x, places, batch_dims=1), candidates)
         return lasting._replace(value=value, total=tf.where(tf.equal(value, minus_infinity), value, lasting.total))
 
-    def _close(self, t, live, pool, candidates):
+    def _close(self, t: Tensor, live: _Live, pool: _Pool, candidates: _Candidates) -> _Pool:
         """The pool with the first W candidates that end here; at the last step all of them do."""
         parents, words, _, total = tf.nest.map_structure(lambda x: x[:, : self.W], candidates)
         ending = tf.logical_or(tf.equal(words, self.rules.end), tf.equal(t + 1, self.max_len))
@@ -231,7 +233,7 @@ class _Search:
                     put(tf.gather(live.rows, parents, batch_dims=1), t, parents))
         return _best(tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), pool, new), pool.scores.shape[1])
 
-    def _decided(self, pool, total):
+    def _decided(self, pool: _Pool, total: Tensor) -> Tensor:
         """(n,) bool: no hypothesis with log-probabilities `total` (n, W) can enter the pool any more.
 
         Log-probabilities only fall, and they are divided by at most max_len**A.
@@ -239,33 +241,33 @@ class _Search:
         longest = tf.reduce_max(total, axis=1) / self._norm(self.max_len, total.dtype)
         return tf.logical_or(longest <= pool.scores[:, -1], self._single(pool))
 
-    def _single(self, pool):
+    def _single(self, pool: _Pool) -> Tensor:
         """(n,) bool: the group has one hypothesis, as greedy search, and it has ended."""
         return tf.logical_and(self.W == 1, pool.lengths[:, 0] > 0)
 
-    def _norm(self, length, dtype):
+    def _norm(self, length: Tensor, dtype: DType) -> Tensor:
         return tf.pow(tf.cast(length, dtype), tf.constant(self.length_penalty, dtype))
 
-    def _count(self, uses, survivors):
+    def _count(self, uses: Tensor, survivors: _Candidates) -> Tensor:
         """`uses` (n, V) and one more for each word of the survivors."""
         image = tf.tile(tf.range(tf.shape(uses)[0])[:, tf.newaxis], [1, self.W])
         used = tf.cast(survivors.total > float('-inf'), uses.dtype)
         return tf.tensor_scatter_nd_add(uses, tf.stack([image, survivors.words], axis=2), used)
 
-    def _empty_pool(self, n, dtype):
+    def _empty_pool(self, n: Tensor, dtype: DType) -> _Pool:
         size = min(self.P, self.W)
         nothing = tf.fill([n, size], tf.constant(float('-inf'), dtype))
         written = tf.zeros([n, size, self.max_len], tf.int32)
         return _Pool(nothing, nothing, tf.zeros([n, size], tf.int32), written, written)
 
 
-def _best(pool, size):
+def _best(pool: _Pool, size: int) -> _Pool:
     """The `size` best of a pool; of equal ones the first."""
     _, places = tf.math.top_k(pool.scores, size)
     return tf.nest.map_structure(lambda x: tf.gather(x, places, batch_dims=1), pool)
 
 
-def _distinct(pool):
+def _distinct(pool: _Pool) -> _Pool:
     """A pool without hypotheses that another group found too: they become slots that are not used."""
     same = tf.reduce_all(tf.equal(pool.words[:, :, tf.newaxis], pool.words[:, tf.newaxis]), axis=3)
     same = tf.logical_and(same, tf.equal(pool.lengths[:, :, tf.newaxis], pool.lengths[:, tf.newaxis]))

@@ -17,6 +17,8 @@ import dataclasses
 import itertools
 import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +27,11 @@ from core.backend import tf, tf1
 from core.devices import Machine, session_config
 from core.errors import InputError
 from core.runs import Run
+from core.types import Grid, PathLike
+
+if TYPE_CHECKING:
+    from core.captioning import Caption
+    from core.images import Photo
 
 BATCH = 16  # photos computed together: fewer waste the processor, more only let the first answer wait
 
@@ -45,76 +52,76 @@ class Result:
     """
 
     name: str
-    captions: list
-    grid: tuple
+    captions: 'list[Caption]'
+    grid: Grid
     picks_locations: bool
-    error: Exception | None = None
-    photo: object = dataclasses.field(default=None, repr=False)
-    preprocessing: object = dataclasses.field(default=None, repr=False)
+    error: InputError | None = None
+    photo: Any = dataclasses.field(default=None, repr=False)
+    preprocessing: Any = dataclasses.field(default=None, repr=False)
 
     @property
-    def best(self):
+    def best(self) -> 'Caption':
         """The best Caption: its `words`, `alphas`, `betas`, `probabilities`, `log_prob` and `score`."""
         return self.captions[0]
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         """The best caption as a text."""
         return self.best.text
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         """The best caption's words, a list of str."""
         return self.best.words
 
     @property
-    def alphas(self):
+    def alphas(self) -> np.ndarray:
         """The best caption's attention, (len(words), L) float32."""
         return self.best.alphas
 
     @property
-    def score(self):
+    def score(self) -> float | None:
         """What the best caption was chosen by: log-probability / length**length_penalty."""
         return self.best.score
 
-    def view(self, side=320):
+    def view(self, side: int = 320) -> np.ndarray:
         """(h, w, 3) uint8, the part of the photo that the encoder sees, `side` pixels at its longer side."""
         from core import visualize
 
         return visualize.view(self.photo, self.preprocessing, side)
 
-    def picture(self, number=0):
+    def picture(self, number: int = 0) -> np.ndarray:
         """(H, W, 3) uint8, the attention picture of caption `number`: see `core.visualize.attention_picture`."""
         from core import visualize
 
         return visualize.attention_picture(self.view(), self.captions[number], self.grid, name=self.name)
 
-    def png(self, number=0):
+    def png(self, number: int = 0) -> bytes:
         """bytes of the attention picture as a PNG file."""
         from core import visualize
 
         return visualize.png(self.picture(number))
 
-    def animation(self, number=0):
+    def animation(self, number: int = 0) -> bytes:
         """bytes of a GIF in which the attention moves over the photo, word by word."""
         from core import visualize
 
         return visualize.animation(self.view(), self.captions[number], self.grid)
 
-    def show(self):
+    def show(self) -> Any:
         """The attention picture as a PIL image, which a notebook displays; `.save(path)` keeps it."""
         from PIL import Image
 
         return Image.fromarray(self.picture())
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """A dict ready for JSON, the line of `caption.py --json`; docs/captioning.md names the fields."""
         if self.error is not None:
             return {'image': self.name, 'error': str(self.error)}
         return {'image': self.name, 'caption': self.caption, 'grid': list(self.grid),
                 'captions': [self._fields(caption) for caption in self.captions]}
 
-    def _fields(self, caption):
+    def _fields(self, caption: 'Caption') -> dict[str, Any]:
         return {
             'caption': caption.text, 'words': caption.words,
             'probabilities': _rounded(caption.probabilities), 'alphas': _rounded(caption.alphas),
@@ -142,7 +149,8 @@ class Captioner:
         InputError: the run has no model, or the weights are missing or others.
     """
 
-    def __init__(self, run, weights=None, n_best=1, seed=0, machine=None):
+    def __init__(self, run: Run, weights: PathLike | None = None, n_best: int = 1, seed: int = 0,
+                 machine: Machine | None = None) -> None:
         if n_best < 1:
             raise InputError(f'n_best must be at least 1, not {n_best}')
         options = run.config.decoding
@@ -167,7 +175,8 @@ class Captioner:
             raise
 
     @classmethod
-    def load(cls, path, weights=None, n_best=1, seed=0, machine=None, **decoding):
+    def load(cls, path: PathLike, weights: PathLike | None = None, n_best: int = 1, seed: int = 0,
+             machine: Machine | None = None, **decoding: Any) -> 'Captioner':
         """The Captioner of a run directory.
 
         Args:
@@ -184,7 +193,7 @@ class Captioner:
         run.config = type(run.config).from_dict(sections, where='decoding')
         return cls(run, weights, n_best, seed, machine)
 
-    def __call__(self, photos):
+    def __call__(self, photos: 'Photo | Sequence[Photo]') -> list[Result]:
         """Captions of photos.
 
         Args:
@@ -200,13 +209,14 @@ class Captioner:
         """
         one = isinstance(photos, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)) or hasattr(photos,
                                                                                                          'convert')
-        results = list(self.stream([photos] if one else photos))
+        several: Any = [photos] if one else photos
+        results = list(self.stream(several))
         for result in results:
             if result.error is not None:
                 raise result.error
         return results
 
-    def stream(self, photos, batch_size=BATCH):
+    def stream(self, photos: Iterable[Any], batch_size: int = BATCH) -> Iterator[Result]:
         """Yields a Result for each photo, in their order, while later ones are read.
 
         Args:
@@ -217,9 +227,9 @@ class Captioner:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode') as pool:
             numbered = enumerate(photos)
             sizes = itertools.chain((1,), itertools.repeat(batch_size))
-            waiting = collections.deque()
+            waiting: collections.deque[list[tuple]] = collections.deque()
 
-            def read_ahead():
+            def read_ahead() -> None:
                 batch = [(number, *named(photo, number)) for number, photo in itertools.islice(numbered, next(sizes))]
                 if batch:
                     waiting.append([(number, name, photo, pool.submit(self.read, photo, name))
@@ -235,7 +245,7 @@ class Captioner:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def read(self, photo, name=None):
+    def read(self, photo: Any, name: str | None = None) -> np.ndarray:
         """The encoder's input for a photo: (size, size, 3) uint8; raises UnreadableImage, which names it `name`."""
         try:
             if isinstance(photo, Exception):
@@ -244,7 +254,7 @@ class Captioner:
         except images.UnreadableImage as error:
             raise images.UnreadableImage(name or error.source, error.reason) from error
 
-    def decode(self, pixels, numbers=None):
+    def decode(self, pixels: np.ndarray, numbers: np.ndarray | None = None) -> 'list[list[Caption]]':
         """Captions of pictures that `read` gave.
 
         Args:
@@ -263,37 +273,37 @@ class Captioner:
         numbers = np.arange(len(pixels)) if numbers is None else numbers
         return captioning.decode(session, self._model, self._search, pixels, numbers, self.seed)
 
-    def result(self, name, captions, photo, error=None):
+    def result(self, name: str, captions: 'list[Caption]', photo: Any, error: InputError | None = None) -> Result:
         """The Result of one photo, see there."""
         return Result(name, captions, self.spec.grid, self._picks_locations, error, photo, self.spec.preprocessing)
 
-    def _batch(self, batch):
+    def _batch(self, batch: Sequence[tuple[int, str, Any, Any]]) -> Iterator[Result]:
         """Results of [(number, name, photo, pixels or exception)], in their order."""
         readable = [(number, pixels) for number, _, _, pixels in batch if not isinstance(pixels, Exception)]
-        found = iter(())
+        found: Iterator[list[Caption]] = iter(())
         if readable:
             numbers, pixels = zip(*readable, strict=True)
             found = iter(self.decode(np.stack(pixels), np.array(numbers)))
         for _, name, photo, pixels in batch:
-            if isinstance(pixels, Exception):
+            if isinstance(pixels, InputError):
                 yield self.result(name, [], photo, pixels)
             else:
                 yield self.result(name, next(found), photo)
 
-    def close(self):
+    def close(self) -> None:
         """Release the session; the captioner is of no use afterwards. Calls that run are finished first."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
 
-    def __enter__(self):
+    def __enter__(self) -> 'Captioner':
         return self
 
-    def __exit__(self, *unused):
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
 
-def named(photo, number):
+def named(photo: Any, number: int) -> tuple[str, Any]:
     """(name, photo) of what `Captioner.stream` takes."""
     if isinstance(photo, tuple):
         return photo
@@ -302,13 +312,13 @@ def named(photo, number):
     return f'photo {number + 1}', photo
 
 
-def _outcome(future):
+def _outcome(future: concurrent.futures.Future) -> Any:
     try:
         return future.result()
     except InputError as error:
         return error
 
 
-def _rounded(values):
+def _rounded(values: Any) -> list:
     """Numbers for JSON: five digits after the point are more than float32 attention is worth."""
     return np.round(np.asarray(values, np.float64), 5).tolist()

@@ -1,11 +1,16 @@
 """From features to captions: what validation, testing and evaluation all run."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from core.batches import prefetch
 from core.errors import InputError
+from core.types import Session
+
+if TYPE_CHECKING:
+    from core.searches import Beams, Sampled
 
 
 class Caption(NamedTuple):
@@ -21,7 +26,7 @@ class Caption(NamedTuple):
         probabilities: (len(words),) float32, the model's probability of each word; None where it was not asked for.
     """
 
-    words: list
+    words: list[str]
     alphas: np.ndarray
     betas: np.ndarray
     ended: bool
@@ -30,18 +35,22 @@ class Caption(NamedTuple):
     probabilities: np.ndarray | None = None
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The words with a space between them."""
         return ' '.join(self.words)
 
 
-def generate(session, model, found, data, images=None, batch_size=64, seed=0):
+def generate(session: Session, model: Any, found: 'Beams | Sampled', data: Any,
+             images: Sequence[int] | np.ndarray | None = None, batch_size: int = 64,
+             seed: int = 0) -> Iterator[Caption]:
     """Free-running captions of images, each the best that was found: what `generate_n_best` yields, its first."""
     for captions in generate_n_best(session, model, found, data, images, batch_size, seed):
         yield captions[0]
 
 
-def generate_n_best(session, model, found, data, images=None, batch_size=64, seed=0):
+def generate_n_best(session: Session, model: Any, found: 'Beams | Sampled', data: Any,
+                    images: Sequence[int] | np.ndarray | None = None, batch_size: int = 64,
+                    seed: int = 0) -> Iterator[list[Caption]]:
     """Free-running captions of images. A batch is read while the one before it is decoded.
 
     Args:
@@ -59,7 +68,7 @@ def generate_n_best(session, model, found, data, images=None, batch_size=64, see
     images = np.arange(len(data)) if images is None else np.asarray(images)
     dtype = model.inputs.dtype.as_numpy_dtype
 
-    def read():
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(images), batch_size):
             numbers = images[first : first + batch_size]
             yield numbers, data.read_features(numbers).astype(dtype, copy=False)
@@ -68,7 +77,8 @@ def generate_n_best(session, model, found, data, images=None, batch_size=64, see
         yield from decode(session, model, found, features, numbers, seed)
 
 
-def decode(session, model, found, inputs, numbers, seed=0):
+def decode(session: Session, model: Any, found: 'Beams | Sampled', inputs: np.ndarray,
+           numbers: Sequence[int] | np.ndarray, seed: int = 0) -> list[list[Caption]]:
     """Captions of one batch.
 
     Args:
@@ -95,12 +105,12 @@ def decode(session, model, found, inputs, numbers, seed=0):
              if 'scores' not in result or np.isfinite(result['scores'][n, k])] for n in range(len(numbers))]
 
 
-def _caption(model, result):
+def _caption(model: Any, result: dict[str, Any]) -> Caption:
     """The Caption of one slot of a search."""
     indices = result['captions']
     ends = np.flatnonzero(indices == model.end)
     length = ends[0] if len(ends) else len(indices)
-    scored = [float(result[name]) if name in result else None for name in ('log_probs', 'scores')]
+    scored: list[Any] = [float(result[name]) if name in result else None for name in ('log_probs', 'scores')]
     if 'word_log_probs' in result:
         scored.append(np.exp(result['word_log_probs'][:length]))
     return Caption([model.idx_to_word[index] for index in indices[:length]], result['alphas'][:length],

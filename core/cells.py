@@ -8,31 +8,35 @@ The products are the caller's, as a part of them does not depend on the recurren
 GRU; I is the size of the input.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.backend import tf
+from core.types import Tensor
+
+if TYPE_CHECKING:
+    from core.variables import Variables
 
 
 class LSTMState(NamedTuple):
     """Memory cell c and hidden state h, both (R, H)."""
 
-    c: object
-    h: object
+    c: Tensor
+    h: Tensor
 
 
 class GRUState(NamedTuple):
     """Hidden state h, (R, H)."""
 
-    h: object
+    h: Tensor
 
 
 class CellWeights(NamedTuple):
     """kernel (I, G) of the input, recurrent_kernel (H, G) of the state, and their biases (G,)."""
 
-    kernel: object
-    recurrent_kernel: object
-    bias: object
-    recurrent_bias: object
+    kernel: Tensor
+    recurrent_kernel: Tensor
+    bias: Tensor
+    recurrent_bias: Tensor
 
 
 class LSTMCell:
@@ -48,19 +52,19 @@ class LSTMCell:
 
     State, adds = LSTMState, True
 
-    def __init__(self, variables, n_inputs, dim_hidden, forget_bias=1.0):
+    def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int, forget_bias: float = 1.0) -> None:
         self.n_inputs, self.n_gates, self.forget_bias = n_inputs, 4 * dim_hidden, forget_bias
         self._variables = variables.create(
             'lstm/basic_lstm_cell', kernel=([n_inputs + dim_hidden, 4 * dim_hidden], 'recurrent'),
             bias=([4 * dim_hidden], 'zeros'))
 
-    def weights(self):
+    def weights(self) -> CellWeights:
         """CellWeights; the recurrent bias is zero."""
         inputs, state = tf.split(self._variables['kernel'], [self.n_inputs, -1])
         bias = tf.convert_to_tensor(self._variables['bias'])
         return CellWeights(inputs, state, bias, tf.zeros_like(bias))
 
-    def step(self, from_inputs, from_state, state):
+    def step(self, from_inputs: Tensor, from_state: Tensor, state: LSTMState) -> LSTMState:
         """Shares of the gates (R, G) from input and state, LSTMState -> LSTMState."""
         i, j, f, o = tf.split(from_inputs + from_state, 4, axis=1)
         c = state.c * tf.sigmoid(f + self.forget_bias) + tf.sigmoid(i) * tf.tanh(j)
@@ -81,19 +85,19 @@ class GRUCell:
 
     State, adds = GRUState, False
 
-    def __init__(self, variables, n_inputs, dim_hidden):
+    def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int) -> None:
         self.n_gates = 3 * dim_hidden
         self._variables = variables.create(
             'gru', kernel=([n_inputs, 3 * dim_hidden], 'matrix'),
             recurrent_kernel=([dim_hidden, 3 * dim_hidden], 'matrix'), bias=([2, 3 * dim_hidden], 'zeros'))
 
-    def weights(self):
+    def weights(self) -> CellWeights:
         """CellWeights."""
         kernel, recurrent_kernel = (tf.convert_to_tensor(self._variables[name])
                                     for name in ('kernel', 'recurrent_kernel'))
         return CellWeights(kernel, recurrent_kernel, *tf.unstack(self._variables['bias']))
 
-    def step(self, from_inputs, from_state, state):
+    def step(self, from_inputs: Tensor, from_state: Tensor, state: GRUState) -> GRUState:
         """Shares of the gates (R, G) from input and state, GRUState -> GRUState."""
         (x_z, x_r, x_h), (h_z, h_r, h_h) = (tf.split(x, 3, axis=1) for x in (from_inputs, from_state))
         z = tf.sigmoid(x_z + h_z)

@@ -15,6 +15,10 @@ import argparse
 import os
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from core.types import PathLike, Session, Variable
 
 if __name__ == '__main__':  # its start-up lines; core.console says so too, but here TensorFlow is imported before
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -32,11 +36,11 @@ UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 class Checkpoints:
     """The training checkpoints of a run, in `directory`, over `variables`, the last `keep` of them."""
 
-    def __init__(self, directory, variables, keep=2):
+    def __init__(self, directory: PathLike, variables: Sequence[Variable], keep: int = 2) -> None:
         self.directory, self.keep, self._variables = pathlib.Path(directory), keep, list(variables)
         self._saver = tf1.train.Saver(self._variables, max_to_keep=None)
 
-    def save(self, session, state):
+    def save(self, session: Session, state: dict[str, Any]) -> None:
         """Write the variables, then `state` (a JSON-able dict with 'step'), then delete what is older than kept."""
         name = f'step-{state["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / f'{name}.json', state)
@@ -46,18 +50,18 @@ class Checkpoints:
             if path.stem not in kept and _NAME.fullmatch(path.stem):
                 _delete(self.directory, path.stem)
 
-    def restore(self, session, state):
+    def restore(self, session: Session, state: dict[str, Any]) -> None:
         """Read the variables that belong to `state`."""
         _restore(self._saver, session, self.directory / f'step-{state["step"]}', self._variables)
 
 
-def latest_state(directory):
+def latest_state(directory: PathLike) -> dict[str, Any] | None:
     """The state of the newest complete training checkpoint in `directory`, or None; needs no graph."""
     names = _complete(pathlib.Path(directory))
     return read_json(pathlib.Path(directory) / f'{names[-1]}.json') if names else None
 
 
-def _complete(directory):
+def _complete(directory: pathlib.Path) -> list[str]:
     """Names of complete checkpoints, oldest first: the JSON is written after the variables, deleted before."""
     found = (path.stem for path in directory.glob('step-*.json') if _NAME.fullmatch(path.stem))
     return sorted(found, key=lambda name: int(name.split('-')[1]))
@@ -66,11 +70,11 @@ def _complete(directory):
 class BestModel:
     """The best model of a run so far, in `directory`, over `variables`."""
 
-    def __init__(self, directory, variables=None):
-        self.directory, self._variables = pathlib.Path(directory), variables
+    def __init__(self, directory: PathLike, variables: Sequence[Variable] | None = None) -> None:
+        self.directory, self._variables = pathlib.Path(directory), variables or ()
         self._saver = tf1.train.Saver(variables, max_to_keep=None) if variables else None
 
-    def save(self, session, info):
+    def save(self, session: Session, info: dict[str, Any]) -> None:
         """Write the variables, then best.json = `info` (a JSON-able dict with 'step'), then delete the previous."""
         name = f'step-{info["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / 'best.json', info)
@@ -78,16 +82,16 @@ class BestModel:
             if path.stem != name:
                 _delete(self.directory, path.stem)
 
-    def info(self):
+    def info(self) -> dict[str, Any] | None:
         """What `save` was told, or None where nothing was saved."""
         path = self.directory / 'best.json'
         return read_json(path) if path.exists() else None
 
-    def restore(self, session):
+    def restore(self, session: Session) -> None:
         """Read the best model's variables."""
         _restore(self._saver, session, self.prefix(), self._variables)
 
-    def prefix(self):
+    def prefix(self) -> pathlib.Path:
         """The checkpoint's path as TensorFlow wants it."""
         info = self.info()
         if info is None:
@@ -96,7 +100,7 @@ class BestModel:
         return self.directory / f'step-{info["step"]}'
 
 
-def initialize_from(session, prefix, variables):
+def initialize_from(session: Session, prefix: PathLike, variables: Sequence[Variable]) -> None:
     """Set `variables` from a checkpoint of the same names and shapes (`pretrained_model`).
 
     Raises:
@@ -105,7 +109,8 @@ def initialize_from(session, prefix, variables):
     _restore(tf1.train.Saver(variables), session, prefix, variables)
 
 
-def _save(saver, session, prefix, json_path, info):
+def _save(saver: Any, session: Session, prefix: pathlib.Path, json_path: pathlib.Path,
+          info: dict[str, Any]) -> None:
     """Write the variables, then the JSON that calls them complete."""
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +121,7 @@ def _save(saver, session, prefix, json_path, info):
                          f'run the same command again') from None
 
 
-def _restore(saver, session, prefix, variables):
+def _restore(saver: Any, session: Session, prefix: PathLike, variables: Sequence[Variable]) -> None:
     """Restore `variables`, after a look at their shapes: the Saver itself would give a variable another shape."""
     try:
         shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
@@ -134,12 +139,12 @@ def _restore(saver, session, prefix, variables):
         raise InputError(f'{prefix}: cannot be restored, it is damaged ({first_line(error)})') from None
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """What an exception says, in one short line; its type where it says nothing."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _delete(directory, name):
+def _delete(directory: pathlib.Path, name: str) -> None:
     """Delete a checkpoint; its JSON first, as that is what calls it complete."""
     (directory / f'{name}.json').unlink(missing_ok=True)
     for path in directory.glob(f'{name}.*'):
@@ -163,11 +168,11 @@ What is imported becomes a run that evaluate.py uses. Pickles are read without b
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise InputError(f'{message}; see: {self.prog} --help')
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser('python -m core.checkpoints', description=_EXAMPLES, formatter_class=formatter)
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
@@ -195,7 +200,7 @@ def _parser():
     return parser
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and convert."""
     parser = _parser()
     args = parser.parse_args(arguments)

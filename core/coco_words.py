@@ -8,6 +8,7 @@ and adjectives such as "male". The whole file can be given instead, see `read_sy
 
 from core.datasets.files import read_lines
 from core.errors import InputError
+from core.types import PathLike
 
 EXPECTED = 'one category a line, its name first, then its synonyms, with commas between'
 
@@ -125,7 +126,7 @@ COMPOUNDS = {
 APART = {'seat': 'toilet'}  # the seat of a toilet is no chair (CHAIR)
 
 
-def read_synonyms(path):
+def read_synonyms(path: PathLike) -> dict[str, tuple[str, ...]]:
     """Reads a list of synonyms in the format of the published one.
 
     Args:
@@ -138,7 +139,8 @@ def read_synonyms(path):
     Raises:
         InputError: not readable or empty; a line that begins with no name; a name under two categories.
     """
-    categories, first = {}, {}
+    categories: dict[str, tuple[str, ...]] = {}
+    first: dict[str, int] = {}
     for number, line in read_lines(path, EXPECTED):
         names = [' '.join(name.lower().split()) for name in line.split(',')]
         if not names[0]:

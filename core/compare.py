@@ -10,11 +10,14 @@ import json
 import math
 import pathlib
 import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from core import console, store
 from core.config import Config
 from core.errors import InputError
 from core.files import replacing, write_json
+from core.types import PathLike, Say
 
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')  # in order of interest
 PLOTTED = 5  # of them at most, beside the loss
@@ -40,23 +43,23 @@ class Curves:
     """
 
     path: pathlib.Path
-    options: dict
-    entries: list
-    best: dict
+    options: dict[str, Any]
+    entries: list[dict[str, Any]]
+    best: dict[str, Any]
     imported: bool
     unreadable: int
 
-    def points(self, kind, name):
+    def points(self, kind: str, name: str) -> list[tuple[int, float]]:
         """[(step, value), ...] of one number; kind is 'training' or 'validation'."""
         return [(entry['step'], entry[name]) for entry in self.entries
                 if entry['kind'] == kind and _is_number(entry.get(name))]
 
-    def best_scores(self):
+    def best_scores(self) -> tuple[int | None, int | None, dict[str, float]]:
         """(step, epoch, dict of scores) of the best model, (None, None, {}) where there was no validation."""
         scores = self.best.get('scores')
         if isinstance(scores, dict) and any(_is_number(value) for value in scores.values()):
             return self.best.get('step'), self.best.get('epoch'), scores
-        metric = self.options.get('validation_metric')
+        metric = self.options.get('validation_metric', '')
         scored = [entry for entry in self.entries if entry['kind'] == 'validation' and _is_number(entry.get(metric))]
         if not scored:
             return None, None, {}
@@ -64,7 +67,7 @@ class Curves:
         return entry['step'], entry.get('epoch'), {name: entry[name] for name in SCORES if _is_number(entry.get(name))}
 
 
-def compare(paths, out=None, say=print):
+def compare(paths: Sequence[PathLike], out: PathLike | None = None, say: Say = print) -> dict[str, Any]:
     """Print the tables of best scores and of differing options; draw the curves where `out` says so.
 
     Args:
@@ -102,7 +105,7 @@ def compare(paths, out=None, say=print):
                                for option, values in differences.items()}}
     if pictures:
         draw(names, curves, pictures)
-        if out not in pictures:
+        if out is not None and out not in pictures:
             write_json(out / 'compare.json', _finite(summary))
         say(f'\ndrawn: {", ".join(map(str, pictures))}')
     else:
@@ -110,7 +113,7 @@ def compare(paths, out=None, say=print):
     return summary
 
 
-def read(path):
+def read(path: PathLike) -> Curves:
     """The Curves of a run directory.
 
     Raises:
@@ -134,13 +137,14 @@ def read(path):
     return Curves(path, options, entries, best if isinstance(best, dict) else {}, data.get('path') is None, unreadable)
 
 
-def _read_entries(path):
+def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """(entries, number of damaged lines); an entry takes the place of those of its and later steps before it."""
     try:
         lines = path.read_text(encoding='utf8', errors='replace').split('\n')
     except FileNotFoundError:
         return [], 0
-    kept, unreadable = [], 0
+    kept: list[dict[str, Any]] = []
+    unreadable = 0
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
@@ -156,14 +160,14 @@ def _read_entries(path):
     return kept, unreadable
 
 
-def differing(curves):
+def differing(curves: Sequence[Curves]) -> dict[str, list]:
     """dict option -> list of values, one a run, of the options that are not the same in all."""
     table = {name: [run.options.get(name) for run in curves] for name in dict.fromkeys(
         name for run in curves for name in run.options)}
     return {name: values for name, values in table.items() if any(value != values[0] for value in values)}
 
 
-def short_names(paths):
+def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
     """Names for distinct, absolute paths: what is left without the folders that all begin and all end with."""
     parts = [list(path.parts) for path in paths]
     if len(parts) == 1:
@@ -175,7 +179,7 @@ def short_names(paths):
     return ['/'.join(each) for each in parts]
 
 
-def _score_table(names, curves):
+def _score_table(names: Sequence[str], curves: Sequence[Curves]) -> tuple[list[list[str]], list[str]]:
     """(rows, header) of the runs' lengths, losses and best scores; `*` marks the score that picks the best model."""
     best = [run.best_scores() for run in curves]
     shown = [name for name in SCORES if any(name in scores for _, _, scores in best)]
@@ -186,13 +190,13 @@ def _score_table(names, curves):
         rows.append([name, run.entries[-1]['step'] if run.entries else '-',
                      f'{losses[-1][1]:.3f}' if losses else '-',
                      f'{statistics.median(value for _, value in speeds):.0f}' if speeds else '-',
-                     '-' if step is None else step,
+                     '-' if step is None else str(step),
                      *(f'{scores[score]:.4f}' if _is_number(scores.get(score)) else '-' for score in shown)])
     return rows, ['run', 'steps', 'last loss', 'captions/s', 'best at step',
                   *(score + '*' * (score in metrics) for score in shown)]
 
 
-def _option_table(names, differences):
+def _option_table(names: Sequence[str], differences: Mapping[str, list]) -> str:
     """The options down and the runs across or the other way round, whichever is narrower."""
     down = [['option', *names], *([option, *map(_shown, values)] for option, values in differences.items())]
     across = [['run', *down[0][1:]], *down[1:]]
@@ -200,7 +204,7 @@ def _option_table(names, differences):
     return min(tables, key=lambda text: max(map(len, text.split('\n'))))
 
 
-def _notes(run):
+def _notes(run: Curves) -> Iterator[str]:
     if run.imported:
         yield 'imported from elsewhere, without a record of its training'
     elif not run.entries:
@@ -211,7 +215,7 @@ def _notes(run):
         yield f'{run.unreadable} damaged lines of metrics.jsonl are left out'
 
 
-def _summary(name, run):
+def _summary(name: str, run: Curves) -> dict[str, Any]:
     step, epoch, scores = run.best_scores()
     losses = run.points('training', 'loss_per_word')
     return {'name': name, 'path': str(run.path.resolve()), 'steps': run.entries[-1]['step'] if run.entries else None,
@@ -219,7 +223,7 @@ def _summary(name, run):
             'best_scores': scores}
 
 
-def _pictures(out):
+def _pictures(out: pathlib.Path | None) -> list[pathlib.Path]:
     """The files to draw."""
     if out is None:
         return []
@@ -234,7 +238,7 @@ def _pictures(out):
     return [out / 'compare.png', out / 'compare.svg']
 
 
-def draw(names, curves, files):
+def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib.Path]) -> None:
     """Draw loss and scores over steps, a panel each, into files whose endings say the format.
 
     Runs of different batch sizes are drawn over captions read (steps times batch size) instead. Stars mark the best
@@ -281,7 +285,7 @@ def draw(names, curves, files):
                 figure.savefig(file, format=kind, metadata={'Date': None} if kind == 'svg' else None)
 
 
-def _curve(axes, label, run, what, number, scale):
+def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: int, scale: float) -> None:
     """One run's line in one panel; its label is registered for the legend even where it has no point here."""
     points, validation = run.points(*what), what[0] == 'validation'
     steps, values = [step * scale for step, _ in points], [value for _, value in points]
@@ -294,11 +298,11 @@ def _curve(axes, label, run, what, number, scale):
                   markeredgecolor='white', markeredgewidth=0.8)
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """The same with None in the place of infinities and NaN, which are no JSON."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -307,7 +311,7 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     """An option's value in the table: hashes by their beginning."""
     if value is None or value == '':
         return '-'

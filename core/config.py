@@ -13,14 +13,18 @@ import difflib
 import json
 import math
 import pathlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from core.errors import InputError
 from core.files import write_json
+from core.types import PathLike
 
 BASELINES = ('none', 'moving', 'leave_one_out', 'self_critical')
 
 
-def option(default, help, choices=None, minimum=None, maximum=None):
+def option(default: Any, help: str, choices: Sequence[str] | None = None, minimum: float | None = None,
+           maximum: float | None = None) -> Any:
     """A dataclass field that documents itself: `help` in one line, and what values it admits."""
     return dataclasses.field(
         default=default, metadata={'help': help, 'choices': choices, 'minimum': minimum, 'maximum': maximum}
@@ -91,7 +95,7 @@ class ModelConfig:
     decode_context: str = option('expected', 'context while decoding: expected, the likeliest location, or drawn',
                                  choices=('expected', 'argmax', 'sample'))
 
-    def check(self, where='configuration'):
+    def check(self, where: str = 'configuration') -> None:
         """Refuse options that do not fit together.
 
         Raises:
@@ -196,7 +200,7 @@ class DecodingConfig:
     top_p: float = option(1.0, 'words are drawn from the likeliest that together have probability p', minimum=0.001,
                           maximum=1)
 
-    def check(self, where='configuration'):
+    def check(self, where: str = 'configuration') -> None:
         """Refuse options that do not fit together.
 
         Raises:
@@ -231,12 +235,12 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     decoding: DecodingConfig = DecodingConfig()
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain dicts of section name -> option name -> value."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, sections, where='configuration'):
+    def from_dict(cls, sections: Mapping[str, Any], where: str = 'configuration') -> 'Config':
         """The inverse of `to_dict`; options that are left out keep their defaults.
 
         Raises:
@@ -261,7 +265,8 @@ class Config:
         built['decoding'].check(where)
         return cls(**built)
 
-    def override(self, assignments, where='--set', only=tuple(SECTIONS)):
+    def override(self, assignments: Iterable[str], where: str = '--set',
+                 only: Collection[str] = tuple(SECTIONS)) -> 'Config':
         """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON, else as text.
 
         Args:
@@ -283,7 +288,7 @@ class Config:
             sections[owner[name]][name] = parsed
         return Config.from_dict(sections, where=where)
 
-    def idle(self):
+    def idle(self) -> list[str]:
         """Options that were changed and do nothing beside the others: list of 'name (what they need)'."""
         model, training = self.model, self.training
         drawing = model.attention == 'hard' and model.semi_sampling_p > 0
@@ -307,12 +312,12 @@ class Config:
                 for section, default in ((model, defaults.model), (training, defaults.training))
                 if hasattr(section, name) and getattr(section, name) != getattr(default, name)]
 
-    def save(self, path, **more):
+    def save(self, path: PathLike, **more: Any) -> None:
         """Write as JSON, atomically; `more` adds top-level entries such as the features' identity."""
         write_json(path, {**self.to_dict(), **more})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> 'Config':
         """Read what a user wrote or `save` wrote without more entries."""
         path = pathlib.Path(path)
         try:
@@ -323,22 +328,22 @@ class Config:
         return cls.from_dict(sections, where=str(path))
 
 
-def options():
+def options() -> Iterator[tuple[str, str, str, Any, str, Sequence[str] | None]]:
     """Yields (section, name, type name, default, help, choices) of every option: what --help and the docs list."""
     for section, kind in SECTIONS.items():
         for field in dataclasses.fields(kind):
-            yield section, field.name, field.type.__name__, field.default, field.metadata['help'], field.metadata[
-                'choices'
-            ]
+            type_: Any = field.type  # a class in this module, never the name of one
+            yield (section, field.name, type_.__name__, field.default, field.metadata['help'],
+                   field.metadata['choices'])
 
 
-def nearest(name, known):
+def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for a misspelt name, or the list of known names where nothing is near."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}'
 
 
-def _checked(field, value, where):
+def _checked(field: Any, value: Any, where: str) -> Any:
     kind, limits = field.type, field.metadata
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e308 else math.inf
@@ -355,5 +360,5 @@ def _checked(field, value, where):
     return value
 
 
-def _article(kind):
+def _article(kind: type) -> str:
     return {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}[kind]

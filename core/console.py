@@ -9,6 +9,8 @@ import difflib
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from core import __version__
 from core.errors import InputError
@@ -29,10 +31,10 @@ class Parser(argparse.ArgumentParser):
         usage: the line of --help, without the script's name.
     """
 
-    def __init__(self, description, usage):
+    def __init__(self, description: str, usage: str) -> None:
         super().__init__(description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
-        self._more = set()
+        self._more: set[int] = set()
         general = self.add_argument_group('general')
         general.add_argument('-h', '--help', action=_Help, all_=False, help='this page')
         general.add_argument('--help-all', action=_Help, all_=True, help='every option')
@@ -42,12 +44,12 @@ class Parser(argparse.ArgumentParser):
             general.add_argument('-v', '--verbose', action='store_true',
                                  help="versions, and what TensorFlow says of itself"))
 
-    def more(self, *actions):
+    def more(self, *actions: Any) -> None:
         """Leave these out of --help; of a group all that it has."""
         for action in actions:
             self._more.update(map(id, getattr(action, '_group_actions', [action])))
 
-    def format_help(self, all_=False):
+    def format_help(self, all_: bool = False) -> str:
         """The text of --help, or of --help-all."""
         hidden = {action: action.help for action in self._actions if id(action) in self._more and not all_}
         groups, usage = self._action_groups, self.usage
@@ -64,11 +66,11 @@ class Parser(argparse.ArgumentParser):
             for action, text in hidden.items():
                 action.help = text
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """A mistake in the command line is one line, like every other."""
         raise InputError(f'{message} (--help shows examples)')
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; sets how much is said."""
         if '_ARGCOMPLETE' in os.environ:  # the shell asks for completions
             import argcomplete
@@ -85,16 +87,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.Action):
-    def __init__(self, option_strings, dest, all_, help):  # noqa: A002
+    def __init__(self, option_strings: Any, dest: Any, all_: bool, help: str) -> None:  # noqa: A002
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
         self._all = all_
 
-    def __call__(self, parser, *unused):
+    def __call__(self, parser: Any, *unused: Any) -> None:
         sys.stdout.write(parser.format_help(self._all))
         parser.exit()
 
 
-def set_level(level):
+def set_level(level: int) -> None:
     """How much is said: QUIET, NORMAL or VERBOSE. Before TensorFlow is imported, as it reads it then."""
     global _level
     _level = level
@@ -109,15 +111,16 @@ def set_level(level):
             f'{os.cpu_count()} processors')
 
 
-def say(line='', flush=False):
+def say(line: str = '', flush: bool = False) -> None:
     """Print a line that nobody misses with --quiet."""
     if _level != QUIET:
         print(line, flush=flush)
 
 
-def run(main):
+def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
     set_level(NORMAL)
+    stream: Any  # TextIO lacks what the real streams have
     for stream in (sys.stdout, sys.stderr):  # a caption must not end a program on a terminal that cannot show it
         stream.reconfigure(errors='backslashreplace')
     try:
@@ -139,14 +142,14 @@ def run(main):
     sys.exit(status)
 
 
-def complain(line):
+def complain(line: str) -> None:
     """Print a line about what went wrong on stderr, after the script's name; in red on a terminal."""
     red = sys.stderr.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
     line = f'{os.path.basename(sys.argv[0])}: {line}'
     print(f'\x1b[31m{line}\x1b[0m' if red else line, file=sys.stderr, flush=True)
 
 
-def progress(total, what, initial=0, unit='it'):
+def progress(total: float | None, what: str, initial: float = 0, unit: str = 'it') -> Any:
     """A tqdm bar on stderr with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
     terminal = sys.stderr.isatty()
     common = {'total': total, 'desc': what, 'initial': initial, 'unit': unit, 'file': sys.stderr, 'smoothing': 0.1,
@@ -158,7 +161,7 @@ def progress(total, what, initial=0, unit='it'):
     return bars.Lines(**common, mininterval=10, bar_format=PLAIN_BAR)
 
 
-def size_text(n_bytes):
+def size_text(n_bytes: float) -> str:
     """1234567890 -> '1.23 GB'."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if n_bytes < 1000:
@@ -167,7 +170,7 @@ def size_text(n_bytes):
     return f'{n_bytes:.3g} TB'
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """5025 -> '1 h 24 min'."""
     minutes = round(seconds / 60)
     if minutes >= 60:
@@ -175,7 +178,7 @@ def duration(seconds):
     return f'{minutes} min' if minutes else f'{max(round(seconds), 1)} s'
 
 
-def table(rows, header):
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     """Lines of a plain text table: first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
@@ -185,7 +188,7 @@ def table(rows, header):
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
 
 
-def epoch_bar(total, what, initial):
+def epoch_bar(total: int, what: str, initial: int) -> Any:
     """A bar for training steps; where stderr is no terminal nothing but the lines written to it."""
     from core import bars
 
@@ -193,7 +196,7 @@ def epoch_bar(total, what, initial):
                      leave=False, disable=_level == QUIET or not sys.stderr.isatty())
 
 
-def write(bar, line):
+def write(bar: Any, line: str) -> None:
     """Print a line above a bar, on stdout; not with --quiet."""
     if _level != QUIET:
         bar.write(line)

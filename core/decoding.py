@@ -8,11 +8,13 @@ hypotheses. docs/decoding.md has the mathematics. Images whose caption is comple
 `compact`. Letters in shapes: N images of the batch, n of them still computed, R rows (a multiple of n), V words.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from core.backend import tf
+from core.types import Tensor
 
 # Images whose search is over are thrown out where the others are at most this share. That costs one pass over the
 # features of those that stay.
@@ -29,9 +31,9 @@ class Step(NamedTuple):
         trace: nest of (R, ...) numbers to be recorded beside each word (attention, gates).
     """
 
-    log_probs: object
-    state: object
-    trace: object
+    log_probs: Tensor
+    state: Tensor
+    trace: Tensor
 
 
 class Decoding(NamedTuple):
@@ -46,10 +48,10 @@ class Decoding(NamedTuple):
         start: (N,) int32, the first words fed.
     """
 
-    step: object
-    images: object
-    state: object
-    start: object
+    step: Callable[..., Step]
+    images: Tensor
+    state: Tensor
+    start: Tensor
 
 
 class Decoded(NamedTuple):
@@ -63,11 +65,11 @@ class Decoded(NamedTuple):
         word_log_probs: (N, max_len), what each word adds to the score; 0 after the end.
     """
 
-    words: object
-    scores: object
-    trace: object
-    lengths: object
-    word_log_probs: object
+    words: Tensor
+    scores: Tensor
+    trace: Tensor
+    lengths: Tensor
+    word_log_probs: Tensor
 
 
 class Rules(NamedTuple):
@@ -81,11 +83,11 @@ class Rules(NamedTuple):
     """
 
     end: int
-    never: object = ()
+    never: Sequence[int] = ()
     min_length: int = 0
     no_repeat_ngram: int = 0
 
-    def apply(self, log_probs, written, t):
+    def apply(self, log_probs: Tensor, written: Tensor, t: Tensor) -> Tensor:
         """Give words that may not be written log-probability -inf; the others keep the model's own values.
 
         Args:
@@ -105,7 +107,7 @@ class Rules(NamedTuple):
         stuck = tf.equal(tf.reduce_max(allowed, axis=1, keepdims=True), minus_infinity)
         return tf.where(stuck, tf.where(is_end, masked, minus_infinity), allowed)
 
-    def _without_repeats(self, log_probs, written, t):
+    def _without_repeats(self, log_probs: Tensor, written: Tensor, t: Tensor) -> Tensor:
         """-inf for words that would complete an n-gram a second time."""
         n, max_len = self.no_repeat_ngram, written.shape[1]
         spans = max_len - n + 1  # places where an n-gram can begin
@@ -121,14 +123,14 @@ class Rules(NamedTuple):
             log_probs, banned, tf.fill(tf.shape(banned)[:1], tf.constant(float('-inf'), log_probs.dtype)))
 
 
-def mask_words(log_probs, never):
+def mask_words(log_probs: Tensor, never: Sequence[int]) -> Tensor:
     """Give the word indices in `never` log-probability -inf; the others keep the model's own values."""
     size = log_probs.shape[-1]
     banned = tf.reduce_any(tf.equal(tf.range(size)[:, tf.newaxis], tf.constant(list(never), tf.int32)), axis=1)
     return tf.where(banned, tf.constant(float('-inf'), log_probs.dtype), log_probs)
 
 
-def greedy(decoding, rules, max_len):
+def greedy(decoding: Decoding, rules: Rules, max_len: int) -> Decoded:
     """The most probable word at every step, until every caption has ended or `max_len` words are written.
 
     What is returned for an image does not depend on the others of its batch.
@@ -143,7 +145,7 @@ def greedy(decoding, rules, max_len):
     return write(decoding, rules, max_len, lambda log_probs, t, more: tf.argmax(log_probs, 1, output_type=tf.int32))
 
 
-def write(decoding, rules, max_len, choose, more=()):
+def write(decoding: Decoding, rules: Rules, max_len: int, choose: Callable[..., Tensor], more: Tensor = ()) -> Decoded:
     """Write one caption an image, word by word.
 
     Args:
@@ -158,7 +160,7 @@ def write(decoding, rules, max_len, choose, more=()):
     check_length(max_len, rules)
     n_images = tf.shape(decoding.start)[0]
 
-    def advance(t, live):
+    def advance(t: Tensor, live: '_Live') -> 'tuple[_Live, Tensor]':
         result = decoding.step(live.images, live.words, live.state)
         words = choose(rules.apply(result.log_probs, live.written, t), t, live.more)
         gained = tf.gather(result.log_probs, words, batch_dims=1)
@@ -183,17 +185,17 @@ def write(decoding, rules, max_len, choose, more=()):
 class _Live(NamedTuple):
     """The images that `write` still computes, see `run_steps`; kept: (scores (n,), lengths (n,))."""
 
-    numbers: object
-    over: object
-    kept: object
-    images: object
-    more: object
-    words: object
-    state: object
-    written: object
+    numbers: Tensor
+    over: Tensor
+    kept: Tensor
+    images: Tensor
+    more: Tensor
+    words: Tensor
+    state: Tensor
+    written: Tensor
 
 
-def check_length(max_len, rules):
+def check_length(max_len: int, rules: Rules) -> None:
     """Refuse lengths that no caption can have."""
     if max_len < 1:
         raise ValueError(f'max_len must be at least 1, not {max_len}')
@@ -201,7 +203,7 @@ def check_length(max_len, rules):
         raise ValueError(f'min_length must be at most max_len, {max_len}, not {rules.min_length}')
 
 
-def run_steps(advance, live, n_images, max_len):
+def run_steps(advance: Callable[..., tuple], live: Tensor, n_images: Tensor, max_len: int) -> tuple[Tensor, Tensor]:
     """Run steps until every image's search is over or `max_len` steps are done; the loop of all searches.
 
     Args:
@@ -221,18 +223,18 @@ def run_steps(advance, live, n_images, max_len):
     arrays = tf.nest.map_structure(
         lambda x: tf.TensorArray(x.dtype, max_len, element_shape=[None, *x.shape[1:]]).write(0, x), recorded)
 
-    def body(t, live, kept, arrays):
+    def body(t: Tensor, live: Tensor, kept: Tensor, arrays: Tensor) -> Tensor:
         live, recorded = advance(t, compact(live))
         places = live.numbers[:, tf.newaxis]
 
-        def record(array, x):
+        def record(array: Tensor, x: Tensor) -> Tensor:
             shape = tf.concat([[n_images], tf.shape(x)[1:]], axis=0)
             return array.write(t, tf.ensure_shape(tf.scatter_nd(places, x, shape), [None, *x.shape[1:]]))
 
         kept = tf.nest.map_structure(lambda all, x: tf.tensor_scatter_nd_update(all, places, x), kept, live.kept)
         return t + 1, live, kept, tf.nest.map_structure(record, arrays, recorded)
 
-    def some_rows(nest):
+    def some_rows(nest: Tensor) -> Tensor:
         return tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), nest)
 
     n_steps, _, kept, arrays = tf.while_loop(
@@ -243,7 +245,7 @@ def run_steps(advance, live, n_images, max_len):
     return kept, tf.nest.map_structure(lambda array: array.gather(tf.range(n_steps)), arrays)
 
 
-def compact(live):
+def compact(live: Tensor) -> Tensor:
     """Leave images whose search is over out of the computation, once there are enough of them.
 
     Args:
@@ -257,10 +259,10 @@ def compact(live):
     n_live = tf.reduce_sum(tf.cast(tf.logical_not(live.over), tf.int32))
     size = tf.reduce_min(tf.boolean_mask(SIZES, n_live <= SIZES))
 
-    def shrink():
+    def shrink() -> Tensor:
         keep = tf.argsort(tf.cast(live.over, tf.int32), stable=True)[:size]
 
-        def take(x):
+        def take(x: Tensor) -> Tensor:
             """Rows of the kept images; each has as many as x has for an image."""
             rest = tf.shape(x)[1:]
             grouped = tf.reshape(x, tf.concat([[n, tf.shape(x)[0] // n], rest], axis=0))
@@ -273,6 +275,6 @@ def compact(live):
     return tf.cond(few, shrink, lambda: tf.nest.map_structure(tf.identity, live))
 
 
-def put(written, t, words):
+def put(written: Tensor, t: Tensor, words: Tensor) -> Tensor:
     """`written` (..., max_len) int32 with `words` (...) at place t."""
     return tf.where(tf.equal(tf.range(written.shape[-1]), t), words[..., tf.newaxis], written)

@@ -8,11 +8,20 @@ These are settings of the machine: a run does not record them, and another machi
 imports TensorFlow before it is needed, so that `--help` stays quick. docs/gpu.md tells what a user types.
 """
 
+import argparse
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
+from core.types import DType, Say, Session
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from core.store import CaptionData
 
 GIB = 2**30
 FEATURE_SHARE = 0.5  # of the GPU's memory, that `auto` may fill with features; the rest is for training
@@ -42,7 +51,7 @@ class Machine:
     xla: str = 'kernels'
     features_on_device: str = 'auto'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r'auto|cpu|gpu(:\d+)?', self.device):
             raise InputError(f'--device {self.device}: expected auto, cpu, gpu or gpu:N')
         if self.threads < 0:
@@ -53,7 +62,7 @@ class Machine:
             raise InputError(f'--features-on-device {self.features_on_device}: expected auto, off, on or a number of '
                              f'GiB')
 
-    def check(self, gpus=None):
+    def check(self, gpus: Sequence[str] | None = None) -> None:
         """Refuse a GPU that is not there.
 
         Args:
@@ -64,7 +73,7 @@ class Machine:
         """
         self.gpu(gpus)
 
-    def gpu(self, gpus=None):
+    def gpu(self, gpus: Sequence[str] | None = None) -> int | None:
         """The number of the GPU to use, None for the CPU; arguments and errors as of `check`."""
         if self.device == 'cpu':
             return None
@@ -78,17 +87,17 @@ class Machine:
             f'there is only {", ".join(f"gpu:{i} ({name})" for i, name in enumerate(gpus))}' if gpus else
             f'{_without_gpu()}; or choose --device cpu'))
 
-    def note(self, gpus=None):
+    def note(self, gpus: Sequence[str] | None = None) -> str:
         """One line that names the GPU in use, '' on the CPU."""
         gpus = gpu_names() if gpus is None and self.device != 'cpu' else gpus
         number = self.gpu(gpus)
-        return '' if number is None else f'on gpu:{number} ({gpus[number]})'
+        return '' if number is None or gpus is None else f'on gpu:{number} ({gpus[number]})'
 
 
 CPU = Machine('cpu')
 
 
-def session_config(machine=None, gpus=None):
+def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = None) -> Any:
     """The tf1.ConfigProto of every session.
 
     Args:
@@ -120,7 +129,7 @@ def session_config(machine=None, gpus=None):
     return config
 
 
-def gpu_names():
+def gpu_names() -> list[str]:
     """Names of the GPUs that TensorFlow sees, in its order."""
     from core.backend import tf
 
@@ -128,7 +137,7 @@ def gpu_names():
             for gpu in tf.config.list_physical_devices('GPU')]
 
 
-def _without_gpu():
+def _without_gpu() -> str:
     """Why there may be no GPU, and what helps."""
     from core.backend import tf
 
@@ -141,14 +150,14 @@ def _without_gpu():
 
 # ---- XLA
 
-def prepare_environment(machine):
+def prepare_environment(machine: Machine) -> None:
     """For scripts, before TensorFlow is imported: what `xla` needs to be told there."""
     if machine.xla == 'all':
         flags = os.environ.get('TF_XLA_FLAGS', '')
         os.environ['TF_XLA_FLAGS'] = ' '.join([flags, *(flag for flag in CLUSTERING if flag not in flags)]).strip()
 
 
-def with_working_xla(machine, dtype=None, say=print):
+def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) -> Machine:
     """The Machine, or where XLA does not work the same without it, after a line that says so.
 
     Args:
@@ -161,10 +170,10 @@ def with_working_xla(machine, dtype=None, say=print):
     return dataclasses.replace(machine, xla='off')
 
 
-_failures = {}  # (device, dtype name) -> what XLA said, '' where it compiles
+_failures: dict[tuple[str, str], str] = {}  # (device, dtype name) -> what XLA said, '' where it compiles
 
 
-def compile_failure(machine=None, dtype=None):
+def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
     """Why XLA cannot compile the attention's products on this machine, in one line; '' where it can.
 
     Args:
@@ -192,7 +201,7 @@ def compile_failure(machine=None, dtype=None):
 
 # ---- features in the device's memory
 
-def _gibibytes(text):
+def _gibibytes(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
@@ -200,7 +209,7 @@ def _gibibytes(text):
     return number if 0 <= number < float('inf') else None
 
 
-def keeps_features(machine, n_bytes):
+def keeps_features(machine: Machine, n_bytes: int) -> bool:
     """Whether features of so many bytes are to be kept in the device's memory.
 
     Args:
@@ -214,10 +223,10 @@ def keeps_features(machine, n_bytes):
         return choice == 'on'
     if choice == 'auto':
         return machine.gpu() is not None and n_bytes <= FEATURE_SHARE * memory(machine)
-    return n_bytes <= _gibibytes(choice) * GIB
+    return n_bytes <= (_gibibytes(choice) or 0) * GIB
 
 
-def memory(machine):
+def memory(machine: Machine) -> int:
     """Bytes of the machine's GPU that a session can take; of the CPU a number without meaning."""
     from core.backend import tf, tf1
 
@@ -241,7 +250,7 @@ class ResidentFeatures:
         captions, image_idxs: of the data.
     """
 
-    def __init__(self, data, dtype, most=2**30):
+    def __init__(self, data: 'CaptionData', dtype: DType, most: int = 2**30) -> None:
         from core.backend import tf, tf1
 
         self._data, self._dtype = data, dtype
@@ -259,26 +268,26 @@ class ResidentFeatures:
             here = tf.clip_by_value(self.numbers - start, 0, n_rows - 1)
             found = part.sparse_read(here)
             later = (self.numbers >= start)[:, tf.newaxis, tf.newaxis]
-            self.features = tf.where(later, found, self.features) if start else found
+            self.features: Any = tf.where(later, found, self.features) if start else found
             self._parts.append(part)
             self._put.append(tf1.scatter_update(part, here, self._piece).op)
 
     @staticmethod
-    def size(data, dtype):
+    def size(data: 'CaptionData', dtype: DType) -> int:
         """Bytes that the features of a CaptionData will take."""
         return len(data) * data.features.shape[1] * data.features.shape[2] * dtype.size
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of images."""
         return len(self._data)
 
-    def read_features(self, images):
+    def read_features(self, images: 'Sequence[int] | np.ndarray') -> 'np.ndarray':
         """(N,) int64, the numbers."""
         import numpy as np
 
         return np.asarray(images, np.int64)
 
-    def load(self, session, piece=256):
+    def load(self, session: Session, piece: int = 256) -> None:
         """Copy all features to the device, `piece` images at a time.
 
         Raises:
@@ -304,7 +313,7 @@ class ResidentFeatures:
 
 # ---- the command line
 
-def add_arguments(parser, xla=(), features=False):
+def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (), features: bool = False) -> Any:
     """The options of the machine for an argparse parser.
 
     Args:
@@ -329,7 +338,7 @@ def add_arguments(parser, xla=(), features=False):
     return group
 
 
-def from_arguments(args):
+def from_arguments(args: argparse.Namespace) -> Machine:
     """The Machine of the parsed options; for scripts, before TensorFlow is imported.
 
     Raises:

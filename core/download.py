@@ -15,18 +15,23 @@ import shlex
 import shutil
 import time
 import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from core import console, transfer, unpack
 from core.errors import InputError
 from core.files import write_json
-from core.sources import SOURCES
+from core.sources import SOURCES, Remote, Source
+from core.types import PathLike, Say
 
 MANIFEST = 'downloads.json'
 PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell whether it was '
          'altered on its way')
 
 
-def download(names, to, sources=SOURCES, say=print, timeout=transfer.TIMEOUT, sleep=time.sleep, free=None):
+def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+             timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+             free: int | None = None) -> None:
     """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already is only checked.
 
     Args:
@@ -51,7 +56,7 @@ def download(names, to, sources=SOURCES, say=print, timeout=transfer.TIMEOUT, sl
             say(f'next: python {sources[name].next.format(to=shlex.quote(str(to)))} ...')
 
 
-def check(names, sources=SOURCES):
+def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES) -> None:
     """Raises InputError for a name that is not in the table."""
     for name in names:
         if name not in sources:
@@ -60,7 +65,7 @@ def check(names, sources=SOURCES):
                              + f' There is {", ".join(sources)}')
 
 
-def cache():
+def cache() -> pathlib.Path:
     """The directory of weights that `--weights imagenet` fetches: ~/.cache/show-attend-tell, or below
     XDG_CACHE_HOME.
     """
@@ -68,7 +73,8 @@ def cache():
     return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
 
 
-def weights(encoder, to=None, sources=SOURCES, say=print, **options):
+def weights(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+            **options: Any) -> pathlib.Path:
     """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
 
     Args:
@@ -88,14 +94,14 @@ def weights(encoder, to=None, sources=SOURCES, say=print, **options):
     return path
 
 
-def _recorded(path):
+def _recorded(path: pathlib.Path) -> bool:
     """Whether the file is there as it was recorded."""
     entry = _read_manifest(path.parent).get(path.name, {})
     return path.is_file() and 'sha256' in entry and _digests(path)['sha256'] == entry['sha256']
 
 
 @contextlib.contextmanager
-def _directory(to):
+def _directory(to: pathlib.Path) -> Iterator[None]:
     """Make and lock the directory."""
     from core import store
 
@@ -110,12 +116,14 @@ def _directory(to):
 class _Work:
     """One source in one directory, which is locked."""
 
-    def __init__(self, name, source, to, web, say, timeout=transfer.TIMEOUT, sleep=time.sleep, free=None):
+    def __init__(self, name: str, source: Source, to: pathlib.Path, web: Any, say: Say,
+                 timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+                 free: int | None = None) -> None:
         self.name, self.files, self.to, self.web, self.say = name, source.files, to, web, say
         self.timeout, self.sleep, self.free = timeout, sleep, free
         self.manifest = _read_manifest(to)
 
-    def run(self):
+    def run(self) -> bool:
         """Do what is left to do; returns whether there was any."""
         wanted = [remote for remote in self.files if not self._is_there(remote)]
         if wanted:
@@ -125,11 +133,11 @@ class _Work:
         unpacked = [self._unpack(remote) for remote in self.files if remote.unpack]
         return bool(wanted) or any(unpacked)
 
-    def _note(self, remote, **entries):
+    def _note(self, remote: Remote, **entries: Any) -> None:
         self.manifest[remote.name] = {**self.manifest.get(remote.name, {}), **entries}
         write_json(self.to / MANIFEST, self.manifest)
 
-    def _is_there(self, remote):
+    def _is_there(self, remote: Remote) -> bool:
         """Whether the file is there, or was unpacked and deleted; checked against what is known of it."""
         path, entry = self.to / remote.name, self.manifest.get(remote.name, {})
         if not path.exists():
@@ -151,7 +159,7 @@ class _Work:
                    checked='published MD5' if remote.md5 else 'nothing: put there by hand')
         return True
 
-    def _check_room(self, wanted):
+    def _check_room(self, wanted: Sequence[Remote]) -> None:
         """Refuse before the first byte what the disk cannot hold: the files, and archives once more unpacked."""
         needed, unknown = 0, []
         for remote in wanted:
@@ -169,7 +177,7 @@ class _Work:
             f'the servers do not say how large {" and ".join(unknown)} will be' if unknown else
             f'{console.size_text(needed)} of disk needed') + f', {console.size_text(free)} free')
 
-    def _ask(self, remote):
+    def _ask(self, remote: Remote) -> int | None:
         """The announced size from the first address that can be reached."""
         failures = []
         for url in remote.urls:
@@ -184,10 +192,10 @@ class _Work:
             raise self._unavailable(remote, failures)
         return None
 
-    def _part(self, remote):
+    def _part(self, remote: Remote) -> pathlib.Path:
         return self.to / f'{remote.name}.part'
 
-    def _fetch(self, remote):
+    def _fetch(self, remote: Remote) -> None:
         """One file, from the first of its addresses that has it; checked, named and recorded."""
         path, part, failures = self.to / remote.name, self._part(remote), []
         for url in remote.urls:
@@ -217,7 +225,7 @@ class _Work:
                    fetched=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         self.say(f'{remote.name}: {console.size_text(size)}, checked by: {checked}')
 
-    def _unpack(self, remote):
+    def _unpack(self, remote: Remote) -> bool:
         """Unpack an archive where that was not done, or files are gone since; returns whether there was any work."""
         path, entry = self.to / remote.name, self.manifest[remote.name]
         if 'unpacked' in entry and unpack.missing(path, self.to) is None:
@@ -229,14 +237,14 @@ class _Work:
                  f'archive itself may be deleted now')
         return True
 
-    def _reserved(self):
+    def _reserved(self) -> set[str]:
         names = {MANIFEST, '.lock'}
         for remote in self.files:
             names.update((remote.name, f'{remote.name}.part', f'{remote.name}.part.json', f'{remote.name}.bad',
                           unpack.contents_path(self.to / remote.name).name))
         return names
 
-    def _unavailable(self, remote, failures):
+    def _unavailable(self, remote: Remote, failures: Sequence) -> InputError:
         """The InputError for a file that no address gave: why, and which files to put where."""
         wanted = [one for one in self.files if not (self.to / one.name).exists()]
         by_hand = ', '.join(f'{one.name} ({one.urls[-1]})' for one in wanted)
@@ -249,11 +257,11 @@ class _Work:
                           f'put {by_hand}, got elsewhere, into {self.to}')
 
 
-def _host(url):
+def _host(url: str) -> str | None:
     return urllib.parse.urlsplit(url).hostname
 
 
-def _read_manifest(to):
+def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
     """The record in the directory, dict name -> dict; {} where there is none."""
     path = to / MANIFEST
     try:
@@ -267,7 +275,7 @@ def _read_manifest(to):
     raise InputError(f'{path}: not a record of this program; move it away, and the files are checked anew')
 
 
-def _digests(path):
+def _digests(path: pathlib.Path) -> dict[str, str]:
     """MD5 and SHA-256 in one pass over the file."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     total = path.stat().st_size

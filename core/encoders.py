@@ -14,6 +14,8 @@ import difflib
 import hashlib
 import os
 import typing
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +24,20 @@ from core.devices import Machine, session_config
 from core.errors import InputError
 from core.images import Preprocessing
 from core.networks import KerasNetwork, Vgg19, assign
+from core.types import Grid, PathLike, Session, Tensor, Variable
 
 # Mean of ImageNet in the order of Caffe and Keras, blue first.
 BGR_MEAN = (103.939, 116.779, 123.68)
 
 
-def caffe(pixels):
+def caffe(pixels: Tensor) -> Tensor:
     """RGB in 0..255 to BGR minus the mean, as networks trained in Caffe take it."""
     from core.backend import tf
 
     return tf.reverse(pixels, [-1]) - tf.constant(BGR_MEAN)  # five times faster than [..., ::-1]
 
 
-def unit(pixels):
+def unit(pixels: Tensor) -> Tensor:
     """RGB in 0..255 to RGB in [-1, 1]."""
     return pixels / 127.5 - 1.0
 
@@ -51,10 +54,10 @@ class EncoderRow(typing.NamedTuple):
         matconvnet: bool, whether MatConvNet's `.mat` is understood.
     """
 
-    network: object
+    network: Vgg19 | KerasNetwork
     layer: str
     size: int
-    scale: object
+    scale: Callable[[Tensor], Tensor]
     files: str
     matconvnet: bool = False
 
@@ -115,26 +118,26 @@ class EncoderSpec:
     weights: str
     weights_sha256: str
     seed: int
-    grid: tuple
+    grid: Grid
     dim: int
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> Preprocessing:
         """The `images.Preprocessing` that brings pictures to the encoder's input."""
         return Preprocessing(self.size, self.resize)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """Dict, ready for JSON, of what must agree between features and a model; where the file lies is left out."""
         fields = self.to_dict()
         del fields['weights'], fields['seed']
         return fields
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The fields as a dict ready for JSON."""
         return {**dataclasses.asdict(self), 'grid': list(self.grid)}
 
     @classmethod
-    def from_dict(cls, fields):
+    def from_dict(cls, fields: Mapping[str, Any]) -> 'EncoderSpec':
         """The inverse of `to_dict`; raises `InputError` for unknown or missing fields."""
         names = {field.name for field in dataclasses.fields(cls)}
         if wrong := sorted(names ^ set(fields)):
@@ -142,7 +145,8 @@ class EncoderSpec:
         return cls(**{**fields, 'grid': tuple(fields['grid'])})
 
 
-def check_choice(name, size=None, resize='crop', weights='random'):
+def check_choice(name: str, size: int | None = None, resize: str = 'crop',
+                 weights: PathLike = 'random') -> tuple[EncoderRow, int]:
     """What `describe` finds out without TensorFlow, which takes seconds to import.
 
     Returns:
@@ -158,7 +162,8 @@ def check_choice(name, size=None, resize='crop', weights='random'):
     return row, size
 
 
-def describe(name, layer=None, size=None, resize='crop', weights='random', seed=0):
+def describe(name: str, layer: str | None = None, size: int | None = None, resize: str = 'crop',
+             weights: PathLike = 'random', seed: int = 0) -> EncoderSpec:
     """Checks a choice of encoder and completes it.
 
     Args:
@@ -188,7 +193,7 @@ def describe(name, layer=None, size=None, resize='crop', weights='random', seed=
     return EncoderSpec(name, layer, size, resize, weights, digest, seed, (rows, columns), dim)
 
 
-def build(images, spec):
+def build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None]]:
     """Builds an encoder in the default graph.
 
     Args:
@@ -213,13 +218,13 @@ class Tower(typing.NamedTuple):
         frozen: list of the encoder's other variables.
     """
 
-    features: object
-    restore: object
-    trained: list
-    frozen: list
+    features: Tensor
+    restore: Callable[[Session], None]
+    trained: list[Variable]
+    frozen: list[Variable]
 
 
-def build_trainable(images, spec, first):
+def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> Tower:
     """Builds an encoder of which the layers from `first` on, in the network's order, can be trained.
 
     Batch normalisations run in inference mode and keep their statistics: those of a small batch of photos would be
@@ -241,7 +246,8 @@ def build_trainable(images, spec, first):
     places = set(check_trainable(spec, first))
     with tf1.variable_scope('encoder'):
         features, restore, variables = _build(images, spec)
-    trained, frozen = [], []
+    trained: list[Variable] = []
+    frozen: list[Variable] = []
     for place, layer in enumerate(variables):
         for variable in layer:
             (trained if place in places and variable.trainable else frozen).append(variable)
@@ -252,12 +258,12 @@ def build_trainable(images, spec, first):
     return Tower(features, restore, trained, frozen)
 
 
-def check_trainable(spec, first):
+def check_trainable(spec: EncoderSpec, first: str) -> list[int]:
     """Places of the layers that `build_trainable` trains; InputError where there are none."""
     return _row(spec.encoder).network.tail(first, spec.layer, spec.size)
 
 
-def _build(images, spec):
+def _build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None], list[list[Variable]]]:
     """As `build`, with the list of lists of variables."""
     from core.backend import tf
 
@@ -267,7 +273,7 @@ def _build(images, spec):
     maps, variables = row.network.build(row.scale(pixels), spec.layer)
     features = tf.reshape(maps, (-1, spec.grid[0] * spec.grid[1], spec.dim))
 
-    def restore(session):
+    def restore(session: Session) -> None:
         assign(session, variables, _weights(row, spec))
 
     return features, restore, variables
@@ -280,7 +286,7 @@ class Encoder:
         spec: `EncoderSpec`.
     """
 
-    def __init__(self, spec, threads=0, machine=None):
+    def __init__(self, spec: EncoderSpec, threads: int = 0, machine: Machine | None = None) -> None:
         """Builds the graph and loads the weights.
 
         Args:
@@ -307,7 +313,7 @@ class Encoder:
             self.close()
             raise
 
-    def encode(self, images, dtype=np.float32):
+    def encode(self, images: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
         """Computes features.
 
         Args:
@@ -323,18 +329,18 @@ class Encoder:
             raise TypeError(f'images must be uint8, not {images.dtype}')
         return self._session.run(self._features[np.dtype(dtype)], {self._images: images})
 
-    def close(self):
+    def close(self) -> None:
         """Releases the session; the encoder is of no use afterwards."""
         self._session.close()
 
-    def __enter__(self):
+    def __enter__(self) -> 'Encoder':
         return self
 
-    def __exit__(self, *unused):
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
 
-def _row(name):
+def _row(name: str) -> EncoderRow:
     if name not in ENCODERS:
         near = difflib.get_close_matches(str(name), ENCODERS, 1)
         hint = f'; did you mean {near[0]}?' if near else ''
@@ -342,19 +348,19 @@ def _row(name):
     return ENCODERS[name]
 
 
-def _check_file(row, name, weights):
+def _check_file(row: EncoderRow, name: str, weights: PathLike) -> None:
     if weights != 'random' and not os.path.isfile(weights):
         raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a try without')
 
 
-def _hash(row, name, weights, seed):
+def _hash(row: EncoderRow, name: str, weights: PathLike, seed: int) -> str:
     if weights == 'random':
         return hashlib.sha256(f'random:{seed}'.encode()).hexdigest()
     _check_file(row, name, weights)
     return weight_files.sha256(weights)
 
 
-def _weights(row, spec):
+def _weights(row: EncoderRow, spec: EncoderSpec) -> list[list[np.ndarray]]:
     if spec.weights == 'random':
         return row.network.random(spec.seed, row.scale)
     if _hash(row, spec.encoder, spec.weights, spec.seed) != spec.weights_sha256:

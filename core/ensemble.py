@@ -12,14 +12,17 @@ shown are the means of the models' own.
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from core.backend import tf, tf1
 from core.checkpoints import UNREADABLE, first_line
 from core.decoding import Decoding, Step
 from core.errors import InputError
 from core.model import CaptionGenerator
-from core.runs import UNKNOWN
+from core.runs import UNKNOWN, Run
 from core.searches import Searches
+from core.types import Session, Tensor
 
 
 class Ensemble(Searches):
@@ -37,7 +40,7 @@ class Ensemble(Searches):
         ValueError: the models do not fit together.
     """
 
-    def __init__(self, models):
+    def __init__(self, models: Sequence[CaptionGenerator]) -> None:
         self.models = list(models)
         if not self.models:
             raise ValueError('an ensemble needs a model')
@@ -53,11 +56,11 @@ class Ensemble(Searches):
         self.end, self.never = first.end, first.never
         self.dropout_seed, self.image_numbers = first.dropout_seed, first.image_numbers
 
-    def decoding(self, max_len=20):
-        """The models' core.decoding.Decodings as one: log of the mean probability, mean alpha and beta."""
+    def decoding(self, max_len: int = 20) -> Decoding:
+        """One core.decoding.Decoding of the models' own: log of the mean probability, mean alpha and beta."""
         members = [model.decoding(max_len) for model in self.models]
 
-        def step(images, words, state):
+        def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
             steps = [member.step(*arguments) for member, *arguments in zip(
                 members, images, [words] * len(members), state, strict=True)]
             log_probs = tf.reduce_logsumexp(tf.stack([s.log_probs for s in steps]), axis=0) - math.log(len(steps))
@@ -76,17 +79,17 @@ class RunEnsemble(Ensemble):
         scopes: list of str.
     """
 
-    def __init__(self, runs, models, scopes):
+    def __init__(self, runs: Sequence[Run], models: Sequence[CaptionGenerator], scopes: Sequence[str]) -> None:
         super().__init__(models)
         self.runs, self.scopes = list(runs), list(scopes)
 
-    def restore(self, session):
+    def restore(self, session: Session) -> list[dict[str, Any]]:
         """Load every run's best model; returns the list of what was saved with each.
 
         Raises:
             InputError: a run has no model, or one that does not fit its options.
         """
-        infos = []
+        infos: list[dict[str, Any]] = []
         for run, model, scope in zip(self.runs, self.models, self.scopes, strict=True):
             prefix = str(run.best().prefix())
             named = {variable.op.name.removeprefix(f'{scope}/'): variable for variable in model.variables}
@@ -99,11 +102,11 @@ class RunEnsemble(Ensemble):
                     tf1.train.Saver(named).restore(session, prefix)
             except UNREADABLE as error:
                 raise InputError(f'{prefix}: cannot be read ({first_line(error)})') from None
-            infos.append(run.best().info())
+            infos.append(run.best().info() or {})
         return infos
 
 
-def check(runs):
+def check(runs: Sequence[Run]) -> None:
     """Refuse runs that cannot caption together; needs no graph.
 
     Raises:
@@ -125,10 +128,11 @@ def check(runs):
             raise InputError(f'{run.path}: was trained on other features than {first.path}: {"; ".join(different)}')
 
 
-def build(runs):
+def build(runs: Sequence[Run]) -> RunEnsemble:
     """The RunEnsemble of several runs, in the default graph."""
     check(runs)
-    models, scopes = [], [f'model_{number}' for number in range(len(runs))]
+    models: list[CaptionGenerator] = []
+    scopes = [f'model_{number}' for number in range(len(runs))]
     for run, scope in zip(runs, scopes, strict=True):
         rows, cols = run.spec.grid
         with tf1.variable_scope(scope):

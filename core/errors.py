@@ -7,5 +7,5 @@ class InputError(Exception):
     The scripts print it without a traceback and exit with status 2.
     """
 
-    def __init__(self, message):
+    def __init__(self, message: object) -> None:
         super().__init__(' '.join(str(message).split()))

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import pathlib
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,15 +17,25 @@ from core.ensemble import build as build_ensemble
 from core.ensemble import check as check_ensemble
 from core.errors import InputError
 from core.files import replacing, write_json
-from core.lexicon import lexicon_of
+from core.lexicon import Lexicon, lexicon_of
 from core.spice import find as find_spice
 from core.text import tokenize
+from core.types import PathLike, Rectangle, Say
+
+if TYPE_CHECKING:
+    from core.captioning import Caption
+    from core.finetune import Split
+    from core.runs import Run
+    from core.store import DataDir
 
 SHOWN = 3  # captions printed beside their references
 
 
-def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=5, image_ids=(), seed=1, say=print,
-             weights=None, n_best=1, ensemble=(), machine=None, synonyms=None, html=None, spice=False):
+def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int | None = None,
+             paper_scoring: bool = False, n_pictures: int = 5, image_ids: Sequence[str] = (), seed: int = 1,
+             say: Say = print, weights: PathLike | None = None, n_best: int = 1, ensemble: 'Sequence[Run]' = (),
+             machine: Machine | None = None, synonyms: Mapping[str, Iterable[str]] | None = None,
+             html: PathLike | None = None, spice: bool = False) -> dict[str, Any]:
     """Caption, score and picture a split.
 
     Args:
@@ -71,7 +83,7 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
             raise InputError(f'--html {html}: the results go into {out}; name another directory for the page')
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
-    of_images = {}
+    of_images: dict[Any, dict[str, float]] = {}
     referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
     with metrics.Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
         if scorer:  # METEOR's process takes as long to start as many captions
@@ -106,18 +118,19 @@ def evaluate(run, data, split, out, limit=None, paper_scoring=False, n_pictures=
     return scores
 
 
-def changed_decoding(decoding):
+def changed_decoding(decoding: DecodingConfig) -> dict[str, Any]:
     """The options of a DecodingConfig that say which captions are written, without those at their default."""
     default = DecodingConfig()
     return {name: value for name, value in dataclasses.asdict(decoding).items()
             if name != 'decode_batch' and value != getattr(default, name)}
 
 
-def _caption(runs, data, images, split, say, seed, weights, n_best, machine):
+def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: str, say: Say, seed: int,
+             weights: PathLike | None, n_best: int, machine: Machine | None) -> 'dict[int, list[Caption]]':
     """dict of image number -> list of Caption, best first, from the best models of the runs."""
     options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
-        model = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
+        model: Any = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
         machine = with_working_xla(machine or Machine(), say=say)
         if machine.xla == 'off':
             for each in getattr(model, 'models', [model]):
@@ -136,7 +149,7 @@ def _caption(runs, data, images, split, say, seed, weights, n_best, machine):
     return found
 
 
-def _save_n_best(path, data, found, n_best):
+def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Caption]]', n_best: int) -> None:
     """Write the n best captions of each image with their scores; without them remove an earlier evaluation's."""
     if n_best == 1:
         path.unlink(missing_ok=True)
@@ -148,7 +161,7 @@ def _save_n_best(path, data, found, n_best):
         for i, captions in found.items()])
 
 
-def _training_captions(run, data, split):
+def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | None:
     """The captions that the run was trained on, as the model writes them; None where its data are gone."""
     if split == 'train':
         return None
@@ -160,7 +173,7 @@ def _training_captions(run, data, split):
     return [' '.join(tokenize(text)) for texts in references for text in texts]
 
 
-def _entropy(captions):
+def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
     """How spread the attention is.
 
     Returns:
@@ -170,12 +183,12 @@ def _entropy(captions):
     alphas = [caption.alphas for caption in captions if len(caption.alphas)]
     if not alphas:
         return {'entropy': None, 'uniform_entropy': None}
-    alphas = np.concatenate(alphas).astype(np.float64)
-    entropies = -(alphas * np.log(np.maximum(alphas, 1e-300))).sum(axis=1)
-    return {'entropy': float(entropies.mean()), 'uniform_entropy': float(np.log(alphas.shape[1]))}
+    rows = np.concatenate(alphas).astype(np.float64)
+    entropies = -(rows * np.log(np.maximum(rows, 1e-300))).sum(axis=1)
+    return {'entropy': float(entropies.mean()), 'uniform_entropy': float(np.log(rows.shape[1]))}
 
 
-def _correctness(data, captions, lexicon):
+def _correctness(data: 'Split', captions: 'Mapping[int, Caption]', lexicon: Lexicon | None) -> dict[str, Any]:
     """Attention correctness where the data have boxes, else nothing."""
     if data.boxes is None:
         return {}
@@ -186,7 +199,8 @@ def _correctness(data, captions, lexicon):
     ), lexicon)
 
 
-def _to_picture(data, images, n_pictures, image_ids, seed):
+def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: Sequence[str],
+                seed: int) -> list[int]:
     """Image numbers to draw, checked before any work is done."""
     if image_ids:
         by_id = {str(data.image_ids[i]): int(i) for i in images}
@@ -200,7 +214,8 @@ def _to_picture(data, images, n_pictures, image_ids, seed):
     return sorted(int(i) for i in random.choice(images, min(n_pictures, len(images)), replace=False))
 
 
-def _draw(data, captions, images, directory, say, lexicon=None):
+def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int], directory: pathlib.Path,
+          say: Say, lexicon: Lexicon | None = None) -> list[pathlib.Path]:
     """Write the attention pictures; yields their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob('*.png'):  # of an earlier evaluation into the same place
@@ -223,7 +238,9 @@ def _draw(data, captions, images, directory, say, lexicon=None):
     return paths
 
 
-def _write_page(directory, run, ensemble, data, found, scores, of_images, say, lexicon):
+def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data: 'Split',
+                found: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
+                of_images: Mapping[Any, dict[str, float]], say: Say, lexicon: Lexicon | None) -> pathlib.Path:
     """Write the page of an evaluation; returns the path of its index.html."""
     info = {name: scores[name] for name in page.INFO if name in scores}
     info['title'] = f'{run.path.absolute().name}, {scores["split"]}'
@@ -234,7 +251,7 @@ def _write_page(directory, run, ensemble, data, found, scores, of_images, say, l
     located = not ensemble and scores.get('decode_context', 'expected') != 'expected'
     numbers = list(found)
 
-    def records():
+    def records() -> Iterator[dict[str, Any]]:
         for image, captions in found.items():
             yield {
                 'image': str(data.image_ids[image]), 'caption': captions[0].text, 'grid': run.spec.grid,
@@ -244,13 +261,13 @@ def _write_page(directory, run, ensemble, data, found, scores, of_images, say, l
                              for caption in captions],
             }
 
-    def photo(number):
+    def photo(number: int) -> np.ndarray:
         if data.paths is None:
             raise InputError('the data name no photos')
         return visualize.view(data.paths[numbers[number]], run.spec.preprocessing, page.SIDE)
 
     with console.progress(len(numbers), 'page', unit='image') as bar:
-        def counted():
+        def counted() -> Iterator[dict[str, Any]]:
             for record in records():
                 yield record
                 bar.update()
@@ -258,12 +275,14 @@ def _write_page(directory, run, ensemble, data, found, scores, of_images, say, l
         return page.write(directory, info, counted(), photo, say)
 
 
-def _named_boxes(data, image, caption, lexicon=None):
+def _named_boxes(data: 'Split', image: int, caption: 'Caption',
+                 lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
     """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
     return [] if data.boxes is None else grounding.named_boxes(caption.words, data.boxes[image], lexicon)
 
 
-def _show(scores, data, captions, out, say):
+def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]', out: pathlib.Path,
+          say: Say) -> None:
     """Print what a person wants to see first."""
     say('')
     for image in list(captions)[:SHOWN]:

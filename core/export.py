@@ -12,9 +12,19 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.config import DecodingConfig
 from core.errors import InputError
+from core.types import PathLike, Session, Tensor, Variable
+
+if TYPE_CHECKING:
+    from core.model import CaptionGenerator
+    from core.runs import Run
+    from core.searches import Beams
+
+Signature = dict[str, dict[str, Tensor]]  # 'inputs' and 'outputs' -> name -> tensor
 
 INPUT = 'image_bytes'  # by TensorFlow Serving's convention the suffix says that the strings are no text
 # Of N photos, P captions each, T words, L places; everything is numbers, texts or booleans that JSON can hold.
@@ -32,7 +42,8 @@ OUTPUTS = {
 DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
 
 
-def export(run, directory, weights=None, n_best=1, seed=0):
+def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_best: int = 1,
+           seed: int = 0) -> dict[str, Any]:
     """Write a run's best model, encoder included, as a SavedModel.
 
     Args:
@@ -74,7 +85,7 @@ def export(run, directory, weights=None, n_best=1, seed=0):
     return about
 
 
-def check_directory(path):
+def check_directory(path: PathLike) -> pathlib.Path:
     """The path of a directory that is missing or empty; refuses another."""
     path = pathlib.Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -86,14 +97,15 @@ def check_directory(path):
     return path
 
 
-def _build(run, weights, options, n_best, seed):
+def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best: int, seed: int,
+           ) -> tuple[Signature, list[Variable], Callable[[Session], dict[str, Any]]]:
     """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all variables; restore)."""
     from core import graph_images
     from core.backend import tf, tf1
 
     variables = []
 
-    def remember(create, **arguments):
+    def remember(create: Callable[..., Variable], **arguments: Any) -> Variable:
         variables.append(create(**arguments))
         return variables[-1]
 
@@ -114,7 +126,7 @@ def _build(run, weights, options, n_best, seed):
     return {'inputs': {INPUT: files}, 'outputs': outputs}, variables, restore
 
 
-def _outputs(model, found):
+def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
     """The tensors of OUTPUTS from core.searches.Beams."""
     from core.backend import tf
 
@@ -128,7 +140,7 @@ def _outputs(model, found):
     spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
     lowest = tf.float32.min  # JSON has no infinity
 
-    def number(x, kept, otherwise=0.0):
+    def number(x: Tensor, kept: Tensor, otherwise: float = 0.0) -> Tensor:
         return tf.where(kept, tf.cast(x, tf.float32), otherwise)
 
     return {
@@ -139,7 +151,7 @@ def _outputs(model, found):
     }
 
 
-def _try(session, signature):
+def _try(session: Session, signature: Signature) -> None:
     """Caption one picture, so that what cannot run is not written."""
     import io
 
@@ -153,7 +165,7 @@ def _try(session, signature):
         raise InputError('the attention or the words are not finite: the model diverged in training')
 
 
-def _about(run, step, options, n_best, seed):
+def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int, seed: int) -> dict[str, Any]:
     """What `export.json` says."""
     import PIL
 
@@ -168,7 +180,8 @@ def _about(run, step, options, n_best, seed):
     }
 
 
-def _write(session, signature, variables, directory, about):
+def _write(session: Session, signature: Signature, variables: Sequence[Variable],
+           directory: pathlib.Path, about: dict[str, Any]) -> None:
     """Write the SavedModel beside its place, then give it its name."""
     from core.backend import tf, tf1
     from core.checkpoints import first_line
@@ -195,7 +208,7 @@ def _write(session, signature, variables, directory, about):
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _definition(signature):
+def _definition(signature: Signature) -> Any:
     """The SignatureDef. (TensorFlow's own function for it prints a notice.)"""
     from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -207,7 +220,7 @@ def _definition(signature):
     return tf1.saved_model.build_signature_def(**described, method_name='tensorflow/serving/predict')
 
 
-def _forget_gradients(path):
+def _forget_gradients(path: pathlib.Path) -> None:
     """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of them."""
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -236,11 +249,11 @@ Serving with --model_base_path=.../captioner. docs/export.md names inputs and ou
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise InputError(f'{message}; see: {self.prog} --help')
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser('python -m core.export', description=_EXAMPLES,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
@@ -258,7 +271,7 @@ def _parser():
     return parser
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and export."""
     args = _parser().parse_args(arguments)
     for text in args.assignments:

@@ -5,15 +5,20 @@ import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from core.types import PathLike
 
 
 @contextlib.contextmanager
-def replacing(path, mode='w'):
+def replacing(path: PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its place when the block ends without an exception."""
     path = pathlib.Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
-        with os.fdopen(handle, mode, **({} if 'b' in mode else {'encoding': 'utf8', 'newline': '\n'})) as file:
+        text: dict[str, Any] = {} if 'b' in mode else {'encoding': 'utf8', 'newline': '\n'}
+        with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -25,7 +30,7 @@ def replacing(path, mode='w'):
         raise
 
 
-def write_json(path, value, indent=2):
+def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
     """Write `value` as JSON, atomically."""
     with replacing(path) as file:
         # In ASCII, so that lone surrogates of odd captions and file names survive.

@@ -12,6 +12,8 @@ CaptionGenerator that is fed them (`model.inputs`), so batches, training and dec
 import collections
 import concurrent.futures
 import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from core.backend import tf, tf1
 from core.errors import InputError
 from core.images import load
 from core.model import CaptionGenerator
+from core.store import CaptionData
+from core.types import PathLike, Tensor
+
+if TYPE_CHECKING:
+    from core.augment import Augmentation
+    from core.encoders import EncoderSpec
 
 _Shaped = collections.namedtuple('_Shaped', 'shape')
 
@@ -41,7 +49,7 @@ class ImageData:
         InputError: image files are gone; says how many and names one.
     """
 
-    def __init__(self, data, spec, augmentation=None):
+    def __init__(self, data: 'CaptionData', spec: 'EncoderSpec', augmentation: 'Augmentation | None' = None) -> None:
         self.spec, self.augmentation = spec, augmentation
         self.captions, self.image_idxs = data.captions, data.image_idxs
         self.image_ids, self.references, self.paths = data.image_ids, data.references, data.paths
@@ -52,7 +60,7 @@ class ImageData:
         self._check_files()
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode')
 
-    def _check_files(self):
+    def _check_files(self) -> None:
         if self.paths is None:
             raise InputError('fine-tuning reads the image files, but these data name none')
         gone = [path for path in self.paths if not os.path.isfile(path)]
@@ -60,15 +68,15 @@ class ImageData:
             raise InputError(f'{len(gone)} of {len(self.paths)} image files are gone, for example {gone[0]}; a '
                              f'fine-tuned encoder reads them: put them back, or make the data again with prepro.py')
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of images."""
         return len(self.image_ids)
 
-    def read_features(self, images):
+    def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, size, size, 3) uint8, the encoder's input for images numbered 0 to I - 1, without augmentation."""
         return self._load([(image, {}) for image in images])
 
-    def read_batch(self, captions, images, epoch):
+    def read_batch(self, captions: np.ndarray, images: np.ndarray, epoch: int) -> np.ndarray:
         """The pictures of a training batch.
 
         Args:
@@ -85,13 +93,16 @@ class ImageData:
         return self._load([(image, self.augmentation.draw(numbers, epoch))
                            for image, numbers in zip(images, served, strict=True)])
 
-    def _load(self, wanted):
+    def _load(self, wanted: Sequence[tuple[int, dict[str, Any]]]) -> np.ndarray:
         preprocessing = self.spec.preprocessing
         loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]), wanted)
         return np.stack(list(loaded)) if wanted else np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
 
 
-def check(spec, first, weights=None):
+Split = CaptionData | ImageData  # what models read
+
+
+def check(spec: 'EncoderSpec', first: str, weights: PathLike | None = None) -> None:
     """Miss the layer or the weights now, rather than when the graph is built.
 
     Args:
@@ -107,7 +118,8 @@ def check(spec, first, weights=None):
     encoders.check_trainable(spec, first)
 
 
-def build_model(options, word_to_idx, spec, max_length, first, pixels=None):
+def build_model(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec', max_length: int,
+                first: str, pixels: Tensor = None) -> CaptionGenerator:
     """A CaptionGenerator on top of the encoder, in the default graph.
 
     Args:

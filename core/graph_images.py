@@ -12,11 +12,16 @@ JPEG and PNG. The pixels equal those of `core.images.load`, which says what is d
   more than its end is one of these, though Pillow reads it.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import PIL
 
 from core.backend import tf, tf1
+from core.types import Tensor
+
+if TYPE_CHECKING:
+    from core.images import Preprocessing
 
 PILLOW = int(PIL.__version__.split('.')[0])  # whose resizing is done: the one that the run's features were made with
 MOST_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)  # twice PIL.Image.MAX_IMAGE_PIXELS, where Pillow refuses
@@ -37,16 +42,16 @@ class Header(NamedTuple):
         grey16: bool, a PNG of 16-bit grey without alpha. alpha: bool, a PNG with transparency.
     """
 
-    reason: object
-    exif: object
-    xmp: object
-    width: object
-    height: object
-    grey16: object
-    alpha: object
+    reason: Tensor
+    exif: Tensor
+    xmp: Tensor
+    width: Tensor
+    height: Tensor
+    grey16: Tensor
+    alpha: Tensor
 
 
-def load(files, preprocessing):
+def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
     """Decodes images and brings them to the size of the network's input.
 
     Args:
@@ -60,7 +65,7 @@ def load(files, preprocessing):
     size = preprocessing.size
 
     @tf.autograph.experimental.do_not_convert
-    def one(item):
+    def one(item: Tensor) -> Tensor:
         number, data = item
         raw = tf.pad(tf.io.decode_raw(data, tf.uint8), [[0, BEYOND]])
         is_jpeg = tf.logical_and(tf.equal(raw[0], 0xFF), tf.equal(raw[1], 0xD8))
@@ -83,7 +88,7 @@ def load(files, preprocessing):
 # ---- headers
 
 
-def _number(raw, at, n_bytes, little=False):
+def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tensor:
     """The int64 of `n_bytes` of raw (B,) uint8 at `at`, the most significant first unless `little` (scalar bool)."""
     at = tf.convert_to_tensor(at)
     digits = tf.cast(tf.gather(raw, at + tf.range(n_bytes, dtype=at.dtype)), tf.int64)
@@ -91,7 +96,7 @@ def _number(raw, at, n_bytes, little=False):
     return tf.reduce_sum(tf.bitwise.left_shift(digits, tf.range(0, 8 * n_bytes, 8, tf.int64)))
 
 
-def _first(*cases):
+def _first(*cases: tuple[Tensor, str]) -> Tensor:
     """The text of the first (condition, text) that holds, or ''."""
     text = tf.constant('')
     for condition, case in reversed(cases):
@@ -99,11 +104,11 @@ def _first(*cases):
     return text
 
 
-def _jpeg_header(data, raw):
+def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
     """Header of a JPEG, from its markers before the first scan."""
     end = tf.strings.length(data)
 
-    def body(at, _, exif, xmp, frame, adobe):
+    def body(at: Tensor, _: Tensor, exif: Tensor, xmp: Tensor, frame: Tensor, adobe: Tensor) -> tuple:
         marker, length = tf.cast(raw[at + 1], tf.int32), tf.cast(_number(raw, at + 2, 2), tf.int32)
         junk = tf.logical_or(tf.not_equal(raw[at], 0xFF), tf.equal(marker, 0xFF))
         alone = _among(marker, [0, 1, *range(0xD0, 0xDA)])  # no length follows
@@ -138,14 +143,14 @@ def _jpeg_header(data, raw):
                   tf.constant(False), tf.constant(False))
 
 
-def _png_header(data, raw):
+def _png_header(data: Tensor, raw: Tensor) -> Header:
     """Header of a PNG, from all its chunks; of what is no PNG, the reason."""
     end = tf.strings.length(data)
     is_png = _starts(data, b'\x89PNG\r\n\x1a\n')
     width, height = _number(raw, 16, 4), _number(raw, 20, 4)
     depth, kind = tf.cast(raw[24], tf.int32), tf.cast(raw[25], tf.int32)
 
-    def body(at, exif, xmp, transparency):
+    def body(at: Tensor, exif: Tensor, xmp: Tensor, transparency: Tensor) -> tuple:
         length, name = _number(raw, at, 4), tf.strings.substr(data, at + 4, 4)
         wanted = _among(name, ['eXIf', 'iTXt'])
         # Metadata are far smaller than the bound that makes this an int32.
@@ -170,21 +175,21 @@ def _png_header(data, raw):
     return Header(reason, exif, xmp, width, height, grey16, tf.logical_or(transparency, _among(kind, [4, 6])))
 
 
-def _among(x, values):
+def _among(x: Tensor, values: Sequence[int] | Sequence[str]) -> Tensor:
     return tf.reduce_any(tf.equal(x, tf.constant(values)))
 
 
-def _starts(text, prefix):
+def _starts(text: Tensor, prefix: str | bytes) -> Tensor:
     return tf.equal(tf.strings.substr(text, 0, len(prefix)), prefix)
 
 
-def _after(text, n):
+def _after(text: Tensor, n: int) -> Tensor:
     """The text without its first n bytes, or ''."""
     length = tf.strings.length(text)
     return tf.strings.substr(text, tf.minimum(n, length), length)
 
 
-def orientation(exif, xmp):
+def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
     """1 to 8, how the stored picture is to be turned: int32 scalar, as EXIF's tag 274 says, else XMP, else 1.
 
     Args:
@@ -200,7 +205,7 @@ def orientation(exif, xmp):
     at = tf.range(n)[:, tf.newaxis] * 12 + table + 2 + tf.range(12, dtype=tf.int64)
     entries = tf.cast(tf.gather(raw, at), tf.int64)
 
-    def field(begin, n_bytes):
+    def field(begin: Tensor, n_bytes: Tensor) -> Tensor:
         digits = entries[:, begin:begin + n_bytes]
         digits = tf.where(little, digits, digits[:, ::-1])
         return tf.reduce_sum(tf.bitwise.left_shift(digits, tf.range(0, 8 * n_bytes, 8, tf.int64)), axis=1)
@@ -223,15 +228,15 @@ def orientation(exif, xmp):
 # ---- pixels
 
 
-def _grey16(data):
+def _grey16(data: Tensor) -> Tensor:
     """16-bit greyscale in 8 bits, (H, W, 3) uint8."""
     grey = tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32)
     return tf.repeat(tf.cast((grey + 128) // 257, tf.uint8), 3, axis=2)  # to the nearest; there are no ties
 
 
-def _on_white(image):
+def _on_white(image: Tensor) -> Tensor:
     """RGBA (H, W, 4) uint8 on white: (H, W, 3) uint8, with Pillow's rounding."""
-    def composite():
+    def composite() -> Tensor:
         colour, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
         share = alpha * 128
         mixed = colour * share + 255 * (255 * 128 - share) + 128 * 128
@@ -241,7 +246,7 @@ def _on_white(image):
     return tf.cond(tf.reduce_all(tf.equal(image[..., 3], 255)), lambda: image[..., :3], composite)
 
 
-def _square(image, turn, preprocessing):
+def _square(image: Tensor, turn: Tensor, preprocessing: 'Preprocessing') -> Tensor:
     """The encoder's input (size, size, 3) uint8 of a stored image (H, W, 3) uint8 and its orientation."""
     size = preprocessing.size
     turned = turn >= 5
@@ -264,13 +269,14 @@ def _square(image, turn, preprocessing):
     return tf.ensure_shape(tf.cond(rows_first, lambda: _turn(image), lambda: image), [size, size, 3])
 
 
-def _turn(image):
+def _turn(image: Tensor) -> Tensor:
     return tf.transpose(image, [1, 0, 2])
 
 
-def _window(width, height, preprocessing):
+def _window(width: Tensor, height: Tensor, preprocessing: 'Preprocessing') -> tuple[tuple[Tensor, ...], ...]:
     """((left, right), (top, bottom)), float32, as `core.images` takes the window without offset."""
     width, height = tf.cast(width, tf.float64), tf.cast(height, tf.float64)
+    sides: tuple[tuple[Tensor, Tensor], ...]
     if preprocessing.resize == 'squash':
         nothing = tf.zeros([], tf.float64)
         sides = (nothing, width), (nothing, height)
@@ -282,7 +288,7 @@ def _window(width, height, preprocessing):
     return tuple(tuple(tf.cast(x, tf.float32) for x in side) for side in sides)
 
 
-def _weights(length, low, high, size):
+def _weights(length: Tensor, low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """What a pass reads, with a triangle filter that antialiases; in Pillow's order of operations.
 
     Args:
@@ -315,22 +321,22 @@ class _Pass(NamedTuple):
         length: int32, pixels that are stored. backwards: bool, whether they are stored the other way round.
     """
 
-    first: object
-    count: object
-    weights: object
-    length: object
-    backwards: object
+    first: Tensor
+    count: Tensor
+    weights: Tensor
+    length: Tensor
+    backwards: Tensor
 
-    def span(self):
+    def span(self) -> tuple[Tensor, Tensor]:
         """(begin, length) of the stored pixels that are read."""
         begin, end = self.first[0], self.first[-1] + self.count[-1]
         return tf.where(self.backwards, self.length - end, begin), end - begin
 
-    def run(self, image):
+    def run(self, image: Tensor) -> Tensor:
         """Those pixels, (pixels, M, 3) uint8 -> (S, M, 3) uint8."""
         begin, n = self.span()
 
-        def body(i, total):
+        def body(i: Tensor, total: Tensor) -> tuple:
             places = self.first + i
             places = tf.where(self.backwards, self.length - 1 - places, places) - begin
             # Beyond its count a result's weights are zero.

@@ -7,12 +7,14 @@ spread evenly, which scores well on large objects, and always the centre, where 
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core import console
-from core.lexicon import lexicon_of
+from core.lexicon import Lexicon, lexicon_of
+from core.types import Grid, Rectangle
 
 CENTRE_SIGMA = 0.25  # of the centre prior, as a share of the picture's side
 
@@ -25,8 +27,8 @@ class Region(NamedTuple):
         rectangle: (x0, y0, x1, y1) as fractions from 0 to 1 of the network's square input, origin at the top left.
     """
 
-    names: tuple
-    rectangle: tuple
+    names: tuple[str, ...]
+    rectangle: Rectangle
 
 
 class Item(NamedTuple):
@@ -39,13 +41,13 @@ class Item(NamedTuple):
         regions: sequence of `Region`.
     """
 
-    words: tuple
+    words: Sequence[str]
     alphas: np.ndarray
-    grid: tuple
-    regions: tuple
+    grid: Grid
+    regions: Sequence[Region]
 
 
-def attention_correctness(items, lexicon=None):
+def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None) -> dict[str, Any]:
     """Measures, over all words of all captions that name an object of their image, where the attention lay.
 
     What a word names is the union of the image's objects of the category that the lexicon gives it. A name of several
@@ -76,13 +78,15 @@ def attention_correctness(items, lexicon=None):
     """
     items = list(items)
     lexicon = lexicon or lexicon_of([item.regions for item in items])
-    measured, by_name, by_class = [], {}, {}
+    measured: list[tuple] = []
+    by_name: dict[str, list[tuple]] = {}
+    by_class: dict[str, list[tuple]] = {}
     for item in items:
         alphas = np.asarray(item.alphas, np.float64)
         rows, columns = item.grid
         if alphas.ndim != 2 or alphas.shape[0] < len(item.words) or alphas.shape[1] != rows * columns:
             raise ValueError(f'alphas {alphas.shape} for {len(item.words)} words on a grid of {rows} x {columns}')
-        objects = {}
+        objects: dict[str, list[Rectangle]] = {}
         for names, rectangle in item.regions:
             if _clipped(rectangle) is not None:
                 objects.setdefault(names[0], []).append(rectangle)
@@ -103,7 +107,7 @@ def attention_correctness(items, lexicon=None):
     }
 
 
-def _measure_on(rectangles, grid):
+def _measure_on(rectangles: Sequence[Rectangle], grid: Grid) -> Callable[[np.ndarray], tuple]:
     """A function from one word's attention (L,) to its row of `_summary`."""
     covered, inside = coverage(rectangles, grid).ravel(), centres_inside(rectangles, grid)
     middle = inside[np.ix_(*(sorted({(n - 1) // 2, n // 2}) for n in grid))].mean()
@@ -112,8 +116,8 @@ def _measure_on(rectangles, grid):
                           middle)
 
 
-def _summary(rows):
-    values = np.mean(rows, axis=0).tolist() if rows else [None] * 6
+def _summary(rows: list) -> dict[str, Any]:
+    values: list[Any] = np.mean(rows, axis=0).tolist() if rows else [None] * 6
     mass, uniform_mass, centre_mass, pointing, uniform_pointing, centre_pointing = values
     return {
         'n_words': len(rows),
@@ -128,7 +132,7 @@ def _summary(rows):
     }
 
 
-def class_table(result, most=12):
+def class_table(result: Mapping[str, Any], most: int = 12) -> str:
     """Text table of the result of `attention_correctness` by class, those of the most words first.
 
     Args:
@@ -143,7 +147,7 @@ def class_table(result, most=12):
     return text + (f'\n({len(ranked) - most} more in scores.json)' if len(ranked) > most else '')
 
 
-def centre_prior(grid):
+def centre_prior(grid: Grid) -> np.ndarray:
     """Attention that always lies on the middle of the picture, whatever is on it.
 
     A two-dimensional Gaussian around the centre with a standard deviation of `CENTRE_SIGMA` of each side, integrated
@@ -162,7 +166,7 @@ def centre_prior(grid):
     return np.outer(*sides)
 
 
-def coverage(rectangles, grid):
+def coverage(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
     """Computes which part of each cell the union of the rectangles covers, exactly.
 
     Args:
@@ -186,7 +190,7 @@ def coverage(rectangles, grid):
     return np.add.reduceat(by_row, np.searchsorted(xs, edges[1][:-1]), axis=1) * (grid[0] * grid[1])
 
 
-def centres_inside(rectangles, grid):
+def centres_inside(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
     """Tells which cells have their centre in one of the rectangles, whose edges belong to them.
 
     Args:
@@ -203,13 +207,14 @@ def centres_inside(rectangles, grid):
     return inside
 
 
-def _clipped(rectangle):
+def _clipped(rectangle: Sequence[float]) -> Rectangle | None:
     """Returns the rectangle as floats within the picture, or None if no area is left."""
     x0, y0, x1, y1 = (min(max(float(edge), 0.0), 1.0) for edge in rectangle)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def named_boxes(words, boxes, lexicon=None):
+def named_boxes(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rectangle]],
+                lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
     """Which words of a caption name which objects of its image.
 
     Args:
@@ -220,7 +225,7 @@ def named_boxes(words, boxes, lexicon=None):
     Returns:
         list of (set of the places of words, rectangle), one a box, in their order.
     """
-    places = {}
+    places: dict[str, set[int]] = {}
     for mention in (lexicon or lexicon_of([boxes])).find(words):
         places.setdefault(mention.category, set()).update(range(mention.start, mention.stop))
     return [(places.get(names[0], set()), rectangle) for names, rectangle in boxes]

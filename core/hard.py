@@ -12,6 +12,7 @@ second part: the draw itself passes no gradient.
 from typing import NamedTuple
 
 from core.backend import tf, tf1
+from core.types import DType, Operation, Tensor
 
 BASELINE_DECAY = 0.9
 TINY = 1e-20  # keeps logarithms of shares that underflow finite; their gradient is zero through the softmax
@@ -26,11 +27,12 @@ class Draws(NamedTuple):
             expectation alpha takes its place for the whole caption.
     """
 
-    uniform: object
-    sampled: object
+    uniform: Tensor
+    sampled: Tensor
 
 
-def draws(seed, n_steps, n_captions, n_samples, probability, dtype):
+def draws(seed: Tensor, n_steps: Tensor, n_captions: Tensor, n_samples: int, probability: float,
+          dtype: DType) -> Draws:
     """Draws for n_captions * n_samples rows; a caption's samples share its coin. Seed (2,) int32."""
     fold_in = tf.random.experimental.stateless_fold_in
     uniform = tf.random.stateless_uniform([n_steps, n_captions * n_samples], fold_in(seed, 101), dtype=dtype)
@@ -38,7 +40,7 @@ def draws(seed, n_steps, n_captions, n_samples, probability, dtype):
     return Draws(uniform, tf.repeat(coin, n_samples))
 
 
-def locate(alpha, uniform):
+def locate(alpha: Tensor, uniform: Tensor) -> Tensor:
     """Locations (R,) int32 drawn from alpha (R, L): where the cumulated alpha passes the uniform numbers (R,)."""
     cumulated = tf.cumsum(alpha, axis=1)
     threshold = uniform[:, tf.newaxis] * cumulated[:, -1:]
@@ -46,7 +48,7 @@ def locate(alpha, uniform):
     return tf.minimum(location, alpha.shape[1] - 1)
 
 
-def weights(alpha, location, sampled=None):
+def weights(alpha: Tensor, location: Tensor, sampled: Tensor = None) -> Tensor:
     """Weights (R, L) of the locations in the context: one at the drawn one, or alpha where `sampled` (R,) is False.
 
     A drawn location passes no gradient to alpha; alpha in the place of a draw passes its ordinary one.
@@ -55,18 +57,18 @@ def weights(alpha, location, sampled=None):
     return drawn if sampled is None else tf.where(sampled[:, tf.newaxis], drawn, alpha)
 
 
-def likeliest(t, alpha):
+def likeliest(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """The location of the largest weight in alpha (R, L), at any step: (weights (R, L), locations (R,))."""
     location = tf.argmax(alpha, axis=1, output_type=tf.int32)
     return weights(alpha, location), location
 
 
-def entropies(alphas):
+def entropies(alphas: Tensor) -> Tensor:
     """Entropy in nats of alphas (..., L) -> (...)."""
     return -tf.reduce_sum(alphas * tf.math.log(alphas + TINY), axis=-1)
 
 
-def rewards(log_probs, kind):
+def rewards(log_probs: Tensor, kind: str) -> Tensor:
     """What each draw is credited with: log_probs (R, T') of the words, zero at padding -> (R, T').
 
     'sequence': log p of the whole caption, as the paper. 'to_go': log p of the words from this step on. Words before
@@ -90,13 +92,13 @@ class MovingBaseline:
         variable: () or (n_time_step,), not trained.
     """
 
-    def __init__(self, kind, n_time_step, dtype):
+    def __init__(self, kind: str, n_time_step: int, dtype: DType) -> None:
         self.kind = kind
         with tf1.variable_scope('hard_attention', reuse=tf1.AUTO_REUSE, use_resource=True):
             self.variable = tf1.get_variable('baseline', [] if kind == 'sequence' else [n_time_step], dtype,
                                              initializer=tf1.zeros_initializer(), trainable=False)
 
-    def __call__(self, reward, mask, sampled):
+    def __call__(self, reward: Tensor, mask: Tensor, sampled: Tensor) -> tuple[Tensor, Operation]:
         """The baseline before this step, and its update.
 
         Args:
@@ -125,14 +127,14 @@ class MovingBaseline:
         return baseline, update
 
 
-def leave_one_out(reward, n_samples):
+def leave_one_out(reward: Tensor, n_samples: int) -> Tensor:
     """For each row the mean reward of the other draws of its caption: (C n_samples, T') -> the same shape."""
     grouped = tf.reshape(reward, [-1, n_samples, tf.shape(reward)[1]])
     others = (tf.reduce_sum(grouped, axis=1, keepdims=True) - grouped) / (n_samples - 1)
     return tf.reshape(others, tf.shape(reward))
 
 
-def surrogate(alphas, locations, advantage, counted):
+def surrogate(alphas: Tensor, locations: Tensor, advantage: Tensor, counted: Tensor) -> Tensor:
     """sum over rows and steps of advantage * log p(s_t | s_<t, a), whose gradient is the second part of the bound's.
 
     Args:

@@ -21,6 +21,8 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import (
@@ -37,7 +39,12 @@ from PIL import (
 )
 
 from core.errors import InputError
+from core.types import PathLike, Rectangle
 
+# What is taken for an image: a path, a file's bytes, an array, or a PIL image.
+Buffer = bytes | bytearray | memoryview
+Photo = PathLike | Buffer | np.ndarray | Image.Image
+T = TypeVar('T')
 RESIZES = ('crop', 'squash')
 # Importing a plugin registers its format; Image.init() would import all of Pillow's, among them some that start
 # other programs.
@@ -71,7 +78,7 @@ class UnreadableImage(InputError):
         reason: str, why.
     """
 
-    def __init__(self, source, reason):
+    def __init__(self, source: str, reason: str) -> None:
         self.source, self.reason = source, reason
         super().__init__(f'cannot read image {source}: {reason}')
 
@@ -89,18 +96,18 @@ class Preprocessing:
     size: int = 224
     resize: str = 'crop'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise InputError(f'image size {self.size!r} is not a positive number of pixels')
         if self.resize not in RESIZES:
             raise InputError(f'resize {self.resize!r} is unknown; choose one of: {", ".join(RESIZES)}')
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The fields as a dict ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields):
+    def from_dict(cls, fields: Mapping[str, Any]) -> 'Preprocessing':
         """The inverse of `to_dict`; raises `InputError` for unknown fields."""
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
@@ -108,7 +115,8 @@ class Preprocessing:
         return cls(**fields)
 
 
-def load(photo, preprocessing, offset=None, flip=False):
+def load(photo: Photo, preprocessing: Preprocessing, offset: tuple[float, float] | None = None,
+         flip: bool = False) -> np.ndarray:
     """Decodes an image and brings it to the size of the network's input.
 
     Safe to call from many threads at once.
@@ -131,7 +139,7 @@ def load(photo, preprocessing, offset=None, flip=False):
     return pixels[:, ::-1].copy() if flip else pixels
 
 
-def square(image, preprocessing, offset=None):
+def square(image: Image.Image, preprocessing: Preprocessing, offset: tuple[float, float] | None = None) -> np.ndarray:
     """Brings a picture to the size of the network's input.
 
     Args:
@@ -149,7 +157,7 @@ def square(image, preprocessing, offset=None):
     return np.array(image)
 
 
-def decode(photo):
+def decode(photo: Photo) -> Image.Image:
     """Decodes an image at its own size.
 
     Args:
@@ -175,14 +183,14 @@ def decode(photo):
     return _read(photo, lambda image: _upright(image, _to_rgb))
 
 
-def upright_size(path_or_bytes):
+def upright_size(path_or_bytes: PathLike | Buffer) -> tuple[int, int]:
     """The (width, height) in pixels that `decode` would give, mostly without decoding the pixels.
 
     Raises:
         UnreadableImage: if the header cannot be read.
     """
 
-    def size(image):
+    def size(image: Image.Image) -> tuple[int, int]:
         if image.format == 'TIFF':  # Pillow turns these when it loads them
             image.load()
         width, height = image.size
@@ -191,7 +199,8 @@ def upright_size(path_or_bytes):
     return _read(path_or_bytes, size)
 
 
-def box_to_input(box_xywh, image_size, preprocessing):
+def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
+                 preprocessing: Preprocessing) -> Rectangle:
     """Where a rectangle of the image lies in the network's input.
 
     Args:
@@ -206,7 +215,7 @@ def box_to_input(box_xywh, image_size, preprocessing):
     left, top, right, bottom = _window(image_size, preprocessing)
     x, y, width, height = box_xywh
 
-    def fraction(value, low, high):
+    def fraction(value: float, low: float, high: float) -> float:
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
     return (
@@ -217,7 +226,8 @@ def box_to_input(box_xywh, image_size, preprocessing):
     )
 
 
-def _window(image_size, preprocessing, offset=None):
+def _window(image_size: tuple[float, float], preprocessing: Preprocessing,
+            offset: tuple[float, float] | None = None) -> tuple[float, float, float, float]:
     """The part of the upright image that becomes the input: (left, top, right, bottom) in its pixels.
 
     `offset` as in `load`.
@@ -240,7 +250,7 @@ def _window(image_size, preprocessing, offset=None):
     return left, top, min(left + side, width), min(top + side, height)
 
 
-def _read(path_or_bytes, use):
+def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> T:
     """Opens an image, applies `use` to it, and turns whatever goes wrong into `UnreadableImage`."""
     if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
         data = bytes(path_or_bytes)
@@ -273,7 +283,7 @@ def _read(path_or_bytes, use):
         raise UnreadableImage(source, str(error) or type(error).__name__) from error
 
 
-def _jpeg_ends(data):
+def _jpeg_ends(data: bytes) -> bool:
     """Whether the JPEG's scans are followed by its end marker: Pillow accepts a file whose tail is zeros."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -288,7 +298,7 @@ _PILLOW = ('ignore', None, Warning, re.compile('PIL'), 0)
 _lock = threading.Lock()
 
 
-def _silence_pillow():
+def _silence_pillow() -> None:
     """Ignores the warnings that Pillow's own modules issue about odd metadata; what matters is raised instead.
 
     `warnings.catch_warnings` would be tidier, but it is not safe between threads.
@@ -298,7 +308,7 @@ def _silence_pillow():
             warnings.filterwarnings('ignore', module='PIL')
 
 
-def _orientation(image):
+def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata says nothing about the pixels
@@ -306,7 +316,7 @@ def _orientation(image):
     return value if value in _TRANSPOSE else 1
 
 
-def _upright(image, convert):
+def _upright(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     image.load()
     orientation = _orientation(image)
     image = convert(image)
@@ -316,7 +326,7 @@ def _upright(image, convert):
     return image
 
 
-def _to_rgb(image):
+def _to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image of any mode as RGB; itself where it is that."""
     if image.mode.startswith('I') or image.mode == 'F':
         grey = np.asarray(image).astype(np.float64)

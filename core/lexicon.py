@@ -4,12 +4,14 @@
     lexicon.find(['two', 'men', 'eat', 'hot', 'dogs'])     # 'men' for person, 'hot dogs' for hot dog, nothing for dog
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from core import coco_words
 from core.datasets import scenes
 from core.errors import InputError
 from core.text import tokenize
+from core.types import Boxes
 
 COCO = ('coco2014', 'coco2017', 'karpathy')  # the datasets whose categories are COCO's
 IRREGULAR = {'man': 'men', 'child': 'children', 'person': 'people', 'mouse': 'mice', 'goose': 'geese', 'ox': 'oxen',
@@ -30,7 +32,7 @@ class Mention(NamedTuple):
     start: int
     stop: int
     category: str
-    modifiers: tuple = ()
+    modifiers: tuple[tuple[int, str], ...] = ()
 
 
 class Lexicon:
@@ -45,12 +47,14 @@ class Lexicon:
         noun_class: str, the class of all names; None: each category is a class of its own.
     """
 
-    def __init__(self, categories, compounds=None, apart=None, modifiers=None, noun_class=None):
+    def __init__(self, categories: Mapping[str, Iterable[str]], compounds: Mapping[str, str | None] | None = None,
+                 apart: Mapping[str, str] | None = None, modifiers: Mapping[str, str] | None = None,
+                 noun_class: str | None = None) -> None:
         self.apart, self.modifiers, self.noun_class = apart or {}, modifiers or {}, noun_class
-        pairs = [(category, category) for category in categories]
+        pairs: list[tuple[str, str | None]] = [(category, category) for category in categories]
         pairs += [(name, category) for category, names in categories.items() for name in names]
         pairs += list((compounds or {}).items())
-        self._patterns = {}
+        self._patterns: dict[tuple[str, ...], tuple[str, str | None]] = {}
         for name, category in pairs:
             self._patterns.setdefault(tuple(tokenize(name)), (name, category))
         self._patterns.pop((), None)
@@ -59,7 +63,7 @@ class Lexicon:
                 self._patterns.setdefault((*pattern[:-1], plural), named)
         self._longest = max(map(len, self._patterns), default=0)
 
-    def find(self, words):
+    def find(self, words: Sequence[str]) -> list[Mention]:
         """Finds the names of objects in a caption, in the singular or the plural.
 
         From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is not a 'dog'.
@@ -84,7 +88,7 @@ class Lexicon:
                 start += 1
         return mentions
 
-    def _before(self, words, start):
+    def _before(self, words: Sequence[str], start: int) -> tuple[tuple[int, str], ...]:
         """((place, class), ...) of the modifiers that end where a name starts."""
         first = start
         while first and words[first - 1] in self.modifiers:
@@ -92,7 +96,7 @@ class Lexicon:
         return tuple((place, self.modifiers[words[place]]) for place in range(first, start))
 
 
-def plurals(word):
+def plurals(word: str) -> list[str]:
     """Returns the forms that an English noun's plural may have, the likely and the odd ('bus': 'buss', 'buses')."""
     forms = [word + 's']
     if word.endswith(('s', 'x', 'z', 'ch', 'sh', 'o')):  # 'skies' are no skis
@@ -103,7 +107,7 @@ def plurals(word):
     return forms
 
 
-def lexicon_of(boxes, dataset='', synonyms=None):
+def lexicon_of(boxes: Boxes, dataset: str = '', synonyms: Mapping[str, Iterable[str]] | None = None) -> Lexicon:
     """The Lexicon for the objects of a split.
 
     The boxes' own names always count. To COCO's categories the names of `coco_words` are added, to those of drawn
@@ -119,7 +123,7 @@ def lexicon_of(boxes, dataset='', synonyms=None):
     Raises:
         InputError: `synonyms` has none of the boxes' categories.
     """
-    categories = {}
+    categories: dict[str, dict[str, None]] = {}
     for category, *names in sorted({names for image in boxes for names, _ in image}):
         categories.setdefault(category, {}).update(dict.fromkeys(names))
     if synonyms is not None and categories and not categories.keys() & synonyms.keys():
@@ -129,8 +133,8 @@ def lexicon_of(boxes, dataset='', synonyms=None):
     coco = dataset in COCO
     for category in coco_words.SYNONYMS if coco else ():
         categories.setdefault(category, {})
-    for category, names in (synonyms or (coco_words.SYNONYMS if coco else {})).items():
-        categories.setdefault(category, {}).update(dict.fromkeys(names))
+    for category, others in (synonyms or (coco_words.SYNONYMS if coco else {})).items():
+        categories.setdefault(category, {}).update(dict.fromkeys(others))
     if coco:
         return Lexicon(categories, coco_words.COMPOUNDS, coco_words.APART)
     if dataset == 'shapes':

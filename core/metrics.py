@@ -11,7 +11,8 @@ The scores are computed by pycocoevalcap; what is added here is that every capti
 """
 
 import numbers
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -22,6 +23,7 @@ from core import console, java, spice
 from core.datasets.files import is_id, read_json
 from core.errors import InputError
 from core.files import write_json
+from core.types import PathLike, Say
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')
 OPTIONAL = ('SPICE',)  # needs jars that are fetched by hand, see core.spice
@@ -37,8 +39,8 @@ class Scores(NamedTuple):
             not the means of these, but come from the summed counts; ROUGE-L and CIDEr are the means.
     """
 
-    corpus: dict
-    images: dict
+    corpus: dict[str, float]
+    images: dict[str, dict[Any, float]]
 
 
 class Scorer:
@@ -54,7 +56,7 @@ class Scorer:
         InputError: no reference at all, images without any, or no Java.
     """
 
-    def __init__(self, references):
+    def __init__(self, references: Mapping[Any, Sequence[str]]) -> None:
         if not references:
             raise InputError('no reference captions to score against: check the references file or the split')
         without = [image_id for image_id, captions in references.items() if not captions]
@@ -62,27 +64,27 @@ class Scorer:
             raise InputError(f'{_some(without)} without reference captions: leave them out of the references')
         self._references = {image_id: [java.one_line(caption) for caption in captions]
                             for image_id, captions in references.items()}
-        self._tokenized = None
+        self._tokenized: dict[Any, list[str]] | None = None
         self._meteor = java.Meteor()
         java.find_java()  # better now than after hours of training
 
-    def __enter__(self):
+    def __enter__(self) -> 'Scorer':
         """Returns the scorer itself."""
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         """Closes the scorer."""
         self.close()
 
-    def start(self):
+    def start(self) -> None:
         """Starts METEOR's process now and returns at once: it gets ready while other work is done."""
         self._meteor.start()
 
-    def close(self):
+    def close(self) -> None:
         """Ends METEOR's process; a later call would start it again."""
         self._meteor.close()
 
-    def score(self, results, metrics=METRICS):
+    def score(self, results: Mapping[Any, str], metrics: Collection[str] = METRICS) -> dict[str, float]:
         """Scores as coco-caption does: PTB tokens, lower case, no punctuation, BLEU with its brevity penalty.
 
         Args:
@@ -99,7 +101,7 @@ class Scorer:
         """
         return self.score_images(results, metrics).corpus
 
-    def score_images(self, results, metrics=METRICS):
+    def score_images(self, results: Mapping[Any, str], metrics: Collection[str] = METRICS) -> Scores:
         """Like `score`, with the score of every image besides.
 
         Returns:
@@ -109,7 +111,7 @@ class Scorer:
         references, hypotheses = self._tokenize(results)
         return self._compute(references, hypotheses, metrics, _bleu)
 
-    def paper_scores(self, results, metrics=PAPER_METRICS):
+    def paper_scores(self, results: Mapping[Any, str], metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
         """Scores as the paper does, to compare with its Table 1 and nothing else.
 
         Table 1 of "Show, Attend and Tell" scores against the references as published: cased and with punctuation,
@@ -131,7 +133,7 @@ class Scorer:
         hypotheses = {image_id: [java.one_line(results[image_id])] for image_id in self._references}
         return self._compute(self._references, hypotheses, metrics, _bleu_without_penalty).corpus
 
-    def _check(self, results, metrics, known):
+    def _check(self, results: Mapping[Any, str], metrics: Collection[str], known: Collection[str]) -> None:
         unknown = [metric for metric in metrics if metric not in known]
         if unknown:
             raise InputError(f'unknown metric {unknown[0]!r}: choose from {", ".join(known)}')
@@ -147,7 +149,7 @@ class Scorer:
             raise InputError(f'{_some(missing)} in the references but not captioned{hint}: '
                              'caption all of them, or leave the others out of the references')
 
-    def _tokenize(self, results):
+    def _tokenize(self, results: Mapping[Any, str]) -> tuple[dict[Any, list[str]], dict[Any, list[str]]]:
         """Returns references and hypotheses as pycocoevalcap wants them: dicts from id to a list of token strings."""
         hypotheses = [results[image_id] for image_id in self._references]
         if self._tokenized is None:  # together with the first hypotheses, which saves one start of Java
@@ -163,7 +165,8 @@ class Scorer:
             tokens = java.tokenize(hypotheses)
         return self._tokenized, {image_id: [text] for image_id, text in zip(self._references, tokens, strict=True)}
 
-    def _compute(self, references, hypotheses, metrics, bleu):
+    def _compute(self, references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]],
+                 metrics: Collection[str], bleu: Callable[..., tuple]) -> Scores:
         compute = {
             'Bleu': bleu,
             'METEOR': self._meteor.compute_score,
@@ -182,13 +185,15 @@ class Scorer:
         return Scores(corpus, images)
 
 
-def paper_scores(results, references, metrics=PAPER_METRICS):
+def paper_scores(results: Mapping[Any, str], references: Mapping[Any, Sequence[str]],
+                 metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
     """Scores `results` against `references` as the paper does: see `Scorer.paper_scores`."""
     with Scorer(references) as scorer:
         return scorer.paper_scores(results, metrics)
 
 
-def score(scorer, results, paper_scoring, say=print, metrics=METRICS):
+def score(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
+          metrics: Collection[str] = METRICS) -> dict[str, dict[str, float]]:
     """Scores of results, a dict by image id, as a `Scorer` gives them.
 
     Returns:
@@ -197,7 +202,9 @@ def score(scorer, results, paper_scoring, say=print, metrics=METRICS):
     return score_images(scorer, results, paper_scoring, say, metrics)[0]
 
 
-def score_images(scorer, results, paper_scoring, say=print, metrics=METRICS):
+def score_images(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
+                 metrics: Collection[str] = METRICS,
+                 ) -> tuple[dict[str, dict[str, float]], dict[Any, dict[str, float]]]:
     """Like `score`, with the COCO scores of every image besides.
 
     Returns:
@@ -211,7 +218,7 @@ def score_images(scorer, results, paper_scoring, say=print, metrics=METRICS):
     return scores, {image: {name: row[image] for name, row in found.images.items()} for image in results}
 
 
-def score_table(scores):
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """The table of `score`'s result; each column says how it was scored."""
     columns = [('COCO scoring', scores['coco'])]
     if 'paper' in scores:
@@ -222,11 +229,11 @@ def score_table(scores):
     return console.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
-def _bleu(references, hypotheses):
+def _bleu(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]]) -> tuple:
     return Bleu(4).compute_score(references, hypotheses, verbose=0)
 
 
-def _bleu_without_penalty(references, hypotheses):
+def _bleu_without_penalty(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]]) -> tuple:
     """Like `_bleu`: every hypothesis is longer than references that have length 0."""
     scorer = BleuScorer(n=4, special_reflen=0)
     for image_id in references:
@@ -234,24 +241,24 @@ def _bleu_without_penalty(references, hypotheses):
     return scorer.compute_score(option='closest', verbose=0)
 
 
-def _some(ids):
+def _some(ids: Collection) -> str:
     """Returns e.g. '7 images (1, 2, 3, ...)'."""
-    names = ', '.join(map(repr, ids[:3])) + (', ...' if len(ids) > 3 else '')
+    names = ', '.join(map(repr, list(ids)[:3])) + (', ...' if len(ids) > 3 else '')
     return f'{len(ids)} image{"s" if len(ids) > 1 else ""} ({names})'
 
 
-def coco_results(results):
+def coco_results(results: Mapping[Any, str]) -> list[dict[str, Any]]:
     """Returns dict id -> caption as the list of {'image_id': ..., 'caption': ...} that COCO's tools read."""
     return [{'image_id': int(image_id) if isinstance(image_id, numbers.Integral) else image_id, 'caption': caption}
             for image_id, caption in results.items()]
 
 
-def save_results(path, results):
+def save_results(path: PathLike, results: Mapping[Any, str]) -> None:
     """Writes dict id -> caption in the COCO result format; the file appears whole or not at all."""
     write_json(path, coco_results(results), indent=None)
 
 
-def load_results(path):
+def load_results(path: PathLike) -> dict[int | str, str]:
     """Reads captions in the COCO result format.
 
     Returns:
@@ -273,7 +280,7 @@ def load_results(path):
     return results
 
 
-def load_references(path):
+def load_references(path: PathLike) -> dict[int | str, list[str]]:
     """Reads the captions of a COCO captions file (its 'annotations').
 
     Returns:
@@ -283,15 +290,16 @@ def load_references(path):
         InputError: no such file, or another format.
     """
     expected = 'a COCO captions file {"annotations": [{"image_id": 1, "caption": "A dog."}]}'
-    references = {}
+    references: dict[int | str, list[str]] = {}
     for number, row in enumerate(read_json(path, expected, 'annotations')['annotations'], 1):
         image_id, caption = _id_and_caption(path, f'annotation {number}', row, expected)
         references.setdefault(image_id, []).append(caption)
     return references
 
 
-def _id_and_caption(path, where, row, expected):
-    image_id, caption = (row.get('image_id'), row.get('caption')) if isinstance(row, dict) else (None, None)
+def _id_and_caption(path: PathLike, where: str, row: object, expected: str) -> tuple[int | str, str]:
+    image_id: Any = row.get('image_id') if isinstance(row, dict) else None
+    caption: Any = row.get('caption') if isinstance(row, dict) else None
     if not is_id(image_id):
         raise InputError(f'{path}, {where}: has no "image_id" that is a whole number or text; expected {expected}')
     if not isinstance(caption, str):
@@ -299,7 +307,7 @@ def _id_and_caption(path, where, row, expected):
     return image_id, caption
 
 
-def diversity(captions, training_captions=None):
+def diversity(captions: Iterable[str], training_captions: Iterable[str] | None = None) -> dict[str, float]:
     """Measures how much captions differ among themselves and from those learnt from.
 
     Words are what white space separates, so give captions as the model writes them, and training captions cut and
@@ -334,5 +342,5 @@ def diversity(captions, training_captions=None):
     return measured
 
 
-def _share(count, everything):
+def _share(count: int, everything: Collection) -> float:
     return count / len(everything) if everything else 0.0

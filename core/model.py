@@ -10,21 +10,23 @@ a multiple where images have several captions or draws), L locations, D features
 annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word vector, T steps, V words.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from core import hard
-from core.attention import Annotations, Attention
+from core.attention import Annotations, Attention, Memory
 from core.backend import cast, matmul, tf, tf1
 from core.cells import GRUCell, LSTMCell
 from core.config import Config
 from core.decoding import Decoding, Step
 from core.errors import InputError
-from core.output import OutputLayer
-from core.recurrence import product, step_weights
+from core.output import Dropout, OutputLayer
+from core.recurrence import StepWeights, product, step_weights
 from core.sampling import uniforms
 from core.searches import LOCATION_DRAWS, Searches
 from core.text import SPECIALS
 from core.training import TrainingGraph
+from core.types import DType, Session, Tensor, Variable
 from core.variables import Variables
 
 NEVER_EMITTED = ('<NULL>', '<START>', '<UNK>')
@@ -45,13 +47,13 @@ class StepOutput(NamedTuple):
         weights: (R, L), of the locations in the context: alpha, or one at the drawn location.
     """
 
-    state: object
-    context: object
-    alpha: object
-    beta: object
-    location: object
-    query: object
-    weights: object
+    state: Tensor
+    context: Tensor
+    alpha: Tensor
+    beta: Tensor
+    location: Tensor
+    query: Tensor
+    weights: Tensor
 
 
 class CaptionGenerator(Searches):
@@ -94,9 +96,15 @@ class CaptionGenerator(Searches):
             missing from `word_to_idx`.
     """
 
-    def __init__(self, word_to_idx, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024, n_time_step=16,
-                 prev2out=True, ctx2out=True, alpha_c=0.0, selector=True, dropout=True, *, features=None,
-                 dtype=tf.float32, jit=True, **options):
+    # Of a model on top of its encoder alone, see `core.finetune.build_model`.
+    encoder_variables: list[Variable]
+    encoder_saved: list[Variable]
+    restore_encoder: Callable[[Session], None]
+
+    def __init__(self, word_to_idx: Mapping[str, int], dim_feature: tuple[int, int] = (196, 512), dim_embed: int = 512,
+                 dim_hidden: int = 1024, n_time_step: int = 16, prev2out: bool = True, ctx2out: bool = True,
+                 alpha_c: float = 0.0, selector: bool = True, dropout: bool = True, *, features: Tensor = None,
+                 dtype: DType = tf.float32, jit: bool = True, **options: Any) -> None:
         options |= {'dim_embed': dim_embed, 'dim_hidden': dim_hidden, 'prev2out': prev2out, 'ctx2out': ctx2out,
                     'alpha_c': alpha_c, 'selector': selector, 'dropout': dropout}
         try:
@@ -129,19 +137,25 @@ class CaptionGenerator(Searches):
         self.dropout_seed = tf1.placeholder_with_default(fresh, [2], name='dropout_seed')
         self.image_numbers = tf1.placeholder_with_default(tf.range(tf.shape(features)[0]), [None], 'image_numbers')
         self.graph = self.features.graph
-        self.loss = self.nll = self.outputs = None
-        self.before = {}
+        self.loss = self.nll = None
+        self.outputs: Any = None  # TrainingOutputs, once built
+        self.before: dict[Any, Tensor] = {}
         annealed = ['temperature'] + ['lambda_e'] * self.hard + ['scheduled_sampling'] * bool(
             self.options.scheduled_sampling)
         self.annealed = {name: tf1.placeholder_with_default(getattr(self.options, name), [], name=name)
                          for name in annealed}
         self._create_variables(jit)
 
-    def _create_variables(self, jit):
+    def _create_variables(self, jit: bool) -> None:
         """All variables; with the default options under the names of the TF1 code."""
         D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
         variables = Variables(self.dtype, options.initializer)
-        self.batch_norm = self.gate = self.feature_layer = self.baseline = self.moving_baseline = None
+        # Dicts of variables, a variable and a MovingBaseline, where the options ask for them.
+        self.batch_norm: Any = None
+        self.gate: Any = None
+        self.feature_layer: Any = None
+        self.baseline: Variable = None
+        self.moving_baseline: Any = None
         if options.batch_norm:
             self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'), gamma=([D], 'ones'),
                                                moving_mean=([D], 'zeros'), moving_variance=([D], 'ones'))
@@ -168,7 +182,7 @@ class CaptionGenerator(Searches):
 
     # ---- the pieces, each the transcription of one equation
 
-    def _annotations(self, training, features=None, compute_dtype=None):
+    def _annotations(self, training: bool, features: Tensor = None, compute_dtype: DType = None) -> Annotations:
         """The images' Annotations (N, L, K): batch normalisation and Dense+ReLU where asked for.
 
         While training, the statistics over images and locations are the batch's, and evaluating the result updates
@@ -180,7 +194,8 @@ class CaptionGenerator(Searches):
         """
         features, norm = tf.cast(self.features if features is None else features, self.dtype), self.batch_norm
         compute_dtype = compute_dtype or self.dtype
-        scale = shift = None
+        scale: Tensor = None
+        shift: Tensor = None
         if norm:
             if not training:
                 mean, variance = norm['moving_mean'], norm['moving_variance']
@@ -207,7 +222,7 @@ class CaptionGenerator(Searches):
         flat = cast(tf.nn.relu(flat + b), compute_dtype)
         return Annotations(tf.reshape(flat, [-1, self.L, self.K]))
 
-    def _initial_state(self, annotations, dropout=None):
+    def _initial_state(self, annotations: Annotations, dropout: Dropout | None = None) -> Tensor:
         """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H) parts."""
         options, initial = self.options, self.initial
         if options.initial_state == 'zero':
@@ -215,7 +230,7 @@ class CaptionGenerator(Searches):
             return self.cell.State(*[zeros for _ in self.cell.State._fields])
         compute_dtype = annotations.features.dtype
 
-        def affine(x, which):
+        def affine(x: Tensor, which: int | str) -> Tensor:
             return matmul(x, cast(initial[f'w_{which}'], compute_dtype)) + initial[f'b_{which}']
 
         x = annotations.affine(tf.reduce_mean(cast(annotations.features, self.dtype), axis=1))
@@ -225,7 +240,7 @@ class CaptionGenerator(Searches):
         activation = STATE_ACTIVATIONS[options.initial_state]
         return self.cell.State(*[activation(affine(x, part)) for part in self.cell.State._fields])
 
-    def word_vectors(self, words, table=None):
+    def word_vectors(self, words: Tensor, table: Tensor = None) -> Tensor:
         """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros.
 
         Args:
@@ -236,7 +251,8 @@ class CaptionGenerator(Searches):
             vectors *= tf.cast(tf.not_equal(words, self.start), self.dtype)[..., tf.newaxis]
         return vectors
 
-    def step(self, memory, weights, state, word_vectors, choose=None):
+    def step(self, memory: Memory, weights: StepWeights, state: Tensor, word_vectors: Tensor,
+             choose: Callable[..., tuple] | None = None) -> StepOutput:
         """The one decoder step of training and decoding (eq. 1 to 6 and the gate of 4.2.1).
 
         Args:
@@ -267,7 +283,7 @@ class CaptionGenerator(Searches):
         after = self.cell.step(from_inputs, from_state, before)
         return StepOutput(after, context, alpha, beta, location, query, chosen)
 
-    def decoding_choice(self, uniform=None):
+    def decoding_choice(self, uniform: Tensor = None) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """Function from (step t, alpha) to (weights in the context, locations) by `decode_context`; None: expected.
 
         Args:
@@ -281,7 +297,7 @@ class CaptionGenerator(Searches):
             if uniform is None:
                 uniform = self.location_draws(self.T)
 
-            def choose(t, alpha):
+            def choose(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
                 # The rows of an image share its number, so that a caption's score is a function of its words.
                 location = hard.locate(alpha, tf.repeat(uniform[:, t], tf.shape(alpha)[0] // tf.shape(uniform)[0]))
                 return hard.weights(alpha, location), location
@@ -289,13 +305,14 @@ class CaptionGenerator(Searches):
             return choose
         return None
 
-    def location_draws(self, n_steps):
+    def location_draws(self, n_steps: Tensor) -> Tensor:
         """Uniform numbers (N, n_steps) that decide drawn locations, see `core.sampling.uniforms`."""
         return uniforms(self.dropout_seed, LOCATION_DRAWS, self.image_numbers, n_steps, self.dtype)
 
     # ---- the graphs
 
-    def build_model(self, training=True, locations=None, *, features=None, compute_dtype=None, jit=None):
+    def build_model(self, training: bool = True, locations: Tensor = None, *, features: Tensor = None,
+                    compute_dtype: DType = None, jit: bool | None = None) -> Tensor:
         """The training graph under teacher forcing; its gradient is the training gradient, hard attention's too.
 
         Args:
@@ -322,14 +339,14 @@ class CaptionGenerator(Searches):
             self.nll = self.outputs.nll
         return self.loss
 
-    def _values_before(self):
+    def _values_before(self) -> dict[Any, Tensor]:
         """What `before` holds: the moving statistics and the moving baseline, read."""
         untrained = [variable for variable in self.variables if not variable.trainable]
         if self.baseline is not None:
             untrained.append(self.baseline)
         return {variable.ref(): variable.read_value() for variable in untrained}
 
-    def decoding(self, max_len=20):
+    def decoding(self, max_len: int = 20) -> Decoding:
         """What every search of `core.searches` starts from.
 
         Args:
@@ -346,7 +363,7 @@ class CaptionGenerator(Searches):
             images['uniform'] = self.location_draws(max_len)
         weights = step_weights(self, memory)
 
-        def step(images, words, state):
+        def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
             state, taken = state
             choice = self.decoding_choice(images.get('uniform'))
             choose = choice and (lambda alpha: choice(taken[0], alpha))

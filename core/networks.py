@@ -18,17 +18,20 @@ import contextlib
 import difflib
 import functools
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from core.devices import CPU, session_config
 from core.errors import InputError
+from core.types import Session, Tensor, Variable
 from core.weights import Layer
 
 _PRE = '_pre'  # marks the map of a convolution before its ReLU
 
 
-def assign(session, variables, weights):
+def assign(session: Session, variables: Sequence[Sequence[Variable]], weights: Sequence[Sequence[np.ndarray]]) -> None:
     """Initialises variables to given values, without adding to the graph or to its constants.
 
     Args:
@@ -47,7 +50,7 @@ def assign(session, variables, weights):
 
 
 @contextlib.contextmanager
-def _without_notices():
+def _without_notices() -> Iterator[None]:
     """tf_keras uses a deprecated function of TensorFlow's; the notice is of no use to whoever builds an encoder."""
     from core.backend import tf
 
@@ -60,12 +63,12 @@ def _without_notices():
         logger.setLevel(level)
 
 
-def _unknown_layer(what, layer, known, default):
+def _unknown_layer(what: str, layer: str, known: Iterable[str], default: str) -> InputError:
     near = difflib.get_close_matches(layer, known, 4, 0.3) or list(known)[-4:]
     return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(near)}; the default is {default}')
 
 
-def _tail(what, first, layer, names, weighted):
+def _tail(what: str, first: str, layer: str, names: Sequence[str], weighted: Sequence[str]) -> list[int]:
     """Places in `weighted` of the layers that stand at `first` or after it in `names`, as `tail` of a network.
 
     Args:
@@ -97,10 +100,10 @@ class Vgg19:
     name = 'vgg19'
     blocks = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.convolutions = [f'conv{b}_{i}' for b, (n, _) in enumerate(self.blocks, 1) for i in range(1, n + 1)]
 
-    def check(self, layer, size):
+    def check(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the layer exists and the size is a multiple of its stride."""
         if layer.removesuffix(_PRE) not in self.convolutions:
             known = [name + end for name in self.convolutions for end in ('', _PRE)]
@@ -109,13 +112,13 @@ class Vgg19:
         if size < 1 or size % stride:
             raise InputError(f'size {size} does not fit {self.name} {layer}: it must be a multiple of {stride}')
 
-    def shape(self, layer, size):
+    def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """(rows, columns, channels) of the layer's map for a size x size image."""
         block = int(layer[4])
         side = size // 2 ** (block - 1)
         return side, side, self.blocks[block - 1][1]
 
-    def layers(self, size=None):
+    def layers(self, size: int | None = None) -> list[Layer]:
         """The sixteen convolutions with the shapes of kernel and bias."""
         widths = [width for n, width in self.blocks for _ in range(n)]
         return [
@@ -123,12 +126,12 @@ class Vgg19:
             for name, before, width in zip(self.convolutions, [3, *widths], widths, strict=False)
         ]
 
-    def tail(self, first, layer, size=None):
+    def tail(self, first: str, layer: str, size: int | None = None) -> list[int]:
         """Places in `layers` of the convolutions from `first` up to the map; `InputError` names near ones."""
         names = self.convolutions[: self.convolutions.index(layer.removesuffix(_PRE)) + 1]
         return _tail(self.name, first, layer, names, self.convolutions)
 
-    def build(self, pixels, layer):
+    def build(self, pixels: Tensor, layer: str) -> tuple[Tensor, list[list[Variable]]]:
         """The graph up to `layer`.
 
         Args:
@@ -140,7 +143,8 @@ class Vgg19:
         """
         from core.backend import tf, tf1
 
-        x, variables = pixels, []
+        variables: list[list[Variable]] = []
+        x = pixels
         for conv in self.layers():
             if conv.name.endswith('_1') and variables:
                 x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
@@ -158,7 +162,7 @@ class Vgg19:
                     break
         return x, variables
 
-    def random(self, seed, scale=None):
+    def random(self, seed: int, scale: Callable[[Tensor], Tensor] | None = None) -> list[list[np.ndarray]]:
         """Seeded kernels that keep images apart sixteen layers deep; biases are zero.
 
         He's initialisation alone would not: a ReLU's outputs have a positive mean, which sixteen layers amplify
@@ -189,7 +193,7 @@ class KerasNetwork:
     tf_keras is imported when it is first needed. Its global session is neither used nor set.
     """
 
-    def __init__(self, application, default, stride=1, smallest=32):
+    def __init__(self, application: str, default: str, stride: int = 1, smallest: int = 32) -> None:
         """Describes a network.
 
         Args:
@@ -200,7 +204,7 @@ class KerasNetwork:
         """
         self.name, self.default, self.stride, self.smallest = application, default, stride, smallest
 
-    def check(self, layer, size):
+    def check(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the size fits and the layer exists and is a map."""
         if size < self.smallest or size % self.stride:
             raise InputError(
@@ -211,16 +215,16 @@ class KerasNetwork:
         if layer not in maps:
             raise _unknown_layer(self.name, layer, list(maps), self.default)
 
-    def shape(self, layer, size):
+    def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """(rows, columns, channels) of the layer's map for a size x size image."""
         return self._maps(size)[layer]
 
-    def layers(self, size):
+    def layers(self, size: int) -> list[Layer]:
         """All layers with weights, in Keras' order."""
         return self._survey(size)[1]
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
-    def tail(self, first, layer, size):
+    def tail(self, first: str, layer: str, size: int) -> list[int]:
         """Places in `layers` of the layers from `first` on, in Keras' order, that the map is computed by.
 
         Of parallel branches all that Keras lists after `first` belong to it.
@@ -238,11 +242,11 @@ class KerasNetwork:
             names = [part.name for part in model.layers if part.name in needed]
         return _tail(self.name, first, layer, names, [part.name for part in self.layers(size)])
 
-    def _maps(self, size):
+    def _maps(self, size: int) -> dict[str, tuple[int, int, int]]:
         return self._survey(size)[0]
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
-    def _survey(self, size):
+    def _survey(self, size: int) -> tuple[dict[str, tuple[int, int, int]], list[Layer]]:
         """The maps by name, and the layers with weights; found out by building the network once for show."""
         from core.backend import tf
 
@@ -259,14 +263,14 @@ class KerasNetwork:
                 if layer.weights
             ]
 
-    def _model(self, size):
+    def _model(self, size: int) -> Any:
         with _without_notices():
             import tf_keras
 
             application = getattr(tf_keras.applications, self.name)
             return application(include_top=False, weights=None, input_shape=(size, size, 3))
 
-    def build(self, pixels, layer):
+    def build(self, pixels: Tensor, layer: str) -> tuple[Tensor, list[list[Variable]]]:
         """The graph in inference mode; the variables are those of the whole network."""
         import tf_keras
 
@@ -274,7 +278,7 @@ class KerasNetwork:
         part = tf_keras.Model(model.inputs, model.get_layer(layer).output)
         return part(pixels, training=False), [each.weights for each in model.layers if each.weights]
 
-    def random(self, seed, scale):
+    def random(self, seed: int, scale: Callable[[Tensor], Tensor]) -> list[list[np.ndarray]]:
         """Seeded He-normal kernels, with every batch normalisation set to its statistics on seeded test pictures.
 
         Without the statistics, deep features of such networks overflow float16 or are alike for all images. The
@@ -305,7 +309,7 @@ class KerasNetwork:
             return session.run([layer.weights for layer in model.layers if layer.weights])
 
 
-def _dead_leaves(generator, count, size):
+def _dead_leaves(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
     """Pictures of overlapping rectangles of all scales and colours, whose statistics resemble those of photos.
 
     Returns:
@@ -322,13 +326,13 @@ def _dead_leaves(generator, count, size):
     return pictures
 
 
-def _he_normal(generator, variable):
+def _he_normal(generator: np.random.Generator, variable: Variable) -> np.ndarray:
     shape = variable.shape.as_list()
     fan_in = np.prod(shape[:2] if 'depthwise' in variable.name.rsplit('/', 1)[-1] else shape[:-1])
     return (generator.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
 
 
-def _snake(name):
+def _snake(name: str) -> str:
     """Keras' rule for the names of classes in files: DepthwiseConv2D -> depthwise_conv2d."""
     name = re.sub(r'\W+', '', name)
     name = re.sub('(.)([A-Z][a-z]+)', r'\1_\2', name)

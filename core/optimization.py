@@ -9,15 +9,22 @@ state: training that goes on from a checkpoint does what it would have done.
 
 import contextlib
 import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.backend import tf, tf1
 from core.errors import InputError
+from core.types import Operation, Session, Tensor, Variable
+
+if TYPE_CHECKING:
+    from core.config import TrainingConfig
+    from core.model import CaptionGenerator
 
 PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}  # compute_dtype of `build_model`
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**15, 1.0, 2000  # of the loss in float16
 
 
-def check(options, model):
+def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
     """Refuse training options that do nothing with this model.
 
     Args:
@@ -42,7 +49,7 @@ def check(options, model):
 
 # ---- functions of the step
 
-def learning_rate_at(options, step, steps_per_epoch, factor=1.0):
+def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int, factor: float = 1.0) -> float:
     """The learning rate of a step.
 
     Args:
@@ -62,13 +69,14 @@ def learning_rate_at(options, step, steps_per_epoch, factor=1.0):
     return rate * min((step + 1) / options.warmup_steps, 1) if options.warmup_steps else rate
 
 
-def plateau_factor(options, factor, waited):
+def plateau_factor(options: 'TrainingConfig', factor: float, waited: int) -> float:
     """The `factor` after a validation that is the `waited`-th in a row without a better score (0: it is better)."""
     lowered = waited and waited % options.plateau_patience == 0 and options.learning_rate_schedule == 'plateau'
     return factor * options.learning_rate_decay if lowered else factor
 
 
-def annealed_at(options, model, step, steps_per_epoch):
+def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
+                steps_per_epoch: int) -> dict[str, float]:
     """Values of the model's annealed quantities at a step; only of those that `anneal_epochs` is for.
 
     Returns:
@@ -80,17 +88,17 @@ def annealed_at(options, model, step, steps_per_epoch):
     starts = {'lambda_e': options.lambda_e_start or None, 'temperature': options.temperature_start or None,
               'scheduled_sampling': 0.0}
     return {
-        name: (1 - share) * starts[name] + share * getattr(model.options, name)
-        for name in model.annealed if starts[name] is not None
+        name: (1 - share) * start + share * getattr(model.options, name)
+        for name in model.annealed if (start := starts[name]) is not None
     }
 
 
-def averaging_decay_at(options, step):
+def averaging_decay_at(options: 'TrainingConfig', step: int) -> float:
     """Decay of the moving averages: small at first, as an average of few steps should hold little of the start."""
     return min(options.weight_averaging, (1 + step) / (10 + step))
 
 
-def diverged(nll, norm, scale=None):
+def diverged(nll: float, norm: float, scale: float | None = None) -> bool:
     """Whether training cannot go on after a step.
 
     Args:
@@ -129,7 +137,8 @@ class Optimization:
         healthy: bool, whether all variables are finite.
     """
 
-    def __init__(self, model, loss, options, steps_per_epoch):
+    def __init__(self, model: 'CaptionGenerator', loss: Tensor, options: 'TrainingConfig',
+                 steps_per_epoch: int) -> None:
         self.options, self._model, self._steps = options, model, steps_per_epoch
         self._rate = tf1.placeholder(tf.float32, [], 'learning_rate')
         trainable = {variable.ref() for variable in tf1.trainable_variables()}
@@ -148,17 +157,18 @@ class Optimization:
         self.gradient_norm = tf.linalg.global_norm(gradients)
         if options.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm, self.gradient_norm)
-        self.averages = None
+        self.averages: Averages | None = None
         # Loss and gradients are complete before any variable changes.
         with tf.control_dependencies([loss, *tf.nest.flatten(model.outputs), *gradients]):
             if self.loss_scale:
-                self.train_op = self._step_unless_overflown(gradients, decoder, encoder)
+                self.train_op = self._step_unless_overflown(gradients, decoder, encoder, self.loss_scale)
             else:
                 self.train_op = self._step(gradients, decoder, encoder)
         # Also false where the squares overflow: such weights are finite, what they compute is not.
         self.healthy = tf.math.is_finite(tf.linalg.global_norm([*model.variables, *encoder]))
 
-    def _step(self, gradients, decoder, encoder):
+    def _step(self, gradients: Sequence[Tensor], decoder: Sequence[Variable],
+              encoder: Sequence[Variable]) -> Operation:
         """The operation that changes the variables."""
         options = self.options
         decays = self._decays(decoder, self._rate) + self._decays(encoder, self._rate * options.finetune_rate)
@@ -176,39 +186,40 @@ class Optimization:
             step = self.averages.update
         return step
 
-    def _step_unless_overflown(self, gradients, decoder, encoder):
+    def _step_unless_overflown(self, gradients: Sequence[Tensor], decoder: Sequence[Variable],
+                               encoder: Sequence[Variable], loss_scale: 'LossScale') -> Operation:
         """The same where all gradients are finite; else all is left, or put back, as it was before the step."""
         before = [(reference.deref(), value) for reference, value in self._model.before.items()]
 
-        def take():
+        def take() -> Tensor:
             with tf.control_dependencies([self._step(gradients, decoder, encoder)]):
                 return tf.constant(True)
 
-        def skip():
+        def skip() -> Tensor:
             with tf.control_dependencies([variable.assign(value, read_value=False) for variable, value in before]):
                 return tf.constant(False)
 
         with tf.control_dependencies([value for _, value in before]):
             finite = tf.math.is_finite(self.gradient_norm)
         taken = tf.cond(finite, take, skip)
-        return tf.group(taken, self.loss_scale.update(finite))
+        return tf.group(taken, loss_scale.update(finite))
 
-    def _decays(self, variables, rate):
+    def _decays(self, variables: Sequence[Variable], rate: Tensor) -> list[Operation]:
         if not self.options.weight_decay:
             return []
         share = rate * self.options.weight_decay
         return [variable.assign_sub(tf.cast(share, variable.dtype) * variable.read_value(), read_value=False)
                 for variable in variables if _is_matrix(variable)]
 
-    def learning_rate_at(self, step, factor=1.0):
+    def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
         """See the function of this name."""
         return learning_rate_at(self.options, step, self._steps, factor)
 
-    def annealed_at(self, step):
+    def annealed_at(self, step: int) -> dict[str, float]:
         """See the function of this name."""
         return annealed_at(self.options, self._model, step, self._steps)
 
-    def feeds(self, step, factor=1.0):
+    def feeds(self, step: int, factor: float = 1.0) -> dict[Tensor, float]:
         """What `train_op` must be fed with besides the batch, as dict of placeholder -> value."""
         fed = {self._rate: self.learning_rate_at(step, factor)}
         if self.averages:
@@ -226,22 +237,22 @@ class LossScale:
         value: scalar float32, the factor of the step.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         with tf1.variable_scope('loss_scale', reuse=tf1.AUTO_REUSE, use_resource=True):
             self._scale = tf1.get_variable('factor', [], tf.float32, tf1.constant_initializer(FIRST_SCALE),
                                            trainable=False)
             self._good = tf1.get_variable('good_steps', [], tf.int64, tf1.zeros_initializer(), trainable=False)
         self.value = self._scale.read_value()
 
-    def times(self, loss):
+    def times(self, loss: Tensor) -> Tensor:
         """The loss whose gradients `undone` takes."""
         return loss * tf.cast(self.value, loss.dtype)
 
-    def undone(self, gradient):
+    def undone(self, gradient: Tensor) -> Tensor:
         """A gradient of the scaled loss -> of the loss. Exact, as the factor is a power of two."""
         return gradient / tf.cast(self.value, gradient.dtype)
 
-    def update(self, finite):
+    def update(self, finite: Tensor) -> Operation:
         """Operation that sets factor and count after a step, which comes after the control dependencies around."""
         good = self._good.read_value() + 1
         grown = good >= GROWTH_STEPS
@@ -262,7 +273,7 @@ class Averages:
         decay: placeholder, the share of the old average. update: operation, moves the averages.
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables: Sequence[Variable]) -> None:
         self._variables = variables
         # All but the update outside of what it is made in, which may be the branch of a condition.
         with tf.init_scope(), tf1.variable_scope('weight_averaging', reuse=tf1.AUTO_REUSE, use_resource=True):
@@ -282,12 +293,12 @@ class Averages:
             self._give_back = tf.group(*[v.assign(x, read_value=False)
                                          for v, x in zip(variables, self._values, strict=True)])
 
-    def begin(self, session):
+    def begin(self, session: Session) -> None:
         """Begin at the variables' values; once, when training begins."""
         session.run(self._begin)
 
     @contextlib.contextmanager
-    def used(self, session):
+    def used(self, session: Session) -> Iterator[None]:
         """While active, the variables have the averages' values."""
         values = session.run(self._variables)
         session.run(self._use)
@@ -297,7 +308,7 @@ class Averages:
             session.run(self._give_back, dict(zip(self._values, values, strict=True)))
 
 
-def _dense(gradient, variable):
+def _dense(gradient: Tensor, variable: Variable) -> Tensor:
     """Zeros for a variable that the loss does not reach.
 
     Dense, as the norm of a sparse gradient would count a word's rows one by one, not their sum.
@@ -305,12 +316,12 @@ def _dense(gradient, variable):
     return tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
 
 
-def _is_matrix(variable):
+def _is_matrix(variable: Variable) -> bool:
     """Whether weight decay is for it: not for biases, of which that of the GRU has two rows, nor scales."""
     return variable.shape.rank >= 2 and variable.op.name.rpartition('/')[2] != 'bias'
 
 
-def _optimizer(options, rate):
+def _optimizer(options: 'TrainingConfig', rate: Tensor) -> Any:
     return {
         'adam': lambda: tf1.train.AdamOptimizer(rate),
         'rmsprop': lambda: tf1.train.RMSPropOptimizer(rate),

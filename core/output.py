@@ -1,6 +1,14 @@
 """The deep output layer of eq. 7, and dropout whose masks are functions of a seed."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from core.backend import cast, matmul, tf, with_gradient
+from core.types import DType, Tensor
+
+if TYPE_CHECKING:
+    from core.config import ModelConfig
+    from core.variables import Variables
 
 ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}
 
@@ -13,10 +21,10 @@ class Dropout:
         per_sequence: one mask for all steps of a caption (variational dropout) instead of one for every step.
     """
 
-    def __init__(self, seed, rate, n_rows, per_sequence=False):
+    def __init__(self, seed: Tensor, rate: float, n_rows: Tensor, per_sequence: bool = False) -> None:
         self.seed, self.rate, self.n_rows, self.per_sequence = seed, rate, n_rows, per_sequence
 
-    def __call__(self, x, which, rows=None):
+    def __call__(self, x: Tensor, which: int, rows: Tensor = None) -> Tensor:
         """Drop units of x (P, S).
 
         Args:
@@ -42,7 +50,8 @@ class OutputLayer:
         options: ModelConfig, of which prev2out, ctx2out, dim_embed and the output_ options are read.
     """
 
-    def __init__(self, variables, dim_hidden, dim_annotation, n_words, options):
+    def __init__(self, variables: 'Variables', dim_hidden: int, dim_annotation: int, n_words: int,
+                 options: 'ModelConfig') -> None:
         size = options.output_size or options.dim_embed
         self.prev2out, self.ctx2out, self.n_layers = options.prev2out, options.ctx2out, options.output_layers
         self.activation = ACTIVATIONS[options.output_activation]
@@ -52,7 +61,8 @@ class OutputLayer:
         self.weights = variables.create('logits', w_h=([dim_hidden, size], 'matrix'), b_h=([size], 'zeros'),
                                         w_out=([size, n_words], 'matrix'), b_out=([n_words], 'zeros'), **extra)
 
-    def __call__(self, h, context, word_vectors, dropout=None, rows=None, compute_dtype=None):
+    def __call__(self, h: Tensor, context: Tensor, word_vectors: Tensor, dropout: Dropout | None = None,
+                 rows: Tensor = None, compute_dtype: DType = None) -> Tensor:
         """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V), all of the variables' type.
 
         Args:
@@ -62,17 +72,17 @@ class OutputLayer:
         hidden = self.hidden(h, context, word_vectors, dropout, rows, compute_dtype)
         return matmul(hidden, self._of_type(compute_dtype)['w_out']) + self.weights['b_out']
 
-    def cross_entropy(self, hidden, targets, compute_dtype=None):
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, compute_dtype: DType = None) -> Tensor:
         """-log p of the targets (P,) int32, from `hidden` (P, S) -> (P,).
 
         The gradient of the logits, as large as they are, is never scaled by that of the loss: its small neighbours
         in the products are.
         """
-        def function(hidden, w, b):
+        def function(hidden: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
             losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=matmul(hidden, w) + b,
                                                                            labels=targets)
 
-            def gradient(d):
+            def gradient(d: Tensor) -> tuple:
                 d_hidden = matmul(slope, w, transpose_b=True) * d[:, tf.newaxis]
                 scaled = cast(hidden * d[:, tf.newaxis], w.dtype)
                 return (d_hidden, tf.matmul(scaled, cast(slope, w.dtype), transpose_a=True),
@@ -82,16 +92,17 @@ class OutputLayer:
 
         return with_gradient(function, hidden, self._of_type(compute_dtype)['w_out'], self.weights['b_out'])
 
-    def _of_type(self, compute_dtype):
+    def _of_type(self, compute_dtype: DType) -> dict[str, Tensor]:
         if not compute_dtype:
             return self.weights
         return {name: cast(w, compute_dtype) if name.startswith('w') else w for name, w in self.weights.items()}
 
-    def hidden(self, h, context, word_vectors, dropout=None, rows=None, compute_dtype=None):
+    def hidden(self, h: Tensor, context: Tensor, word_vectors: Tensor, dropout: Dropout | None = None,
+               rows: Tensor = None, compute_dtype: DType = None) -> Tensor:
         """What the last product takes, (P, S); arguments as of a call."""
         weights = self._of_type(compute_dtype)
 
-        def dropped(x, which):
+        def dropped(x: Tensor, which: int) -> Tensor:
             return dropout(x, which, rows) if dropout else x
 
         hidden = matmul(dropped(h, 0), weights['w_h']) + weights['b_h']

@@ -17,11 +17,17 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from core.errors import InputError
+from core.types import PathLike, Say
+
+if TYPE_CHECKING:
+    from core.captioning import Caption
 
 ASSETS = pathlib.Path(__file__).parent / 'viewer'
 FILES = ('viewer.js', 'viewer.css', 'gallery.js', 'gallery.css')
@@ -33,7 +39,7 @@ CHUNK = 32  # images in a file of attention
 SIDE, QUALITY = 400, 85  # pixels and JPEG quality of a photo
 
 
-def check(directory):
+def check(directory: PathLike) -> pathlib.Path:
     """Where a page would be written, if nothing is lost by it.
 
     Returns:
@@ -61,11 +67,12 @@ def check(directory):
     return place
 
 
-def _text(path):
+def _text(path: pathlib.Path) -> str:
     return path.read_text(encoding='utf8', errors='replace') if path.is_file() else ''
 
 
-def write(directory, info, records, photo, say=print):
+def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[str, Any]],
+          photo: Callable[[int], np.ndarray], say: Say = print) -> pathlib.Path:
     """Write the page beside the directory, then put it in its place: there is the old page or the new, never half.
 
     Args:
@@ -97,7 +104,8 @@ def write(directory, info, records, photo, say=print):
     return pathlib.Path(directory) / 'index.html'
 
 
-def _fill(new, info, records, photo, say):
+def _fill(new: pathlib.Path, info: Mapping[str, Any], records: Iterable[dict[str, Any]],
+          photo: Callable[[int], np.ndarray], say: Say) -> None:
     """Everything into the directory `new`."""
     (new / 'photos').mkdir()
     (new / 'data').mkdir()
@@ -128,20 +136,20 @@ def _fill(new, info, records, photo, say):
     shutil.copyfile(ASSETS / 'page.html', new / 'index.html')
 
 
-def _write_chunk(new, number, captions):
+def _write_chunk(new: pathlib.Path, number: int, captions: list) -> None:
     _script(new / 'data' / f'attention-{number:04}.js', f'PAGE.attention({number}, {_json(captions)});')
 
 
-def _script(path, text):
+def _script(path: pathlib.Path, text: str) -> None:
     path.write_text(text + '\n', encoding='ascii')
 
 
-def _json(value):
+def _json(value: Any) -> str:
     """JSON that is safe inside a script, even one written into HTML: ASCII, and no '<' that could end it."""
     return json.dumps(value, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
 
 
-def _swap(new, place):
+def _swap(new: pathlib.Path, place: pathlib.Path) -> None:
     """Put the directory `new` in the place of `place`."""
     old = None
     try:
@@ -162,7 +170,8 @@ def _swap(new, place):
                 shutil.rmtree(old)
 
 
-def caption_entry(caption, located=False, boxes=()):
+def caption_entry(caption: 'Caption', located: bool = False,
+                  boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> dict[str, Any]:
     """One Caption for the page.
 
     Args:
@@ -187,11 +196,11 @@ def caption_entry(caption, located=False, boxes=()):
     }
 
 
-def _rounded(values):
+def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 3) for value in values]
 
 
-def quantized(alphas):
+def quantized(alphas: np.ndarray) -> str:
     """(T, L) attention -> base64 of T * L bytes, each row in parts of 255 of its strongest place."""
     alphas = np.asarray(alphas, np.float64)
     if not alphas.size:

@@ -5,16 +5,19 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from core.errors import InputError
 from core.files import replacing
+from core.types import PathLike
 
 # By which photos in a folder are known; a file that is named is read whatever it is called.
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff')
 STANDARD_INPUT = '-'
 
 
-def find(arguments):
+def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """The photos that arguments name, in their order, each once.
 
     Args:
@@ -42,7 +45,7 @@ def find(arguments):
                 yield str(path), path
 
 
-def _standard_input():
+def _standard_input() -> Any:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError('- reads an image from standard input, which is a terminal: pipe a file into it')
     data = sys.stdin.buffer.read()
@@ -51,7 +54,7 @@ def _standard_input():
     return data
 
 
-def _paths(argument):
+def _paths(argument: str) -> list[pathlib.Path]:
     path = pathlib.Path(argument)
     if path.is_dir():
         found = sorted(each for each in path.rglob('*') if each.suffix.lower() in EXTENSIONS and each.is_file()
@@ -78,8 +81,9 @@ class Targets:
         InputError: a file for several photos, or a name that is neither.
     """
 
-    def __init__(self, out, suffix, n_photos, option):
-        self._out, self._suffix, self._used = None if out is None else pathlib.Path(out), suffix, set()
+    def __init__(self, out: PathLike | None, suffix: str, n_photos: int, option: str) -> None:
+        self._out, self._suffix = None if out is None else pathlib.Path(out), suffix
+        self._used: set[str] = set()
         self._single = False
         if self._out is None:
             return
@@ -95,7 +99,7 @@ class Targets:
         if folder.exists() and not folder.is_dir():
             raise InputError(f'{option} {out}: is a file; name a folder')
 
-    def write(self, name, make):
+    def write(self, name: str, make: Callable[[], bytes]) -> pathlib.Path | None:
         """Write what `make()` returns, bytes, for the photo `name`; returns the path, None where nothing is asked."""
         if self._out is None:
             return None
@@ -105,7 +109,7 @@ class Targets:
             file.write(make())
         return path
 
-    def _file_name(self, name):
+    def _file_name(self, name: str) -> str:
         """The photo's own name with the suffix; a number more where two photos have it."""
         stem = re.sub(r'[^\w.-]', '_', pathlib.Path(name).stem)[:150] or 'photo'
         number, unique = 1, stem

@@ -15,6 +15,8 @@ import pathlib
 import shutil
 import sys
 import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,14 +24,24 @@ from core import __version__, console, images, store, text
 from core.datasets import SPLITS
 from core.errors import InputError
 from core.files import write_json
+from core.types import PathLike, Say
+
+if TYPE_CHECKING:
+    from core.datasets.records import Record
+    from core.devices import Machine
+    from core.encoders import Encoder, EncoderSpec
+    from core.images import Preprocessing
+    from core.text import Vocabulary
 
 BATCH = 32
 AHEAD = 4  # batches that are decoded or wait for the encoder
 PIECE = 8  # images that a thread decodes at a time: one by one costs more for the threads than for small images
 
 
-def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_length=15, skip_unreadable=False,
-            vocabulary=None, say=print, machine=None):
+def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dataset: str, vocab_size: int = 10000,
+            min_count: int = 1, max_length: int = 15, skip_unreadable: bool = False,
+            vocabulary: 'Vocabulary | None' = None, say: Say = print,
+            machine: 'Machine | None' = None) -> dict[str, Any]:
     """Make or complete the DATA DIR `out`.
 
     Args:
@@ -76,7 +88,7 @@ def prepare(records, spec, out, dataset, vocab_size=10000, min_count=1, max_leng
                 return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
 
 
-def _encoder(spec, path, machine):
+def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
     """The encoder as a context; of None where every image is encoded already."""
     if path.exists() and store.FeatureFile(path).done().all():
         return contextlib.nullcontext()
@@ -85,7 +97,9 @@ def _encoder(spec, path, machine):
     return Encoder(spec, machine=machine)
 
 
-def _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say):
+def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encoder: 'Encoder | None',
+              spec: 'EncoderSpec', out: pathlib.Path, plan: dict[str, Any], skip_unreadable: bool,
+              vocabulary: 'Vocabulary | None', say: Say) -> dict[str, Any]:
     """Do what is left to do in `out`, which is locked."""
     store.write_plan(out, plan)
     store.remove_leftovers(out)
@@ -104,7 +118,7 @@ def _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabu
     return manifest
 
 
-def check(vocab_size, min_count, max_length):
+def check(vocab_size: int, min_count: int, max_length: int) -> None:
     """Raises InputError for numbers below 1."""
     for name, value in (('vocab-size', vocab_size), ('min-count', min_count), ('max-length', max_length)):
         if value < 1:
@@ -112,7 +126,7 @@ def check(vocab_size, min_count, max_length):
 
 
 @contextlib.contextmanager
-def _writing(out):
+def _writing(out: pathlib.Path) -> Iterator[None]:
     """Turn what the system says of a disk that is full, a place that is no directory and the like into one line."""
     try:
         yield
@@ -123,7 +137,7 @@ def _writing(out):
                          f'images are kept, or choose another --out') from None
 
 
-def _check_room(path, n_bytes):
+def _check_room(path: pathlib.Path, n_bytes: int) -> None:
     """Refuse features that the disk cannot hold; what an earlier call wrote of them counts as there."""
     there = path.stat().st_blocks * 512 if path.exists() else 0
     place = next(parent for parent in path.absolute().parents if parent.exists())
@@ -133,7 +147,8 @@ def _check_room(path, n_bytes):
                          f'free; make room, choose another --out or use --limit')
 
 
-def _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary):
+def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_size: int, min_count: int,
+          max_length: int, vocabulary: 'Vocabulary | None') -> dict[str, Any]:
     """What decides the contents of a DATA DIR."""
     digest = hashlib.sha256()
     for record in records:
@@ -145,7 +160,8 @@ def _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
             'vocab_size': vocab_size, 'min_count': min_count, 'max_length': max_length, 'vocabulary_sha256': words}
 
 
-def _extract(records, encoder, features, say):
+def _extract(records: 'Sequence[Record]', encoder: Any, features: store.FeatureFile,
+             say: Say) -> tuple[dict[int, str], float | None]:
     """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
     waiting = np.flatnonzero(~features.done())
     if not len(waiting):
@@ -159,7 +175,7 @@ def _extract(records, encoder, features, say):
         contextlib.closing(_decoded(records, waiting, encoder.spec.preprocessing)) as batches,
         console.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
     ):
-        writing = collections.deque()
+        writing: collections.deque[concurrent.futures.Future] = collections.deque()
         for batch, pixels, reasons in batches:
             unreadable.update(reasons)
             rows = batch
@@ -178,11 +194,12 @@ def _extract(records, encoder, features, say):
             bar.update(len(batch))
         for write in writing:
             write.result()
-    rate = encoded / (time.perf_counter() - begun) if encoded else None
+    rate = encoded / (time.perf_counter() - begun) if begun is not None and encoded else None
     return unreadable, rate
 
 
-def _decoded(records, rows, preprocessing):
+def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Preprocessing',
+             ) -> Generator[tuple[np.ndarray, np.ndarray, dict[int, str]], None, None]:
     """Decode the images of `rows` with all cores, some batches ahead, into memory that is used again.
 
     Yields:
@@ -193,7 +210,7 @@ def _decoded(records, rows, preprocessing):
     size = preprocessing.size
     memory = [aligned((BATCH, size, size, 3)) for _ in range(min(AHEAD, len(batches)))]
 
-    def decode(piece, pixels):
+    def decode(piece: np.ndarray, pixels: np.ndarray) -> dict[int, str]:
         reasons = {}
         for row, target in zip(piece, pixels, strict=True):
             try:
@@ -202,7 +219,7 @@ def _decoded(records, rows, preprocessing):
                 reasons[int(row)] = str(error)
         return reasons
 
-    def begin(number):
+    def begin(number: int) -> list[concurrent.futures.Future]:
         batch, pixels = batches[number], memory[number % AHEAD]
         return [decoders.submit(decode, batch[i : i + PIECE], pixels[i : i + PIECE][: len(batch) - i])
                 for i in range(0, len(batch), PIECE)]
@@ -222,7 +239,7 @@ def _decoded(records, rows, preprocessing):
             raise
 
 
-def aligned(shape):
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
     """Uninitialised uint8 array that begins at a multiple of 64 bytes: TensorFlow takes it without a copy."""
     n_bytes = math.prod(shape)
     spare = np.empty(n_bytes + 63, np.uint8)
@@ -230,7 +247,7 @@ def aligned(shape):
     return spare[start : start + n_bytes].reshape(shape)
 
 
-def _unreadable_text(unreadable):
+def _unreadable_text(unreadable: dict[int, str]) -> str:
     shown = '; '.join(list(unreadable.values())[:20])
     more = f'; and {len(unreadable) - 20} more' if len(unreadable) > 20 else ''
     what = 'image' if len(unreadable) == 1 else 'images'
@@ -238,7 +255,9 @@ def _unreadable_text(unreadable):
             f'others are kept), or leave them out with --skip-unreadable')
 
 
-def _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, say):
+def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec', out: pathlib.Path,
+              plan: dict[str, Any], unreadable: dict[int, str], vocabulary: 'Vocabulary | None', rate: float | None,
+              say: Say) -> dict[str, Any]:
     """Write vocabulary, captions and annotations, then the manifest that makes the directory complete."""
     for reason in unreadable.values():
         say(f'left out: {reason}')
@@ -295,20 +314,21 @@ def _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, sa
     return manifest
 
 
-def _tokens(records):
+def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
     """The token lists of each record's captions. Equal words are one object, as all stay while images are encoded."""
     return [[[sys.intern(word) for word in text.tokenize(caption)] for caption in record.captions]
             for record in records]
 
 
-def _build_vocabulary(records, tokens, plan):
+def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]],
+                      plan: dict[str, Any]) -> 'Vocabulary':
     """Vocabulary of the training captions that have words; `tokens` holds the token lists of each record."""
     training = [words for record, captions in zip(records, tokens, strict=True) if record.split == 'train'
                 for words in captions if words]
     return text.Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
 
 
-def _boxes(record, spec):
+def _boxes(record: 'Record', spec: 'EncoderSpec') -> list[dict[str, Any]] | None:
     """The record's boxes in fractions of the network's input; None where they are not known."""
     if record.boxes is None or record.size is None:
         return None
@@ -319,7 +339,7 @@ def _boxes(record, spec):
     ]
 
 
-def _counts(manifest):
+def _counts(manifest: dict[str, Any]) -> str:
     parts = [f'{c["images"]} {split} images with {c["captions"]} captions'
              for split, c in manifest['splits'].items() if c['images']]
     rate = manifest.get('images_per_second')

@@ -9,6 +9,9 @@
 | paper[-DATASET]-hard | with hard attention |
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from core.config import SECTIONS, Config, nearest
 from core.errors import InputError
 
@@ -49,13 +52,13 @@ _DATASETS = {
 _HARD = {'model': {'attention': 'hard', 'lambda_r': 0.1, 'lambda_e': 0.002, 'semi_sampling_p': 0.5}}
 
 
-def names():
+def names() -> list[str]:
     """All names that `config` takes."""
     papers = ['paper', *(f'paper-{dataset}' for dataset in _DATASETS)]
     return ['tf1', 'tf2', *papers, *(f'{name}-hard' for name in papers)]
 
 
-def config(name, dataset=None):
+def config(name: str, dataset: str | None = None) -> Config:
     """The Config of a preset.
 
     Args:
@@ -69,12 +72,12 @@ def config(name, dataset=None):
                             where=f'preset {name}')
 
 
-def prepro(name):
+def prepro(name: str) -> dict[str, Any]:
     """dict of prepro.py's options for a preset; InputError where there is no such preset."""
     return dict(_sections(name, None).get('prepro', {}))
 
 
-def _sections(name, dataset):
+def _sections(name: str, dataset: str | None) -> dict[str, Any]:
     if name not in names():
         raise InputError(f'there is no preset {name!r}{nearest(name, names())}')
     if name in ('tf1', 'tf2'):
@@ -83,7 +86,7 @@ def _sections(name, dataset):
     return _merged(_PAPER, _DATASETS[found], _HARD if hard else {})
 
 
-def resolve(name, dataset):
+def resolve(name: str, dataset: str | None) -> str:
     """The name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'; COCO where none is known."""
     if not name.startswith('paper'):
         return name
@@ -92,7 +95,7 @@ def resolve(name, dataset):
     return f'paper-{next((known for known in _DATASETS if wanted.startswith(known)), "coco")}{hard}'
 
 
-def notes(name, dataset, encoder):
+def notes(name: str, dataset: str | None, encoder: Mapping[str, Any]) -> list[str]:
     """What `train.py --preset` should say: lines on the values taken and on features of another kind.
 
     Args:
@@ -105,8 +108,8 @@ def notes(name, dataset, encoder):
     return lines + ([f'note: these features are not the preset\'s: {"; ".join(other)}'] if other else [])
 
 
-def _merged(*parts):
-    merged = {}
+def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
     for part in parts:
         for section, values in part.items():
             merged[section] = {**merged.get(section, {}), **values}

@@ -10,9 +10,15 @@ In mixed precision the matrices are of 16 bits, those of `step_weights` and the 
 computed so, and everything else, what is recorded and the offsets too, is of the model's own type.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.backend import cast, matmul, tf, tf1, with_gradient
+from core.types import Tensor
+
+if TYPE_CHECKING:
+    from core.attention import Memory
+    from core.model import CaptionGenerator
 
 
 class Weight(NamedTuple):
@@ -21,8 +27,8 @@ class Weight(NamedTuple):
     To transpose at every step costs more than the product itself for the few rows of a batch.
     """
 
-    matrix: object
-    transposed: object = None
+    matrix: Tensor
+    transposed: Tensor = None
 
 
 class Offsets(NamedTuple):
@@ -35,11 +41,11 @@ class Offsets(NamedTuple):
             The last three are None where no gradient is wanted.
     """
 
-    state: object
-    inputs: object = None
-    scores: object = None
-    scorer: object = None
-    context: object = None
+    state: Tensor
+    inputs: Tensor = None
+    scores: Tensor = None
+    scorer: Tensor = None
+    context: Tensor = None
 
 
 class StepWeights(NamedTuple):
@@ -52,14 +58,14 @@ class StepWeights(NamedTuple):
         offsets: Offsets.
     """
 
-    state: object
-    words: object
-    words_bias: object
-    context: object
-    scorer: object
-    offsets: object
+    state: Weight
+    words: Tensor
+    words_bias: Tensor
+    context: Weight
+    scorer: Tensor
+    offsets: Offsets
 
-    def word_share(self, vectors):
+    def word_share(self, vectors: Tensor) -> Tensor:
         """Word vectors (..., M) -> their share of the gates (..., G)."""
         return all_rows(vectors, self.words) + self.words_bias
 
@@ -72,14 +78,14 @@ class Recorded(NamedTuple):
         words: () int32, that were fed, where they are drawn inside the loop; else an empty tuple.
     """
 
-    h: object
-    query: object
-    weights: object
-    context: object
-    words: object
+    h: Tensor
+    query: Tensor
+    weights: Tensor
+    context: Tensor
+    words: Tensor
 
 
-def step_weights(model, memory):
+def step_weights(model: 'CaptionGenerator', memory: 'Memory') -> StepWeights:
     """StepWeights of a CaptionGenerator, for a Memory of its attention; matrices have the type of that."""
     cell, options = model.cell.weights(), model.options
     query, query_bias = model.attention.query_weights(memory)
@@ -98,22 +104,22 @@ def step_weights(model, memory):
                        Offsets(tf.concat(bias, axis=0)))
 
 
-def all_rows(x, w):
+def all_rows(x: Tensor, w: Tensor) -> Tensor:
     """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
     if x.shape.rank == 2:
         return matmul(x, w)
     return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
 
 
-def product(x, weight):
+def product(x: Tensor, weight: Weight) -> Tensor:
     """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
-    def constant_product(x, matrix, transposed):
+    def constant_product(x: Tensor, matrix: Tensor, transposed: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
         return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
 
     return matmul(x, weight.matrix) if weight.transposed is None else with_gradient(constant_product, x, *weight)
 
 
-def _hidden(x):
+def _hidden(x: Tensor) -> Tensor:
     """The bits of a float tensor, for a loop to read.
 
     A loop gives every float that it reads a gradient, zeros of its size where there is none; to integers none.
@@ -130,15 +136,17 @@ class Deferred:
         words: (T', R) int32 that are fed, or None where words are drawn inside the loop.
     """
 
-    def __init__(self, model, memory, n_steps, n_rows, words=None):
-        self._model, self._n_images, self.recorded = model, tf.shape(memory.projected)[0], None
+    def __init__(self, model: 'CaptionGenerator', memory: 'Memory', n_steps: Tensor, n_rows: Tensor,
+                 words: Tensor = None) -> None:
+        self._model, self._n_images = model, tf.shape(memory.projected)[0]
+        self.recorded: Any = None  # Recorded, once the loop is built
         weights = step_weights(model, memory)
 
-        def zeros(size):
+        def zeros(size: Tensor) -> Tensor:
             return tf.zeros([n_steps, n_rows, size], model.dtype)
 
         if words is None:
-            def replay(table, words, bias):
+            def replay(table: Tensor, words: Tensor, bias: Tensor) -> Tensor:
                 fed = model.word_vectors(self.recorded.words, table)
                 return weights._replace(words=words, words_bias=bias).word_share(fed)
 
@@ -156,7 +164,7 @@ class Deferred:
             state, inputs = tf.concat([inputs, state[:, :, model.cell.n_gates:]], axis=2), None
         state = self._tie(lambda w: all_rows(self.recorded.h, w), state, weights.state.matrix)
 
-        def for_context(offset):
+        def for_context(offset: Tensor) -> Tensor:
             return self._tie(lambda w: all_rows(self.recorded.context, w), offset, weights.context.matrix)
 
         offsets = Offsets(
@@ -166,14 +174,15 @@ class Deferred:
         self._offsets = Offsets(*[
             x if x is None else tf.TensorArray(model.dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
             for x in offsets])
+        nothing: Any = ()  # offsets are read one step at a time
         weights = weights._replace(
-            offsets=(), **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
-                             for name, weight in (('state', weights.state), ('context', weights.context))})
+            offsets=nothing, **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
+                                  for name, weight in (('state', weights.state), ('context', weights.context))})
         self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
         self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
         self._images = _hidden(memory.features), _hidden(memory.projected)
 
-    def at(self, t):
+    def at(self, t: Tensor) -> 'tuple[Memory, StepWeights]':
         """Inside the loop: (Memory, StepWeights) of step t."""
         memory = self._memory._replace(features=tf.bitcast(self._images[0], self._memory.features.dtype),
                                        projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
@@ -181,15 +190,15 @@ class Deferred:
         offsets = Offsets(*[array if array is None else array.read(t) for array in self._offsets])
         return memory, weights._replace(offsets=offsets)
 
-    def record(self, recorded):
+    def record(self, recorded: Recorded) -> None:
         """Take the Recorded of the loop, which must be known before gradients are asked for."""
         # Constants: what depends on them inside the loop has its gradient there.
         self.recorded = tf.nest.map_structure(tf.stop_gradient, recorded)
 
-    def _tie(self, replay, offset, *sources):
+    def _tie(self, replay: Callable[..., Tensor], offset: Tensor, *sources: Tensor) -> Tensor:
         """`offset`, the gradient of whose first columns also reaches `sources` as that of replay(*sources) would."""
-        def tied(offset, *sources):
-            def gradient(d):
+        def tied(offset: Tensor, *sources: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
+            def gradient(d: Tensor) -> tuple:
                 again = replay(*sources)
                 found = tf1.gradients(again, sources, grad_ys=d[:, :, :again.shape[2]])
                 return (d, *map(tf.convert_to_tensor, found))
@@ -198,9 +207,10 @@ class Deferred:
 
         return with_gradient(tied, offset, *sources)
 
-    def _tie_scores(self, scores, scorer, projected, weight):
-        def tied(scores, scorer, projected, weight):
-            def gradient(d_scores, d_scorer):
+    def _tie_scores(self, scores: Tensor, scorer: Tensor, projected: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        def tied(scores: Tensor, scorer: Tensor, projected: Tensor,
+                 weight: Tensor) -> tuple[tuple, Callable[..., tuple]]:
+            def gradient(d_scores: Tensor, d_scorer: Tensor) -> tuple:
                 queries, d, taps = (self._by_image(x) for x in (self.recorded.query, d_scores, d_scorer))
                 return (d_scores, d_scorer,
                         *self._model.attention.kernels.score_gradients(projected, weight, queries, d, taps))
@@ -209,13 +219,13 @@ class Deferred:
 
         return with_gradient(tied, scores, scorer, projected, weight)
 
-    def _by_image(self, x):
+    def _by_image(self, x: Tensor) -> Tensor:
         """(T', R, ...) -> (T' C, N, ...)."""
         size = x.shape[2]
         x = tf.reshape(x, [tf.shape(x)[0], self._n_images, -1, size])
         return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, self._n_images, size])
 
-    def _weighted_sums(self, features):
+    def _weighted_sums(self, features: Tensor) -> Tensor:
         """What the loop computes as context, of all steps: one product an image."""
         weights, n, size = self.recorded.weights, self._n_images, features.shape[2]
         n_steps, n_locations = tf.shape(weights)[0], features.shape[1]

@@ -7,6 +7,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
 from core import encoders, finetune, store
 from core.augment import Augmentation
@@ -18,11 +20,12 @@ from core.errors import InputError
 from core.model import CaptionGenerator
 from core.store import DataDir, read_json
 from core.text import Vocabulary
+from core.types import PathLike, Session, Tensor, Variable
 
 UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
 
 
-def create(path, config, data):
+def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
     """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the same making.
 
     Returns:
@@ -67,7 +70,7 @@ FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoin
         'decode_batch'}
 
 
-def _check_options(path, there, now):
+def _check_options(path: PathLike, there: Config, now: Config) -> None:
     for section, values in now.to_dict().items():
         for name, value in values.items():
             old = there.to_dict()[section][name]
@@ -89,7 +92,7 @@ class Run:
         InputError: missing or damaged.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
         store.check_run(self.path)
         entries = read_json(self.path / 'config.json')
@@ -106,16 +109,16 @@ class Run:
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
 
     @property
-    def imported(self):
+    def imported(self) -> bool:
         """Whether the model comes from elsewhere (`python -m core.checkpoints import`), without data of its own."""
         return self.data_entry.get('path') is None
 
     @property
-    def finetuned(self):
+    def finetuned(self) -> bool:
         """Whether the encoder was trained too, so that images are read instead of features."""
         return bool(self.config.training.finetune_from)
 
-    def encoder(self, weights=None):
+    def encoder(self, weights: PathLike | None = None) -> EncoderSpec:
         """EncoderSpec with the weights' present path.
 
         Raises:
@@ -132,7 +135,7 @@ class Run:
         self._check_identity(found.identity(), weights or spec.weights)
         return found
 
-    def data(self, path=None):
+    def data(self, path: PathLike | None = None) -> DataDir:
         """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same features."""
         if path is None and self.imported:
             raise InputError(f'{self.path}: an imported run has no data of its own; make some with prepro.py ... '
@@ -145,12 +148,12 @@ class Run:
             self.check_features(data)
         return data
 
-    def split(self, data, name):
+    def split(self, data: DataDir, name: str) -> finetune.Split:
         """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned run."""
         selected = data.split(name)
         return finetune.ImageData(selected, self.spec) if self.finetuned else selected
 
-    def training_split(self, data):
+    def training_split(self, data: DataDir) -> finetune.Split:
         """The same of the split 'train', with the augmentation of the run's options."""
         selected, options = data.split('train'), self.config.training
         if not self.finetuned:
@@ -160,11 +163,11 @@ class Run:
             augmentation = Augmentation(options.seed, selected.captions, self.vocabulary.word_to_idx)
         return finetune.ImageData(selected, self.spec, augmentation)
 
-    def check_features(self, data):
+    def check_features(self, data: DataDir) -> None:
         """Refuse features of another encoder, layer, preprocessing or weights."""
         self._check_identity(EncoderSpec.from_dict(data.encoder).identity(), data.path)
 
-    def _check_identity(self, identity, where):
+    def _check_identity(self, identity: Mapping[str, Any], where: PathLike) -> None:
         mine = self.spec.identity()
         if mine['weights_sha256'] == UNKNOWN:
             del mine['weights_sha256']
@@ -172,7 +175,7 @@ class Run:
         if different:
             raise InputError(f'{where}: not what the run {self.path} was trained on: {"; ".join(different)}')
 
-    def build_model(self, weights=None):
+    def build_model(self, weights: PathLike | None = None) -> CaptionGenerator:
         """The CaptionGenerator, in the default graph; on top of its encoder where that was fine-tuned.
 
         Args:
@@ -181,7 +184,8 @@ class Run:
         spec = self.encoder(weights) if self.finetuned else self.spec
         return build_model(self.config, self.vocabulary, spec, self.max_length)
 
-    def build_captioner(self, images, weights=None):
+    def build_captioner(self, images: Tensor, weights: PathLike | None = None,
+                        ) -> tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]:
         """Encoder and model in one, in the default graph: from pixels to what captions are decoded with.
 
         Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
@@ -209,26 +213,26 @@ class Run:
                                  **dataclasses.asdict(self.config.model))
         model.inputs = images
 
-        def restore(session):
+        def restore(session: Session) -> dict[str, Any]:
             restore_encoder(session)
             return self.restore(session, model)
 
         return model, restore
 
-    def best(self, variables=None):
+    def best(self, variables: Sequence[Variable] | None = None) -> BestModel:
         """The BestModel of the run."""
         return BestModel(self.path / 'best', variables)
 
-    def restore(self, session, model):
+    def restore(self, session: Session, model: CaptionGenerator) -> dict[str, Any]:
         """Load the best model, its encoder too where that was fine-tuned; returns what was saved with it."""
         if self.finetuned:
             model.restore_encoder(session)
         best = self.best([*model.variables, *(model.encoder_saved if self.finetuned else ())])
         best.restore(session)
-        return best.info()
+        return best.info() or {}
 
 
-def build_model(config, vocabulary, spec, max_length):
+def build_model(config: Config, vocabulary: Vocabulary, spec: EncoderSpec, max_length: int) -> CaptionGenerator:
     """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the default graph.
 
     It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from` it stands on the

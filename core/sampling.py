@@ -5,10 +5,11 @@ number a word goes through the inverse of the cumulated probabilities.
 """
 
 from core.backend import tf
-from core.decoding import write
+from core.decoding import Decoded, Decoding, Rules, write
+from core.types import DType, Tensor
 
 
-def uniforms(seed, which, numbers, n_steps, dtype=tf.float32):
+def uniforms(seed: Tensor, which: int, numbers: Tensor, n_steps: Tensor, dtype: DType = tf.float32) -> Tensor:
     """Uniform numbers of images.
 
     Args:
@@ -25,7 +26,8 @@ def uniforms(seed, which, numbers, n_steps, dtype=tf.float32):
     return tf.ensure_shape(drawn, [None, n_steps])
 
 
-def sample(decoding, rules, max_len, uniform, temperature=1.0, top_k=0, top_p=1.0):
+def sample(decoding: Decoding, rules: Rules, max_len: int, uniform: Tensor, temperature: float = 1.0, top_k: int = 0,
+           top_p: float = 1.0) -> Decoded:
     """Draw every word from softmax(log p / temperature), cut to the likeliest words.
 
     Args:
@@ -46,13 +48,13 @@ def sample(decoding, rules, max_len, uniform, temperature=1.0, top_k=0, top_p=1.
     if not 0 < top_p <= 1:
         raise ValueError(f'top_p must be above 0 and at most 1, not {top_p}')
 
-    def choose(log_probs, t, uniform):
+    def choose(log_probs: Tensor, t: Tensor, uniform: Tensor) -> Tensor:
         return draw(log_probs / temperature, uniform[:, t], top_k, top_p)
 
     return write(decoding, rules, max_len, choose, uniform)
 
 
-def draw(logits, uniform, top_k=0, top_p=1.0):
+def draw(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Words (R,) int32 drawn from softmax(logits (R, V)), cut as `sample` says, by the uniform numbers (R,)."""
     size = logits.shape[-1]
     n_kept = min(top_k, size) if top_k else size

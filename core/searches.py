@@ -7,12 +7,17 @@
 `Searches` is the part that `CaptionGenerator` and `core.ensemble.Ensemble` share.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.backend import tf, tf1
 from core.beam import beam_search
-from core.decoding import Rules, greedy
+from core.decoding import Decoded, Decoding, Rules, greedy
 from core.sampling import sample, uniforms
+from core.types import Tensor
+
+if TYPE_CHECKING:
+    from core.config import DecodingConfig
 
 WORD_DRAWS, LOCATION_DRAWS = 104, 103  # uses of a seed
 
@@ -28,9 +33,9 @@ class Sampled(NamedTuple):
             and beta.
     """
 
-    alphas: object
-    betas: object
-    captions: object
+    alphas: Tensor
+    betas: Tensor
+    captions: Tensor
 
 
 class Beams(NamedTuple):
@@ -48,13 +53,13 @@ class Beams(NamedTuple):
         word_log_probs: (N, P, max_len) float, the model's log-probability of each word; 0 after the end.
     """
 
-    captions: object
-    scores: object
-    alphas: object
-    betas: object
-    log_probs: object
-    lengths: object
-    word_log_probs: object
+    captions: Tensor
+    scores: Tensor
+    alphas: Tensor
+    betas: Tensor
+    log_probs: Tensor
+    lengths: Tensor
+    word_log_probs: Tensor
 
 
 class Searches:
@@ -64,8 +69,17 @@ class Searches:
     (R, 1)), the word numbers `end` and `never`, `dropout_seed` (2,) int32 and `image_numbers` (N,) int32.
     """
 
-    def build_sampler(self, max_len=20, *, min_length=0, no_repeat_ngram=0, sample=False, temperature=1.0, top_k=0,
-                      top_p=1.0):
+    end: int
+    never: Sequence[int]
+    dropout_seed: Tensor
+    image_numbers: Tensor
+
+    def decoding(self, max_len: int = 20) -> Decoding:
+        """What every search starts from; each subclass has its own."""
+        raise NotImplementedError
+
+    def build_sampler(self, max_len: int = 20, *, min_length: int = 0, no_repeat_ngram: int = 0, sample: bool = False,
+                      temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Sampled:
         """The graph that writes one caption an image, greedily unless `sample`; <NULL>, <START>, <UNK> never.
 
         Args:
@@ -81,8 +95,9 @@ class Searches:
         alphas, betas = decoded.trace
         return Sampled(alphas, betas[:, :, 0], decoded.words)
 
-    def build_beam_search(self, beam_width=3, max_len=20, length_penalty=0.0, *, n_best=None, min_length=0,
-                          no_repeat_ngram=0, groups=1, diversity_penalty=0.0):
+    def build_beam_search(self, beam_width: int = 3, max_len: int = 20, length_penalty: float = 0.0, *,
+                          n_best: int | None = None, min_length: int = 0, no_repeat_ngram: int = 0, groups: int = 1,
+                          diversity_penalty: float = 0.0) -> Beams:
         """The graph of beam search; <NULL>, <START> and <UNK> are never written.
 
         Args:
@@ -103,7 +118,7 @@ class Searches:
             return Beams(found.words, found.scores, alphas, betas[..., 0], found.log_probs, found.lengths,
                          found.word_log_probs)
 
-    def build_search(self, options, n_best=1):
+    def build_search(self, options: 'DecodingConfig', n_best: int = 1) -> Beams:
         """The graph that a DecodingConfig asks for.
 
         Args:
@@ -126,7 +141,8 @@ class Searches:
         return Beams(single.words, single.scores, alphas, betas[..., 0], single.scores, single.lengths,
                      single.word_log_probs)
 
-    def _write(self, max_len, min_length, no_repeat_ngram, drawn, temperature, top_k, top_p):
+    def _write(self, max_len: int, min_length: int, no_repeat_ngram: int, drawn: bool, temperature: float, top_k: int,
+               top_p: float) -> Decoded:
         with tf1.name_scope('sampler'):
             rules = Rules(self.end, self.never, min_length, no_repeat_ngram)
             if not drawn:

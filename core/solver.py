@@ -8,6 +8,8 @@
 import contextlib
 import pathlib
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -23,7 +25,11 @@ from core.metrics import Scorer
 from core.optimization import PRECISIONS, Optimization, check, diverged, learning_rate_at, plateau_factor
 from core.store import CaptionData
 from core.text import tokenize
+from core.types import DType, PathLike, Say, Session
 from core.word_vectors import assign_word_vectors
+
+if TYPE_CHECKING:
+    from core.model import CaptionGenerator
 
 SCORES = {'Bleu_4': 'Bleu', 'METEOR': 'METEOR', 'CIDEr': 'CIDEr', 'ROUGE_L': 'ROUGE_L'}
 
@@ -51,11 +57,14 @@ class Solver:
         InputError: an unknown option, with the nearest name, or a bad value; data that do not fit the model.
     """
 
-    def __init__(self, model, data, val_data=None, *, model_path='model', log_path=None, pretrained_model=None,
-                 word_vectors=None, decoding=None, machine=None, say=print, **options):
+    def __init__(self, model: 'CaptionGenerator', data: Any, val_data: Any = None, *, model_path: PathLike = 'model',
+                 log_path: PathLike | None = None, pretrained_model: PathLike | None = None,
+                 word_vectors: tuple[np.ndarray, np.ndarray] | None = None, decoding: DecodingConfig | None = None,
+                 machine: devices.Machine | None = None, say: Say = print, **options: Any) -> None:
         self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
-        self.machine, self._resident = machine or devices.Machine(), None
+        self.machine = machine or devices.Machine()
+        self._resident: devices.ResidentFeatures | None = None
         self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
         self.model_path, self.log_path = pathlib.Path(model_path), log_path
         self.pretrained_model, self.word_vectors = pretrained_model, word_vectors
@@ -63,10 +72,14 @@ class Solver:
         self.batches = self._batches(self.data, model.inputs.dtype.as_numpy_dtype)
         if not len(self.batches):
             raise InputError('there is no training caption: raise --max-length, or look at the split')
-        self._sampled = self._optimization = self._scorer = self._scale = None
+        # Beams, Optimization and Scorer, once they are made.
+        self._sampled: Any = None
+        self._optimization: Any = None
+        self._scorer: Any = None
+        self._scale: float | None = None
         self._interrupts = Interrupts()
 
-    def _checked(self, data, name):
+    def _checked(self, data: Any, name: str) -> Any:
         if data is None:
             return None
         if isinstance(data, dict):
@@ -81,14 +94,14 @@ class Solver:
             raise InputError(f'{name}: captions use word {data.captions.max()}, the model has {self.model.V} words')
         return data
 
-    def _batches(self, data, dtype):
+    def _batches(self, data: Any, dtype: DType) -> Batches:
         options = self.options
         return Batches(data, options.batch_size, options.seed, batch_by=options.batch_by,
                        bucket_width=options.bucket_width, captions_per_image=options.captions_per_image, dtype=dtype)
 
     # ---- graph
 
-    def build(self):
+    def build(self) -> None:
         """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where needed."""
         if self._optimization is not None:
             return
@@ -100,7 +113,7 @@ class Solver:
                                           compute_dtype=compute_dtype)
             self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
 
-    def _keep_features(self):
+    def _keep_features(self) -> None:
         """Batches of image numbers instead of features, where these are to stay on the device."""
         stored, dtype = not hasattr(self.data, 'read_batch'), self.model.inputs.dtype
         if not stored and self.machine.features_on_device == 'on':
@@ -112,10 +125,10 @@ class Solver:
             self.batches = self._batches(self._resident, np.int64)
 
 
-    def _session(self):
+    def _session(self) -> Session:
         return tf1.Session(graph=self.model.graph, config=devices.session_config(self.machine))
 
-    def _build_sampler(self):
+    def _build_sampler(self) -> None:
         if self._sampled is None:
             if self.model.attention.jit or self.machine.xla == 'all':
                 self.machine = devices.with_working_xla(self.machine, PRECISIONS[self.options.precision], self.say)
@@ -124,20 +137,20 @@ class Solver:
             with self.model.graph.as_default():
                 self._sampled = self.model.build_search(self.decoding)
 
-    def _best_model(self):
+    def _best_model(self) -> BestModel:
         """The BestModel over all that decoding needs, the trained part of an encoder too."""
         return BestModel(self.model_path / 'best', [*self.model.variables, *getattr(self.model, 'encoder_saved', ())])
 
-    def _load_encoder(self, session):
+    def _load_encoder(self, session: Session) -> None:
         """Load an encoder in the graph from its weights file: checkpoints hold only the part that is trained."""
         if hasattr(self.model, 'restore_encoder'):
             self.model.restore_encoder(session)
 
-    def learning_rate_at(self, step, factor=1.0):
+    def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
         """The learning rate of step `step` (0, 1, ...), a float, see `core.optimization.learning_rate_at`."""
         return learning_rate_at(self.options, step, len(self.batches), factor)
 
-    def unigram_loss(self):
+    def unigram_loss(self) -> float:
         """Nats a word of the best model that knows only how frequent words are: what a captioner must beat."""
         words = self.data.captions[:, 1:]
         counts = np.bincount(words[words != self.model.null])
@@ -146,7 +159,7 @@ class Solver:
 
     # ---- training
 
-    def train(self):
+    def train(self) -> dict[str, Any]:
         """Train until `n_epochs` are done or validations stop getting better, going on from the last checkpoint.
 
         SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt. A validation ends at
@@ -194,7 +207,7 @@ class Solver:
                     self._scorer = None
         return state
 
-    def _begin(self, session):
+    def _begin(self, session: Session) -> None:
         """Put the variables of a new run where training starts."""
         model = self.model
         self._load_encoder(session)
@@ -213,12 +226,12 @@ class Solver:
         if self._optimization.averages:
             self._optimization.averages.begin(session)
 
-    def _averaged(self, session):
+    def _averaged(self, session: Session) -> contextlib.AbstractContextManager:
         """While active, the variables are the averages of `weight_averaging`, where that is asked for."""
         averages = self._optimization.averages
         return averages.used(session) if averages else contextlib.nullcontext()
 
-    def _loop(self, session, state, checkpoints):
+    def _loop(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> None:
         options, unigram = self.options, self.unigram_loss()
         while not self._finished(state):
             self._epoch(session, state, checkpoints, unigram)
@@ -240,27 +253,27 @@ class Solver:
                 self._save(session, state, checkpoints)
         self._say_finished(state)
 
-    def _save(self, session, state, checkpoints):
+    def _save(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> None:
         """Save a checkpoint, but never one that training could not go on from."""
         if not session.run(self._optimization.healthy):
             self._diverged(state['step'])
         checkpoints.save(session, state)
 
-    def _stop(self, session, state, checkpoints):
+    def _stop(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> NoReturn:
         """End training after an interrupt, with a checkpoint."""
         self._save(session, state, checkpoints)
         self.say(f'saved at step {state["step"]}; the same command goes on from there')
         raise KeyboardInterrupt
 
-    def _diverged(self, step):
+    def _diverged(self, step: int) -> NoReturn:
         raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; lower '
                          f'learning_rate or clip_norm; the last checkpoint is kept')
 
-    def _finished(self, state):
+    def _finished(self, state: dict[str, Any]) -> bool:
         options = self.options
         return state['epoch'] >= options.n_epochs or bool(options.patience) and state['waited'] >= options.patience
 
-    def _say_finished(self, state):
+    def _say_finished(self, state: dict[str, Any]) -> None:
         options = self.options
         reason = ('all epochs are done' if state['epoch'] >= options.n_epochs else
                   f'no better {options.validation_metric} in {state["waited"]} validations')
@@ -268,7 +281,7 @@ class Solver:
             f', best {options.validation_metric} {state["best_score"]:.4f} at step {state["best_step"]}'
             if state['best_step'] else ''))
 
-    def _epoch(self, session, state, checkpoints, unigram):
+    def _epoch(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints, unigram: float) -> None:
         """Train from state['position'] to the end of the epoch."""
         model, options, optimization = self.model, self.options, self._optimization
         fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
@@ -310,7 +323,7 @@ class Solver:
             if state['words']:  # what was not reported yet, so that a short epoch shows its loss too
                 self._report(state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
-    def _report(self, state, unigram, speed, bar):
+    def _report(self, state: dict[str, Any], unigram: float, speed: float, bar: Any) -> None:
         """Print and record the means over the steps since the last report, and what held in the last of them."""
         loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
         n_epochs, size = self.options.n_epochs, len(self.batches)
@@ -329,7 +342,7 @@ class Solver:
 
     # ---- validation and test
 
-    def _images_to_validate(self):
+    def _images_to_validate(self) -> list[int]:
         """Numbers of the dev images whose references have words, `validation_limit` of them."""
         data = self.val_data
         images = [i for i in range(len(data)) if any(tokenize(text) for text in data.references[i])]
@@ -337,7 +350,7 @@ class Solver:
             raise InputError('validation: no dev image has a caption; add captions, or make data without a dev split')
         return images[: self.options.validation_limit or len(images)]
 
-    def _validate(self, session, state):
+    def _validate(self, session: Session, state: dict[str, Any]) -> None:
         options, data = self.options, self.val_data
         images, begun = self._validated, time.monotonic()
         metrics = {'Bleu', 'CIDEr', 'ROUGE_L', SCORES[options.validation_metric]}
@@ -367,7 +380,7 @@ class Solver:
         self._journal.scalars('validation', state, {**scores, 'distinct_captions': len(set(results.values()))})
         self._journal.captions(state, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
 
-    def test(self, data=None, images=None):
+    def test(self, data: Any = None, images: Sequence[int] | None = None) -> list[captioning.Caption]:
         """Captions of the best model.
 
         Args:

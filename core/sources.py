@@ -23,7 +23,7 @@ class Remote:
     """
 
     name: str
-    urls: tuple
+    urls: tuple[str, ...]
     md5: str | None = None
     unpack: bool = False
 
@@ -38,12 +38,12 @@ class Source:
         note: str, what else the user must know, or ''.
     """
 
-    files: tuple
+    files: tuple[Remote, ...]
     next: str
     note: str = ''
 
 
-def _coco(year):
+def _coco(year: str) -> Source:
     archives = tuple(Remote(f'{part}{year}.zip', (f'{COCO}/zips/{part}{year}.zip',), unpack=True)
                      for part in ('train', 'val'))
     annotations = f'annotations_trainval{year}.zip'
@@ -52,7 +52,7 @@ def _coco(year):
                   f'{{to}}/annotations/captions_train{year}.json {{to}}/annotations/captions_val{year}.json')
 
 
-def _weights(encoder, folder, file, md5):
+def _weights(encoder: str, folder: str, file: str, md5: str | None) -> Source:
     return Source((Remote(file, (f'{KERAS}/{folder}/{file}',), md5),),
                   f'prepro.py --encoder {encoder} --weights {{to}}/{file}')
 

@@ -10,17 +10,20 @@ import math
 import pathlib
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any
 
 from core import java
 from core.errors import InputError
+from core.types import PathLike
 
 PARSER = ('stanford-corenlp-3.6.0.jar', 'stanford-corenlp-3.6.0-models.jar')
 ADDRESS = 'http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip'
 MEMORY = '8G'  # what pycocoevalcap gives it
 
 
-def find(folder=None):
+def find(folder: PathLike | None = None) -> pathlib.Path:
     """The path of SPICE's jar, whose parser lies in `lib` beside it.
 
     Args:
@@ -38,7 +41,8 @@ def find(folder=None):
     return folder / 'spice-1.0.jar'
 
 
-def compute_score(references, hypotheses, folder=None):
+def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, Sequence[str]],
+                  folder: PathLike | None = None) -> tuple[float, list[float]]:
     """SPICE as pycocoevalcap computes it.
 
     Args:

@@ -16,6 +16,8 @@ import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 import h5py
 import numpy as np
@@ -23,6 +25,7 @@ import numpy as np
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.text import Vocabulary
+from core.types import Boxes, PathLike
 
 FORMAT = 1
 FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'vocabulary.json', 'plan.json')
@@ -42,7 +45,7 @@ class FeatureFile:
         InputError: missing, not HDF5, not of this layout, or shorter than it says.
     """
 
-    def __init__(self, path, writable=False):
+    def __init__(self, path: PathLike, writable: bool = False) -> None:
         self.path = pathlib.Path(path)
         try:
             with h5py.File(self.path, 'r') as file:
@@ -55,13 +58,13 @@ class FeatureFile:
                              f'delete it and run prepro.py again') from None
         self._features, self._done = offsets
         self._row_bytes = 2 * self.shape[1] * self.shape[2]
-        self._descriptor = os.open(self.path, os.O_RDWR if writable else os.O_RDONLY)
+        self._descriptor: Any = os.open(self.path, os.O_RDWR if writable else os.O_RDONLY)
         if os.fstat(self._descriptor).st_size < self._features + self.shape[0] * self._row_bytes:
             self.close()
             raise InputError(f'{self.path}: shorter than its {self.shape[0]} images need; copy or make it again')
 
     @staticmethod
-    def create(path, shape):
+    def create(path: PathLike, shape: tuple[int, int, int]) -> None:
         """Make the file for `shape` = (images, L, D) features, none of them done, atomically."""
         with replacing(path, 'w+b') as temporary, h5py.File(temporary, 'w') as file:
             for name, dims, kind in ((b'features', shape, np.dtype('<f2')), (b'done', shape[:1], np.dtype('u1'))):
@@ -73,12 +76,12 @@ class FeatureFile:
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                 h5py.h5d.create(file.id, name, h5py.h5t.py_create(kind), h5py.h5s.create_simple(dims), plist)
 
-    def done(self):
+    def done(self) -> np.ndarray:
         """(images,) bool: which rows are written."""
         data = os.pread(self._descriptor, self.shape[0], self._done)
         return np.frombuffer(data, np.uint8) == 1
 
-    def write(self, rows, features):
+    def write(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
         """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk.
 
         Raises:
@@ -99,7 +102,7 @@ class FeatureFile:
         try:
             for run in runs:
                 self._write_at(self._features + int(rows[run[0]]) * self._row_bytes,
-                               memoryview(features[run[0] : run[-1] + 1]).cast('B'))
+                               features[run[0] : run[-1] + 1].data.cast('B'))
             getattr(os, 'fdatasync', os.fsync)(self._descriptor)  # macOS has fsync only
             for run in runs:
                 self._write_at(self._done + int(rows[run[0]]), b'\1' * len(run))
@@ -107,12 +110,12 @@ class FeatureFile:
             raise InputError(f'{self.path}: cannot write ({error.strerror}); make room and run the same command '
                              f'again, finished images are kept') from None
 
-    def _write_at(self, offset, data):
+    def _write_at(self, offset: int, data: Any) -> None:
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
 
-    def read(self, rows):
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Features of `rows`, any order and repetition, as (n, L, D) float16."""
         features = np.empty((len(rows), *self.shape[1:]), np.float16)
         for row, values in zip(rows, features, strict=True):
@@ -127,13 +130,13 @@ class FeatureFile:
                 target, offset = target[len(data) :], offset + len(data)
         return features
 
-    def close(self):
+    def close(self) -> None:
         """Close the descriptor; reading and writing end."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __del__(self):
+    def __del__(self) -> None:
         if getattr(self, '_descriptor', None) is not None:
             self.close()
 
@@ -141,10 +144,10 @@ class FeatureFile:
 class ArrayFeatures:
     """Features that already lie in memory, behind the same `read`: array (images, L, D) of any float type."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any) -> None:
         self.array, self.shape = np.asarray(array), np.shape(array)
 
-    def read(self, rows):
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, L, D) features of `rows`."""
         return self.array[np.asarray(rows, np.intp)]
 
@@ -164,23 +167,25 @@ class CaptionData:
         encoder: dict of the EncoderSpec that made the features, or None.
     """
 
-    def __init__(self, features, rows, captions, image_idxs, image_ids, references, paths=None, boxes=None,
-                 encoder=None):
+    def __init__(self, features: FeatureFile | ArrayFeatures, rows: Sequence[int] | np.ndarray, captions: Any,
+                 image_idxs: Any, image_ids: list, references: list[list[str]], paths: list[str] | None = None,
+                 boxes: Boxes | None = None, encoder: dict[str, Any] | None = None) -> None:
         self.features, self.rows = features, np.asarray(rows, np.int64)
         self.captions, self.image_idxs = np.asarray(captions, np.int32), np.asarray(image_idxs, np.int32)
-        self.image_ids, self.references, self.paths, self.boxes = image_ids, references, paths, boxes
-        self.encoder = encoder
+        self.image_ids, self.references, self.boxes = image_ids, references, boxes
+        self.paths: Any = paths  # of a DATA DIR never None, and neither is `encoder`
+        self.encoder: Any = encoder
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of images."""
         return len(self.rows)
 
-    def read_features(self, images):
+    def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, L, D) features of images numbered 0 to I - 1."""
         return self.features.read(self.rows[np.asarray(images, np.int64)])
 
     @classmethod
-    def from_arrays(cls, data, idx_to_word):
+    def from_arrays(cls, data: Mapping[str, Any], idx_to_word: Mapping[int, str] | Sequence[str]) -> 'CaptionData':
         """From the TF1 code's dict: 'features' (I, L, D), 'captions' (C, T + 1), 'image_idxs' (C,).
 
         References are the captions themselves, written out, unless 'references' holds a list of lists of texts.
@@ -211,7 +216,7 @@ class DataDir:
         InputError: missing, incomplete, or not of this program's format.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
         manifest = self.path / 'manifest.json'
         if not self.path.is_dir():
@@ -241,11 +246,11 @@ class DataDir:
                              f'{self._features.shape[0]}; they are not of one making, make the data again')
 
     @property
-    def splits(self):
+    def splits(self) -> list[str]:
         """Names of the splits that have images."""
         return [split for split, counts in self.manifest['splits'].items() if counts['images']]
 
-    def split(self, name):
+    def split(self, name: str) -> CaptionData:
         """The CaptionData of a split.
 
         Raises:
@@ -253,9 +258,9 @@ class DataDir:
         """
         if name not in self.splits:
             raise InputError(f'{self.path}: no image of split {name!r} here; there is {", ".join(self.splits)}')
-        images = {row: image for row, image in enumerate(self._images)
-                  if image['split'] == name and not image.get('unreadable')}
-        rows, images = list(images), list(images.values())
+        rows = [row for row, image in enumerate(self._images)
+                if image['split'] == name and not image.get('unreadable')]
+        images = [self._images[row] for row in rows]
         path = self.path / 'captions.h5'
         try:
             with h5py.File(path, 'r') as file:
@@ -270,13 +275,13 @@ class DataDir:
                            self.encoder)
 
 
-def check_run(path):
+def check_run(path: PathLike) -> None:
     """Raises InputError unless `path` is a run; `core.runs.Run` looks closer, but imports TensorFlow first."""
     if not (pathlib.Path(path) / 'config.json').exists():
         raise InputError(f'{path}: not a run (no config.json); train.py DATA --out {path} makes one')
 
 
-def read_json(path):
+def read_json(path: PathLike) -> Any:
     """Read a JSON file that this program wrote."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding='utf8'))
@@ -284,7 +289,7 @@ def read_json(path):
         raise InputError(f'{path}: cannot be read ({error}); it was damaged or copied incompletely') from None
 
 
-def write_captions(path, splits):
+def write_captions(path: PathLike, splits: Mapping[str, tuple]) -> None:
     """Write `captions.h5` atomically: `splits` is a dict of split -> (captions, image_idxs)."""
     with replacing(path, 'w+b') as temporary, h5py.File(temporary, 'w') as file:
         for split, (captions, image_idxs) in splits.items():
@@ -293,7 +298,7 @@ def write_captions(path, splits):
             group.create_dataset('image_idxs', data=np.asarray(image_idxs, np.int32))
 
 
-def lock(directory, what):
+def lock(directory: PathLike, what: str) -> TextIO:
     """Hold `directory` for this process until the returned file is closed; InputError where another holds it."""
     file = open(pathlib.Path(directory) / '.lock', 'w')  # noqa: SIM115 - held open on purpose
     try:
@@ -304,17 +309,17 @@ def lock(directory, what):
     return file
 
 
-def remove_leftovers(directory):
+def remove_leftovers(directory: PathLike) -> None:
     """Remove the temporary files of a writer that was killed; only for the holder of the lock."""
     for path in _leftovers(directory):
         path.unlink()
 
 
-def _leftovers(directory):
+def _leftovers(directory: PathLike) -> list[pathlib.Path]:
     return [path for name in FILES for path in pathlib.Path(directory).glob(f'.{name}.*')]
 
 
-def check_plan(directory, plan):
+def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
     """Check that `directory` is free, or was begun with the same plan; changes nothing.
 
     Raises:
@@ -339,7 +344,7 @@ def check_plan(directory, plan):
                          f'{plan.get(key)!r}); choose another --out or delete the directory')
 
 
-def write_plan(directory, plan):
+def write_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
     """Write plan.json, or check that the one there is the same; raises as `check_plan`."""
     check_plan(directory, plan)
     path = pathlib.Path(directory) / 'plan.json'

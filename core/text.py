@@ -11,11 +11,13 @@ import collections
 import json
 import pathlib
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from core.errors import InputError
 from core.files import write_json
+from core.types import PathLike
 
 NULL, START, END, UNK = 0, 1, 2, 3
 SPECIALS = ('<NULL>', '<START>', '<END>', '<UNK>')
@@ -26,7 +28,7 @@ _APOSTROPHES = dict.fromkeys(map(ord, '\'’‘`´\u02bc'))
 _INVISIBLE = dict.fromkeys([0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 
 
-def tokenize(caption):
+def tokenize(caption: str) -> list[str]:
     """Cuts a caption into words.
 
     1. Unicode form NFKC (full-width letters, ligatures and decomposed accents become the usual letters), lower case.
@@ -66,7 +68,7 @@ class Vocabulary:
             `<END>` the number of captions, `<NULL>` and `<START>` 0, as neither is ever predicted.
     """
 
-    def __init__(self, words, counts=None):
+    def __init__(self, words: Iterable[str], counts: Sequence[int] | None = None) -> None:
         """Numbers `words` (iterable of distinct non-empty str, without the specials); ValueError otherwise."""
         self.idx_to_word = [*SPECIALS, *words]
         if not all(isinstance(word, str) and word for word in self.idx_to_word):
@@ -82,18 +84,19 @@ class Vocabulary:
             if not all(type(count) is int and count >= 0 for count in self.counts):
                 raise ValueError('every count must be an integer of at least 0')
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of entries, the four specials included."""
         return len(self.idx_to_word)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         """Equal when the same numbers stand for the same words."""
         return isinstance(other, Vocabulary) and self.idx_to_word == other.idx_to_word
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # the way to say 'not hashable', which typeshed does not know
 
     @classmethod
-    def build(cls, token_lists, vocab_size=None, min_count=1):
+    def build(cls, token_lists: Iterable[Sequence[str]], vocab_size: int | None = None,
+              min_count: int = 1) -> 'Vocabulary':
         """Makes the vocabulary of the training captions: falling frequency, ties in alphabetical order.
 
         Args:
@@ -108,10 +111,12 @@ class Vocabulary:
             InputError: a limit below 1, or no word is left.
         """
         for name, value in (('vocab_size', vocab_size), ('min_count', min_count)):
-            bad_type = isinstance(value, bool) or not isinstance(value, (int, np.integer))
-            if (value is not None or name == 'min_count') and (bad_type or value < 1):
+            if value is None and name == 'vocab_size':
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InputError(f'{name} is {value!r}: give a whole number of at least 1')
-        frequency, n_captions = collections.Counter(), 0
+        frequency: collections.Counter[str] = collections.Counter()
+        n_captions = 0
         for tokens in token_lists:
             frequency.update(tokens)
             n_captions += 1
@@ -124,7 +129,7 @@ class Vocabulary:
         unknown = sum(frequency.values()) - sum(counts)
         return cls(known, [0, 0, n_captions, unknown, *counts])
 
-    def encode(self, tokens, max_length):
+    def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
         """Numbers one caption: `<START>`, the words, `<END>`, then `<NULL>` up to the full length.
 
         Args:
@@ -144,7 +149,7 @@ class Vocabulary:
         ids[:len(tokens) + 2] = [START, *(max(self.word_to_idx.get(token, UNK), UNK) for token in tokens), END]
         return ids
 
-    def words(self, ids):
+    def words(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Reads one caption back.
 
         Args:
@@ -166,17 +171,17 @@ class Vocabulary:
                 found.append(self.idx_to_word[index])
         return found
 
-    def decode(self, ids):
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns `words(ids)` as one str with blanks between."""
         return ' '.join(self.words(ids))
 
-    def save(self, path):
+    def save(self, path: PathLike) -> None:
         """Writes the vocabulary as JSON; the file appears whole or not at all."""
         write_json(path, {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word, 'counts': self.counts},
                    indent=0)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> 'Vocabulary':
         """Reads what `save` wrote.
 
         Raises:

@@ -4,13 +4,18 @@ Used through `CaptionGenerator.build_model`. Letters in shapes as in core.model;
 attention one of the `n_samples` draws of a caption.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from core import hard
 from core.backend import tf
 from core.decoding import mask_words
 from core.output import Dropout
 from core.recurrence import Deferred, Recorded
+from core.types import DType, Tensor
+
+if TYPE_CHECKING:
+    from core.model import CaptionGenerator
 
 
 class TrainingOutputs(NamedTuple):
@@ -28,15 +33,15 @@ class TrainingOutputs(NamedTuple):
         log_probs: (rows, T') log-probability of each target word, 0 at padding.
     """
 
-    nll: object
-    regularizer: object
-    n_words: object
-    alphas: object
-    betas: object
-    mask: object
-    entropy: object
-    locations: object
-    log_probs: object
+    nll: Tensor
+    regularizer: Tensor
+    n_words: Tensor
+    alphas: Tensor
+    betas: Tensor
+    mask: Tensor
+    entropy: Tensor
+    locations: Tensor
+    log_probs: Tensor
 
 
 class Steps(NamedTuple):
@@ -47,14 +52,14 @@ class Steps(NamedTuple):
         words: () int32, the words that were fed, where they are drawn inside the loop; else an empty tuple.
     """
 
-    h: object
-    context: object
-    alpha: object
-    beta: object
-    location: object
-    query: object
-    weights: object
-    words: object
+    h: Tensor
+    context: Tensor
+    alpha: Tensor
+    beta: Tensor
+    location: Tensor
+    query: Tensor
+    weights: Tensor
+    words: Tensor
 
 
 class Unrolled(NamedTuple):
@@ -67,10 +72,10 @@ class Unrolled(NamedTuple):
         alphas: (rows, T', L).
     """
 
-    steps: object
-    losses: object
-    log_probs: object
-    alphas: object
+    steps: Steps
+    losses: Tensor
+    log_probs: Tensor
+    alphas: Tensor
 
 
 class TrainingGraph:
@@ -82,14 +87,15 @@ class TrainingGraph:
         features, compute_dtype: see `CaptionGenerator.build_model`.
     """
 
-    def __init__(self, model, training, locations, features=None, compute_dtype=None):
+    def __init__(self, model: 'CaptionGenerator', training: bool, locations: Tensor, features: Tensor = None,
+                 compute_dtype: DType = None) -> None:
         self.model, self.options, self.training = model, model.options, training
         self.features, self.compute_dtype = features, compute_dtype
         self.drawing = model.hard and training and locations is None
         self.n_samples = self.options.n_samples if self.drawing else 1
         self.given = locations
 
-    def build(self):
+    def build(self) -> tuple[Tensor, TrainingOutputs]:
         """Returns (loss, TrainingOutputs)."""
         model, options = self.model, self.options
         self._prepare_captions()
@@ -111,7 +117,7 @@ class TrainingGraph:
         loss = tf.reduce_sum(unrolled.losses) / rows
         if options.alpha_c > 0:
             loss += regularizer
-        if self.drawing:
+        if draws is not None:
             loss -= tf.cast(model.annealed['lambda_e'], model.dtype) * entropy / rows
             loss -= options.lambda_r * self._reinforce(unrolled, draws, dropout) / rows
         n_words = tf.reduce_sum(mask)
@@ -121,7 +127,7 @@ class TrainingGraph:
                                      tf.transpose(unrolled.steps.beta[:, :, 0]), mask,
                                      entropy / tf.maximum(n_words, 1), located, unrolled.log_probs)
 
-    def _prepare_captions(self):
+    def _prepare_captions(self) -> None:
         """Inputs (T', rows), targets and mask (rows, T'), the caption of each draw repeated."""
         model, options = self.model, self.options
         captions = tf.repeat(model.captions, self.n_samples, axis=0) if self.n_samples > 1 else model.captions
@@ -143,7 +149,7 @@ class TrainingGraph:
             dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
             self.inputs = tf.where(dropped, model.word_to_idx['<UNK>'], self.inputs)
 
-    def _prepare_images(self, dropout):
+    def _prepare_images(self, dropout: Dropout | None) -> None:
         """The images' Memory, and the rows' first state."""
         annotations = self.model._annotations(self.training, self.features, self.compute_dtype)
         self.memory = self.model.attention.memory(annotations)
@@ -151,10 +157,10 @@ class TrainingGraph:
         self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
                                            self.model._initial_state(annotations, dropout))
 
-    def _seed(self, which):
+    def _seed(self, which: int) -> Tensor:
         return tf.random.experimental.stateless_fold_in(self.model.dropout_seed, which)
 
-    def _chooser(self, draws):
+    def _chooser(self, draws: hard.Draws | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """Function from (step t, alpha) to (weights in the context, locations), or None for soft attention."""
         model = self.model
         if self.given is not None:
@@ -163,14 +169,14 @@ class TrainingGraph:
             places = tf.transpose(self.given)
             return lambda t, alpha: (hard.weights(alpha, places[t]), places[t])
         if draws is not None:
-            def choose(t, alpha):
+            def choose(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
                 location = hard.locate(alpha, draws.uniform[t])
                 return hard.weights(alpha, location, draws.sampled), location
 
             return choose
         return model.decoding_choice()
 
-    def _unroll(self, choose, dropout=None):
+    def _unroll(self, choose: Callable[..., tuple] | None, dropout: Dropout | None = None) -> Unrolled:
         """Run the model's step over all words.
 
         Args:
@@ -189,7 +195,7 @@ class TrainingGraph:
             own_word = tf.logical_and(uniform < model.annealed['scheduled_sampling'],
                                       tf.range(n_steps)[:, tf.newaxis] > 0)
 
-        def body(t, state, said, arrays):
+        def body(t: Tensor, state: Tensor, said: Tensor, arrays: Tensor) -> tuple:
             memory, weights = deferred.at(t)
             vectors, words = None, ()
             if sampling:
@@ -221,7 +227,7 @@ class TrainingGraph:
         deferred.record(Recorded(before, steps.query, steps.weights, steps.context, steps.words))
         return self._score(steps, model.word_vectors(steps.words) if sampling else given, dropout)
 
-    def _score(self, steps, word_vectors, dropout):
+    def _score(self, steps: Steps, word_vectors: Tensor, dropout: Dropout | None) -> Unrolled:
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
         h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
         targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.model.output
@@ -238,7 +244,7 @@ class TrainingGraph:
         log_probs = tf.transpose(tf.scatter_nd(tf.cast(self.real, tf.int32), -cross_entropy, shape))
         return Unrolled(steps, losses, log_probs, tf.transpose(steps.alpha, [1, 0, 2]))
 
-    def _regularizer(self, alphas, rows):
+    def _regularizer(self, alphas: Tensor, rows: Tensor) -> Tensor:
         """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas (rows, T', L)."""
         model, options = self.model, self.options
         if options.mask_padding:
@@ -249,7 +255,7 @@ class TrainingGraph:
             rows = model.L * self.n_samples
         return options.alpha_c * total / rows
 
-    def _reinforce(self, unrolled, draws, dropout):
+    def _reinforce(self, unrolled: Unrolled, draws: hard.Draws, dropout: Dropout | None) -> Tensor:
         """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see core.hard."""
         model, options = self.model, self.options
         reward = tf.stop_gradient(hard.rewards(unrolled.log_probs, options.reward))

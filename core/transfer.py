@@ -10,10 +10,13 @@ import re
 import sys
 import time
 import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from core import console
 from core.errors import InputError
 from core.files import write_json
+from core.types import PathLike
 
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 8  # in a row without any byte beyond what had come
@@ -30,7 +33,7 @@ class Unavailable(Exception):
         unreachable: bool, whether nobody answered at all.
     """
 
-    def __init__(self, message, unreachable=False):
+    def __init__(self, message: str, unreachable: bool = False) -> None:
         super().__init__(message)
         self.unreachable = unreachable
 
@@ -38,12 +41,12 @@ class Unavailable(Exception):
 class _Again(Exception):
     """The line was cut, or the server is busy."""
 
-    def __init__(self, message, wait=None, unreachable=False):
+    def __init__(self, message: str, wait: float | None = None, unreachable: bool = False) -> None:
         super().__init__(message)
         self.wait, self.unreachable = wait, unreachable
 
 
-def session():
+def session() -> Any:
     """An HTTP session, certificates checked; a context."""
     import requests  # slow to import
 
@@ -52,7 +55,7 @@ def session():
     return opened
 
 
-def length(web, url, timeout=TIMEOUT):
+def length(web: Any, url: str, timeout: tuple[float, float] = TIMEOUT) -> int | None:
     """The announced bytes of a file, without fetching it; None where the server does not say.
 
     Raises:
@@ -69,7 +72,8 @@ def length(web, url, timeout=TIMEOUT):
         return None
 
 
-def fetch(web, url, part, name, timeout=TIMEOUT, sleep=time.sleep):
+def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[float, float] = TIMEOUT,
+          sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
     """Fetch a file, going on with what is there of it.
 
     Args:
@@ -107,20 +111,20 @@ def fetch(web, url, part, name, timeout=TIMEOUT, sleep=time.sleep):
                 sleep(wait)
 
 
-def finish(part, path):
+def finish(part: pathlib.Path, path: PathLike) -> None:
     """Give a complete file its name."""
     part.replace(path)
     forget(part, keep_part=True)
 
 
-def forget(part, keep_part=False):
+def forget(part: pathlib.Path, keep_part: bool = False) -> None:
     """Remove what is there of an unfinished file."""
     _state_path(part).unlink(missing_ok=True)
     if not keep_part:
         part.unlink(missing_ok=True)
 
 
-def _attempt(web, url, part, timeout, meter):
+def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float], meter: '_Meter') -> dict[str, Any]:
     """One request; returns what `fetch` does, or raises `_Again` or `Unavailable`."""
     import requests
 
@@ -128,12 +132,12 @@ def _attempt(web, url, part, timeout, meter):
     offset = _size(part) if state else 0
     if state and offset == state['length']:  # killed between the last byte and the new name
         return state
-    headers = {'Range': f'bytes={offset}-', 'If-Range': state['validator']} if offset else {}
+    headers = {'Range': f'bytes={offset}-', 'If-Range': state['validator']} if state and offset else {}
     with _request(web, 'GET', url, headers, timeout) as response:
         status = response.status_code
         if status in PASSING:
             raise _Again(f'the server answered {status} {response.reason}', _retry_after(response))
-        if status == 206 and offset:
+        if status == 206 and state and offset:
             _check_range(response, state, offset, part)
         elif status == 200:
             offset, state = 0, _new_state(response, url)
@@ -165,7 +169,7 @@ def _attempt(web, url, part, timeout, meter):
     return state
 
 
-def _request(web, method, url, headers, timeout):
+def _request(web: Any, method: str, url: str, headers: Mapping[str, str], timeout: tuple[float, float]) -> Any:
     """An opened response after redirects, which must stay with http and https, and never leave https."""
     import requests
 
@@ -193,7 +197,7 @@ def _request(web, method, url, headers, timeout):
     raise Unavailable(f'{url}: sends on and on')
 
 
-def _check_range(response, state, offset, part):
+def _check_range(response: Any, state: dict[str, Any], offset: int, part: pathlib.Path) -> None:
     """Refuse a part that does not continue what is there: of another version, from elsewhere."""
     found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', response.headers.get('Content-Range', ''))
     same_version = _validator(response) in (None, state['validator'])
@@ -203,37 +207,37 @@ def _check_range(response, state, offset, part):
         raise _Again('the file has changed at the server; beginning anew')
 
 
-def _new_state(response, url):
+def _new_state(response: Any, url: str) -> dict[str, Any]:
     return {'url': url, 'validator': _validator(response), 'length': _content_length(response), 'md5': _md5(response)}
 
 
-def _validator(response):
+def _validator(response: Any) -> str | None:
     """What If-Range takes: a strong ETag, else the date of the last change, else None."""
     tag = response.headers.get('ETag', '')
     return tag if tag.startswith('"') else response.headers.get('Last-Modified')
 
 
-def _md5(response):
+def _md5(response: Any) -> str | None:
     """The MD5 that Google's storage announces, in hexadecimal, or None."""
     found = re.search(r'\bmd5=([A-Za-z0-9+/]{22}==)', response.headers.get('x-goog-hash', ''))
     return base64.b64decode(found[1]).hex() if found else None
 
 
-def _content_length(response):
+def _content_length(response: Any) -> int | None:
     text = response.headers.get('Content-Length', '')
     return int(text) if text.isdecimal() else None
 
 
-def _retry_after(response):
+def _retry_after(response: Any) -> int | None:
     text = response.headers.get('Retry-After', '')
     return int(text) if text.isdecimal() else None
 
 
-def _state_path(part):
+def _state_path(part: pathlib.Path) -> pathlib.Path:
     return part.with_name(part.name + '.json')
 
 
-def _read_state(part, url):
+def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
     """What `part` is a part of, if of this address and still recognisable by the server; else None."""
     try:
         state = json.loads(_state_path(part).read_text(encoding='utf8'))
@@ -242,24 +246,25 @@ def _read_state(part, url):
         return None
 
 
-def _size(path):
+def _size(path: pathlib.Path) -> int:
     path = pathlib.Path(path)
     return path.stat().st_size if path.exists() else 0
 
 
-def _host(url):
+def _host(url: str) -> str:
     return urllib.parse.urlsplit(url).hostname or url
 
 
-def _causes(error):
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """An exception of requests and those that it wraps, outermost first."""
-    while error is not None:
-        yield error
-        inner = [getattr(error, 'reason', None), *error.args, error.__context__]
-        error = next((item for item in inner if isinstance(item, Exception)), None)
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        inner = [getattr(cause, 'reason', None), *cause.args, cause.__context__]
+        cause = next((item for item in inner if isinstance(item, Exception)), None)
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     """Why a request failed, in words: the innermost cause that has some."""
     for cause in reversed(list(_causes(error))):
         text = getattr(cause, 'strerror', None) or str(cause)
@@ -270,7 +275,7 @@ def _reason(error):
     return re.sub(r'^<?\w+\(.*?\)>?: ', '', text)[:160]
 
 
-def _no_connection(error):
+def _no_connection(error: BaseException) -> bool:
     """Whether nobody was there to hang up: no such host, no way to it, nobody at its port."""
     from urllib3 import exceptions
 
@@ -281,17 +286,19 @@ def _no_connection(error):
 class _Meter:
     """Progress in megabytes, begun once the length is known; one bar over all attempts."""
 
-    def __init__(self, name):
-        self.name, self._bar, self._bytes, self._total = name, None, 0, None
+    def __init__(self, name: str) -> None:
+        self.name, self._bytes = name, 0
+        self._bar: Any = None  # of tqdm, once begun
+        self._total: int | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> '_Meter':
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def start(self, total, offset):
+    def start(self, total: int | None, offset: int) -> None:
         """Bytes altogether (or None), and bytes that are there."""
         if self._bar is None:
             megabytes = None if total is None else max(1, round(total / 1e6))
@@ -299,19 +306,19 @@ class _Meter:
         self._bytes = offset
         self._show()
 
-    def add(self, n_bytes):
+    def add(self, n_bytes: int) -> None:
         """So many more have come."""
         self._bytes += n_bytes
         self._show()
 
-    def _show(self):
+    def _show(self) -> None:
         now = round(self._bytes / 1e6) if self._total is None else min(self._total, round(self._bytes / 1e6))
         if now > self._bar.n:
             self._bar.update(now - self._bar.n)
         elif now < self._bar.n:  # begun anew
             self._bar.n = now
 
-    def say(self, line):
+    def say(self, line: str) -> None:
         """A line beside the bar."""
         if sys.stderr.isatty():
             from core import bars

@@ -5,7 +5,7 @@ TensorFlow publishes no types that a type checker could read, and importing it t
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Tensor = Any  # tf.Tensor; also a nest of tensors, where a docstring says so
@@ -15,6 +15,8 @@ Session = Any  # tf.compat.v1.Session
 DType = Any  # tf.DType
 
 PathLike = str | os.PathLike[str]
-Say = Callable[[str], object]  # prints a line
+Say = Callable[..., object]  # prints a line
 Grid = tuple[int, int]  # (rows, columns)
 Rectangle = tuple[float, float, float, float]  # (x0, y0, x1, y1) in fractions of the picture
+Paths = PathLike | Sequence[PathLike] | None  # one file or several
+Boxes = Sequence[Sequence[tuple[tuple[str, ...], Rectangle]]]  # of each image: names of an object, and where it is

@@ -13,6 +13,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Collection, Mapping
 
 from core import console
 from core.errors import InputError
@@ -23,7 +24,8 @@ TEMPORARY = '.unpacking'  # beside the file it becomes
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
-def unpack(path, to, reserved=(), free=None):
+def unpack(path: pathlib.Path, to: pathlib.Path, reserved: Collection[str] = (),
+           free: int | None = None) -> dict[str, int]:
     """Unpack the archive `path` into the directory `to`; files that are there already are checked and kept.
 
     Args:
@@ -55,12 +57,12 @@ def unpack(path, to, reserved=(), free=None):
     return {info.filename: info.file_size for info in members}
 
 
-def write_contents(path, contents):
+def write_contents(path: pathlib.Path, contents: Mapping[str, int]) -> None:
     """Note beside the archive what it held, so that the archive may be deleted."""
     write_json(contents_path(path), contents, indent=0)
 
 
-def missing(path, to):
+def missing(path: pathlib.Path, to: pathlib.Path) -> str | None:
     """The first file that `write_contents` noted and that is not in `to` with its size; None where all are."""
     try:
         contents = json.loads(contents_path(path).read_text(encoding='utf8'))
@@ -73,14 +75,15 @@ def missing(path, to):
     return None
 
 
-def contents_path(path):
+def contents_path(path: pathlib.Path) -> pathlib.Path:
     """Where `write_contents` writes."""
     return path.with_name(f'.{path.name}.contents.json')
 
 
-def _members(path, archive, reserved):
+def _members(path: pathlib.Path, archive: zipfile.ZipFile, reserved: Collection[str]) -> list[zipfile.ZipInfo]:
     """The ZipInfo of every file, in their order; refuses what must not be unpacked."""
-    files, folders = {}, set()
+    files: dict[str, zipfile.ZipInfo] = {}
+    folders: set[str] = set()
     for info in archive.infolist():
         name, why = info.filename, None
         parts = name.rstrip('/').split('/')
@@ -114,14 +117,14 @@ def _members(path, archive, reserved):
     return list(files.values())
 
 
-def _check_room(path, n_bytes, to, free):
+def _check_room(path: pathlib.Path, n_bytes: int, to: pathlib.Path, free: int | None) -> None:
     free = shutil.disk_usage(to).free if free is None else free
     if n_bytes > 0.98 * free:
         raise InputError(f'{to}: unpacking {path.name} needs {console.size_text(n_bytes)}, '
                          f'{console.size_text(free)} are free; make room and run the same command again')
 
 
-def _there(path, info, to):
+def _there(path: pathlib.Path, info: zipfile.ZipInfo, to: pathlib.Path) -> bool:
     """Whether the file is there with the content of the archive; refuses another content, and links on the way."""
     place = to
     for part in info.filename.split('/'):
@@ -145,7 +148,7 @@ def _there(path, info, to):
                      f'and run the same command again')
 
 
-def _extract(path, archive, info, to):
+def _extract(path: pathlib.Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, to: pathlib.Path) -> None:
     """Write one file beside its place, then give it its name."""
     place = to / info.filename
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,11 @@
     gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))   # gate['w'], gate['b']
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from core.backend import tf, tf1
+from core.types import DType, Tensor, Variable
 
 
 class Variables:
@@ -20,8 +24,9 @@ class Variables:
         created: list of all variables, in the order of their creation.
     """
 
-    def __init__(self, dtype, initializer='tf1'):
-        self.dtype, self.created = dtype, []
+    def __init__(self, dtype: DType, initializer: str = 'tf1') -> None:
+        self.dtype = dtype
+        self.created: list[Variable] = []
         glorot, normal = tf1.glorot_uniform_initializer(), tf1.random_normal_initializer(stddev=0.01)
         self._initializers = {'zeros': tf1.zeros_initializer(), 'ones': tf1.ones_initializer()} | {
             'tf1': {'matrix': glorot, 'projection': glorot, 'recurrent': glorot,
@@ -31,7 +36,7 @@ class Variables:
             'authors': {'matrix': _normal_or_orthogonal, 'projection': normal, 'recurrent': _stacked, 'words': normal},
         }[initializer]
 
-    def create(self, scope, /, **specs):
+    def create(self, scope: str, /, **specs: tuple[Sequence[int], str]) -> dict[str, Variable]:
         """Variables of one scope.
 
         Args:
@@ -53,13 +58,13 @@ class Variables:
         return named
 
 
-def _normal_or_orthogonal(shape, dtype=None, partition_info=None):
+def _normal_or_orthogonal(shape: Sequence[int], dtype: DType = None, partition_info: Any = None) -> Tensor:
     if len(shape) == 2 and shape[0] == shape[1]:
         return tf1.orthogonal_initializer()(shape, dtype)
     return tf1.random_normal_initializer(stddev=0.01)(shape, dtype)
 
 
-def _stacked(shape, dtype=None, partition_info=None):
+def _stacked(shape: Sequence[int], dtype: DType = None, partition_info: Any = None) -> Tensor:
     """A kernel whose columns are gates of H units each: normal rows for the input, orthogonal ones for the state."""
     rows, columns = (int(size) for size in shape)
     gates = 4 if columns % 4 == 0 and columns // 4 < rows else 3

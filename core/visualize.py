@@ -3,6 +3,8 @@
 import io
 import math
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import imageio.v3 as imageio
 import numpy as np
@@ -15,7 +17,12 @@ from scipy import ndimage
 
 from core import images
 from core.errors import InputError
-from core.images import Preprocessing
+from core.images import Photo, Preprocessing
+from core.types import Grid
+
+if TYPE_CHECKING:
+    from core.captioning import Caption
+    from core.finetune import Split
 
 PANEL, GAP = 2.0, 0.1  # inches
 COLUMNS = 5
@@ -23,7 +30,7 @@ WORD_MS, GLIDES, GLIDE_MS = 700, 4, 60  # of an animation: a word, and the frame
 DARKEST = 0.2  # brightness of a place without attention
 
 
-def smooth(alpha, grid, shape):
+def smooth(alpha: np.ndarray, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
     """Attention over a grid as a smooth map over pixels.
 
     Args:
@@ -43,13 +50,14 @@ def smooth(alpha, grid, shape):
     return spread / max(spread.max(), 1e-12)
 
 
-def light(picture, weights):
+def light(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The picture (h, w, 3) uint8 lit by weights (h, w) in 0..1: dark where there is no attention."""
     lit = picture * (DARKEST + (1 - DARKEST) * weights[:, :, np.newaxis])
     return lit.round().astype(np.uint8)
 
 
-def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
+def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, references: Sequence[str] = (),
+                      boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = (), name: str = '') -> np.ndarray:
     """The whole picture for one image.
 
     Args:
@@ -105,7 +113,7 @@ def attention_picture(picture, caption, grid, references=(), boxes=(), name=''):
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def view(photo, preprocessing, side=320):
+def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndarray:
     """What the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
 
     With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of it.
@@ -118,14 +126,15 @@ def view(photo, preprocessing, side=320):
         InputError: the file is gone or unreadable.
     """
     image = images.decode(photo)
-    square = images.square(image, Preprocessing(side, preprocessing.resize))
     if preprocessing.resize != 'squash':
-        return square
+        return images.square(image, Preprocessing(side, preprocessing.resize))
     scale = side / max(image.size)
-    return np.asarray(Image.fromarray(square).resize(tuple(max(1, round(length * scale)) for length in image.size)))
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def picture_of(data, image, caption, boxes=()):
+def picture_of(data: 'Split', image: int, caption: 'Caption',
+               boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> np.ndarray:
     """`attention_picture` of image number `image` of a CaptionData that came from a DATA DIR."""
     preprocessing = Preprocessing(data.encoder['size'], data.encoder['resize'])
     photo = view(data.paths[image], preprocessing)
@@ -133,7 +142,7 @@ def picture_of(data, image, caption, boxes=()):
                              str(data.image_ids[image]))
 
 
-def safe_picture(data, image, caption):
+def safe_picture(data: 'Split', image: int, caption: 'Caption') -> np.ndarray | None:
     """`picture_of`, or None where the data have no photos or the photo is gone."""
     if data.encoder is None or data.paths is None:
         return None
@@ -143,14 +152,14 @@ def safe_picture(data, image, caption):
         return None
 
 
-def png(picture):
+def png(picture: np.ndarray) -> bytes:
     """(h, w, 3) uint8 -> bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, 'PNG', optimize=True)
     return buffer.getvalue()
 
 
-def animation(picture, caption, grid):
+def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
     """The attention moving over the photo, word by word, as a GIF that repeats.
 
     Args:
@@ -173,11 +182,12 @@ def animation(picture, caption, grid):
     return imageio.imwrite('<bytes>', np.stack(frames), extension='.gif', duration=durations, loop=0)
 
 
-def _frame(picture, words, place):
+def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.ndarray:
     """The picture with the words below, the one at `place` bright: (H, W, 3) uint8 of one size for all places."""
     font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 15)
     width, margin, leading = picture.shape[1], 8, 21
-    lines, x = [[]], margin
+    lines: list[list[tuple[float, int, str]]] = [[]]
+    x: float = margin
     for number, word in enumerate(words or ['(no word)']):
         length = font.getlength(f'{word} ')
         if x + length > width - margin and lines[-1]:
@@ -195,5 +205,5 @@ def _frame(picture, words, place):
     return np.asarray(image)
 
 
-def _short(text, length):
+def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + '…'

@@ -9,11 +9,14 @@ import hashlib
 import os
 import re
 import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import h5py
 import numpy as np
 
 from core.errors import InputError
+from core.types import PathLike
 
 _HDF5 = b'\x89HDF\r\n\x1a\n'
 
@@ -29,10 +32,10 @@ class Layer(typing.NamedTuple):
 
     name: str
     kind: str
-    shapes: tuple
+    shapes: tuple[tuple[int, ...], ...]
 
 
-def sha256(path):
+def sha256(path: PathLike) -> str:
     """The SHA-256 of a file's bytes as a hexadecimal str."""
     digest = hashlib.sha256()
     try:
@@ -44,7 +47,8 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def read(path, layers, what, matconvnet=False, bare=False):
+def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = False,
+         bare: bool = False) -> list[list[np.ndarray]]:
     """Reads the weights of a network from a file, whose format is recognised by its first bytes.
 
     Args:
@@ -81,7 +85,7 @@ def read(path, layers, what, matconvnet=False, bare=False):
 # ---------------------------------------------------------------------------------------------------------- Keras
 
 
-def read_keras(path, layers, what, bare=False):
+def read_keras(path: PathLike, layers: Sequence[Layer], what: str, bare: bool = False) -> list[list[np.ndarray]]:
     """Reads a Keras weights file or whole-model file; arguments and result as `read`.
 
     Keras 1 and 2 (and tf-keras) list layers and weights in the attributes `layer_names` and `weight_names`, as bytes
@@ -102,7 +106,7 @@ def read_keras(path, layers, what, bare=False):
         raise InputError(f'{path} is damaged or is no Keras weights file ({error}); fetch it again') from error
 
 
-def _attribute_layout(path, root, layers):
+def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> list[tuple[str, list]]:
     if _text(root.attrs.get('backend', 'tensorflow')) == 'theano':
         raise InputError(f'{path} was written by Theano, whose kernels are flipped; use the TensorFlow file')
     stored = []
@@ -119,13 +123,14 @@ def _attribute_layout(path, root, layers):
     return stored
 
 
-def _group_layout(path, root, layers, what):
+def _group_layout(path: PathLike, root: Any, layers: Sequence[Layer], what: str) -> list[tuple[str, list]]:
     if 'layers' not in root:
         raise InputError(f'{path} holds no Keras layers: is it a file of weights for {what}?')
     groups = {key: group['vars'] for key, group in root['layers'].items() if 'vars' in group}
     by_name = {_text(group.attrs['name']): group for group in groups.values() if 'name' in group.attrs}
     if not all(layer.name in by_name for layer in layers):
-        by_name, counts = {}, {}
+        by_name = {}
+        counts: dict[str, int] = {}
         for layer in layers:
             number = counts[layer.kind] = counts.get(layer.kind, -1) + 1
             key = layer.kind if number == 0 else f'{layer.kind}_{number}'
@@ -138,11 +143,11 @@ def _group_layout(path, root, layers, what):
     ]
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value.decode('utf8') if isinstance(value, bytes) else str(value)
 
 
-def _names(group, attribute):
+def _names(group: Any, attribute: str) -> list[str]:
     """A list attribute; Keras cuts long ones into `attribute0`, `attribute1`, ..."""
     if attribute in group.attrs:
         return [_text(name) for name in group.attrs[attribute]]
@@ -156,7 +161,7 @@ def _names(group, attribute):
 # ------------------------------------------------------------------------------------------------------ MatConvNet
 
 
-def read_matconvnet(path, layers, what):
+def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[list[np.ndarray]]:
     """Reads a MatConvNet network of plain convolutions; arguments and result as `read`.
 
     Two nestings are published: early files give each convolution the fields `filters` and `biases`, later ones a
@@ -180,7 +185,7 @@ def read_matconvnet(path, layers, what):
         cell = net['layers'] if net is not None and 'layers' in net.dtype.names else None
     if cell is None:
         raise InputError(f'{path} holds no MatConvNet layers: is it a file of weights for {what}?')
-    stored = []
+    stored: list[tuple[str, list]] = []
     for item in np.asarray(cell, object).ravel():
         struct = _struct(item)
         if struct is None or struct.dtype.names is None:
@@ -203,7 +208,7 @@ def read_matconvnet(path, layers, what):
     return arrays
 
 
-def _innermost(value):
+def _innermost(value: Any) -> Any:
     """The numeric or text array inside cells of one element."""
     value = np.asarray(value)
     while value.dtype == object and value.size == 1:
@@ -211,7 +216,7 @@ def _innermost(value):
     return value
 
 
-def _struct(value):
+def _struct(value: Any) -> Any:
     """The one record inside a MATLAB struct array or a cell that holds one; None for anything else."""
     value = _innermost(value)
     return value.ravel()[0] if value.dtype.names and value.size == 1 else None
@@ -220,7 +225,7 @@ def _struct(value):
 # -------------------------------------------------------------------------------------------------------- checking
 
 
-def _compare(path, stored, layers, what, bare):
+def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], what: str, bare: bool) -> None:
     """Raises `InputError` unless the stored layers have the shapes of the network's."""
     for position, layer in enumerate(layers):
         if position >= len(stored):
@@ -244,5 +249,5 @@ def _compare(path, stored, layers, what, bare):
                 )
 
 
-def _show(shapes):
+def _show(shapes: Iterable[Sequence[int]]) -> str:
     return ' and '.join('x'.join(map(str, shape)) for shape in shapes) or 'none'

@@ -5,15 +5,18 @@
 """
 
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from core.errors import InputError
+from core.types import PathLike, Session, Variable
 
 _LONGEST_LINE = 1 << 20  # more than any vector needs; a file without line ends must not fill the memory
 
 
-def read_word_vectors(path, words, dim):
+def read_word_vectors(path: PathLike, words: Sequence[str], dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads the vectors of `words`.
 
     A line of the file holds a word and its numbers, with blanks between, in UTF-8; a first line 'COUNT DIM', as
@@ -57,7 +60,7 @@ def read_word_vectors(path, words, dim):
     return indices, np.stack([vectors[index] for index in indices.tolist()])
 
 
-def assign_word_vectors(session, embedding, indices, matrix):
+def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarray, matrix: np.ndarray) -> None:
     """Set rows `indices` (n,) of the variable `embedding` (V, M) to `matrix` (n, M) in a session.
 
     Raises:
@@ -73,7 +76,7 @@ def assign_word_vectors(session, embedding, indices, matrix):
     session.run(embedding.initializer, {embedding.initializer.inputs[1]: vectors})
 
 
-def _lines(file, path, dim):
+def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, bytes, list[bytes]]]:
     """Yields (line number, word, its numbers as bytes) of a binary file; refuses lines of another size."""
     number = 0
     while line := file.readline(_LONGEST_LINE):
@@ -98,14 +101,14 @@ def _lines(file, path, dim):
         yield number, fields[0].strip(), fields[1:]
 
 
-def _check_size(found, path, dim):
+def _check_size(found: int, path: PathLike, dim: int) -> None:
     if found != dim:
         what = (f'its vectors have {found} numbers, the model\'s words have {dim}; set dim_embed={found}' if found > 0
                 else 'its first line is no word vector; give a text file of word vectors, unpacked')
         raise InputError(f'{path}: {what}')
 
 
-def _parsed(fields, path, number):
+def _parsed(fields: list[bytes], path: PathLike, number: int) -> np.ndarray:
     try:
         with np.errstate(over='ignore'):
             vector = np.array([float(field) for field in fields]).astype(np.float32)

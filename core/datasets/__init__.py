@@ -9,11 +9,12 @@ A new format is a reader in a module of this package and one row in `DATASETS`.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from core.datasets import coco, flickr, folder, karpathy, shapes
 from core.datasets.records import SPLITS, Box, Record
 from core.errors import InputError
+from core.types import PathLike, Paths
 
 __all__ = ['DATASETS', 'SPLITS', 'Box', 'Dataset', 'Record', 'read', 'select']
 
@@ -29,7 +30,7 @@ class Dataset:
         takes_instances: whether files of boxes can be given.
     """
 
-    read: Callable
+    read: Callable[..., list[Record]]
     files: str
     takes_splits: bool = False
     takes_instances: bool = False
@@ -48,7 +49,8 @@ DATASETS = {
 }
 
 
-def read(name, images, captions=None, splits=None, instances=None):
+def read(name: str, images: PathLike | None, captions: Paths = None, splits: Mapping[str, PathLike] | None = None,
+         instances: Paths = None) -> list[Record]:
     """Reads a dataset.
 
     Args:
@@ -80,10 +82,10 @@ def read(name, images, captions=None, splits=None, instances=None):
     return records
 
 
-def _check_distinct(records):
+def _check_distinct(records: Sequence[Record]) -> None:
     """Raises InputError where one id or one image file stands in two records."""
     for attribute, what in (('image_id', 'image'), ('path', 'image file')):
-        first = {}
+        first: dict[object, Record] = {}
         for record in records:
             key = getattr(record, attribute)
             other = first.setdefault(key, record)
@@ -94,7 +96,8 @@ def _check_distinct(records):
                 raise InputError(f'{what} {str(key)!r}{ids} {problem}: take it out of one of the files')
 
 
-def select(records, limit=None, splits=None):
+def select(records: Sequence[Record], limit: int | None = None,
+           splits: str | Iterable[str] | None = None) -> list[Record]:
     """Keeps some splits and, of each, a number of images: for small runs.
 
     Which images are kept depends on their ids alone (those whose SHA-1, salted, comes first), so that they are

@@ -6,23 +6,27 @@ The official test images have no published captions, so the images of val are di
 
 import hashlib
 import math
+import pathlib
 import re
+from collections.abc import Collection
+from typing import Any
 
 from core.datasets.files import as_paths, directory, is_id, read_json
 from core.datasets.records import Box, Record
 from core.errors import InputError
+from core.types import PathLike, Paths
 
 CAPTIONS = 'COCO captions JSON (lists "images" and "annotations" with image_id and caption)'
 INSTANCES = 'COCO instances JSON (lists "images", "annotations" with bbox, and "categories")'
 
 
-def fraction_of(image_id, salt=''):
+def fraction_of(image_id: int | str, salt: str = '') -> float:
     """Returns a float in [0, 1) that depends on nothing but the image's id: its SHA-1, evenly spread."""
     digest = hashlib.sha1(f'{salt}{image_id}'.encode('utf8', 'surrogatepass')).digest()
     return int.from_bytes(digest[:6], 'big') / 2**48
 
 
-def split_of(image_id, source):
+def split_of(image_id: int | str, source: str) -> str:
     """The split of an image, from its id and the file that lists it.
 
     With u = the first 48 bits of SHA-1 of the id written in decimal, divided by 2**48:
@@ -45,7 +49,8 @@ def split_of(image_id, source):
     return 'train' if u < 0.8 else 'dev' if u < 0.9 else 'test'
 
 
-def read(images, captions, splits=None, instances=None, *, year, divide=True):
+def read(images: PathLike, captions: Any, splits: None = None, instances: Paths = None, *, year: str,
+         divide: bool = True) -> list[Record]:
     """Reads COCO captions, in the order in which the files and their "images" lists name them.
 
     A file belongs to 'train' or 'val' by what its name contains. Where no val or test file is given, the images of
@@ -81,13 +86,12 @@ def read(images, captions, splits=None, instances=None, *, year, divide=True):
                 split = split_of(image_id, 'all' if pooled else source)
             else:
                 split = {'val': 'dev'}.get(source, source)
-            size = (image.get('width'), image.get('height'))
-            size = size if all(isinstance(side, int) and side > 0 for side in size) else None
-            records.append(Record(image_id, folder / image['file_name'], tuple(texts[image_id]), split, size=size))
+            records.append(Record(image_id, folder / image['file_name'], tuple(texts[image_id]), split,
+                                  size=_size(image)))
     return with_boxes(records, instances)
 
 
-def with_boxes(records, instances):
+def with_boxes(records: list[Record], instances: Paths) -> list[Record]:
     """Returns the records with `boxes` (and `size` where it is missing) from COCO instances files.
 
     Args:
@@ -98,7 +102,8 @@ def with_boxes(records, instances):
         InputError: not an instances file, an annotation of an unlisted image or category, a bbox that is none.
     """
     wanted = {record.image_id for record in records}
-    boxes, sizes = {}, {}
+    boxes: dict[int | str, list[Box]] = {}
+    sizes: dict[int | str, tuple[int, int]] = {}
     for path in as_paths(instances):
         _read_boxes(path, wanted, boxes, sizes)
     if instances is None:
@@ -108,7 +113,7 @@ def with_boxes(records, instances):
             for r in records]
 
 
-def _sources(captions):
+def _sources(captions: Any) -> list[tuple[str, pathlib.Path]]:
     """Returns [(source, path)] with source 'train', 'val', 'test' or, for a lone file of any name, 'all'."""
     if isinstance(captions, dict):
         if not captions or set(captions) - {'train', 'val', 'test'}:
@@ -129,14 +134,14 @@ def _sources(captions):
     return sources
 
 
-def _captions(path):
+def _captions(path: PathLike) -> tuple[dict[int | str, dict], dict[int | str, list[str]]]:
     """Returns (dict image id -> image entry, dict image id -> list of captions) of one file."""
     content = read_json(path, CAPTIONS, 'images', 'annotations')
     listed = _images(path, content['images'], CAPTIONS)
     for image_id, image in listed.items():
         if not isinstance(image.get('file_name'), str) or not image['file_name']:
             raise InputError(f'{path}: image {image_id!r} has no file_name; expected {CAPTIONS}')
-    texts = {image_id: [] for image_id in listed}
+    texts: dict[int | str, list[str]] = {image_id: [] for image_id in listed}
     for number, annotation in enumerate(content['annotations']):
         where = f'{path}: annotation {annotation.get("id", f"number {number}")!r}'
         _check_listed(where, annotation, listed)
@@ -147,10 +152,10 @@ def _captions(path):
     return listed, texts
 
 
-def _images(path, rows, expected):
-    listed = {}
+def _images(path: PathLike, rows: list[dict], expected: str) -> dict[int | str, dict]:
+    listed: dict[int | str, dict] = {}
     for number, image in enumerate(rows):
-        image_id = image.get('id')
+        image_id: Any = image.get('id')
         if not is_id(image_id):
             raise InputError(f'{path}: image number {number} has the id {image_id!r}; expected {expected}')
         if image_id in listed:
@@ -159,14 +164,23 @@ def _images(path, rows, expected):
     return listed
 
 
-def _check_listed(where, annotation, listed):
+def _size(image: dict) -> tuple[int, int] | None:
+    """(width, height) that an entry names; None where it names none."""
+    width, height = image.get('width'), image.get('height')
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None
+
+
+def _check_listed(where: str, annotation: dict, listed: Collection[int | str]) -> None:
     image_id = annotation.get('image_id')
     if not is_id(image_id) or image_id not in listed:
         raise InputError(f'{where} belongs to image {image_id!r}, which the file does not list; '
                          'list the image or take the annotation out')
 
 
-def _read_boxes(path, wanted, boxes, sizes):
+def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int | str, list[Box]],
+                sizes: dict[int | str, tuple[int, int]]) -> None:
     """Adds the objects of one instances file to `boxes` (image id -> list of Box), image sizes to `sizes`."""
     content = read_json(path, INSTANCES, 'images', 'annotations', 'categories')
     listed = _images(path, content['images'], INSTANCES)
@@ -174,8 +188,8 @@ def _read_boxes(path, wanted, boxes, sizes):
         if image_id in boxes:
             raise InputError(f'{path}: image id {image_id!r} is listed in two instances files; give each file once')
         boxes[image_id] = []
-        size = (listed[image_id].get('width'), listed[image_id].get('height'))
-        if all(isinstance(side, int) and side > 0 for side in size):
+        size = _size(listed[image_id])
+        if size is not None:
             sizes[image_id] = size
     names = {}
     for category in content['categories']:

@@ -3,11 +3,13 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 from core.errors import InputError
+from core.types import PathLike, Paths
 
 
-def as_paths(value):
+def as_paths(value: Paths) -> list[pathlib.Path]:
     """Returns the list of pathlib.Path for one path, a list of paths, or None (an empty list)."""
     if value is None:
         return []
@@ -16,7 +18,7 @@ def as_paths(value):
     return [pathlib.Path(path) for path in value]
 
 
-def one_path(value, what):
+def one_path(value: Paths, what: str) -> pathlib.Path:
     """Returns the single path in `value`; InputError when there are none or several."""
     paths = as_paths(value)
     if len(paths) != 1:
@@ -24,7 +26,7 @@ def one_path(value, what):
     return paths[0]
 
 
-def directory(path):
+def directory(path: PathLike) -> pathlib.Path:
     """Returns `path` as pathlib.Path; InputError when it is no existing directory."""
     if path is None:
         raise InputError('no directory of images given: name the one that holds the image files')
@@ -34,7 +36,7 @@ def directory(path):
     return path
 
 
-def read_text(path, expected):
+def read_text(path: PathLike, expected: str) -> str:
     """Returns the whole UTF-8 file as str, without a byte order mark and with line ends as they are."""
     try:
         return pathlib.Path(path).read_bytes().decode('utf-8-sig')
@@ -45,7 +47,7 @@ def read_text(path, expected):
         raise InputError(f'{path}, line {line}: is not UTF-8 text; expected {expected}') from error
 
 
-def read_lines(path, expected):
+def read_lines(path: PathLike, expected: str) -> list[tuple[int, str]]:
     r"""Returns [(line number from 1, line)] of the lines that are not blank.
 
     Only '\n' and '\r\n' end a line: U+2028, '\r' or form feeds inside a caption do not cut it in two.
@@ -54,7 +56,7 @@ def read_lines(path, expected):
     return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def read_json(path, expected, *keys):
+def read_json(path: PathLike, expected: str, *keys: str) -> Any:
     """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError otherwise."""
     text = read_text(path, expected)
     try:
@@ -68,6 +70,6 @@ def read_json(path, expected, *keys):
     return content
 
 
-def is_id(value):
+def is_id(value: object) -> bool:
     """True for what can identify an image in JSON: an integer, or a string that is not empty."""
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value != '')

@@ -1,10 +1,12 @@
 """Flickr8k and Flickr30k: a file of captions by image name, and lists that say which images are in which split."""
 
 import re
+from collections.abc import Mapping
 
 from core.datasets.files import directory, one_path, read_lines
 from core.datasets.records import SPLITS, Record
 from core.errors import InputError
+from core.types import PathLike, Paths
 
 TOKENS = 'lines "name.jpg#0<TAB>caption" (Flickr8k.token.txt, results_20130124.token) ' \
          'or "name.jpg| 0| caption" below the head line of results.csv'
@@ -15,7 +17,8 @@ _TOKEN_KEY = re.compile(r'(?P<name>.+)#(?P<number>\d+)\s*')
 _CSV_LINE = re.compile(r'(?P<name>[^|]+)\|\s*(?P<number>\d+)(?:\s*\||\s+)(?P<caption>.*)', re.DOTALL)
 
 
-def read_flickr8k(images, captions, splits=None, instances=None):
+def read_flickr8k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
+                  instances: None = None) -> list[Record]:
     """Reads Flickr8k; without `splits`, the official lists `Flickr_8k.*Images.txt` beside the captions file."""
     path = one_path(captions, TOKENS)
     texts = _captions(path)
@@ -28,7 +31,8 @@ def read_flickr8k(images, captions, splits=None, instances=None):
     return _read(images, path, texts, splits)
 
 
-def read_flickr30k(images, captions, splits=None, instances=None):
+def read_flickr30k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
+                   instances: None = None) -> list[Record]:
     """Reads Flickr30k (token file or `results.csv`), whose split lists are published apart and must be named."""
     path = one_path(captions, TOKENS)
     texts = _captions(path)
@@ -38,7 +42,8 @@ def read_flickr30k(images, captions, splits=None, instances=None):
     return _read(images, path, texts, splits)
 
 
-def _read(images, path, texts, splits):
+def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str]],
+          splits: Mapping[str, PathLike]) -> list[Record]:
     """Reads the images named in the split lists, in the order of these lists: train, dev, test.
 
     Args:
@@ -54,7 +59,8 @@ def _read(images, path, texts, splits):
     root = directory(images)
     if not splits or set(splits) - set(SPLITS):
         raise InputError(f'split lists of {sorted(map(str, splits))}: name lists of {", ".join(SPLITS)} only')
-    records, seen = [], {}
+    records: list[Record] = []
+    seen: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
         if split not in splits:
             continue
@@ -74,13 +80,13 @@ def _read(images, path, texts, splits):
     return records
 
 
-def _captions(path):
+def _captions(path: PathLike) -> dict[str, dict[int, str]]:
     """Returns dict image name -> dict caption number -> caption."""
     lines = read_lines(path, TOKENS)
     parse = _parse_token
     if lines and lines[0][1].replace(' ', '').lower().startswith('image_name|'):
         parse, lines = _parse_csv, lines[1:]
-    texts = {}
+    texts: dict[str, dict[int, str]] = {}
     for number, line in lines:
         parsed = parse(line)
         if parsed is None:
@@ -94,12 +100,12 @@ def _captions(path):
     return texts
 
 
-def _parse_token(line):
+def _parse_token(line: str) -> tuple[str, int, str] | None:
     key, tab, caption = line.partition('\t')
     match = _TOKEN_KEY.fullmatch(key)
     return (match['name'].strip(), int(match['number']), caption) if tab and match else None
 
 
-def _parse_csv(line):
+def _parse_csv(line: str) -> tuple[str, int, str] | None:
     match = _CSV_LINE.fullmatch(line)
     return (match['name'].strip(), int(match['number']), match['caption'].strip()) if match else None

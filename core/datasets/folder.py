@@ -3,11 +3,12 @@
 from core.datasets.files import directory
 from core.datasets.records import Record
 from core.errors import InputError
+from core.types import PathLike
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
-def read(images, captions=None, splits=None, instances=None):
+def read(images: PathLike, captions: None = None, splits: None = None, instances: None = None) -> list[Record]:
     """Reads every image file directly in `images`, by name; all are of split 'test' and have no captions.
 
     Args:

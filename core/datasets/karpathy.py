@@ -4,12 +4,13 @@ from core.datasets import coco
 from core.datasets.files import directory, is_id, one_path, read_json
 from core.datasets.records import Record
 from core.errors import InputError
+from core.types import PathLike, Paths
 
 EXPECTED = 'Karpathy\'s dataset JSON (a list "images" with filename, split and sentences)'
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'dev', 'test': 'test'}
 
 
-def read(images, captions, splits=None, instances=None):
+def read(images: PathLike, captions: Paths, splits: None = None, instances: Paths = None) -> list[Record]:
     """Reads one of the three files, in their order; restval counts as train, val is dev.
 
     Args:
@@ -51,14 +52,14 @@ def read(images, captions, splits=None, instances=None):
     return coco.with_boxes(records, instances)
 
 
-def _sentences(path, name, image):
+def _sentences(path: PathLike, name: str, image: dict) -> list[dict]:
     sentences = image.get('sentences')
     if not isinstance(sentences, list) or not all(isinstance(sentence, dict) for sentence in sentences):
         raise InputError(f'{path}: image {name!r} has no list of sentences; expected {EXPECTED}')
     return sentences
 
 
-def _caption(path, name, sentence):
+def _caption(path: PathLike, name: str, sentence: dict) -> str:
     raw, tokens = sentence.get('raw'), sentence.get('tokens')
     if isinstance(raw, str):
         return raw

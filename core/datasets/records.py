@@ -16,7 +16,7 @@ class Box:
         width, height: float, in pixels.
     """
 
-    names: tuple
+    names: tuple[str, ...]
     x: float
     y: float
     width: float
@@ -36,9 +36,9 @@ class Record:
         size: (width, height) in pixels of the image that the boxes refer to, or None where unknown.
     """
 
-    image_id: object
+    image_id: int | str
     path: pathlib.Path
-    captions: tuple
+    captions: tuple[str, ...]
     split: str
-    boxes: tuple | None = None
-    size: tuple | None = None
+    boxes: tuple[Box, ...] | None = None
+    size: tuple[int, int] | None = None

@@ -9,6 +9,13 @@ that lie aslant have no relation, and no caption gives them one.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar('T')
 
 SHAPES = {
     'circle': ('disc',),
@@ -63,17 +70,17 @@ class Thing:
     angle: float
 
     @property
-    def cell(self):
+    def cell(self) -> tuple[int, int]:
         """(column, row) of the centre in a grid of 3 by 3."""
         return min(int(self.x * 3), 2), min(int(self.y * 3), 2)
 
 
-def key(scene):
+def key(scene: Sequence[Thing]) -> tuple:
     """What makes two scenes the same to a describer: the objects and their cells, in any order."""
     return tuple(sorted((thing.shape, thing.colour, thing.size, thing.cell) for thing in scene))
 
 
-def relation(a, b):
+def relation(a: Thing, b: Thing) -> str | None:
     """Returns 'left', 'right', 'above' or 'below' for where `a` lies as seen from `b`, or None (see the module)."""
     dx, dy = b.x - a.x, b.y - a.y
     if max(abs(dx), abs(dy)) < a.radius + b.radius + MARGIN:
@@ -85,7 +92,7 @@ def relation(a, b):
     return None
 
 
-def sample(rng):
+def sample(rng: 'np.random.Generator') -> tuple[Thing, ...]:
     """Draws one scene of one (1 in 5), two (1 in 2) or three objects of different shapes.
 
     Args:
@@ -104,15 +111,15 @@ def sample(rng):
             return scene
 
 
-def related_pairs(scene):
+def related_pairs(scene: Sequence[Thing]) -> list[tuple[Thing, Thing, str]]:
     """Returns [(a, b, relation of a to b)] of all ordered pairs that have one."""
-    return [(a, b, relation(a, b)) for a in scene for b in scene if a is not b and relation(a, b)]
+    return [(a, b, found) for a in scene for b in scene if a is not b and (found := relation(a, b))]
 
 
-def captions(scene, rng):
+def captions(scene: Sequence[Thing], rng: 'np.random.Generator') -> list[str]:
     """Returns CAPTIONS_PER_SCENE different true sentences about the scene, 5 to 14 words each."""
     tell = (_tell_one, _tell_two, _tell_three)[len(scene) - 1]
-    said = []
+    said: list[str] = []
     while len(said) < CAPTIONS_PER_SCENE:
         sentence = tell(scene, rng)
         sentence = sentence[0].upper() + sentence[1:] + '.'
@@ -121,7 +128,7 @@ def captions(scene, rng):
     return said
 
 
-def _tell_one(scene, rng):
+def _tell_one(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
     thing, = scene
     place = _usually(rng, PLACES[thing.cell])
     form = rng.random()
@@ -132,7 +139,7 @@ def _tell_one(scene, rng):
     return f'the {_name(rng, thing, sized=rng.random() < 0.5)} is {place}'
 
 
-def _tell_two(scene, rng):
+def _tell_two(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
     a, b, where = _pick(rng, related_pairs(scene))
     form = rng.random()
     if form < 0.6:
@@ -143,7 +150,7 @@ def _tell_two(scene, rng):
     return f'{_a(rng, a)} and {_a(rng, b)}'
 
 
-def _tell_three(scene, rng):
+def _tell_three(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
     if rng.random() < 0.7:
         a, b, c = _distinct(rng, list(scene), 3)
         sized = rng.random() < 0.6
@@ -152,18 +159,18 @@ def _tell_three(scene, rng):
     return f'three shapes with {_a(rng, a, False)} {_usually(rng, RELATIONS[where])} {_a(rng, b, False)}'
 
 
-def _name(rng, thing, sized):
+def _name(rng: 'np.random.Generator', thing: Thing, sized: bool) -> str:
     shape = _usually(rng, (thing.shape, *SHAPES[thing.shape]))
     size = _usually(rng, (thing.size, *SIZES[thing.size]))
     return f'{size} {thing.colour} {shape}' if sized else f'{thing.colour} {shape}'
 
 
-def _a(rng, thing, sized=True):
+def _a(rng: 'np.random.Generator', thing: Thing, sized: bool = True) -> str:
     name = _name(rng, thing, sized)
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
-def _place(rng, shape, colour, size, angle, alone):
+def _place(rng: 'np.random.Generator', shape: str, colour: str, size: str, angle: float, alone: bool) -> Thing:
     radius = _between(rng, *RADII[size])
     low, high = radius + _EDGE, 1 - radius - _EDGE
     if alone:
@@ -174,26 +181,26 @@ def _place(rng, shape, colour, size, angle, alone):
     return Thing(shape, colour, size, x, y, radius, angle)
 
 
-def _apart(scene):
+def _apart(scene: Sequence[Thing]) -> bool:
     return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= a.radius + b.radius + MARGIN
                for i, a in enumerate(scene) for b in scene[:i])
 
 
 # Only rng.random() is used: its stream of numbers is the plainest promise that NumPy's generators make.
-def _between(rng, low, high):
+def _between(rng: 'np.random.Generator', low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def _pick(rng, choices):
+def _pick(rng: 'np.random.Generator', choices: Sequence[T]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
-def _distinct(rng, choices, n):
+def _distinct(rng: 'np.random.Generator', choices: Sequence[T], n: int) -> list[T]:
     rest = list(choices)
     return [rest.pop(int(rng.random() * len(rest))) for _ in range(n)]
 
 
-def _usually(rng, words):
+def _usually(rng: 'np.random.Generator', words: Sequence[str]) -> str:
     if len(words) == 1 or rng.random() < _USUAL:
         return words[0]
     return _pick(rng, words[1:])

@@ -15,6 +15,8 @@ import math
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,6 +24,11 @@ from PIL import Image, ImageDraw
 from core.datasets import coco, scenes
 from core.datasets.files import as_paths, directory, read_json
 from core.errors import InputError
+from core.types import PathLike, Paths
+
+if TYPE_CHECKING:
+    from core.datasets.records import Record
+    from core.datasets.scenes import Thing
 
 _VERSION = 1
 _FILES = ('train', 'val', 'test')  # val is read as dev
@@ -31,7 +38,7 @@ _COLOUR_JITTER = 12
 _SMALLEST, _LARGEST = 32, 1024
 
 
-def draw(out_dir, n_train, n_dev, n_test, seed, size=112):
+def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int, size: int = 112) -> pathlib.Path:
     """Draws the dataset, or finds it drawn already with the same parameters.
 
     The same arguments give the same bytes (of the PNG files: with the same Pillow). No scene of one split has the
@@ -74,7 +81,7 @@ def draw(out_dir, n_train, n_dev, n_test, seed, size=112):
     try:
         (part / 'images').mkdir(parents=True)
         (part / 'annotations').mkdir()
-        drawn = set()
+        drawn: set[tuple] = set()
         for number, name in reversed(list(enumerate(_FILES))):
             rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))
             drawn |= _draw_split(part, name, counts[name], size, rng, drawn)
@@ -85,7 +92,8 @@ def draw(out_dir, n_train, n_dev, n_test, seed, size=112):
     return out_dir
 
 
-def read(images, captions=None, splits=None, instances=None):
+def read(images: PathLike | None, captions: Paths = None, splits: None = None,
+         instances: Paths = None) -> 'list[Record]':
     """Reads what `draw` wrote: train, val and test files as train, dev and test, boxes always.
 
     Args:
@@ -111,7 +119,7 @@ def read(images, captions=None, splits=None, instances=None):
     return coco.read(root / 'images', captions, None, instances, year='', divide=False)
 
 
-def _check_same(out_dir, parameters):
+def _check_same(out_dir: pathlib.Path, parameters: dict[str, Any]) -> None:
     """Raises InputError unless `out_dir` holds the dataset of these parameters, whole."""
     marker = out_dir / 'shapes.json'
     if not marker.is_file():
@@ -129,9 +137,13 @@ def _check_same(out_dir, parameters):
         raise InputError(f'{out_dir}: files are missing since it was drawn; delete the directory')
 
 
-def _draw_split(root, name, n_images, size, rng, taken):
+def _draw_split(root: pathlib.Path, name: str, n_images: int, size: int, rng: np.random.Generator,
+                taken: Collection[tuple]) -> set[tuple]:
     """Writes images and annotations of one split; returns the keys of its scenes, none of them in `taken`."""
-    keys, images, captions, objects = set(), [], [], []
+    keys: set[tuple] = set()
+    images: list[dict] = []
+    captions: list[dict] = []
+    objects: list[dict] = []
     while len(images) < n_images:
         scene = scenes.sample(rng)
         if scenes.key(scene) in taken:
@@ -159,11 +171,11 @@ def _draw_split(root, name, n_images, size, rng, taken):
     return keys
 
 
-def _write_json(path, content):
+def _write_json(path: pathlib.Path, content: Any) -> None:
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf8')
 
 
-def _paint(scene, size, rng):
+def _paint(scene: 'Sequence[Thing]', size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[list[float]]]:
     """Draws one scene.
 
     Args:
@@ -177,8 +189,8 @@ def _paint(scene, size, rng):
     picture = _background(size, rng)
     boxes = []
     for thing in scene:
-        shade = [channel + (2 * rng.random() - 1) * _COLOUR_JITTER for channel in scenes.COLOURS[thing.colour]]
-        shade = np.clip(np.rint(shade), 0, 255)
+        jittered = [channel + (2 * rng.random() - 1) * _COLOUR_JITTER for channel in scenes.COLOURS[thing.colour]]
+        shade = np.clip(np.rint(jittered), 0, 255)
         mask, left, top = _mask(thing, size)
         rows, columns = np.nonzero(mask)
         boxes.append([left + columns.min() / _FINE, top + rows.min() / _FINE,
@@ -190,7 +202,7 @@ def _paint(scene, size, rng):
     return picture.astype(np.uint8), boxes
 
 
-def _background(size, rng):
+def _background(size: int, rng: np.random.Generator) -> np.ndarray:
     """Returns float64 (size, size, 3): a light colour, on half of the pictures with coarse grey noise."""
     light = 205 + 35 * rng.random()
     tint = np.array([light + 12 * rng.random() for _ in range(3)])
@@ -201,7 +213,7 @@ def _background(size, rng):
     return np.rint(np.clip(tint + noise[np.ix_(nearest, nearest)][:, :, None], 0, 255))
 
 
-def _mask(thing, size):
+def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
     """Returns (bool array, `_FINE` times enlarged, of whole pixels around the object; its left and top pixel)."""
     reach, (x, y) = thing.radius * size, (thing.x * size, thing.y * size)
     left, top = math.floor(x - reach), math.floor(y - reach)
@@ -217,7 +229,7 @@ def _mask(thing, size):
     return np.array(mask), left, top
 
 
-def _outline(shape):
+def _outline(shape: str) -> list[tuple[float, float]]:
     """Returns the corners of a shape, y downwards, inside the square [-1, 1] even when turned by 8 degrees."""
     if shape == 'circle':
         return _round(96, lambda t: (0.95 * math.cos(t), 0.95 * math.sin(t)))
@@ -239,5 +251,5 @@ def _outline(shape):
                                            - math.cos(4 * t)) - 0.13))
 
 
-def _round(n, curve):
+def _round(n: int, curve: Callable[[float], tuple[float, float]]) -> list[tuple[float, float]]:
     return [curve(2 * math.pi * k / n) for k in range(n)]

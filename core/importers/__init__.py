@@ -14,6 +14,8 @@ import importlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from core import runs, store
 from core.backend import tf  # not tf1, the name of one of the modules here
@@ -25,12 +27,17 @@ from core.errors import InputError
 from core.importers import common
 from core.networks import assign
 from core.text import Vocabulary
+from core.types import PathLike, Say
+
+if TYPE_CHECKING:
+    from core.importers.common import Imported
 
 KINDS = {'tf1': 'tf1', 'authors': 'theano', 'tf2': 'keras'}
 
 
-def make_run(source, vocab, out, *, kind=None, options=None, data=None, encoder=None, assignments=(), max_length=None,
-             say=print):
+def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: str | None = None,
+             options: PathLike | None = None, data: PathLike | None = None, encoder: Mapping[str, Any] | None = None,
+             assignments: Iterable[str] = (), max_length: int | None = None, say: Say = print) -> None:
     """Make a new RUN DIR from a foreign model; it appears whole or not at all.
 
     Args:
@@ -67,12 +74,13 @@ def make_run(source, vocab, out, *, kind=None, options=None, data=None, encoder=
     if config.training != Config().training:
         raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the model and of decoding, '
                          f'none of training')
+    features = None
     if data is None:
         spec = _unknown_weights(imported.encoder, encoder or {})
     else:
-        data = store.DataDir(data)
-        spec = EncoderSpec.from_dict(data.encoder)
-    _check_features(imported, spec, source, data)
+        features = store.DataDir(data)
+        spec = EncoderSpec.from_dict(features.encoder)
+    _check_features(imported, spec, source, features)
     vocabulary = Vocabulary(imported.words)
     entry = {'path': None, 'encoder': spec.to_dict(), 'max_length': max_length, 'dataset': 'imported',
              'records_sha256': None}
@@ -93,10 +101,10 @@ def make_run(source, vocab, out, *, kind=None, options=None, data=None, encoder=
                 BestModel(made / 'best', model.variables).save(
                     session, {'step': 0, 'scores': {}, 'imported': {'kind': kind, 'source': str(source)}})
                 os.rename(made, out)
-    _report(kind, source, imported, config, spec, out, data, say)
+    _report(kind, source, imported, config, spec, out, features, say)
 
 
-def detect(source, kind=None):
+def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
     """What a source is: (kind, str of its path as the importer takes it).
 
     Raises:
@@ -125,7 +133,7 @@ def detect(source, kind=None):
                      f'{", ".join(sorted(names)[:5])}')
 
 
-def _prefix(path):
+def _prefix(path: pathlib.Path) -> str:
     """The checkpoint that a path means, without ending."""
     if (path / 'config.json').exists() and (path / 'vocabulary.json').exists():
         raise InputError(f'{path}: is a run of this program already; use it with evaluate.py')
@@ -147,7 +155,7 @@ def _prefix(path):
                                     'no checkpoint (no .index file) in this directory'))
 
 
-def _unknown_weights(usual, chosen):
+def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> EncoderSpec:
     """EncoderSpec of the features that the model takes; which weights made them is not known."""
     chosen = {key: value for key, value in chosen.items() if value is not None}
     if chosen.get('name', usual['name']) != usual['name']:  # the usual layer and size belong to the usual encoder
@@ -156,7 +164,7 @@ def _unknown_weights(usual, chosen):
     return dataclasses.replace(spec, weights='unknown', weights_sha256='unknown')
 
 
-def _check_features(imported, spec, source, data):
+def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, data: Any) -> None:
     """InputError where the model does not take features of `spec`."""
     values = imported.values
     name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w') if n in values)
@@ -167,7 +175,8 @@ def _check_features(imported, spec, source, data):
         raise InputError(f'{source}: was trained on features of {dim} numbers a location, {where}')
 
 
-def _report(kind, source, imported, config, spec, out, data, say):
+def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec, out: PathLike,
+            data: Any, say: Say) -> None:
     """Print what was made of it."""
     for note in imported.notes:
         say(f'note: {note}')

@@ -6,7 +6,8 @@ in `core.importers`.
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from core.backend import tf
 from core.checkpoints import UNREADABLE, first_line
 from core.errors import InputError
 from core.text import SPECIALS, Vocabulary
+from core.types import PathLike
 
 # What optimizers, step counters and debiased averages of TF1 leave in a checkpoint beside the model.
 BESIDES = re.compile(
@@ -39,15 +41,16 @@ class Imported(NamedTuple):
         notes: list of str, lines for the user: what was assumed.
     """
 
-    options: dict
-    words: list
+    options: dict[str, Any]
+    words: list[str]
     max_length: int
-    values: dict
-    encoder: dict
-    notes: list
+    values: dict[str, np.ndarray]
+    encoder: dict[str, Any]
+    notes: list[str]
 
 
-def check(expected, found, where, besides=BESIDES):
+def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequence[int | None]], where: PathLike,
+          besides: re.Pattern[str] = BESIDES) -> None:
     """Compare two dicts of variable name -> shape.
 
     Args:
@@ -70,15 +73,15 @@ def check(expected, found, where, besides=BESIDES):
         raise InputError(f'{where}: its variables are not those of the model; {"; ".join(parts)}')
 
 
-def _fits(expected, found):
+def _fits(expected: Sequence[int | None], found: Sequence[int | None]) -> bool:
     return len(expected) == len(found) and all(e in (None, f) for e, f in zip(expected, found, strict=True))
 
 
-def _text(shape):
+def _text(shape: Sequence[int | None]) -> str:
     return f'[{", ".join("?" if size is None else str(size) for size in shape)}]'
 
 
-def renumber(values, rows):
+def renumber(values: dict[str, np.ndarray], rows: Sequence[int | None]) -> None:
     """Put the words of `word_embedding/w`, `logits/w_out` and `logits/b_out` into the order of our vocabulary.
 
     Args:
@@ -95,7 +98,7 @@ def renumber(values, rows):
         values[name] = array
 
 
-def check_words(words, where):
+def check_words(words: Sequence[str], where: PathLike) -> None:
     """Refuse what cannot be words of our vocabulary; `words` without the four specials.
 
     Raises:
@@ -110,7 +113,7 @@ def check_words(words, where):
         raise InputError(f'{where}: {error}; give the vocabulary that the model was trained with') from None
 
 
-def open_checkpoint(prefix):
+def open_checkpoint(prefix: PathLike) -> Any:
     """A TensorFlow checkpoint reader.
 
     Raises:
@@ -123,7 +126,7 @@ def open_checkpoint(prefix):
                          f'file without the ending') from None
 
 
-def tensors(reader, names, where):
+def tensors(reader: Any, names: Iterable[str], where: PathLike) -> dict[str, np.ndarray]:
     """Dict of name -> float32 array of the `names` in an open checkpoint.
 
     Raises:
@@ -140,7 +143,7 @@ def tensors(reader, names, where):
     return values
 
 
-def checked(value, name, where):
+def checked(value: Any, name: str, where: PathLike) -> np.ndarray:
     """An array as float32, or InputError where it is not made of finite numbers."""
     value = np.asarray(value)
     numbers = value.dtype.kind in 'fiu'

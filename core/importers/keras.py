@@ -16,6 +16,8 @@ What it prints is that divided by the columns of the padded captions, which coun
 import json
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from core.backend import tf
 from core.checkpoints import UNREADABLE, first_line
@@ -23,6 +25,7 @@ from core.errors import InputError
 from core.importers.common import Imported, check, open_checkpoint, renumber, tensors
 from core.importers.pickles import shown
 from core.importers.words import arrange
+from core.types import PathLike
 
 ENCODER = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
 MAX_LENGTH = 50  # of the tutorial's captions on COCO; the checkpoint does not tell
@@ -54,7 +57,7 @@ LAYOUT = {
 }
 
 
-def read(source, vocab):
+def read(source: PathLike, vocab: PathLike) -> Imported:
     """Read a checkpoint of the tutorial.
 
     Args:
@@ -88,7 +91,7 @@ def read(source, vocab):
     return Imported(_options(sizes), words, MAX_LENGTH, values, dict(ENCODER), notes)
 
 
-def _prefix(source):
+def _prefix(source: pathlib.Path) -> pathlib.Path:
     if source.is_dir():
         latest = tf.train.latest_checkpoint(str(source))
         if latest is None:
@@ -100,7 +103,7 @@ def _prefix(source):
 
 # ---- variables
 
-def _places(source, reader):
+def _places(source: PathLike, reader: Any) -> dict[str, str]:
     """Place in the object graph -> key in the checkpoint, for all parameters of encoder and decoder.
 
     Raises:
@@ -115,7 +118,7 @@ def _places(source, reader):
                          ) from None
 
 
-def _walked(source, reader):
+def _walked(source: PathLike, reader: Any) -> dict[str, str]:
     """`_places` of an undamaged checkpoint."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
@@ -142,16 +145,16 @@ def _walked(source, reader):
     return places
 
 
-def _is_listing(child):
+def _is_listing(child: Any) -> bool:
     return child.local_name.startswith('_') or '-' in child.local_name
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     """Keras 3 keeps `kernel` and `embeddings` in attributes `_kernel` and `_embeddings`."""
     return name[1:] if name in ('_kernel', '_embeddings') else name
 
 
-def _sizes(source, found):
+def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
     """Letter of `LAYOUT` -> number, from one place each; InputError where the cell is not that of the tutorial."""
     if len(found.get('decoder/gru/cell/bias', (2, 0))) == 1:
         raise InputError(f'{source}: decoder/gru/cell/bias has one dimension: a GRU with reset_after=False, which is '
@@ -164,11 +167,11 @@ def _sizes(source, found):
         shape = found.get(place, ())
         # What is not to be had admits any size: `check` names the place.
         sizes[letter] = shape[axis] if axis < len(shape) else None
-    known = None not in (sizes['K'], sizes['M'])
-    return {**sizes, 'X': sizes['K'] + sizes['M'] if known else None, 'G': sizes['H'] and 3 * sizes['H']}
+    K, M = sizes['K'], sizes['M']
+    return {**sizes, 'X': None if K is None or M is None else K + M, 'G': sizes['H'] and 3 * sizes['H']}
 
 
-def _options(sizes):
+def _options(sizes: Mapping[str, Any]) -> dict[str, Any]:
     """ModelConfig values."""
     return {
         'dim_embed': sizes['M'], 'dim_hidden': sizes['H'], 'prev2out': False, 'ctx2out': False, 'alpha_c': 0.0,
@@ -181,7 +184,7 @@ def _options(sizes):
 
 # ---- words
 
-def _words(path, n_rows):
+def _words(path: PathLike, n_rows: int) -> tuple[list[int | None], list[str], list[str]]:
     """The vocabulary in our order: (the row of each of our words, ordinary words, notes)."""
     if path is None:
         raise InputError('a checkpoint of the tutorial has no words in it: save tokenizer.to_json() to a file and '
@@ -207,7 +210,7 @@ def _words(path, n_rows):
     return [*special.values(), *ordinary], words, notes
 
 
-def _numbered(path, n_rows):
+def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
     """Number -> word of the rows that have one."""
     try:
         text = path.read_text(encoding='utf-8-sig')
@@ -228,7 +231,7 @@ def _numbered(path, n_rows):
     return _listed(path, content, n_rows)
 
 
-def _parsed(text):
+def _parsed(text: str) -> Any:
     """The JSON in `text`, or None; JSON that was put into a JSON string once more is unpacked."""
     try:
         content = json.loads(text)
@@ -237,7 +240,7 @@ def _parsed(text):
         return None
 
 
-def _tokenizer(path, config, n_rows):
+def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
     """What `Tokenizer.to_json()` holds; words from `num_words` on were never shown to the model."""
     index = config.get('word_index')
     index = _parsed(index) if isinstance(index, str) else index
@@ -247,12 +250,12 @@ def _tokenizer(path, config, n_rows):
     return _dictionary(path, index, min(n_rows, limit) if isinstance(limit, int) and limit > 0 else n_rows)
 
 
-def _dictionary(path, content, limit):
+def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
     """A dict of word -> number, or of number -> word as JSON has it, below `limit`."""
     if content and all(isinstance(word, str) and re.fullmatch('[0-9]{1,12}', number)
                        for number, word in content.items()):
         content = {word: int(number) for number, word in content.items()}
-    known = {}
+    known: dict[int, str] = {}
     for word, number in content.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise InputError(f'{path}: the word {shown(word)} has the number {shown(number)}, not a whole number')
@@ -265,7 +268,7 @@ def _dictionary(path, content, limit):
     return known
 
 
-def _listed(path, words, n_rows):
+def _listed(path: PathLike, words: Any, n_rows: int) -> dict[int, str]:
     """`get_vocabulary()`: '' for padding, '[UNK]', then the words; leading padding may have been lost."""
     first = 1 if words and words[0] in NAMES['<UNK>'] else 0
     if not first and (not words or words[0] not in NAMES['<NULL>']):

@@ -16,9 +16,12 @@ import pickle
 import pickletools
 import reprlib
 import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from core.errors import InputError
 from core.text import SPECIALS
+from core.types import PathLike
 
 LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
 
@@ -44,7 +47,7 @@ class Refused(Exception):
     """What the file wants is not allowed; the text says what it is."""
 
 
-def _key(key):
+def _key(key: Any) -> Any:
     # Hashing calls code of the object, and on nested tuples can take for ever.
     if not isinstance(key, (str, bytes, int, float)):
         raise Refused(f'a key of type {type(key).__name__}')
@@ -56,17 +59,20 @@ def _key(key):
 class _Unpickler(pickle._Unpickler):
     """An unpickler that builds plain data only."""
 
+    stack: list[Any]  # of the base class, as is the next; its types are not published
+    pop_mark: Callable[[], list[Any]]
     # OrderedDicts may hold this many items together: a file that calls for the same list again and again is a bomb.
     remaining = LARGEST // 16
     # Instructions that are not listed (objects, persistent ids, extensions, buffers) do not exist for it.
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED}
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ('collections', 'OrderedDict'):
             return collections.OrderedDict
         raise Refused(f'the class or function {module}.{name}')
 
-    def load_reduce(self):
+    def load_reduce(self) -> None:
         arguments = self.stack.pop()
         function = self.stack.pop()
         if function is not collections.OrderedDict or not isinstance(arguments, tuple) or len(arguments) > 1:
@@ -79,50 +85,50 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.REDUCE[0]] = load_reduce
 
-    def load_setitem(self):
+    def load_setitem(self) -> None:
         value = self.stack.pop()
         key = self.stack.pop()
         self._set([key, value])
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
-    def load_setitems(self):
+    def load_setitems(self) -> None:
         self._set(self.pop_mark())
 
     dispatch[pickle.SETITEMS[0]] = load_setitems
 
-    def load_dict(self):
+    def load_dict(self) -> None:
         items = self.pop_mark()
         self.stack.append({})
         self._set(items)
 
     dispatch[pickle.DICT[0]] = load_dict
 
-    def _set(self, items):
+    def _set(self, items: list) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise Refused('items of something that is not a dict')
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
-    def load_append(self):
+    def load_append(self) -> None:
         value = self.stack.pop()
         self._extend([value])
 
     dispatch[pickle.APPEND[0]] = load_append
 
-    def load_appends(self):
+    def load_appends(self) -> None:
         self._extend(self.pop_mark())
 
     dispatch[pickle.APPENDS[0]] = load_appends
 
-    def _extend(self, values):
+    def _extend(self, values: list) -> None:
         if not isinstance(self.stack[-1], list):
             raise Refused('entries of something that is not a list')
         self.stack[-1].extend(values)
 
 
-def load(path):
+def load(path: PathLike) -> Any:
     """What a pickle of plain data holds: dicts, lists, tuples, texts, numbers, truth values, None.
 
     Texts of Python 2 are read as UTF-8, or as Latin-1 where they are not UTF-8.
@@ -148,12 +154,13 @@ def load(path):
         raise InputError(f'{path}: not a readable pickle ({type(error).__name__}: {error})') from None
 
 
-def _instruction(code):
-    known = pickletools.code2op.get(chr(code)) if isinstance(code, int) else None
+def _instruction(code: object) -> str:
+    named = pickletools.code2op  # type: ignore[attr-defined]  # typeshed leaves it out
+    known = named.get(chr(code)) if isinstance(code, int) else None
     return f'the instruction {known.name if known else repr(code)}'
 
 
-def _bytes(path):
+def _bytes(path: PathLike) -> bytes:
     path = pathlib.Path(path)
     try:
         if path.stat().st_size > LARGEST:
@@ -163,7 +170,7 @@ def _bytes(path):
         raise InputError(f'{path}: cannot be read ({error.strerror})') from None
 
 
-def load_any(path):
+def load_any(path: PathLike) -> Any:
     """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the contents."""
     data = _bytes(path)
     if data.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] not in (b'{', b'['):
@@ -174,7 +181,7 @@ def load_any(path):
         raise InputError(f'{path}: is not JSON ({error})') from None
 
 
-def word_to_idx(path, first=0):
+def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
     """A dict of word -> index from a pickle or JSON file, or from a vocabulary.json of this program.
 
     Args:
@@ -192,7 +199,7 @@ def word_to_idx(path, first=0):
     for word, index in content.items():
         if not isinstance(word, str) or isinstance(index, bool) or not isinstance(index, int):
             raise InputError(f'{path}: a word_to_idx maps texts to whole numbers, not {_kind(word)} to {_kind(index)}')
-    owners = {}
+    owners: dict[int, str] = {}
     for word, index in content.items():
         if index in owners:
             raise InputError(f'{path}: the words {shown(owners[index])} and {shown(word)} have the same index '
@@ -205,13 +212,13 @@ def word_to_idx(path, first=0):
     return dict(content)
 
 
-def _numbered(words, path):
+def _numbered(words: Any, path: PathLike) -> Any:
     if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f'{path}: its words must be distinct texts, beginning with {" ".join(SPECIALS)}')
     return {word: index for index, word in enumerate(words)}
 
 
-def shown(value):
+def shown(value: Any) -> str:
     """A value out of somebody's file for a message: short, whatever it is.
 
     Numbers and texts as Python writes them, of all else the type: it may be nested or large without end.
@@ -220,5 +227,5 @@ def shown(value):
     return reprlib.repr(value) if small else _kind(value)
 
 
-def _kind(value):
+def _kind(value: Any) -> str:
     return 'nothing' if value is None else f'a value of type {type(value).__name__}'

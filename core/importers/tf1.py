@@ -17,6 +17,8 @@ import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core.backend import tf, tf1
 from core.config import ModelConfig
@@ -26,6 +28,10 @@ from core.files import replacing, write_json
 from core.importers import common, pickles
 from core.importers.common import Imported
 from core.text import SPECIALS
+from core.types import PathLike, Say
+
+if TYPE_CHECKING:
+    from core.runs import Run
 
 KERNEL, BIAS = 'lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias'
 _NORM = 'conv_featuresbatch_norm/'
@@ -46,7 +52,7 @@ _NORMS = re.compile(
     r'(?:[^/]+/)*(?:\w*batch_norm|\w*BatchNorm|\w*batch_normalization)/(beta|gamma|moving_mean|moving_variance)')
 
 
-def read(source, vocab):
+def read(source: str, vocab: PathLike) -> Imported:
     """A TF1 checkpoint as our model.
 
     Args:
@@ -84,14 +90,14 @@ def read(source, vocab):
     return Imported(options, words, 15, values, encoder, notes)
 
 
-def is_tf1(names):
+def is_tf1(names: Iterable[str]) -> bool:
     """Whether variables of these names look like the TF1 model's."""
     return len(set(names) & set(SHAPES)) >= len(SHAPES) // 4
 
 
-def _our_names(found, where):
+def _our_names(found: Mapping[str, Sequence[int]], where: str) -> dict[str, str]:
     """Dict of our name -> the file's; what we have no name for keeps its own."""
-    ours = {}
+    ours: dict[str, str] = {}
     for name in found:
         cell, norm = _CELL.fullmatch(name), _NORMS.fullmatch(name)
         new = name
@@ -106,10 +112,10 @@ def _our_names(found, where):
     return ours
 
 
-def _options(shapes):
+def _options(shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """ModelConfig options and sizes (dict of letter -> int or None), seen from the variables that are there."""
     # By majority, so that one variable of a wrong shape is reported alone.
-    votes = collections.defaultdict(collections.Counter)
+    votes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for name, letters in SHAPES.items():
         if len(shapes.get(name, ())) == len(letters):
             for letter, size in zip(letters, shapes[name], strict=True):
@@ -127,7 +133,7 @@ def _options(shapes):
     return options, sizes
 
 
-def _expected(options, sizes):
+def _expected(options: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, tuple]:
     """Shapes of the TF1 model by name, None for what is not known."""
     sizes = {**sizes, '1': 1}
     left_out = tuple(prefix for option, prefix in (
@@ -139,13 +145,13 @@ def _expected(options, sizes):
     return {**shapes, KERNEL: (M + D + H if M and D and H else None, gates), BIAS: (gates,)}
 
 
-def _words(vocab):
+def _words(vocab: PathLike) -> tuple[list[str], list[int | None]]:
     """Ordinary words in the order of their index, and the `rows` that `common.renumber` takes."""
     numbers = pickles.word_to_idx(vocab)
     for word in SPECIALS[:3]:
         if word not in numbers:
             raise InputError(f'{vocab}: lacks the word {word}; give the word_to_idx of the TF1 code')
-    words = sorted((word for word in numbers if word not in SPECIALS), key=numbers.get)
+    words = sorted((word for word in numbers if word not in SPECIALS), key=numbers.__getitem__)
     common.check_words(words, vocab)
     return words, [numbers.get(word) for word in SPECIALS] + [numbers[word] for word in words]
 
@@ -162,7 +168,7 @@ FREE = {
 }
 
 
-def export(run, prefix, say=print):
+def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
     """Write a run's best model as a checkpoint that the TF1 code restores with tf.train.Saver, from TensorFlow 0.12.
 
     PREFIX.index, PREFIX.data-..., PREFIX-word_to_idx.json, and the state file `checkpoint` where the directory has
@@ -196,9 +202,9 @@ def export(run, prefix, say=print):
                 for file in sorted(os.listdir(temporary)):
                     os.replace(os.path.join(temporary, file), place / file)
     if not (place / 'checkpoint').exists():
-        with replacing(place / 'checkpoint') as file:
+        with replacing(place / 'checkpoint') as state:
             quoted = json.dumps(name, ensure_ascii=False)
-            file.write(f'model_checkpoint_path: {quoted}\nall_model_checkpoint_paths: {quoted}\n')
+            state.write(f'model_checkpoint_path: {quoted}\nall_model_checkpoint_paths: {quoted}\n')
     options = run.config.model
     say(f'{prefix}: for CaptionGenerator(word_to_idx, dim_feature=[{model.L}, {model.D}], dim_embed={model.M}, '
         f'dim_hidden={model.H}, n_time_step={model.T}, prev2out={options.prev2out}, ctx2out={options.ctx2out}, '
@@ -206,7 +212,7 @@ def export(run, prefix, say=print):
     say('the TF1 code may also write <UNK>, which evaluate.py never does')
 
 
-def _refuse_place(prefix):
+def _refuse_place(prefix: pathlib.Path) -> None:
     """InputError where PREFIX is no name for new files."""
     if not prefix.name or prefix.is_dir():
         raise InputError(f'{prefix}: is a directory; add a name for the files, for example {prefix / "model"}')
@@ -216,7 +222,7 @@ def _refuse_place(prefix):
                 raise InputError(f'{path}: exists already; choose another PREFIX')
 
 
-def _refuse(run):
+def _refuse(run: 'Run') -> None:
     """InputError where the decoder is not that of the TF1 code."""
     options, default = vars(run.config.model), ModelConfig()
     other = [f'{name}={_json(value)}' for name, value in options.items()
@@ -231,5 +237,5 @@ def _refuse(run):
                          f'options can be exported')
 
 
-def _json(value):
+def _json(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value

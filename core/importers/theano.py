@@ -18,6 +18,8 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from core.importers import pickles
 from core.importers.common import MOST_LENGTH, Imported, check, checked, renumber
 from core.importers.pickles import shown
 from core.importers.words import arrange
+from core.types import PathLike
 
 # What their training saves beside the parameters; zipped_params is a pickle, which is never read.
 BESIDES = re.compile('history_errs|train_err|valid_err|test_err|zipped_params')
@@ -42,7 +45,7 @@ BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZ
 GATES = [0, 3, 1, 2]  # i, f, o, g -> i, j, f, o
 
 
-def read(source, vocab, options=None):
+def read(source: PathLike, vocab: PathLike | None, options: PathLike | None = None) -> Imported:
     """Read a model of the authors' code.
 
     Args:
@@ -73,7 +76,7 @@ def read(source, vocab, options=None):
                     dict(ENCODER), notes + more)
 
 
-def _archive(source):
+def _archive(source: PathLike) -> Any:
     try:
         archive = np.load(source, allow_pickle=False)
     except OSError as error:
@@ -86,7 +89,7 @@ def _archive(source):
     return archive
 
 
-def _shape(source, archive, name):
+def _shape(source: PathLike, archive: Any, name: str) -> tuple[int, ...]:
     """The shape of an entry, of which nothing but the header is read.
 
     Raises:
@@ -112,7 +115,7 @@ def _shape(source, archive, name):
     return shape
 
 
-def _entry(source, archive, name):
+def _entry(source: PathLike, archive: Any, name: str) -> np.ndarray:
     try:
         value = archive[name]
     except BROKEN as error:
@@ -122,7 +125,7 @@ def _entry(source, archive, name):
 
 # ---- options
 
-def _settings(source, archive, path):
+def _settings(source: PathLike, archive: Any, path: PathLike | None) -> tuple[dict[str, Any], list[str]]:
     """The authors' options with the sizes: (dict, notes)."""
     names, shapes = set(archive.files), {}
     for name in ('Wemb', 'decoder_U', 'decoder_Wc_att'):
@@ -139,7 +142,7 @@ def _settings(source, archive, path):
         'selector': 'decoder_W_sel' in names, 'lstm_encoder': 'encoder_W' in names,
     }
     settings = {**ASSUMED, **told}
-    path = pathlib.Path(path) if path else _beside(source)
+    path = pathlib.Path(path) if path else _beside(pathlib.Path(source))
     if path is None:
         assumed = ', '.join(f'{name}={value}' for name, value in ASSUMED.items())
         notes = [f'no options file: sizes and layers from the shapes, and {assumed} as in evaluate_coco.py; if '
@@ -161,11 +164,11 @@ def _settings(source, archive, path):
     return settings, notes
 
 
-def _layers(names, pattern):
+def _layers(names: Iterable[str], pattern: str) -> int:
     return 1 + sum(re.fullmatch(pattern, name) is not None for name in names)
 
 
-def _beside(source):
+def _beside(source: pathlib.Path) -> pathlib.Path | None:
     """The options file that belongs to a model, or None."""
     stem = re.sub(r'_(bestll|epoch_\d+)\.npz$', '', source.name)
     for name in (f'{source.name}.pkl', f'{stem}.pkl', f'{stem}.npz.pkl'):
@@ -174,14 +177,14 @@ def _beside(source):
     return None
 
 
-def _given(path):
+def _given(path: PathLike) -> dict[str, Any]:
     given = pickles.load_any(path)
     if not isinstance(given, dict):
         raise InputError(f"{path}: holds {type(given).__name__}, not the dict of options of the authors' code")
     return given
 
 
-def _typed(path, name, value, like):
+def _typed(path: PathLike, name: str, value: Any, like: Any) -> Any:
     """`value` in the type of `like`: pickles of Python 2 hold bytes, and numbers for truth values."""
     value = value.decode('latin1') if isinstance(value, bytes) else value
     wanted = {str: 'a text', bool: 'true or false', int: 'a whole number', float: 'a finite number'}[type(like)]
@@ -197,7 +200,7 @@ def _typed(path, name, value, like):
     return value in ('True', 1) if isinstance(like, bool) else type(like)(value)  # bool('False') would be true
 
 
-def _refuse(source, settings):
+def _refuse(source: PathLike, settings: dict[str, Any]) -> None:
     hard, layers = settings['attn_type'] == 'stochastic', [name for name in settings if name.startswith('n_layers_')]
     odd = [f'{name}={settings[name]}' for name in layers if not 1 <= settings[name] <= MOST_LAYERS]
     for wrong, message in (
@@ -215,7 +218,7 @@ def _refuse(source, settings):
             raise InputError(f'{source}: cannot be imported; {message}')
 
 
-def _options(settings):
+def _options(settings: dict[str, Any]) -> dict[str, Any]:
     """ModelConfig values."""
     options = {
         'dim_embed': settings['dim_word'], 'dim_hidden': settings['dim'], 'prev2out': settings['prev2out'],
@@ -236,7 +239,7 @@ def _options(settings):
 
 # ---- parameters
 
-def _layout(settings):
+def _layout(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every entry that a model of these options has."""
     n_words, m, h, d = (settings[name] for name in ('n_words', 'dim_word', 'dim', 'ctx_dim'))
     matrices = {'ff_state': (d, h), 'ff_memory': (d, h), 'ff_logit_lstm': (h, m), 'ff_logit': (m, n_words)}
@@ -258,7 +261,8 @@ def _layout(settings):
     return layout
 
 
-def _values(settings, p, rows):
+def _values(settings: dict[str, Any], p: Mapping[str, np.ndarray],
+            rows: Sequence[int | None]) -> dict[str, np.ndarray]:
     """Our variables from their entries `p`; `rows` lists their number of each of our words, as `renumber` takes it."""
     half = np.float32(0.5 if settings['use_dropout'] else 1.0)
     extra = range(1, settings['n_layers_init'])
@@ -302,7 +306,7 @@ def _values(settings, p, rows):
     return values
 
 
-def _gates(x, settings):
+def _gates(x: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
     """The last axis from i, f, o, g to i, j, f, o."""
     parts = np.split(x, 4, axis=-1)
     if settings['use_dropout_lstm']:
@@ -312,7 +316,8 @@ def _gates(x, settings):
 
 # ---- words
 
-def _words(source, vocab, n_words):
+def _words(source: pathlib.Path, vocab: PathLike | None,
+           n_words: int) -> tuple[list[int | None], list[str], list[str]]:
     """The dictionary in our order: (their number of each of our words, ordinary words, notes)."""
     path = pathlib.Path(vocab) if vocab else source.with_name('dictionary.pkl')
     if not vocab and not path.is_file():
@@ -320,7 +325,7 @@ def _words(source, vocab, n_words):
     dictionary = pickles.load_any(path)
     if not isinstance(dictionary, dict):
         raise InputError(f'{path}: holds {type(dictionary).__name__}, not a dict of word -> index')
-    known = {}
+    known: dict[int, str] = {}
     for word, index in dictionary.items():
         whole = isinstance(index, int) or isinstance(index, float) and index.is_integer()
         if isinstance(index, bool) or not whole:

@@ -1,11 +1,13 @@
 """Names for the rows of other people's word tables."""
 
+from collections.abc import Iterable, Mapping
+
 from core.text import SPECIALS
 
 _SHOWN = 5  # row numbers that a note spells out
 
 
-def arrange(known, indices):
+def arrange(known: Mapping[int, str], indices: Iterable[int]) -> tuple[list[str], list[str]]:
     """Names for the ordinary words of a model.
 
     Rows without a word take part in the softmax, so they are kept, as '<unused-17>'. Our tokenizer makes no such
