@@ -149,6 +149,9 @@ def main():
         console.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
                     f'{model.L}x{model.D}; {n_learnt:,} numbers to learn'
                     + (f', the encoder from {first} on among them' if first else ''))
+        # Adam keeps two more numbers for each, RMSProp and momentum one or two; the best model is kept without.
+        n_bytes = 4 * n_learnt * (3 * config.training.keep_checkpoints + 1)
+        console.say(f'checkpoints and the best model take up to {console.size_text(n_bytes)} in {args.out}')
         if where := machine.note():
             console.say(f'training {where}')
         if val_data is None:

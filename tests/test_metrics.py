@@ -187,8 +187,8 @@ def test_captions_and_references_of_other_images(scorer, captions):
         scorer.score({str(image_id): caption for image_id, caption in captions.items()})
     with pytest.raises(InputError, match=r'3 images \(1, 3, 4\) in the references but not captioned:'):
         scorer.score({'two.jpg': 'a dog'})
-    with pytest.raises(InputError, match="'SPICE': choose from Bleu, METEOR"):
-        scorer.score(captions, ['SPICE'])
+    with pytest.raises(InputError, match="'SPIDER': choose from Bleu, METEOR"):
+        scorer.score(captions, ['SPIDER'])
     with pytest.raises(InputError, match="'CIDEr': choose from Bleu, METEOR"):
         scorer.paper_scores(captions, ['CIDEr'])
 

@@ -65,3 +65,19 @@ def test_help_fits_a_screen_and_help_all_shows_everything(script):
     assert len(short.splitlines()) <= 60 and 'examples:' in short  # at 80 columns
     options = {text: set(re.findall(r'--[a-z][a-z0-9-]+', text)) for text in (short, whole)}
     assert options[short] < options[whole] >= {'--quiet', '--verbose', '--version', '--seed', '--device', '--weights'}
+
+
+def test_completion_in_a_shell(tmp_path):
+    """What the shell asks argcomplete for, and without importing anything slow."""
+    def completed(script, line):
+        out = tmp_path / 'out'
+        out.write_text('')
+        environment = {**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)),
+                       '_ARGCOMPLETE_STDOUT_FILENAME': str(out), '_ARGCOMPLETE_IFS': '\n'}
+        subprocess.run([sys.executable, tiny.ROOT / script], env=environment, cwd=tmp_path, timeout=60)
+        return set(map(str.strip, out.read_text().split('\n')))
+
+    assert {'--beam-width'} == completed('caption.py', 'caption.py run --beam-w')
+    assert {'train', 'dev', 'test'} <= completed('evaluate.py', 'evaluate.py run --split ')
+    assert {'--out', '--options'} == completed('train.py', 'train.py data --o')
+    assert {'crop', 'squash'} <= completed('prepro.py', 'prepro.py --resize ')
