@@ -50,7 +50,7 @@ demo: $(READY)
 	$(BIN)/python caption.py $(DEMO)/run $(DEMO)/scenes/images/00002000000[1-3].png
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rs --durations 20
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import tiny
 
 @pytest.fixture(scope='module')
 def photos():
+    tiny.data_dir()  # draws them
     return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 

@@ -26,6 +26,7 @@ def captioner():
 @pytest.fixture(scope='module')
 def paths():
     """Photos of three splits."""
+    tiny.data_dir()  # draws them
     return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 

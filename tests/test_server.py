@@ -25,6 +25,7 @@ from core.captioner import Captioner
 
 @pytest.fixture(scope='module')
 def paths():
+    tiny.data_dir()  # draws them
     return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 
