@@ -38,6 +38,8 @@ def arguments():
     parser.more(
         decoding.add_argument('--length-penalty', type=float, metavar='A',
                               help='captions are ranked by log-probability / length**A'),
+        decoding.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                              help="hard attention: the context of a word, instead of the run's option"),
         decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
                               help='any option of decoding (train.py --options lists them)'))
     serving = parser.add_argument_group('a page for the browser (docs/captioning.md)')
@@ -66,13 +68,8 @@ def main():
     from core.runs import Run
 
     run = Run(args.run)
-    own = run.config.decoding.beam_width
-    given = [f'{name}={value}' for name in ('beam_width', 'length_penalty')
-             if (value := getattr(args, name)) is not None]
-    run.config = run.config.override(given + args.assignments, where='--set', only=('decoding',))
-    width = run.config.decoding.beam_width
-    if width != own and width < args.n_best:  # a beam that was asked for is not made wider
-        raise InputError(f'--n-best {args.n_best} needs a beam at least as wide, not {width}')
+    run.set_decode_context(args.decode_context)
+    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
     with Captioner(run, args.weights, args.n_best, args.seed, machine) as captioner:
         if args.serve:
             from core import server

@@ -107,14 +107,10 @@ def main():
     if args.weights and not run.finetuned:
         raise InputError(f'--weights belongs to runs with a fine-tuned encoder; {args.run} reads stored features')
     others = [Run(path) for path in args.ensemble]
-    if args.decode_context:
-        if run.config.model.attention != 'hard':
-            raise InputError(f'--decode-context needs a run of hard attention; {args.run} is soft, with the expected '
-                             f'context only')
-        for one in [run, *others]:
-            if one.config.model.attention == 'hard':
-                model = dataclasses.replace(one.config.model, decode_context=args.decode_context)
-                one.config = dataclasses.replace(one.config, model=model)
+    run.set_decode_context(args.decode_context)
+    for one in others:
+        if one.config.model.attention == 'hard':
+            one.set_decode_context(args.decode_context)
     own = run.config.decoding
     run.config = run.config.override(decoding_assignments(args), where='decoding')
     data = run.data(args.data)

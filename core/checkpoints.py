@@ -11,18 +11,18 @@
 A file is only named by another once it is complete, so a kill at any moment leaves the previous state readable.
 """
 
-import argparse
 import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from core.types import PathLike, Session, Variable
 
 if __name__ == '__main__':  # its start-up lines; core.console says so too, but here TensorFlow is imported before
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+from core import console
 from core.backend import tf, tf1
 from core.errors import InputError
 from core.files import write_json
@@ -165,17 +165,9 @@ What is imported becomes a run that evaluate.py uses. Pickles are read without b
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f'{message}; see: {self.prog} --help')
-
-
-def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser('python -m core.checkpoints', description=_EXAMPLES, formatter_class=formatter)
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+def _parser() -> console.Parser:
+    parser = console.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.checkpoints')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=console.OneLineParser)
     run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
     run.add_argument('source', metavar='SOURCE', help="checkpoint without endings or its directory, or the authors' "
                                                       '.npz file')
@@ -223,6 +215,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    from core import console
-
     console.run(main)

@@ -21,18 +21,26 @@ _level = NORMAL
 PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]'
 
 
-class Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """An argparse parser whose complaints are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(f'{message} (--help shows examples)')
+
+
+class Parser(OneLineParser):
     """An argparse parser whose --help fits a screen; --help-all shows every option.
 
     Every script has --version, --quiet and --verbose from here, and completes in shells that argcomplete knows.
 
     Args:
         description: the script's docstring, with examples.
-        usage: the line of --help, without the script's name.
+        usage: the line of --help, without the script's name. prog: that name, where it is not the file's.
     """
 
-    def __init__(self, description: str, usage: str) -> None:
-        super().__init__(description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
+    def __init__(self, description: str, usage: str, prog: str | None = None) -> None:
+        super().__init__(prog, description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         self._more: set[int] = set()
         general = self.add_argument_group('general')
@@ -65,10 +73,6 @@ class Parser(argparse.ArgumentParser):
             self.usage, self._action_groups = usage, groups
             for action, text in hidden.items():
                 action.help = text
-
-    def error(self, message: str) -> NoReturn:
-        """A mistake in the command line is one line, like every other."""
-        raise InputError(f'{message} (--help shows examples)')
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; sets how much is said."""

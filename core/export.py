@@ -6,15 +6,15 @@ Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are 
 TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving too.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from core import console
 from core.config import DecodingConfig
 from core.errors import InputError
 from core.types import PathLike, Session, Tensor, Variable
@@ -246,16 +246,8 @@ Serving with --model_base_path=.../captioner. docs/export.md names inputs and ou
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f'{message}; see: {self.prog} --help')
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser('python -m core.export', description=_EXAMPLES,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> console.Parser:
+    parser = console.Parser(_EXAMPLES, 'RUN DIR [options]', prog='python -m core.export')
     parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
     parser.add_argument('directory', metavar='DIR', help='directory to make')
     parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
@@ -286,27 +278,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from core.runs import Run
 
     run = Run(args.run)
-    if args.decode_context:
-        if run.config.model.attention != 'hard':
-            raise InputError(f'--decode-context needs a run of hard attention; {args.run} is soft, with the expected '
-                             f'context only')
-        model = dataclasses.replace(run.config.model, decode_context=args.decode_context)
-        run.config = dataclasses.replace(run.config, model=model)
-    own = run.config.decoding.beam_width
-    given = [f'{name}={value}' for name in ('beam_width', 'length_penalty')
-             if (value := getattr(args, name)) is not None]
-    run.config = run.config.override(given + args.assignments, where='--set', only=('decoding',))
-    width = run.config.decoding.beam_width
-    if width != own and width < args.n_best:  # a beam that was asked for is not made wider
-        raise InputError(f'--n-best {args.n_best} needs a beam at least as wide, not {width}')
+    run.set_decode_context(args.decode_context)
+    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
     about = export(run, args.directory, args.weights, args.n_best, args.seed)
-    from core.console import size_text
-
     size = sum(path.stat().st_size for path in pathlib.Path(args.directory).rglob('*') if path.is_file())
-    print(f'{args.directory}: the model of step {about["step"]}, {size_text(size)}; {INPUT} -> {", ".join(OUTPUTS)}')
+    console.say(f'{args.directory}: the model of step {about["step"]}, {console.size_text(size)}; {INPUT} -> '
+                f'{", ".join(OUTPUTS)}')
 
 
 if __name__ == '__main__':
-    from core import console
-
     console.run(main)

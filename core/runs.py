@@ -219,6 +219,37 @@ class Run:
 
         return model, restore
 
+    def set_decoding(self, n_best: int = 1, assignments: Sequence[str] = (), **given: float | None) -> None:
+        """Take other options of decoding than the run's own, for what is done with it now.
+
+        Args:
+            n_best: captions an image that will be asked for: a beam that was asked for must be as wide.
+            assignments: texts name=value. given: options by name; None: not given.
+
+        Raises:
+            InputError: an option that is none of decoding, a value that means nothing, or too narrow a beam.
+        """
+        own = self.config.decoding.beam_width
+        texts = [f'{name}={value}' for name, value in given.items() if value is not None]
+        self.config = self.config.override([*texts, *assignments], where='--set', only=('decoding',))
+        width = self.config.decoding.beam_width
+        if width != own and width < n_best:
+            raise InputError(f'--n-best {n_best} needs a beam at least as wide, not {width}')
+
+    def set_decode_context(self, context: str | None) -> None:
+        """Hard attention: take another context of a word than the run's option `decode_context`; None: the same.
+
+        Raises:
+            InputError: the run has soft attention.
+        """
+        if context is None:
+            return
+        if self.config.model.attention != 'hard':
+            raise InputError(f'--decode-context needs a run of hard attention; {self.path} is soft, with the expected '
+                             f'context only')
+        model = dataclasses.replace(self.config.model, decode_context=context)
+        self.config = dataclasses.replace(self.config, model=model)
+
     def best(self, variables: Sequence[Variable] | None = None) -> BestModel:
         """The BestModel of the run."""
         return BestModel(self.path / 'best', variables)

@@ -267,7 +267,7 @@ def test_directories_in_use(tmp_path):
     (['--length-penalty', '0.5'], 'length_penalty needs beam_width'),
     (['--seed', '-1'], '--seed must be'),
     (['--weights', 'gone.h5'], 'gone.h5'),
-    (['--beam', '2', 'more'], 'unrecognized arguments'),
+    (['--beam', '2', 'more'], 'did you mean --beam-width'),
 ])
 def test_wrong_choices(tmp_path, arguments, part):
     refused([tiny.run_dir(), tmp_path / 'out', *arguments], part)
