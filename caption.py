@@ -15,6 +15,7 @@ a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 """
 
 import json
+import os
 
 from core import console, devices
 from core.errors import InputError
@@ -22,7 +23,7 @@ from core.errors import InputError
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, 'RUN PHOTO... [options]  |  %(prog)s RUN --serve')
+    parser = console.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
     parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
@@ -58,6 +59,9 @@ def main():
     from core import photos
 
     found = list(photos.find(args.photos))
+    missing = [path for _, path in found if not isinstance(path, bytes) and not os.path.exists(path)]
+    if missing and len(missing) == len(found):  # known now, without the seconds that the model takes
+        raise InputError(f'no photo {", ".join(map(str, missing[:3]))}' + ('' if len(missing) < 4 else ' ...'))
     targets = {'--picture': photos.Targets(args.picture, '.png', len(found), '--picture'),
                '--gif': photos.Targets(args.gif, '.gif', len(found), '--gif')}
     from core import store
@@ -74,7 +78,7 @@ def main():
         if args.serve:
             from core import server
 
-            return server.serve(captioner, args.host, args.port, console.say)
+            return server.serve(captioner, args.host, args.port)
         return caption(captioner, found, targets, args.json)
 
 
@@ -89,15 +93,15 @@ def check(args):
         raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
     if args.n_best < 1:
         raise InputError(f'--n-best must be at least 1, not {args.n_best}')
-    if args.seed < 0:
-        raise InputError(f'--seed must be at least 0, not {args.seed}')
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
     if not 0 <= args.port < 65536:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 
 
 def caption(captioner, found, targets, as_json):
     """Print a result for each photo as it comes, and write its pictures; returns the exit status."""
-    unreadable = 0
+    unreadable = unpictured = 0
     for result in captioner.stream(found):
         if result.error is not None:
             unreadable += 1
@@ -107,11 +111,16 @@ def caption(captioner, found, targets, as_json):
         elif result.error is None:
             show(result)
         if result.error is None:
-            targets['--picture'].write(result.name, result.png)
-            targets['--gif'].write(result.name, result.animation)
-    if unreadable:
-        console.complain(f'{unreadable} of {len(found)} photos could not be read')
-    return 1 if unreadable else 0
+            try:
+                targets['--picture'].write(result.name, result.png)
+                targets['--gif'].write(result.name, result.animation)
+            except (InputError, OSError) as error:  # the others go on
+                unpictured += 1
+                console.complain(f'error: no picture of {result.name}: {error}')
+    for number, what in ((unreadable, 'could not be read'), (unpictured, 'have no picture')):
+        if number:
+            console.complain(f'{number} of {len(found)} photos {what}')
+    return 1 if unreadable or unpictured else 0
 
 
 def show(result):

@@ -85,8 +85,8 @@ def main():
             raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
         score_file(args)
         return
-    if args.seed < 0:
-        raise InputError(f'--seed must be at least 0, not {args.seed}')
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
@@ -100,7 +100,7 @@ def main():
         from core.coco_words import read_synonyms
 
         synonyms = read_synonyms(args.synonyms)
-    from core import evaluation
+    from core import evaluation, metrics
     from core.runs import Run
 
     run = Run(args.run)
@@ -118,9 +118,12 @@ def main():
     place = f'{data.path.absolute().name}-{split}' if args.data else split
     place += decoding_place(args, own, run)
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
-    evaluation.evaluate(run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
-                        args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,
-                        synonyms=synonyms, html=args.html, spice=args.spice, say=console.say)
+    scores = evaluation.evaluate(
+        run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids, args.seed,
+        weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine, synonyms=synonyms, html=args.html,
+        spice=args.spice, say=console.say)
+    if args.quiet and 'coco' in scores:
+        print(metrics.score_table(scores))
 
 
 def decoding_assignments(args):
@@ -135,6 +138,8 @@ def decoding_assignments(args):
 def decoding_place(args, own, run):
     """What the default directory's name says of decoding that is not the run's own: another result, another place."""
     parts = [args.decode_context] if args.decode_context else []
+    if args.limit is not None:
+        parts.append(f'limit{args.limit}')
     for name, value in dataclasses.asdict(run.config.decoding).items():
         if name != 'decode_batch' and value != getattr(own, name):
             parts.append(SHORT.get(name, name) + ('' if value is True else str(value)))

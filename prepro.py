@@ -6,11 +6,11 @@ examples:
   prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \
       --encoder vgg19 --weights imagenet --out data/flickr8k
   prepro.py --dataset coco2014 --images coco --captions captions_train2014.json captions_val2014.json \
-      --encoder vgg19 --weights imagenet-vgg-verydeep-19.mat --out data/coco
+      --encoder vgg19 --weights imagenet --out data/coco
   prepro.py --preset tf2 --dataset karpathy --images coco --captions dataset_coco.json \
       --weights imagenet --out data/tf2
   prepro.py --dataset folder --images my_photos --like runs/flickr8k --out data/my_photos
-  prepro.py --download coco2014 --to data/coco
+  prepro.py --download coco2014 --to data/coco_files
 
 The same command goes on where it was interrupted: finished images are kept.
 """
@@ -26,7 +26,7 @@ def arguments():
     parser = console.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
                                      '--out DATA')
     data = parser.add_argument_group('dataset')
-    data.add_argument('--dataset', metavar='NAME',
+    dataset = data.add_argument('--dataset', metavar='NAME',
                       help='coco2014, coco2017, karpathy, flickr8k, flickr30k, shapes, folder (photos, no captions)')
     data.add_argument('--images', metavar='DIR', help='directory of the images')
     data.add_argument('--captions', nargs='+', metavar='FILE', help='the published caption files')
@@ -44,7 +44,7 @@ def arguments():
     words.add_argument('--max-length', type=int, metavar='N', help='captions of more words are not trained on (15)')
     parser.more(words)
     encoder = parser.add_argument_group('encoder')
-    encoder.add_argument('--encoder', metavar='NAME', help='vgg19, inception_v3, resnet50, mobilenet_v2')
+    name = encoder.add_argument('--encoder', metavar='NAME', help='vgg19, inception_v3, resnet50, mobilenet_v2')
     encoder.add_argument('--weights', metavar='FILE', help="its weights (.h5, vgg19 also .mat), 'imagenet' to fetch "
                                                              "them (docs/data.md), or 'random'")
     encoder.add_argument('--preset', metavar='NAME', help='what a published model has, where it is not given: tf1, '
@@ -64,6 +64,9 @@ def arguments():
                             'resnet50')
     fetch.add_argument('--to', metavar='DIR', help='where to put the files')
     parser.more(devices.add_arguments(parser))
+    # What the shell offers; wrong names are refused later, with the nearest.
+    console.complete(dataset, 'core.datasets', 'DATASETS')
+    console.complete(name, 'core.encoders', 'ENCODERS')
     args = parser.parse_args()
     if args.download is None and args.to is None:
         missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]
@@ -72,7 +75,9 @@ def arguments():
     else:
         others = [name for name, value in vars(args).items()
                   if name not in ('download', 'to', 'quiet', 'verbose') and value != parser.get_default(name)]
-        if args.download is None or args.to is None or others:
+        if args.download is None or args.to is None:
+            raise InputError('--download NAME ... and --to DIR go together: what to fetch, and where to put it')
+        if others:
             raise InputError('--download NAME ... --to DIR stands alone'
                              + (f', without --{others[0].replace("_", "-")}' if others else ''))
     return args
@@ -90,6 +95,7 @@ def main():
     machine = devices.from_arguments(args)
     from core import datasets, prepare, store
 
+    datasets.check(args.dataset)
     if args.like:
         for name in ('encoder', 'layer', 'image_size', 'resize'):
             if getattr(args, name) is not None:

@@ -19,12 +19,14 @@ import json
 import pathlib
 
 from core import console, devices
+from core.config import options
 from core.errors import InputError
 
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, 'DATA --out RUN [options]  |  %(prog)s --resume RUN')
+    parser = console.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser.settings = {name for _, name, *_ in options()}
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
     parser.add_argument('--resume', metavar='RUN', help='go on with a run, with the data and options it has')
@@ -161,7 +163,7 @@ def main():
                         decoding=config.decoding, machine=machine, say=console.say,
                         **({'word_vectors': vectors} if vectors else {}), **dataclasses.asdict(config.training))
         solver.train()
-    console.say(f'next: python evaluate.py {args.out}')
+    console.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
 
 
 def configuration(args, dataset, pretrained=None):
@@ -259,8 +261,6 @@ def dataset_of(data):
 def show_options(config):
     """--options: the presets, and every option with its value in `config`."""
     from core import presets
-    from core.config import options
-
     print(f'presets: {", ".join(presets.names())}')
     for section, name, kind, _, help, choices in options():
         value = getattr(getattr(config, section), name)

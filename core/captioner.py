@@ -17,6 +17,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,8 @@ class Result:
         """(H, W, 3) uint8, the attention picture of caption `number`: see `core.visualize.attention_picture`."""
         from core import visualize
 
-        return visualize.attention_picture(self.view(), self.captions[number], self.grid, name=self.name)
+        return visualize.attention_picture(self.view(), self.captions[number], self.grid,
+                                           name=os.path.basename(self.name))
 
     def png(self, number: int = 0) -> bytes:
         """bytes of the attention picture as a PNG file."""
@@ -151,6 +153,8 @@ class Captioner:
 
     def __init__(self, run: Run, weights: PathLike | None = None, n_best: int = 1, seed: int = 0,
                  machine: Machine | None = None) -> None:
+        if not isinstance(seed, int) or not 0 <= seed < 2**31:
+            raise InputError(f'seed must be a whole number from 0 to {2**31 - 1}, not {seed}')
         if n_best < 1:
             raise InputError(f'n_best must be at least 1, not {n_best}')
         options = run.config.decoding
@@ -160,6 +164,7 @@ class Captioner:
         self.run, self.config, self.n_best, self.seed, self.spec = run, options, n_best, seed, run.spec
         model = run.config.model
         self._picks_locations = model.attention == 'hard' and model.decode_context != 'expected'
+        self._running, self._idle = 0, threading.Condition()
         with tf.Graph().as_default() as graph:
             pixels = tf1.placeholder(tf.uint8, (None, run.spec.size, run.spec.size, 3), 'images')
             self._model, restore = run.build_captioner(pixels, weights)
@@ -224,6 +229,8 @@ class Captioner:
                 to be unreadable. batch_size: int, photos computed together; the first come alone, so that an answer
                 is there soon.
         """
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode') as pool:
             numbered = enumerate(photos)
             sizes = itertools.chain((1,), itertools.repeat(batch_size))
@@ -267,11 +274,18 @@ class Captioner:
         Raises:
             ValueError: the captioner is closed.
         """
-        session = self._session
-        if session is None:
-            raise ValueError('this captioner is closed')
         numbers = np.arange(len(pixels)) if numbers is None else numbers
-        return captioning.decode(session, self._model, self._search, pixels, numbers, self.seed)
+        with self._idle:
+            session = self._session
+            if session is None:
+                raise ValueError('this captioner is closed')
+            self._running += 1
+        try:
+            return captioning.decode(session, self._model, self._search, pixels, numbers, self.seed)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
     def result(self, name: str, captions: 'list[Caption]', photo: Any, error: InputError | None = None) -> Result:
         """The Result of one photo, see there."""
@@ -291,8 +305,10 @@ class Captioner:
                 yield self.result(name, next(found), photo)
 
     def close(self) -> None:
-        """Release the session; the captioner is of no use afterwards. Calls that run are finished first."""
-        session, self._session = self._session, None
+        """Release the session; the captioner is of no use afterwards. What is being decoded is finished first."""
+        with self._idle:
+            session, self._session = self._session, None
+            self._idle.wait_for(lambda: not self._running)
         if session is not None:
             session.close()
 

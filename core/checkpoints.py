@@ -33,6 +33,18 @@ _NAME = re.compile(r'step-\d+')
 UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
+NO_SCORE = 1e-6  # BLEU-4 without any four words in a row is some 1e-11, which orders nothing
+
+
+def replaces(score: float, best: float | None) -> tuple[bool, bool]:
+    """Whether a validation's model takes the best one's place, and whether its score is better.
+
+    Where no score is above nothing yet, the later model takes the place without being better.
+    """
+    better = best is None or max(score, NO_SCORE) > max(best, NO_SCORE)
+    return better or max(score, best or 0.0) <= NO_SCORE, better
+
+
 class Checkpoints:
     """The training checkpoints of a run, in `directory`, over `variables`, the last `keep` of them."""
 

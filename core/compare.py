@@ -148,9 +148,9 @@ def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
-            if not isinstance(entry['step'], int) or not isinstance(entry['kind'], str):
+            if not isinstance(entry['step'], int) or abs(entry['step']) > 2**53 or not isinstance(entry['kind'], str):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             unreadable += number < len(lines) - 1 and bool(line.strip())
             continue
         if kept and kept[-1]['step'] >= entry['step']:
@@ -270,14 +270,18 @@ def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib
             axes.xaxis.set_major_formatter(EngFormatter(sep=''))
         unigram = {round(value, 3) for run in curves for _, value in run.points('training', 'unigram_loss')[-1:]}
         if len(unigram) == 1:
-            grid[0].axhline(unigram.pop(), color='0.55', linewidth=1, linestyle=(0, (1, 2)), label='unigram model')
+            grid[0].axhline(unigram.pop(), color='0.55', linewidth=1, linestyle=(0, (1, 2)), gid='unigram model')
         for axes in grid[len(panels):]:
             axes.set_axis_off()
-        lines, labels = grid[0].get_legend_handles_labels()
+        lines = [line for line in grid[0].lines if line.get_gid()]  # by hand: matplotlib leaves out '_names'
+        labels = [line.get_gid().encode('utf8', 'replace').decode() for line in lines]
         labels = [label if len(label) <= 60 else f'...{label[-57:]}' for label in labels]
         wide = 0.09 * (6 + max(map(len, labels)))  # inches of a column at this size of type
-        figure.legend(lines, labels, loc='outside lower center', frameon=False,
-                      ncols=max(1, min(len(labels), int(figure.get_figwidth() / wide))))
+        columns = max(1, min(len(labels), int(figure.get_figwidth() / wide)))
+        legend = figure.legend(lines, [' '] * len(labels), loc='outside lower center', frameon=False, ncols=columns)
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_parse_math(False)
+            text.set_text(label)
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             kind = path.suffix.lower()[1:]
@@ -291,7 +295,7 @@ def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: in
     steps, values = [step * scale for step, _ in points], [value for _, value in points]
     look = {'color': COLOURS[number % len(COLOURS)], 'linestyle': STYLES[number // len(COLOURS) % len(STYLES)]}
     dots = len(points) == 1 or (validation and len(points) <= 40)
-    axes.plot(steps, values, linewidth=1.6, marker='o' if dots else None, markersize=3.5, label=label, **look)
+    axes.plot(steps, values, linewidth=1.6, marker='o' if dots else None, markersize=3.5, gid=label, **look)
     best, _, _ = run.best_scores()
     if validation and best in dict(points):
         axes.plot(best * scale, dict(points)[best], marker='*', markersize=11, color=look['color'],

@@ -188,7 +188,7 @@ class DecodingConfig:
     min_length: int = option(0, 'words of a decoded caption at least, <END> included', minimum=0)
     no_repeat_ngram: int = option(0, 'n: no n words in a row occur twice in a caption; 0: they may', minimum=0)
     # beam search
-    beam_width: int = option(1, 'hypotheses kept of an image; 1: greedy', minimum=1)
+    beam_width: int = option(1, 'hypotheses kept of an image; 1: greedy', minimum=1, maximum=1000)
     length_penalty: float = option(0.0, 'A: beam search ranks captions by log-probability / length**A', minimum=0)
     beam_groups: int = option(1, 'groups of the beam that are kept diverse', minimum=1)
     diversity_penalty: float = option(0.0, 'taken off the log-probability of words that earlier groups wrote at the '

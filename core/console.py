@@ -6,10 +6,11 @@ what is wrong; 130 after Ctrl-C. No environment variable is needed; NO_COLOR is 
 
 import argparse
 import difflib
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
 from core import __version__
@@ -37,15 +38,20 @@ class Parser(OneLineParser):
     Args:
         description: the script's docstring, with examples.
         usage: the line of --help, without the script's name. prog: that name, where it is not the file's.
+
+    Attributes:
+        settings: names that --set takes, for those who type them as options.
     """
 
     def __init__(self, description: str, usage: str, prog: str | None = None) -> None:
         super().__init__(prog, description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         self._more: set[int] = set()
+        self.settings: Container[str] = ()
         general = self.add_argument_group('general')
         general.add_argument('-h', '--help', action=_Help, all_=False, help='this page')
-        general.add_argument('--help-all', action=_Help, all_=True, help='every option')
+        general.add_argument('--help-all', action=_Help, all_=True,
+                             help='every option; also --version, --quiet, --verbose')
         self.more(
             general.add_argument('--version', action='version', version=f'show-attend-tell {__version__}'),
             general.add_argument('-q', '--quiet', action='store_true', help='errors and what was asked for, no more'),
@@ -80,14 +86,23 @@ class Parser(OneLineParser):
             import argcomplete
 
             argcomplete.autocomplete(self)
-        parsed, unknown = self.parse_known_args(args, namespace)
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0].partition('=')[0], self._option_string_actions, 1)
+            name = unknown[0].partition('=')[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, 1)
+            setting = name.lstrip('-').replace('-', '_')
+            if setting in self.settings:
+                near = [f'--set {setting}=VALUE']
             self.error(f'unknown argument {unknown[0]}' + (f'; did you mean {near[0]}?' if near else ''))
         if parsed.quiet and parsed.verbose:
             raise InputError('--quiet and --verbose exclude each other')
         set_level(QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL)
         return parsed
+
+
+def complete(action: Any, module: str, table: str) -> None:
+    """Let the shell offer the keys of a table for an option; the table's module is imported when the shell asks."""
+    action.completer = lambda **_: list(getattr(importlib.import_module(module), table))
 
 
 class _Help(argparse.Action):
@@ -125,7 +140,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
     set_level(NORMAL)
     stream: Any  # TextIO lacks what the real streams have
-    for stream in (sys.stdout, sys.stderr):  # a caption must not end a program on a terminal that cannot show it
+    # A caption must not end a program on a terminal that cannot show it.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors='backslashreplace')
     try:
         status = main() or 0

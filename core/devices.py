@@ -143,9 +143,9 @@ def _without_gpu() -> str:
 
     if not tf.test.is_built_with_cuda():
         return (f'this TensorFlow {tf.__version__} was built without CUDA; on Linux, '
-                f"pip install 'show-attend-tell[gpu]' brings one with it")
+                f"pip install -e '.[gpu]' brings one with it")
     return (f'TensorFlow {tf.__version__} is built with CUDA, but sees no GPU: look whether nvidia-smi lists one, and '
-            f"install the CUDA libraries, pip install 'show-attend-tell[gpu]'")
+            f"install the CUDA libraries, pip install -e '.[gpu]'")
 
 
 # ---- XLA

@@ -139,7 +139,8 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
         with tf1.Session(graph=graph, config=session_config(machine)) as session:
             infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
             steps = ', '.join(str(info['step']) for info in infos)
-            say(f'captioning {len(images)} {split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
+            of = '' if len(images) == len(data) else f'of {len(data)} '
+            say(f'captioning {len(images)} {of}{split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
             found = {}
             with console.progress(len(images), 'captioning', unit='image') as bar:
                 made = captioning.generate_n_best(session, model, search, data, images, options.decode_batch, seed)
@@ -243,7 +244,7 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
                 of_images: Mapping[Any, dict[str, float]], say: Say, lexicon: Lexicon | None) -> pathlib.Path:
     """Write the page of an evaluation; returns the path of its index.html."""
     info = {name: scores[name] for name in page.INFO if name in scores}
-    info['title'] = f'{run.path.absolute().name}, {scores["split"]}'
+    info['title'] = f'{"/".join(run.path.absolute().parts[-2:])}, {scores["split"]}'
     if ensemble:
         info['ensemble'] = [other.path.absolute().name for other in ensemble]
     info['boxes'] = data.boxes is not None
@@ -311,6 +312,8 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
             f'{attention["centre_pointing"]:.3f})')
         say(grounding.class_table(attention))
     say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')
+    if (out / 'n_best.json').exists():
+        say(f'the n best captions of each image: {out / "n_best.json"}')
     if 'page' in scores:
         say(f'page to look at, in any browser: {scores["page"]}')
     for path in scores['pictures']:

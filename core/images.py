@@ -19,6 +19,7 @@ import dataclasses
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -199,6 +200,15 @@ def upright_size(path_or_bytes: PathLike | Buffer) -> tuple[int, int]:
     return _read(path_or_bytes, size)
 
 
+def pixel_count(path_or_bytes: PathLike | Buffer) -> int:
+    """Width times height, from the header alone.
+
+    Raises:
+        UnreadableImage: if the header cannot be read.
+    """
+    return _read(path_or_bytes, lambda image: image.width * image.height)
+
+
 def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
                  preprocessing: Preprocessing) -> Rectangle:
     """Where a rectangle of the image lies in the network's input.
@@ -258,10 +268,14 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
     else:
         source = os.fspath(path_or_bytes)
         try:
+            if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would block, a device never ends
+                raise UnreadableImage(source, 'it is no regular file')
             with open(source, 'rb') as file:
                 data = file.read()
         except OSError as error:
             raise UnreadableImage(source, error.strerror or 'the file cannot be read') from error
+        except MemoryError as error:
+            raise UnreadableImage(source, 'the file is larger than the memory') from error
     if not data:
         raise UnreadableImage(source, 'the file is empty')
     if ImageFile.LOAD_TRUNCATED_IMAGES:

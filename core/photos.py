@@ -38,6 +38,8 @@ def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
                 yield 'standard input', _standard_input()
             seen.add(argument)
             continue
+        if not argument:
+            raise InputError('an empty name of a photo was given: an unset variable?')
         for path in _paths(argument):
             key = os.path.realpath(path)
             if key not in seen:
@@ -87,6 +89,8 @@ class Targets:
         self._single = False
         if self._out is None:
             return
+        if not str(out):
+            raise InputError(f'{option} was given an empty name')
         named_file = self._out.suffix.lower() == suffix and not self._out.is_dir()
         if not named_file and self._out.suffix and not self._out.is_dir():
             raise InputError(f'{option} {out}: must end in {suffix}, or be a folder')
@@ -111,7 +115,8 @@ class Targets:
 
     def _file_name(self, name: str) -> str:
         """The photo's own name with the suffix; a number more where two photos have it."""
-        stem = re.sub(r'[^\w.-]', '_', pathlib.Path(name).stem)[:150] or 'photo'
+        stem = re.sub(r'[^\w.-]', '_', pathlib.Path(name).stem)or 'photo'
+        stem = stem.encode('utf8', 'replace')[:150].decode('utf8', 'ignore')  # file systems count bytes
         number, unique = 1, stem
         while unique.lower() in self._used:
             number += 1

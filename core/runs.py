@@ -76,8 +76,10 @@ def _check_options(path: PathLike, there: Config, now: Config) -> None:
             old = there.to_dict()[section][name]
             fixed = name not in FREE or (name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine')
             if old != value and fixed:
+                longer = (f' (its schedule cosine depends on it; to train longer, start from its model: train.py DATA '
+                          f'--out NEW --pretrained-model {path})') if name == 'n_epochs' else ''
                 raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the '
-                                 f'same options to go on, or choose another --out')
+                                 f'same options to go on, or choose another --out{longer}')
 
 
 class Run:
@@ -128,6 +130,8 @@ class Run:
         if spec.weights == UNKNOWN and not weights:
             raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name them: --weights '
                              f'FILE')
+        if weights and weights != 'random' and not pathlib.Path(weights).is_file():
+            raise InputError(f'no weights file {weights}; {self.path} was trained with {spec.weights}')
         if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
             raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from {spec.weights}; name the "
                              f"file where it lies now: --weights FILE")
@@ -231,7 +235,8 @@ class Run:
         """
         own = self.config.decoding.beam_width
         texts = [f'{name}={value}' for name, value in given.items() if value is not None]
-        self.config = self.config.override([*texts, *assignments], where='--set', only=('decoding',))
+        self.config = self.config.override(texts, where='decoding', only=('decoding',))
+        self.config = self.config.override(assignments, where='--set', only=('decoding',))
         width = self.config.decoding.beam_width
         if width != own and width < n_best:
             raise InputError(f'--n-best {n_best} needs a beam at least as wide, not {width}')

@@ -13,7 +13,9 @@ import concurrent.futures
 import contextlib
 import functools
 import io
+import ipaddress
 import json
+import logging
 import os
 import pathlib
 import queue
@@ -162,7 +164,7 @@ class Application:
 
     def _answer(self, request: Request) -> Response:
         if self.hosts is not None and _host(request.host) not in self.hosts:
-            raise Refused(403, f'this server answers under the names {", ".join(self.hosts)} only')
+            raise Refused(403, f'this server answers under the names {", ".join(sorted(self.hosts))} only')
         methods = {**dict.fromkeys((*PAGES, '/about'), ('GET', 'HEAD')), '/caption': ('POST',)}.get(request.path)
         if methods is None:
             raise Refused(404, f'there is no {request.path}; there are /, /caption and /about')
@@ -184,12 +186,13 @@ class Application:
 
     def _caption(self, request: Request) -> Response:
         origin = request.headers.get('Origin')
-        if origin and origin.partition('://')[2] != request.host:  # another site's page, in the user's browser
-            raise Refused(403, f'pages of {origin} may not use this server')
+        crossing = request.headers.get('Sec-Fetch-Site') == 'cross-site'
+        if crossing or (origin and origin.partition('://')[2] != request.host):  # in the user's browser
+            raise Refused(403, f'pages of {origin or "other sites"} may not use this server')
         photos = self._photos(request)
         with_view = request.args.get('photo', '1') != '0'
-        waiting = [self._begin(name, data) for name, data in photos]
-        results = [self._finish(*item, with_view) for item in waiting]
+        waiting = [self._begin(name, data, with_view) for name, data in photos]
+        results = [self._finish(*item) for item in waiting]
         # Of a form's photos each has its own answer.
         if request.mimetype != FORM and 'error' in results[0]:
             raise Refused(415, results[0]['error'])
@@ -202,7 +205,8 @@ class Application:
         if request.mimetype == FORM:
             photos = [(file.filename or 'photo', file.read()) for file in request.files.getlist('photo')]
             if not photos:
-                raise Refused(400, 'the form has no file in a field named photo')
+                raise Refused(400, 'the form has no file in a field named photo, or cannot be read: it must be whole, '
+                                   'and names of files in UTF-8')
             if len(photos) > MAX_PHOTOS:
                 raise Refused(413, f'{len(photos)} photos at once; at most {MAX_PHOTOS}')
             return photos
@@ -212,32 +216,32 @@ class Application:
                                'field named photo')
         return [(request.args.get('name', 'photo'), data)]
 
-    def _begin(self, name: str, data: bytes) -> tuple[str, Any, Any]:
-        """(name, PIL image or None, Future of the captions or the error)."""
+    def _begin(self, name: str, data: bytes, with_view: bool) -> tuple[str, str | None, Any]:
+        """(name, what the encoder sees of the photo or None, Future of the captions or the error)."""
         try:
-            width, height = images.upright_size(data)
-            if width * height > MAX_PIXELS:
-                raise images.UnreadableImage(name, f'{width} x {height} are more than {MAX_PIXELS // 10**6} million '
-                                                   f'pixels; send it smaller')
             with self._batcher.coming():
                 with self._reading:
+                    n_pixels = images.pixel_count(data)
+                    if n_pixels > MAX_PIXELS:
+                        raise images.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
+                                                           f'send it smaller')
                     image = images.decode(data)
                     pixels = self.captioner.read(image, name)
-                return name, image, self._batcher.submit(pixels)
+                future = self._batcher.submit(pixels)
+            # Made while the photo is captioned; the photo itself is not kept.
+            return name, self._view(image) if with_view else None, future
         except images.UnreadableImage as error:
             return name, None, images.UnreadableImage(name, error.reason)
 
-    def _finish(self, name: str, image: Any, future: Any, with_view: bool) -> dict[str, Any]:
+    def _finish(self, name: str, view: str | None, future: Any) -> dict[str, Any]:
         if isinstance(future, InputError):
             return self.captioner.result(name, [], None, future).to_dict()
-        # Made while the photo is being captioned.
-        view = self._view(image) if with_view else None
         try:
             captions = future.result()
         except InputError as error:
             raise Refused(500, str(error)) from error
-        record = self.captioner.result(name, captions, image).to_dict()
-        return {**record, 'photo': view} if with_view else record
+        record = self.captioner.result(name, captions, None).to_dict()
+        return record if view is None else {**record, 'photo': view}
 
     def _view(self, image: Any) -> str:
         """What the encoder sees of a photo as a data: address."""
@@ -258,19 +262,20 @@ def serve(opened: captioner.Captioner, host: str = '127.0.0.1', port: int = 8000
     Raises:
         InputError: nobody can listen there.
     """
-    loopback = host in ('127.0.0.1', 'localhost', '::1')
-    application = Application(opened, ('127.0.0.1', 'localhost', '[::1]') if loopback else None)
+    shown = f'[{host}]' if ':' in host else host
+    loopback = _is_loopback(host)
+    application = Application(opened, {'127.0.0.1', 'localhost', '[::1]', shown} if loopback else None)
+    logging.getLogger('waitress').setLevel(logging.ERROR)  # that many wait is no fault
     size = opened.spec.size
     opened.decode(np.zeros((1, size, size, 3), np.uint8))  # TensorFlow plans the graph at its first run
     try:
         server = waitress.create_server(
             application, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True,
-            max_request_body_size=MAX_BYTES + 2**16, channel_timeout=60)
+            max_request_body_size=MAX_BYTES + 2**16, channel_timeout=20, connection_limit=1000, asyncore_use_poll=True)
     except (OSError, socket.gaierror, ValueError) as error:
         application.close()
         raise InputError(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}; choose another, '
                          f'or --port 0 for any that is free') from None
-    shown = f'[{host}]' if ':' in host else host
     say(f'open http://{shown}:{server.effective_port}/ in a browser; Ctrl-C ends', flush=True)
     if not loopback:
         say('whoever reaches this machine can use it; there is no password', flush=True)
@@ -291,6 +296,13 @@ def _page(name: str) -> bytes:
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value), status, mimetype='application/json')
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
 
 
 def _host(text: str) -> str:

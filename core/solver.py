@@ -16,7 +16,7 @@ import numpy as np
 from core import captioning, console, devices
 from core.backend import tf, tf1
 from core.batches import Batches, prefetch
-from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
+from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from core.config import Config, DecodingConfig
 from core.errors import InputError
 from core.interrupts import Interrupts, Stopped
@@ -362,12 +362,11 @@ class Solver:
             results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
             scores = self._scorer.score(results, sorted(metrics))
         score = scores[options.validation_metric]
-        better = state['best_score'] is None or score > state['best_score']
-        if better:
-            state.update(best_score=score, best_step=state['step'], waited=0)
+        replaced, better = replaces(score, state['best_score'])
+        if replaced:
+            state.update(best_score=score, best_step=state['step'])
             self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': scores})
-        else:
-            state['waited'] += 1
+        state['waited'] = 0 if better else state['waited'] + 1
         factor = plateau_factor(options, state['rate_factor'], state['waited'])
         if factor != state['rate_factor']:
             state['rate_factor'] = factor

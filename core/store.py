@@ -12,6 +12,7 @@ contiguous and allocated at creation, so HDF5's own structures are written once 
 bytes at a known offset.
 """
 
+import difflib
 import fcntl
 import json
 import os
@@ -277,8 +278,17 @@ class DataDir:
 
 def check_run(path: PathLike) -> None:
     """Raises InputError unless `path` is a run; `core.runs.Run` looks closer, but imports TensorFlow first."""
-    if not (pathlib.Path(path) / 'config.json').exists():
-        raise InputError(f'{path}: not a run (no config.json); train.py DATA --out {path} makes one')
+    path = pathlib.Path(path)
+    if (path / 'config.json').exists():
+        return
+    if (path / 'manifest.json').exists():
+        raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} --out RUN makes a run')
+    if not path.exists():
+        there = sorted(run.parent.name for run in path.parent.glob('*/config.json')) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, 1)
+        raise InputError(f'{path}: not a run, there is no such directory' + (
+            f'; did you mean {path.parent / near[0]}?' if near else f'; train.py DATA --out {path} makes one'))
+    raise InputError(f'{path}: not a run (no config.json); train.py DATA --out RUN makes one')
 
 
 def read_json(path: PathLike) -> Any:
@@ -341,7 +351,7 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
     if different:
         key = different[0]
         raise InputError(f'{directory}: made with other options ({key} was {there.get(key)!r}, now '
-                         f'{plan.get(key)!r}); choose another --out or delete the directory')
+                         f'{plan.get(key)!r}); choose another --out')
 
 
 def write_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:

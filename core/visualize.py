@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PANEL, GAP = 2.0, 0.1  # inches
 COLUMNS = 5
-WORD_MS, GLIDES, GLIDE_MS = 700, 4, 60  # of an animation: a word, and the frames from one to the next
+WORD_MS, GLIDES, GLIDE_MS = 700, 2, 80  # of an animation: a word, and the frames from one to the next
 DARKEST = 0.2  # brightness of a place without attention
 
 
@@ -155,7 +155,7 @@ def safe_picture(data: 'Split', image: int, caption: 'Caption') -> np.ndarray | 
 def png(picture: np.ndarray) -> bytes:
     """(h, w, 3) uint8 -> bytes of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, 'PNG', optimize=True)
+    Image.fromarray(picture).save(buffer, 'PNG')
     return buffer.getvalue()
 
 
@@ -179,7 +179,9 @@ def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
             durations.append(GLIDE_MS)
         frames.append(_frame(light(picture, weights), caption.words, place))
         durations.append(WORD_MS)
-    return imageio.imwrite('<bytes>', np.stack(frames), extension='.gif', duration=durations, loop=0)
+    # Of a single frame, that of a caption without words, Pillow wants one number.
+    return imageio.imwrite('<bytes>', np.stack(frames), extension='.gif', loop=0,
+                           duration=durations if len(durations) > 1 else WORD_MS)
 
 
 def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.ndarray:
@@ -206,4 +208,5 @@ def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.n
 
 
 def _short(text: str, length: int) -> str:
+    text = text.encode('utf8', 'replace').decode()  # file names and captions may hold what no font can draw
     return text if len(text) <= length else text[: length - 1] + '…'

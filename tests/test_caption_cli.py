@@ -7,6 +7,8 @@ import sys
 import pytest
 import tiny
 
+PHOTO = str(tiny.ROOT / 'docs' / 'attention.png')
+
 
 @pytest.fixture(scope='module')
 def photos():
@@ -50,12 +52,16 @@ def test_one_photo_for_people(photos, tmp_path):
     ([], ['name photos']),
     (['x.png', '--serve'], ['--serve takes its photos from the browser']),
     (['x.png', '--n-best', '0'], ['--n-best']),
+    ([''], ['an empty name']),
+    (['x.png', '--seed', '2147483648'], ['--seed must be 0 to']),
+    (['x.png', 'y.png'], ['no photo x.png, y.png']),
+    ([PHOTO, '--beam-width', '0'], ['decoding: beam_width must be at least 1']),
     (['--serve', '--port', '70000'], ['--port']),
-    (['x.png', 'y.png', '--picture', 'a.png'], ['one file for 2 photos']),
+    ([PHOTO, str(tiny.ROOT / 'docs' / 'growth.png'), '--picture', 'a.png'], ['one file for 2 photos']),
     (['*.jpx'], ['no file matches']),
-    (['x.png', '--set', 'n_epochs=3'], ["unknown option 'n_epochs'"]),
-    (['x.png', '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
-    (['x.png', '--weights', 'gone.h5'], ['gone.h5']),
+    ([PHOTO, '--set', 'n_epochs=3'], ["unknown option 'n_epochs'"]),
+    ([PHOTO, '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
+    ([PHOTO, '--weights', 'gone.h5'], ['gone.h5']),
 ])
 def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
     import caption

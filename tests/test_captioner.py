@@ -141,6 +141,21 @@ def test_closed_and_wrong(paths, tmp_path):
         Captioner.load(tiny.run_dir(), n_best=2, sample=True)
     with pytest.raises(InputError, match='not a run'):
         Captioner.load(tmp_path)
+    with pytest.raises(InputError, match='seed must be'):
+        Captioner.load(tiny.run_dir(), seed=-1)
+
+
+def test_closing_waits_for_what_is_being_decoded(paths):
+    opened = Captioner.load(tiny.run_dir(), max_len=6)
+    pixels = np.stack([opened.read(paths[0])] * 200)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(opened.decode, pixels)
+        while not opened._running:
+            pass
+        opened.close()
+        assert decoding.done() and len(decoding.result()) == 200
+    with pytest.raises(ValueError, match='closed'):
+        opened.decode(pixels)
 
 
 def test_samples_follow_seed_and_place(paths):

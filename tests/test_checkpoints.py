@@ -10,7 +10,7 @@ import tiny
 
 from core import checkpoints as module
 from core.backend import tf1
-from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
+from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from core.errors import InputError
 
 
@@ -211,3 +211,11 @@ def test_as_a_program():
     done = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
     tiny.assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
     assert not (tiny.ROOT / 'o').exists()
+
+
+def test_scores_of_nothing_order_no_models():
+    """BLEU-4 of captions without any four words in a row: the later model counts, and patience goes on."""
+    assert replaces(0.0, None) == (True, True)
+    assert replaces(3e-13, 4.6e-11) == replaces(4.6e-11, 3e-13) == (True, False)
+    assert replaces(0.2, 4.6e-11) == replaces(0.2, 0.1) == (True, True)
+    assert replaces(0.1, 0.2) == replaces(0.2, 0.2) == replaces(1e-12, 0.2) == (False, False)

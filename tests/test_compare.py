@@ -276,7 +276,7 @@ def test_places_that_are_refused(tmp_path, out, part):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(InputError, match=r'gone: not a run \(no config.json\)'):
+    with pytest.raises(InputError, match='gone: not a run, there is no such directory'):
         compared(run(tmp_path / 'a'), tmp_path / 'gone')
     (tmp_path / 'a' / 'config.json').write_text('[1]')
     with pytest.raises(InputError, match='config.json: not a configuration of this program'):

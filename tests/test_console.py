@@ -161,7 +161,7 @@ def parser():
 
 def test_help_shows_what_most_need_and_help_all_everything(capsys):
     for option, there, missing in (('-h', ('PLACE [options]', 'tool.py x', 'how wide', '--help-all'),
-                                    ('how deep', 'machine', 'not for everybody', '--quiet')),
+                                    ('how deep', 'machine', 'not for everybody', '-q, --quiet')),
                                    ('--help-all', ('how wide', 'how deep', 'not for everybody', 'how many', '--quiet',
                                                    '--version', '--depth N'), ())):
         with pytest.raises(SystemExit) as stopped:
@@ -180,6 +180,15 @@ def test_help_shows_what_most_need_and_help_all_everything(capsys):
 def test_mistakes_of_the_command_line_are_one_line(arguments, message):
     with pytest.raises(InputError, match=message):
         parser().parse_args(arguments)
+
+
+def test_options_may_stand_between_what_is_listed():
+    made = console.Parser('', 'RUN PHOTO...')
+    made.add_argument('run', nargs='?')
+    made.add_argument('photos', nargs='*')
+    made.add_argument('--width')
+    parsed = made.parse_args(['run', '--width', '3', 'a.png', '--quiet', 'b.png'])
+    assert (parsed.run, parsed.photos, parsed.width) == ('run', ['a.png', 'b.png'], '3')
 
 
 def test_version(capsys):

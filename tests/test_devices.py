@@ -93,7 +93,7 @@ def test_settings_need_no_tensorflow_and_change_nothing():
 def test_the_scripts_refuse_a_gpu_that_is_not_there(arguments):
     arguments = [part() if callable(part) else part for part in arguments]
     before = tiny.snapshot(tiny.workplace())
-    tiny.assert_refused(tiny.script(*arguments), arguments[-1], 'TensorFlow', "pip install 'show-attend-tell[gpu]'",
+    tiny.assert_refused(tiny.script(*arguments), arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'",
                         '--device cpu')
     assert tiny.snapshot(tiny.workplace()) == before
 

@@ -45,6 +45,9 @@ def test_help_imports_nothing_slow(script):
     ('train.py', [], 'name the data and the run'),
     ('train.py', ['nowhere', '--out', 'x'], 'no such data directory'),
     ('train.py', ['--resume', 'nowhere'], 'nowhere: not a run'),
+    ('train.py', ['data', '--n-epochs', '3'], 'did you mean --set n_epochs=VALUE'),
+    ('prepro.py', ['--download', 'vgg19'], '--download NAME ... and --to DIR go together'),
+    ('prepro.py', ['--dataset', 'coco', '--images', '.', '--out', 'x'], 'did you mean coco'),
     ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean 'dim_hidden'"),
     ('evaluate.py', [], 'name a run'),
     ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
@@ -80,4 +83,6 @@ def test_completion_in_a_shell(tmp_path):
     assert {'--beam-width'} == completed('caption.py', 'caption.py run --beam-w')
     assert {'train', 'dev', 'test'} <= completed('evaluate.py', 'evaluate.py run --split ')
     assert {'--out', '--options'} == completed('train.py', 'train.py data --o')
+    assert {'vgg19', 'mobilenet_v2'} <= completed('prepro.py', 'prepro.py --encoder ')
+    assert {'coco2014', 'coco2017'} == completed('prepro.py', 'prepro.py --dataset coco')
     assert {'crop', 'squash'} <= completed('prepro.py', 'prepro.py --resize ')

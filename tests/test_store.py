@@ -12,7 +12,7 @@ import pytest
 
 from core import store
 from core.errors import InputError
-from core.store import DataDir, FeatureFile
+from core.store import DataDir, FeatureFile, check_run
 
 SHAPE = (7, 5, 3)
 
@@ -299,3 +299,15 @@ def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(
     assert len(calls) == 6 and calls[0] == 3 * calls[1]  # features of 4 to 6, 1 and 0, then their marks
     np.testing.assert_array_equal(file.read(rows), values[rows].astype(np.float16))
     assert np.flatnonzero(file.done()).tolist() == sorted(rows)
+
+
+def test_what_is_no_run_is_told_apart(tmp_path):
+    for name, file in (('data', 'manifest.json'), ('more', 'config.json'), ('other', 'notes.txt')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{}')
+    check_run(tmp_path / 'more')
+    for name, part in (('data', f'data directory of prepro.py; train.py {tmp_path}/data --out RUN'),
+                       ('mroe', f'did you mean {tmp_path}/more'), ('xyz', 'not a run, there is no such directory'),
+                       ('other', 'no config.json')):
+        with pytest.raises(InputError, match=part):
+            check_run(tmp_path / name)

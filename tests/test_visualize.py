@@ -146,6 +146,11 @@ def test_an_animation_shows_each_word_and_moves_between():
     assert any((frames[held[1]][62:] != frames[held[2]][62:]).ravel())
 
 
+def test_an_animation_of_no_words_is_the_photo():
+    film = Image.open(io.BytesIO(visualize.animation(GREY, caption(0), (ROWS, COLS))))
+    assert film.n_frames == 1 and np.asarray(film.convert('L'))[:60].mean() > 190
+
+
 def test_a_view_of_pixels_is_that_of_their_file(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (30, 47, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'a.png')
@@ -154,3 +159,8 @@ def test_a_view_of_pixels_is_that_of_their_file(tmp_path):
             tmp_path / 'a.png', (tmp_path / 'a.png').read_bytes(), pixels, Image.fromarray(pixels))]
         assert all((other == seen[0]).all() for other in seen)
         assert seen[0].shape == ((40, 40, 3) if resize == 'crop' else (26, 40, 3))
+
+
+def test_names_that_are_no_text_can_be_drawn():
+    drawn = visualize.attention_picture(GREY, caption(2), (ROWS, COLS), ['a \ud83d dog'], name='odd\udcff.jpg')
+    assert drawn.ndim == 3

@@ -8,6 +8,7 @@ A new format is a reader in a module of this package and one row in `DATASETS`.
 
 import collections
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -49,6 +50,14 @@ DATASETS = {
 }
 
 
+def check(name: str) -> None:
+    """Refuse what is none of `DATASETS`."""
+    if name not in DATASETS:
+        near = difflib.get_close_matches(str(name), DATASETS, 1)
+        raise InputError(f'there is no dataset {name!r}: choose one of {", ".join(DATASETS)}'
+                         + (f'; did you mean {near[0]}?' if near else ''))
+
+
 def read(name: str, images: PathLike | None, captions: Paths = None, splits: Mapping[str, PathLike] | None = None,
          instances: Paths = None) -> list[Record]:
     """Reads a dataset.
@@ -67,8 +76,7 @@ def read(name: str, images: PathLike | None, captions: Paths = None, splits: Map
         InputError: a file is missing or not of its format, an image is listed twice or in two splits, nothing is
             found, or an argument does not suit the dataset.
     """
-    if name not in DATASETS:
-        raise InputError(f'there is no dataset {name!r}: choose one of {", ".join(DATASETS)}')
+    check(name)
     row = DATASETS[name]
     for given, taken, what in ((captions, row.files, 'captions'), (splits, row.takes_splits, 'split lists'),
                                (instances, row.takes_instances, 'instances files')):
