@@ -257,6 +257,9 @@ class Captioner:
         try:
             if isinstance(photo, Exception):
                 raise photo
+            # A pipe would block until somebody writes into it, and a device may never end.
+            if isinstance(photo, (str, os.PathLike)) and os.path.exists(photo) and not os.path.isfile(photo):
+                raise images.UnreadableImage(str(photo), 'it is no regular file')
             return images.load(photo, self.spec.preprocessing)
         except images.UnreadableImage as error:
             raise images.UnreadableImage(name or error.source, error.reason) from error

@@ -86,7 +86,10 @@ class Parser(OneLineParser):
             import argcomplete
 
             argcomplete.autocomplete(self)
-        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        # Options may stand between photos; argparse cannot have that beside subcommands.
+        subcommands = any(action.nargs == argparse.PARSER for action in self._actions)
+        parse = self.parse_known_args if subcommands else self.parse_known_intermixed_args
+        parsed, unknown = parse(args, namespace)
         if unknown:
             name = unknown[0].partition('=')[0]
             near = difflib.get_close_matches(name, self._option_string_actions, 1)

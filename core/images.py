@@ -19,7 +19,6 @@ import dataclasses
 import io
 import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -268,8 +267,6 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
     else:
         source = os.fspath(path_or_bytes)
         try:
-            if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would block, a device never ends
-                raise UnreadableImage(source, 'it is no regular file')
             with open(source, 'rb') as file:
                 data = file.read()
         except OSError as error:

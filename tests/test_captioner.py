@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import shutil
 
 import numpy as np
@@ -143,6 +144,12 @@ def test_closed_and_wrong(paths, tmp_path):
         Captioner.load(tmp_path)
     with pytest.raises(InputError, match='seed must be'):
         Captioner.load(tiny.run_dir(), seed=-1)
+
+
+def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')
+    results = list(captioner.stream([tmp_path / 'pipe.png', '/dev/zero', tmp_path, paths[0]]))
+    assert [('no regular file' in str(result.error)) for result in results] == [True, True, True, False]
 
 
 def test_closing_waits_for_what_is_being_decoded(paths):

@@ -305,8 +305,8 @@ def test_the_command(tmp_path):
     assert (status, output) == (2, '')
     assert errors == ['train.py: error: --compare RUN ... [--out FILE] stands alone, without --set']
     status, _, errors = train('--compare', 'soft', 'gone', cwd=tmp_path)
-    assert status == 2 and errors == ['train.py: error: gone: not a run (no config.json); train.py DATA --out gone '
-                                      'makes one']
+    assert status == 2 and errors == ['train.py: error: gone: not a run, there is no such directory; train.py DATA '
+                                      '--out gone makes one']
 
 
 def test_a_run_of_train_py():

@@ -52,7 +52,7 @@ def test_the_device_that_is_used(device, gpus, number):
 def test_a_gpu_that_is_not_there():
     with pytest.raises(InputError, match=r"--device gpu:2: there is only gpu:0 \(Tesla\), gpu:1 \(Quadro\)"):
         Machine('gpu:2').check(TWO)
-    with pytest.raises(InputError, match=r"--device gpu: .*TensorFlow.* CUDA.*pip install 'show-attend-tell\[gpu\]'"):
+    with pytest.raises(InputError, match=r"--device gpu: .*TensorFlow.* CUDA.*pip install -e '\.\[gpu\]'"):
         session_config(Machine('gpu'), [])
 
 

@@ -122,7 +122,7 @@ def test_an_evaluation_writes_its_page(tmp_path):
     dev = data.split('dev')
     text = (tmp_path / 'page' / 'data' / 'records.js').read_text()
     info, rows = json.loads(f'[{text.removeprefix("PAGE.start(").removesuffix(");" + chr(10))}]')
-    assert info['coco'] == scores['coco'] and info['title'] == f'{run.path.name}, dev'
+    assert info['coco'] == scores['coco'] and info['title'] == f'{run.path.parent.name}/{run.path.name}, dev'
     assert [row['image'] for row in rows] == [str(image) for image in dev.image_ids]
     assert [row['references'] for row in rows] == [list(references) for references in dev.references]
     with metrics.Scorer(dict(zip(dev.image_ids, dev.references, strict=True))) as scorer:

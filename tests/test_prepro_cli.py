@@ -94,8 +94,8 @@ WRONG = {
     'like and encoder': ([*FOLDER, '--like', 'photos', '--encoder', 'vgg19'], '--encoder and --like exclude'),
     'download unknown': (['--download', 'vgg91', '--to', 'new'], "--download vgg91: not known; did you mean 'vgg19'?"),
     'download and more': (['--download', 'vgg19', '--to', 'new', '--limit', '3'], 'stands alone, without --limit'),
-    'download to nowhere': (['--download', 'vgg19'], '--download NAME ... --to DIR stands alone'),
-    'to without download': (['--to', 'new', *FOLDER, *ENCODER], '--download NAME ... --to DIR stands alone'),
+    'download to nowhere': (['--download', 'vgg19'], '--download NAME ... and --to DIR go together'),
+    'to without download': (['--to', 'new', *FOLDER, *ENCODER], '--download NAME ... and --to DIR go together'),
     'download without network': (['--download', 'karpathy', '--to', '../new'],
                                  'put caption_datasets.zip (https://cs.stanford.edu/people/karpathy/deepimagesent/'
                                  'caption_datasets.zip), got elsewhere, into ../new'),
