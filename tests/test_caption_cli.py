@@ -1,6 +1,7 @@
 """caption.py as a user runs it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -18,14 +19,17 @@ def photos():
 
 def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
     """Also: results are on stdout and nothing else, what cannot be read is named, the others go on, status 1."""
+    for path in photos[:3]:
+        shutil.copy(path, tmp_path)
+    photos = [tmp_path / path.name for path in photos[:3]]
     done = subprocess.run(
-        [sys.executable, tiny.ROOT / 'caption.py', tiny.run_dir(), photos[1], tmp_path / 'gone.jpg', photos[0].parent,
+        [sys.executable, tiny.ROOT / 'caption.py', tiny.run_dir(), photos[1], tmp_path / 'gone.jpg', tmp_path,
          '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
         input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tiny.workplace())
     errors = done.stderr.decode()
     assert done.returncode == 1, errors
     records = [json.loads(line) for line in done.stdout.decode().splitlines()]
-    others = [str(path) for path in sorted(photos[0].parent.iterdir()) if path != photos[1]]
+    others = [str(photos[0]), str(photos[2])]
     assert [record['image'] for record in records] == [str(photos[1]), str(tmp_path / 'gone.jpg'), *others,
                                                        'standard input']
     assert [len(record.get('captions', ())) for record in records] == [2, 0, *[2] * len(others), 2]
