@@ -62,8 +62,8 @@ def main():
     missing = [path for _, path in found if not isinstance(path, bytes) and not os.path.exists(path)]
     if missing and len(missing) == len(found):  # known now, without the seconds that the model takes
         raise InputError(f'no photo {", ".join(map(str, missing[:3]))}' + ('' if len(missing) < 4 else ' ...'))
-    targets = {'--picture': photos.Targets(args.picture, '.png', len(found), '--picture'),
-               '--gif': photos.Targets(args.gif, '.gif', len(found), '--gif')}
+    pictures = photos.Targets(args.picture, '.png', len(found), '--picture')
+    gifs = photos.Targets(args.gif, '.gif', len(found), '--gif')
     from core import store
 
     store.check_run(args.run)
@@ -79,7 +79,7 @@ def main():
             from core import server
 
             return server.serve(captioner, args.host, args.port)
-        return caption(captioner, found, targets, args.json)
+        return caption(captioner, found, pictures, gifs, args.json)
 
 
 def check(args):
@@ -93,13 +93,12 @@ def check(args):
         raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
     if args.n_best < 1:
         raise InputError(f'--n-best must be at least 1, not {args.n_best}')
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
+    console.check_seed(args.seed)
     if not 0 <= args.port < 65536:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 
 
-def caption(captioner, found, targets, as_json):
+def caption(captioner, found, pictures, gifs, as_json):
     """Print a result for each photo as it comes, and write its pictures; returns the exit status."""
     unreadable = unpictured = 0
     for result in captioner.stream(found):
@@ -112,8 +111,8 @@ def caption(captioner, found, targets, as_json):
             show(result)
         if result.error is None:
             try:
-                targets['--picture'].write(result.name, result.png)
-                targets['--gif'].write(result.name, result.animation)
+                pictures.write(result.name, result.png)
+                gifs.write(result.name, result.animation)
             except (InputError, OSError) as error:  # the others go on
                 unpictured += 1
                 console.complain(f'error: no picture of {result.name}: {error}')

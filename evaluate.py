@@ -85,8 +85,7 @@ def main():
             raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
         score_file(args)
         return
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
+    console.check_seed(args.seed)
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
@@ -162,14 +161,10 @@ def score_file(args):
     if missing:
         raise InputError(f'{args.references}: no captions of {len(missing)} images of {args.results}, for example '
                          f'{missing[0]!r}; give the references of the same images')
-    if args.spice:
-        from core import spice
-
-        spice.find()
+    chosen = metrics.chosen(args.spice)
     with metrics.Scorer({image: references[image] for image in results}) as scorer:
         scorer.start()
-        scores = metrics.score(scorer, results, args.paper_scoring, console.say,
-                               metrics.METRICS + (metrics.OPTIONAL if args.spice else ()))
+        scores = metrics.score(scorer, results, args.paper_scoring, console.say, chosen)
     print(metrics.score_table(scores))
     print(f'{len(results)} of the {len(references)} images that have references')
     if args.out:

@@ -174,7 +174,7 @@ class Captioner:
         self._session = tf1.Session(graph=graph, config=session_config(machine or Machine()))
         try:
             with graph.as_default():
-                self.step = (restore(self._session) or {}).get('step')
+                self.step = restore(self._session).get('step')
         except BaseException:
             self.close()
             raise

@@ -108,6 +108,16 @@ def complete(action: Any, module: str, table: str) -> None:
     action.completer = lambda **_: list(getattr(importlib.import_module(module), table))
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what TensorFlow would cut to 32 bits.
+
+    Raises:
+        InputError: says what --seed may be.
+    """
+    if not 0 <= seed < 2**31:
+        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {seed}')
+
+
 class _Help(argparse.Action):
     def __init__(self, option_strings: Any, dest: Any, all_: bool, help: str) -> None:  # noqa: A002
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)

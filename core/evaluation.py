@@ -18,7 +18,6 @@ from core.ensemble import check as check_ensemble
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.lexicon import Lexicon, lexicon_of
-from core.spice import find as find_spice
 from core.text import tokenize
 from core.types import PathLike, Rectangle, Say
 
@@ -75,8 +74,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
                          f'{n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
-    if spice:
-        find_spice()  # before the work, not after it
+    chosen = metrics.chosen(spice)
     if html is not None:
         place = page.check(html)
         if place in (out.resolve(), *out.resolve().parents):
@@ -103,7 +101,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         if scorer:
             scored = {image: results[image] for image in referenced}
             summary, of_images = metrics.score_images(
-                scorer, scored, paper_scoring, say, metrics.METRICS + (metrics.OPTIONAL if spice else ()))
+                scorer, scored, paper_scoring, say, chosen)
             scores.update(summary)
         else:
             say('these images have no captions to compare with: no scores')

@@ -269,8 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for text in args.assignments:
         if text.partition('=')[0].strip() not in DECODING:
             raise InputError(f'--set {text}: only options of decoding can be set here: {", ".join(DECODING)}')
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f'--seed must be 0 to {2**31 - 1}, not {args.seed}')
+    console.check_seed(args.seed)
     check_directory(args.directory)
     from core import store
 

@@ -183,22 +183,6 @@ def decode(photo: Photo) -> Image.Image:
     return _read(photo, lambda image: _upright(image, _to_rgb))
 
 
-def upright_size(path_or_bytes: PathLike | Buffer) -> tuple[int, int]:
-    """The (width, height) in pixels that `decode` would give, mostly without decoding the pixels.
-
-    Raises:
-        UnreadableImage: if the header cannot be read.
-    """
-
-    def size(image: Image.Image) -> tuple[int, int]:
-        if image.format == 'TIFF':  # Pillow turns these when it loads them
-            image.load()
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
-
-    return _read(path_or_bytes, size)
-
-
 def pixel_count(path_or_bytes: PathLike | Buffer) -> int:
     """Width times height, from the header alone.
 

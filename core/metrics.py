@@ -192,6 +192,13 @@ def paper_scores(results: Mapping[Any, str], references: Mapping[Any, Sequence[s
         return scorer.paper_scores(results, metrics)
 
 
+def chosen(with_spice: bool) -> tuple[str, ...]:
+    """The metrics to compute; refuses missing jars of SPICE now rather than after the work."""
+    if with_spice:
+        spice.find()
+    return METRICS + (OPTIONAL if with_spice else ())
+
+
 def score(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
           metrics: Collection[str] = METRICS) -> dict[str, dict[str, float]]:
     """Scores of results, a dict by image id, as a `Scorer` gives them.
