@@ -36,7 +36,7 @@ $(READY): requirements.lock setup.py
 	  echo "error: no Python 3.10, 3.11 or 3.12 found$(if $(PYTHON), at $(PYTHON)); install one, or name it: make demo PYTHON=/path/to/python3.12" >&2; exit 2; fi; \
 	if ! "$$chosen" -c 'import venv, ensurepip' 2>/dev/null; then \
 	  echo "error: $$chosen lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv) and run the same command again" >&2; exit 2; fi; \
-	echo "setting up $(VENV) with $$("$$chosen" --version) (once; downloads about 810 MB, 2.6 GB on disk)"; \
+	echo "setting up $(VENV) with $$("$$chosen" --version) (once; downloads about 930 MB, 2.9 GB on disk)"; \
 	"$$chosen" -m venv --clear "$(VENV)"; \
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
