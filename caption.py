@@ -17,8 +17,9 @@ a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 import json
 import os
 
-from core import console, devices
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.runtime import devices
 
 
 def arguments():
@@ -56,7 +57,7 @@ def main():
     """Parse and caption."""
     args = arguments()
     check(args)
-    from core import photos
+    from core.inference import photos
 
     found = list(photos.find(args.photos))
     missing = [path for _, path in found if not isinstance(path, bytes) and not os.path.exists(path)]
@@ -64,19 +65,19 @@ def main():
         raise InputError(f'no photo {", ".join(map(str, missing[:3]))}' + ('' if len(missing) < 4 else ' ...'))
     pictures = photos.Targets(args.picture, '.png', len(found), '--picture')
     gifs = photos.Targets(args.gif, '.gif', len(found), '--gif')
-    from core import store
+    from core.data import store
 
     store.check_run(args.run)
     machine = devices.from_arguments(args)
-    from core.captioner import Captioner
-    from core.runs import Run
+    from core.inference.captioner import Captioner
+    from core.runs.runs import Run
 
     run = Run(args.run)
     run.set_decode_context(args.decode_context)
     run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
     with Captioner(run, args.weights, args.n_best, args.seed, machine) as captioner:
         if args.serve:
-            from core import server
+            from core.inference import server
 
             return server.serve(captioner, args.host, args.port)
         return caption(captioner, found, pictures, gifs, args.json)

@@ -17,9 +17,10 @@ import dataclasses
 import os
 import pathlib
 
-from core import console, devices
-from core.config import DecodingConfig
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.config.config import DecodingConfig
+from core.runtime import devices
 
 DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
 # Names of the options in the name of a directory.
@@ -89,18 +90,19 @@ def main():
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
-    from core import store
+    from core.data import store
 
     for path in [args.run, *args.ensemble]:
         store.check_run(path)
     machine = devices.from_arguments(args)
     synonyms = None
     if args.synonyms:
-        from core.coco_words import read_synonyms
+        from core.metrics.coco_words import read_synonyms
 
         synonyms = read_synonyms(args.synonyms)
-    from core import evaluation, metrics
-    from core.runs import Run
+    from core.inference import evaluation
+    from core.metrics import metrics
+    from core.runs.runs import Run
 
     run = Run(args.run)
     if args.weights and not run.finetuned:
@@ -153,8 +155,8 @@ def decoding_place(args, own, run):
 
 def score_file(args):
     """--results FILE --references FILE."""
-    from core import metrics
-    from core.files import write_json
+    from core.common.files import write_json
+    from core.metrics import metrics
 
     results, references = metrics.load_results(args.results), metrics.load_references(args.references)
     missing = [image for image in results if image not in references]

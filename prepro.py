@@ -17,8 +17,9 @@ The same command goes on where it was interrupted: finished images are kept.
 
 import pathlib
 
-from core import console, devices
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.runtime import devices
 
 
 def arguments():
@@ -66,7 +67,7 @@ def arguments():
     parser.more(devices.add_arguments(parser))
     # What the shell offers; wrong names are refused later, with the nearest.
     console.complete(dataset, 'core.datasets', 'DATASETS')
-    console.complete(name, 'core.encoders', 'ENCODERS')
+    console.complete(name, 'core.encoders.encoders', 'ENCODERS')
     args = parser.parse_args()
     if args.download is None and args.to is None:
         missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]
@@ -87,13 +88,14 @@ def main():
     """Parse, read the dataset, extract."""
     args = arguments()
     if args.download:
-        from core import download
+        from core.download import download
 
         download.download(args.download, args.to, say=console.say)
         return
     set_defaults(args)
     machine = devices.from_arguments(args)
-    from core import datasets, prepare, store
+    from core import datasets
+    from core.data import prepare, store
 
     datasets.check(args.dataset)
     if args.like:
@@ -112,7 +114,7 @@ def main():
             raise InputError('--splits takes SPLIT=FILE, for example train=Flickr_8k.trainImages.txt')
         splits = {split: file for split, _, file in pairs}
     if not args.like:
-        from core.encoders import check_choice
+        from core.encoders.encoders import check_choice
 
         check_choice(args.encoder, args.image_size, args.resize or 'crop',
                      'random' if args.weights == 'imagenet' else args.weights)
@@ -135,7 +137,8 @@ def main():
 
 def imagenet(args):
     """--weights imagenet: the path of the published weights, fetched where they are missing."""
-    from core import download, store
+    from core.data import store
+    from core.download import download
 
     encoder = args.encoder
     if args.like:
@@ -149,11 +152,11 @@ def imagenet(args):
 def encoder_of(args):
     """(Vocabulary of the run of --like, else None; EncoderSpec)."""
     if args.like:
-        from core.runs import Run
+        from core.runs.runs import Run
 
         run = Run(args.like)
         return run.vocabulary, run.encoder(args.weights)
-    from core.encoders import describe
+    from core.encoders.encoders import describe
 
     return None, describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
 
@@ -163,7 +166,7 @@ def set_defaults(args):
     if args.preset:
         if args.like:
             raise InputError('--preset and --like exclude each other: the run decides')
-        from core import presets
+        from core.config import presets
 
         given = presets.prepro(args.preset)
         if args.encoder not in (None, given.get('encoder')):  # the layers and sizes of another encoder

@@ -34,7 +34,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=find_packages(include=['core', 'core.*']),
-    package_data={'core': ['viewer/*', 'py.typed']},  # viewer: the pages of evaluate.py and caption.py
+    package_data={'core': ['viewer/static/*', 'py.typed']},  # viewer: the pages of evaluate.py and caption.py
     py_modules=['prepro', 'train', 'evaluate', 'caption'],
     python_requires='>=3.10,<3.13',
     install_requires=REQUIRES,

@@ -18,9 +18,10 @@ import dataclasses
 import json
 import pathlib
 
-from core import console, devices
-from core.config import options
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.config.config import options
+from core.runtime import devices
 
 
 def arguments():
@@ -65,7 +66,7 @@ def main():
     """Parse, open the data, build the model, train."""
     args = arguments()
     if args.compare:
-        from core.compare import compare
+        from core.runs.compare import compare
 
         compare(args.compare, args.out)
         return
@@ -91,7 +92,7 @@ def main():
         raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
     if not args.resume and not args.pretrained_model:
         configuration(args, None)  # a misspelt option is known before TensorFlow is there
-    from core import store
+    from core.data import store
 
     # Before TensorFlow, which takes seconds to import.
     data = None if args.resume else store.DataDir(args.data)
@@ -99,11 +100,13 @@ def main():
         store.check_run(args.resume)
     machine = devices.from_arguments(args)
 
-    from core import finetune, presets, runs
-    from core.backend import tf
-    from core.checkpoints import latest_state
-    from core.encoders import EncoderSpec
-    from core.solver import Solver
+    from core.config import presets
+    from core.data import finetune
+    from core.encoders.encoders import EncoderSpec
+    from core.runs import runs
+    from core.runtime.backend import tf
+    from core.training.checkpoints import latest_state
+    from core.training.solver import Solver
 
     if args.resume:
         run = runs.Run(args.resume)
@@ -168,8 +171,8 @@ def main():
 
 def configuration(args, dataset, pretrained=None):
     """The Config: preset (or the pretrained run's model), then --config, then --set."""
-    from core import presets
-    from core.config import Config
+    from core.config import presets
+    from core.config.config import Config
 
     config = Config()
     if args.preset:
@@ -203,7 +206,7 @@ def pretrained_run(path, data, needed):
         InputError: `needed` and neither; or a run of other words than those of the DataDir: its word vectors would
             stand for other words.
     """
-    from core.runs import Run
+    from core.runs.runs import Run
 
     if not (pathlib.Path(path) / 'config.json').exists():
         if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
@@ -221,7 +224,7 @@ def pretrained_run(path, data, needed):
 
 def check_pretrained(path, pretrained, config, data):
     """Refuse to leave a part of a fine-tuned encoder behind."""
-    from core.encoders import check_trainable
+    from core.encoders.encoders import check_trainable
 
     if not pretrained.finetuned:
         try:
@@ -242,7 +245,7 @@ def check_pretrained(path, pretrained, config, data):
 
 def read_word_vectors(path, vocabulary, size):
     """(numbers of words, their vectors) from the file of --word-vectors; says how many words were found."""
-    from core import word_vectors
+    from core.data import word_vectors
 
     indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
     console.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
@@ -253,14 +256,14 @@ def dataset_of(data):
     """The dataset's name in a DATA DIR's manifest, for preset paper; None without DATA."""
     if data is None:
         return None
-    from core.store import read_json
+    from core.data.store import read_json
 
     return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
 
 
 def show_options(config):
     """--options: the presets, and every option with its value in `config`."""
-    from core import presets
+    from core.config import presets
     print(f'presets: {", ".join(presets.names())}')
     for section, name, kind, _, help, choices in options():
         value = getattr(getattr(config, section), name)

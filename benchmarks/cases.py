@@ -13,13 +13,13 @@ import dataclasses
 
 import numpy as np
 
-from core.batches import Batches
-from core.errors import InputError
-from core.store import ArrayFeatures, CaptionData
-from core.text import END, START, tokenize
+from core.common.errors import InputError
+from core.data.batches import Batches
+from core.data.store import ArrayFeatures, CaptionData
+from core.data.text import END, START, tokenize
 
 # How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training images
-# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.text.tokenize. prepro.py leaves longer ones out
+# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.text.tokenize. prepro.py leaves longer ones out
 # (2,533 of them, 8 %).
 FLICKR8K = (0, 0, 15, 125, 340, 854, 1948, 2501, 2917, 3318, 3310, 3134, 2772, 2332, 1864, 1339)
 PROTOTYPES = 48  # sentences that the images of the decoding benchmarks have
@@ -100,7 +100,7 @@ class Corpus:
         """`n` batches that together stand for an epoch, as training would cut it.
 
         Args:
-            n: how many. order: 'sorted', as core.batches does it: a batch holds captions of one length (but for few),
+            n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of one length (but for few),
                 or 'random': captions of any length. seed: of the order in which they come.
 
         Returns:

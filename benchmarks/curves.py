@@ -7,9 +7,9 @@ import argparse
 import json
 import pathlib
 
-from core import console
-from core.errors import InputError
-from core.files import replacing
+from core.common import console
+from core.common.errors import InputError
+from core.common.files import replacing
 
 PANELS = (('training', 'loss_per_word', 'loss, nats a word'),
           ('training', 'attention_entropy', 'entropy of alpha, nats'),

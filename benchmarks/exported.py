@@ -1,6 +1,6 @@
-"""A model of `python -m core.export` in a Python that has TensorFlow and not this project: is it equal, and how quick?
+"""A model of `python -m core.inference.export` in a Python that has TensorFlow and not this project: is it equal, and how quick?
 
-    python -m core.export RUN DIR --beam-width 3 --n-best 3
+    python -m core.inference.export RUN DIR --beam-width 3 --n-best 3
     python -m venv tf; tf/bin/pip install tensorflow
     python -m benchmarks.exported RUN DIR PHOTOS --beam-width 3 --n-best 3 --python tf/bin/python
 
@@ -17,9 +17,10 @@ import tempfile
 
 import numpy as np
 
-from core import console, photos
-from core.captioner import Captioner
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.inference import photos
+from core.inference.captioner import Captioner
 
 LOADER = '''
 import json, os, sys, time

@@ -12,10 +12,10 @@ import dataclasses
 
 import numpy as np
 
-from core import console
-from core.backend import tf, tf1
-from core.model import CaptionGenerator
-from core.runs import Run
+from core.common import console
+from core.model.model import CaptionGenerator
+from core.runs.runs import Run
+from core.runtime.backend import tf, tf1
 
 CASES = (
     {'attention': 'soft'},

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.measure import Worker, markdown
-from core.files import replacing
+from core.common.files import replacing
 
 POINTS = {'N': (32, 64, 128), 'L': (49, 196, 392), 'T': (4, 8, 16), 'H': (256, 512, 1024), 'V': (2500, 10000, 20000)}
 WIDTHS = (1, 3, 5)

@@ -25,9 +25,9 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
 
 import enumeration  # noqa: E402
 
-from core import console  # noqa: E402
-from core.backend import tf, tf1  # noqa: E402
-from core.model import CaptionGenerator  # noqa: E402
+from core.common import console  # noqa: E402
+from core.model.model import CaptionGenerator  # noqa: E402
+from core.runtime.backend import tf, tf1  # noqa: E402
 
 REPEATS = 250  # times that each caption stands in a run's batch
 WARM_UP = 80  # runs that bring the moving baseline to its stationary value: 0.9 ** 80 is 2e-4

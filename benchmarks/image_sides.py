@@ -10,9 +10,9 @@ from PIL import Image
 from benchmarks import prepro
 from benchmarks.tensorflow_sides import config
 from core import datasets
-from core.backend import tf, tf1
-from core.encoders import Encoder, describe
-from core.networks import Vgg19
+from core.encoders.encoders import Encoder, describe
+from core.encoders.networks import Vgg19
+from core.runtime.backend import tf, tf1
 
 
 def pixels(n, size):

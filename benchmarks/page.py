@@ -12,8 +12,8 @@ import shutil
 import statistics
 import time
 
-from core import console
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
 
 PROGRAMS = ('chromium', 'chromium-browser', 'google-chrome')
 READY = '''[...document.querySelectorAll(".card img")].slice(0, 10)

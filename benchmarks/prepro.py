@@ -14,9 +14,12 @@ import statistics
 import tempfile
 import time
 
-from core import console, datasets, images, prepare
-from core.encoders import Encoder, describe
-from core.text import Vocabulary
+from core import datasets
+from core.common import console
+from core.data import prepare
+from core.data.text import Vocabulary
+from core.encoders import images
+from core.encoders.encoders import Encoder, describe
 
 
 def load(records, preprocessing):

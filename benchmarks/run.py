@@ -21,9 +21,9 @@ import tempfile
 from benchmarks import growth, measure
 from benchmarks.cases import FLICKR8K, Sizes, read_lengths
 from benchmarks.measure import Worker, alternate, markdown, ratio
-from core import console
-from core.errors import InputError
-from core.files import replacing, write_json
+from core.common import console
+from core.common.errors import InputError
+from core.common.files import replacing, write_json
 
 TF, TORCH, IMAGE = 'benchmarks.tensorflow_sides:', 'benchmarks.pytorch_sides:', 'benchmarks.image_sides:'
 PYTORCH = {'PyTorch': {}, 'PyTorch, projection hoisted': {'hoist_projection': True}}

@@ -20,8 +20,9 @@ import sys
 import threading
 import time
 
-from core import console, photos
-from core.errors import InputError
+from core.common import console
+from core.common.errors import InputError
+from core.inference import photos
 
 ROOT = pathlib.Path(__file__).parents[1]
 

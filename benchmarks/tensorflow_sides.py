@@ -14,13 +14,13 @@ from benchmarks import op_profile
 from benchmarks.cases import FLICKR8K, Album, Corpus, full_captions, relu_features
 from benchmarks.measure import resident
 from benchmarks.textbook import Textbook, until_end
-from core.backend import tf, tf1
-from core.batches import Batches, prefetch
-from core.config import TrainingConfig
-from core.model import CaptionGenerator
-from core.optimization import Optimization
-from core.store import FeatureFile
-from core.text import END
+from core.config.config import TrainingConfig
+from core.data.batches import Batches, prefetch
+from core.data.store import FeatureFile
+from core.data.text import END
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf, tf1
+from core.training.optimization import Optimization
 
 NEVER = -30.0  # the bias of <END> under which no caption ends
 
@@ -116,7 +116,7 @@ class OursTraining(Training):
     """This project: its default options, gradients not clipped as nobody else clips."""
 
     def _build(self, sizes):
-        # Fed float16, as core.runs builds it.
+        # Fed float16, as core.runs.runs builds it.
         stored = tf1.placeholder(tf.float16, [None, sizes.L, sizes.D])
         model = CaptionGenerator(sizes.word_to_idx(), **sizes.model(), alpha_c=1.0,
                                  features=tf.cast(stored, tf.float32))

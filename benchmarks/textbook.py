@@ -16,8 +16,8 @@ steps, V words. Equations and sections are those of arXiv 1502.03044.
 
 import functools
 
-from core.backend import tf, tf1
-from core.text import END, NULL, START, UNK
+from core.data.text import END, NULL, START, UNK
+from core.runtime.backend import tf, tf1
 
 EPSILON, DECAY = 1e-3, 0.95  # of the batch normalisation
 

@@ -11,7 +11,7 @@ __all__ = ['Captioner']
 
 def __getattr__(name: str) -> Any:
     if name == 'Captioner':
-        from core.captioner import Captioner
+        from core.inference.captioner import Captioner
 
         return Captioner
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from core.files import replacing
+from core.common.files import replacing
 
 NOTEBOOK = pathlib.Path(__file__).resolve().parent / 'tutorial.ipynb'
 

@@ -19,7 +19,7 @@ def shared():
 @pytest.fixture
 def graph():
     """A fresh graph, made the default one during the test."""
-    from core.backend import tf
+    from core.runtime.backend import tf
 
     with tf.Graph().as_default() as fresh:
         yield fresh

@@ -17,8 +17,8 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = ('core.checkpoints', 'core.encoders', 'core.evaluation', 'core.finetune', 'core.prepare', 'core.runs',
-           'core.solver')
+MODULES = ('core.training.checkpoints', 'core.encoders.encoders', 'core.inference.evaluation', 'core.data.finetune', 'core.data.prepare', 'core.runs.runs',
+           'core.training.solver')
 _one_at_a_time = threading.Lock()
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from core import page
-from core.captioning import Caption
-from core.errors import InputError
+from core.common.errors import InputError
+from core.decoding.captioning import Caption
+from core.viewer import page
 
 GRID = ROWS, COLS = 3, 4
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr')

@@ -1,4 +1,4 @@
-"""The plain formulation of the training graph: what core.recurrence and core.kernels must equal.
+"""The plain formulation of the training graph: what core.model.recurrence and core.model.kernels must equal.
 
 Every step is written from the equations of docs/model.md, one after the other, with nothing merged, nothing moved out
 of the loop and TensorFlow's own gradients throughout.
@@ -6,9 +6,9 @@ of the loop and TensorFlow's own gradients throughout.
 
 from tiny import M, T
 
-from core.backend import tf
-from core.decoding import mask_words
-from core.training import Steps, TrainingGraph, Unrolled
+from core.decoding.decoding import mask_words
+from core.model.training import Steps, TrainingGraph, Unrolled
+from core.runtime.backend import tf
 
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh, 'linear': tf.identity}
 

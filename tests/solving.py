@@ -6,11 +6,11 @@ import numpy as np
 import tiny
 from tiny import T
 
-from core import devices
-from core.backend import tf, tf1
-from core.config import DecodingConfig
-from core.solver import Solver
-from core.store import CaptionData
+from core.config.config import DecodingConfig
+from core.data.store import CaptionData
+from core.runtime import devices
+from core.runtime.backend import tf, tf1
+from core.training.solver import Solver
 
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
 

@@ -3,12 +3,12 @@
 import numpy as np
 import tiny
 
-from core import decoding
-from core.backend import tf, tf1
+from core.decoding import decoding
+from core.runtime.backend import tf, tf1
 
 
 class Table:
-    """p(next word | image, last word) as a core.decoding.Decoding, in the default graph.
+    """p(next word | image, last word) as a core.decoding.decoding.Decoding, in the default graph.
 
     Args:
         probabilities: (I, V, V): image, last word, next word.
@@ -76,7 +76,7 @@ def allowed(sentence, word, rules, size):
 
 
 def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1, diversity_penalty=0.0):
-    """The search of core.beam in plain Python, over all max_len steps: no early stop but that of greedy.
+    """The search of core.decoding.beam in plain Python, over all max_len steps: no early stop but that of greedy.
 
     Args:
         log_next: function from a tuple of words to log-probabilities (size,).

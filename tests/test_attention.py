@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tiny import D, H, L, N
 
-from core.attention import Annotations, Attention
-from core.backend import tf, tf1
-from core.config import ModelConfig
-from core.variables import Variables
+from core.config.config import ModelConfig
+from core.model.attention import Annotations, Attention
+from core.runtime.backend import tf, tf1
+from core.runtime.variables import Variables
 
 
 def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=False, **options):

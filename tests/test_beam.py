@@ -7,10 +7,10 @@ import pytest
 import tables
 import tiny
 
-from core import beam, decoding
-from core.backend import tf
-from core.decoding import Rules
-from core.model import CaptionGenerator
+from core.decoding import beam, decoding
+from core.decoding.decoding import Rules
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf
 
 END, NEVER = 2, (0, 1)  # words: 0 never written, 1 start, 2 end, the others ordinary
 

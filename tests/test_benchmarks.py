@@ -16,9 +16,9 @@ from benchmarks import growth, op_profile
 from benchmarks.cases import FLICKR8K, Album, Corpus, Sizes, full_captions, read_lengths, relu_features
 from benchmarks.measure import Others, Worker, alternate, insert, markdown, ratio, resident
 from benchmarks.textbook import Textbook, until_end
-from core.backend import tf, tf1
-from core.errors import InputError
-from core.text import END, NULL
+from core.common.errors import InputError
+from core.data.text import END, NULL
+from core.runtime.backend import tf, tf1
 
 SIZES = Sizes(N=tiny.N, L=tiny.L, D=tiny.D, H=tiny.H, M=tiny.M, T=tiny.T, V=tiny.V)
 LENGTHS = (0, 3, 5, 2)

@@ -69,7 +69,7 @@ def test_one_photo_for_people(photos, tmp_path):
 ])
 def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
     import caption
-    from core import console
+    from core.common import console
 
     monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
     capsys.readouterr()  # what making the run said

@@ -10,12 +10,13 @@ import pytest
 import tiny
 from PIL import Image
 
-from core import Captioner, captioning
-from core.backend import tf, tf1
-from core.errors import InputError
-from core.images import UnreadableImage
-from core.runs import Run
-from core.store import DataDir
+from core import Captioner
+from core.common.errors import InputError
+from core.data.store import DataDir
+from core.decoding import captioning
+from core.encoders.images import UnreadableImage
+from core.runs.runs import Run
+from core.runtime.backend import tf, tf1
 
 
 @pytest.fixture(scope='module')

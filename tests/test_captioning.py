@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from core import captioning
-from core.config import DecodingConfig
-from core.errors import InputError
+from core.common.errors import InputError
+from core.config.config import DecodingConfig
+from core.decoding import captioning
 
 MAX_LEN = 6
 

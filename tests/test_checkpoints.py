@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from core import checkpoints as module
-from core.backend import tf1
-from core.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
-from core.errors import InputError
+from core.common.errors import InputError
+from core.runtime.backend import tf1
+from core.training import checkpoints as module
+from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_wrong_arguments_are_one_error(tmp_path, monkeypatch, arguments, part):
 
 
 def test_as_a_program():
-    command = [sys.executable, '-m', 'core.checkpoints', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
+    command = [sys.executable, '-m', 'core.training.checkpoints', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
     done = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
     tiny.assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
     assert not (tiny.ROOT / 'o').exists()

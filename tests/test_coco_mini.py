@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 from test_prepare import snapshot
 
-from core import datasets, images, prepare
-from core.encoders import Encoder, describe
-from core.errors import InputError
-from core.store import DataDir, FeatureFile
+from core import datasets
+from core.common.errors import InputError
+from core.data import prepare
+from core.data.store import DataDir, FeatureFile
+from core.encoders import images
+from core.encoders.encoders import Encoder, describe
 
 GREY, CUT = 7, 50  # which of the photos are made greyscale and truncated
 

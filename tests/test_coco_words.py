@@ -2,10 +2,10 @@
 
 import pytest
 
-from core import coco_words
-from core.coco_words import APART, COMPOUNDS, SYNONYMS, read_synonyms
-from core.errors import InputError
-from core.lexicon import lexicon_of
+from core.common.errors import InputError
+from core.metrics import coco_words
+from core.metrics.coco_words import APART, COMPOUNDS, SYNONYMS, read_synonyms
+from core.metrics.lexicon import lexicon_of
 
 BOXES = [[((category,), (0, 0, 1, 1)) for category in SYNONYMS]]
 

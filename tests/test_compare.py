@@ -12,9 +12,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from core import compare
-from core.config import Config
-from core.errors import InputError
+from core.common.errors import InputError
+from core.config.config import Config
+from core.runs import compare
 
 DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop',
                                        'weights_sha256': 'ab' * 32}, 'max_length': 15, 'dataset': 'flickr8k',

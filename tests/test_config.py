@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
-from core import config
-from core.config import Config
-from core.errors import InputError
+from core.common.errors import InputError
+from core.config import config
+from core.config.config import Config
 
 RECIPES = sorted((pathlib.Path(__file__).parents[1] / 'data' / 'recipes').glob('*.json'))
 

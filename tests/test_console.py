@@ -14,8 +14,9 @@ import time
 
 import pytest
 
-from core import __version__, console
-from core.errors import InputError
+from core import __version__
+from core.common import console
+from core.common.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tables
 
-from core import decoding
-from core.backend import tf, tf1
-from core.decoding import Rules
+from core.decoding import decoding
+from core.decoding.decoding import Rules
+from core.runtime.backend import tf, tf1
 
 # Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary. TABLE[k][w]: what follows word w in caption k.
 END = 2

@@ -11,13 +11,13 @@ import tiny
 from solving import make, saved
 from tiny import D, L
 
-from core import devices
-from core.backend import tf, tf1
-from core.config import TrainingConfig
-from core.devices import CPU, Machine, ResidentFeatures, session_config
-from core.errors import InputError
-from core.optimization import PRECISIONS, Optimization
-from core.store import CaptionData
+from core.common.errors import InputError
+from core.config.config import TrainingConfig
+from core.data.store import CaptionData
+from core.runtime import devices
+from core.runtime.backend import tf, tf1
+from core.runtime.devices import CPU, Machine, ResidentFeatures, session_config
+from core.training.optimization import PRECISIONS, Optimization
 
 NO_GPU = not devices.gpu_names()
 TWO = ['Tesla', 'Quadro']

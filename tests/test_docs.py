@@ -11,7 +11,7 @@ import tokenize
 import pytest
 import tiny
 
-from core import config
+from core.config import config
 
 PAGES = [*sorted(tiny.ROOT.glob('*.md')), *sorted((tiny.ROOT / 'docs').glob('*.md'))]
 SCRIPTS = ('prepro', 'train', 'evaluate', 'caption')
@@ -71,7 +71,7 @@ def options_of(program):
 
 @functools.cache
 def options_of_devices():
-    from core import devices
+    from core.runtime import devices
 
     empty = argparse.ArgumentParser()
     devices.add_arguments(empty, xla=('kernels', 'off'), features=True)

@@ -15,10 +15,11 @@ import time
 import pytest
 import web
 
-from core import download, encoders, sources
+from core.common.errors import InputError
 from core.datasets import DATASETS
-from core.errors import InputError
-from core.sources import Remote, Source
+from core.download import download, sources
+from core.download.sources import Remote, Source
+from core.encoders import encoders
 
 WEIGHTS = b'\x89HDF weights ' * 5000
 PHOTOS = web.archive([(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)

@@ -8,9 +8,9 @@ import pytest
 import scipy.io
 from test_weights import Thin, write_keras, write_matconvnet
 
-from core import encoders, images, networks
-from core.backend import tf, tf1
-from core.errors import InputError
+from core.common.errors import InputError
+from core.encoders import encoders, images, networks
+from core.runtime.backend import tf, tf1
 
 CONVOLUTIONS = networks.Vgg19().convolutions
 

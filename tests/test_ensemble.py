@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tiny
 
-from core import captioning, ensemble
-from core.backend import tf, tf1
-from core.config import DecodingConfig
-from core.errors import InputError
-from core.model import CaptionGenerator
-from core.runs import Run
+from core.common.errors import InputError
+from core.config.config import DecodingConfig
+from core.decoding import captioning, ensemble
+from core.model.model import CaptionGenerator
+from core.runs.runs import Run
+from core.runtime.backend import tf, tf1
 
 
 def members(*options, **more):

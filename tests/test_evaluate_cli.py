@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny
 
-from core.store import DataDir
+from core.data.store import DataDir
 
 
 def refused(*arguments, parts=()):
@@ -58,8 +58,9 @@ def test_other_data_limit_and_chosen_pictures(tmp_path):
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     """A DATA DIR of photos without captions, so that nothing is scored."""
-    from core import datasets, prepare
-    from core.runs import Run
+    from core import datasets
+    from core.data import prepare
+    from core.runs.runs import Run
 
     run, place = Run(tiny.run_dir()), tmp_path_factory.mktemp('photos')
     shutil.copytree(tiny.workplace() / 'shapes' / 'images', place / 'photos')

@@ -9,10 +9,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from core import evaluation, metrics
-from core.captioning import Caption
-from core.errors import InputError
-from core.runs import Run
+from core.common.errors import InputError
+from core.decoding.captioning import Caption
+from core.inference import evaluation
+from core.metrics import metrics
+from core.runs.runs import Run
 
 
 @pytest.fixture(scope='module')
@@ -100,9 +101,9 @@ def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
 
 
 def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
+    from core.data.prepare import prepare
+    from core.data.store import DataDir
     from core.datasets.folder import read
-    from core.prepare import prepare
-    from core.store import DataDir
 
     run = Run(tiny.run_dir())
     scene = next((tiny.workplace() / 'shapes' / 'images').iterdir())

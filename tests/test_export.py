@@ -13,13 +13,14 @@ import tiny
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from core import Captioner, export
-from core.backend import tf, tf1
-from core.config import DecodingConfig
-from core.errors import InputError
-from core.files import write_json
-from core.runs import Run
-from core.store import read_json
+from core import Captioner
+from core.common.errors import InputError
+from core.common.files import write_json
+from core.config.config import DecodingConfig
+from core.data.store import read_json
+from core.inference import export
+from core.runs.runs import Run
+from core.runtime.backend import tf, tf1
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
 PROGRAM = """
@@ -66,7 +67,7 @@ def exported(tmp_path_factory):
     """What the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
     done = subprocess.run(
-        [sys.executable, '-m', 'core.export', tiny.run_dir(), out, '--beam-width', '3', '--n-best', '2',
+        [sys.executable, '-m', 'core.inference.export', tiny.run_dir(), out, '--beam-width', '3', '--n-best', '2',
          '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (0, '')
     assert len(done.stdout.splitlines()) == 1 and str(out) in done.stdout
@@ -282,11 +283,11 @@ def test_no_run_or_a_diverged_one(tmp_path):
 
 
 def test_help_comes_without_tensorflow():
-    code = ("import sys; sys.argv = ['export', '--help']; import core.export\n"
-            "try: core.export.main()\n"
+    code = ("import sys; sys.argv = ['export', '--help']; import core.inference.export\n"
+            "try: core.inference.export.main()\n"
             "except SystemExit: pass\n"
             "assert not {'tensorflow', 'PIL', 'numpy'} & set(sys.modules), 'slow'")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tiny.ROOT)
     assert (done.returncode, done.stderr) == (0, '')
-    assert 'python -m core.export runs/flickr8k captioner/1' in done.stdout
+    assert 'python -m core.inference.export runs/flickr8k captioner/1' in done.stdout
     assert len(done.stdout.splitlines()) <= 45

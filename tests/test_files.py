@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from core.files import replacing, write_json
+from core.common.files import replacing, write_json
 
 
 def test_the_old_contents_stand_until_the_block_ends(tmp_path):

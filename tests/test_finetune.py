@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import tiny
 
-from core import captioning, encoders, finetune, images, runs
-from core.augment import SIDES, Augmentation
-from core.backend import tf, tf1
-from core.config import Config
-from core.errors import InputError
-from core.solver import Solver
-from core.store import DataDir
-from core.text import tokenize
+from core.common.errors import InputError
+from core.config.config import Config
+from core.data import finetune
+from core.data.store import DataDir
+from core.data.text import tokenize
+from core.decoding import captioning
+from core.encoders import encoders, images
+from core.encoders.augment import SIDES, Augmentation
+from core.runs import runs
+from core.runtime.backend import tf, tf1
+from core.training.solver import Solver
 
 OPTIONS = [*tiny.TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=false', 'print_every=1']
 

@@ -1,4 +1,4 @@
-"""Pixels made in the graph against those of core.images: every kind of file, every size, every orientation."""
+"""Pixels made in the graph against those of core.encoders.images: every kind of file, every size, every orientation."""
 
 import io
 import struct
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from core import graph_images, images
-from core.backend import tf, tf1
+from core.encoders import graph_images, images
+from core.runtime.backend import tf, tf1
 
 CROP, SQUASH = images.Preprocessing(37, 'crop'), images.Preprocessing(24, 'squash')
 RANDOM = np.random.default_rng(7)
@@ -55,7 +55,7 @@ def load():
 
 
 def assert_equal(load, data, *settings, most=0):
-    """The same pixels as core.images, `most` levels off at most."""
+    """The same pixels as core.encoders.images, `most` levels off at most."""
     for setting in settings or (CROP, SQUASH):
         expected = np.stack([images.load(each, setting) for each in data]).astype(int)
         off = np.abs(load(data, setting) - expected).max(axis=(1, 2, 3))

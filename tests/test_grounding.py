@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import grounding as comparison
-from core.errors import InputError
-from core.grounding import (
+from core.common.errors import InputError
+from core.metrics.grounding import (
     Item,
     Region,
     attention_correctness,
@@ -18,7 +18,7 @@ from core.grounding import (
     coverage,
     named_boxes,
 )
-from core.lexicon import Lexicon, lexicon_of
+from core.metrics.lexicon import Lexicon, lexicon_of
 
 VALUES = ['n_words', 'mass', 'uniform_mass', 'centre_mass', 'mass_ratio', 'centre_ratio', 'pointing',
           'uniform_pointing', 'centre_pointing']

@@ -16,8 +16,8 @@ import tiny
 from enumeration import NULL, L, N, T, moved, number
 
 from benchmarks.hard_gradient import PLAIN, Gradients, exact, measure
-from core import hard
-from core.backend import tf, tf1
+from core.model import hard
+from core.runtime.backend import tf, tf1
 
 SAMPLED = {'attention': 'hard', 'semi_sampling_p': 1.0, 'baseline': 'none'}
 
@@ -345,7 +345,7 @@ def test_context_while_decoding(kind):
         assert len(np.unique(log_probs[0].round(9), axis=0)) > 10
 
 
-# ---- the pieces of core.hard
+# ---- the pieces of core.model.hard
 
 def run(*tensors):
     with tf1.Session(config=tiny.as_built()) as session:

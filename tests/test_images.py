@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from core import images
-from core.errors import InputError
+from core.common.errors import InputError
+from core.encoders import images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -327,7 +327,7 @@ def test_threads_give_the_same_pictures():
 
 
 def test_images_needs_no_tensorflow():
-    code = 'import sys, core.images; assert "tensorflow" not in sys.modules'
+    code = 'import sys, core.encoders.images; assert "tensorflow" not in sys.modules'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 

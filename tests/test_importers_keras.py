@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from core import importers, runs
-from core.backend import tf
-from core.config import ModelConfig
-from core.errors import InputError
+from core import importers
+from core.common.errors import InputError
+from core.config.config import ModelConfig
+from core.data.text import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import keras
-from core.model import CaptionGenerator
-from core.text import END, NULL, SPECIALS, START, UNK, Vocabulary
+from core.model.model import CaptionGenerator
+from core.runs import runs
+from core.runtime.backend import tf
 
 tf_keras = pytest.importorskip('tf_keras')
 
@@ -237,7 +238,7 @@ def test_options(tmp_path, saved):
 
 
 def test_options_are_those_of_the_preset(tmp_path, saved):
-    presets = pytest.importorskip('core.presets')
+    presets = pytest.importorskip('core.config.presets')
     ours = ModelConfig(**keras.read(saved[0], save_words(tmp_path)).options)
     preset = vars(presets.config('tf2').model)
     sizes = {'dim_embed', 'dim_hidden', 'feature_layer', 'attention_size', 'output_size'}

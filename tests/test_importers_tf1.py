@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tiny
 
-from core import checkpoints, importers, runs
-from core.backend import tf, tf1
-from core.config import Config, ModelConfig
-from core.errors import InputError
+from core import importers
+from core.common.errors import InputError
+from core.config.config import Config, ModelConfig
 from core.importers import common
 from core.importers import tf1 as tf1_code
+from core.runs import runs
+from core.runtime.backend import tf, tf1
+from core.training import checkpoints
 
 # Features as in tiny.data_dir(): vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
 D, H, M, L = 128, 11, 6, 256
@@ -479,8 +481,8 @@ def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
 # ---- the command line
 
 def command(*arguments, fresh=False):
-    """python -m core.checkpoints, as tiny.script runs scripts."""
-    return tiny.script('core.checkpoints', *arguments, cwd=tiny.ROOT, fresh=fresh)
+    """python -m core.training.checkpoints, as tiny.script runs scripts."""
+    return tiny.script('core.training.checkpoints', *arguments, cwd=tiny.ROOT, fresh=fresh)
 
 
 def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsys):

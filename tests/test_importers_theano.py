@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import tiny
 
-from core import importers, runs
-from core.backend import tf
-from core.config import ModelConfig
-from core.errors import InputError
+from core import importers
+from core.common.errors import InputError
+from core.config.config import ModelConfig
+from core.data.text import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import theano
-from core.model import CaptionGenerator
-from core.text import END, NULL, SPECIALS, START, UNK, Vocabulary
+from core.model.model import CaptionGenerator
+from core.runs import runs
+from core.runtime.backend import tf
 
 N, L, D, H, M, T, N_WORDS = 3, 5, 7, 11, 6, 4, 13
 DICTIONARY = {'<eos>': 0, 'UNK': 1, 'a': 2, 'dog': 3, '.': 4, 'Red': 5, 'runs': 6, 'on': 8, 'grass': 9, 'rare': 13}

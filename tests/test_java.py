@@ -13,8 +13,8 @@ import pytest
 import tiny
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from core import java
-from core.errors import InputError
+from core.common.errors import InputError
+from core.metrics import java
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tiny import L
 
-from core.backend import tf, tf1
-from core.captioning import Caption
-from core.journal import Journal
-from core.store import ArrayFeatures, CaptionData
+from core.data.store import ArrayFeatures, CaptionData
+from core.decoding.captioning import Caption
+from core.runtime.backend import tf, tf1
+from core.training.journal import Journal
 
 
 def entries(directory):

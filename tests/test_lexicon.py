@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.errors import InputError
-from core.lexicon import Lexicon, Mention, lexicon_of
+from core.common.errors import InputError
+from core.metrics.lexicon import Lexicon, Mention, lexicon_of
 
 
 def mentions(lexicon, text):

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from core.errors import InputError
-from core.metrics import (
+from core.common.errors import InputError
+from core.metrics.metrics import (
     Scorer,
     coco_results,
     diversity,

@@ -5,11 +5,11 @@ import pytest
 import tiny
 from tiny import END, NULL, START, UNK, D, H, L, M, N, T, V
 
-from core import decoding
-from core.backend import tf, tf1
-from core.checkpoints import initialize_from
-from core.model import CaptionGenerator
-from core.output import Dropout
+from core.decoding import decoding
+from core.model.model import CaptionGenerator
+from core.model.output import Dropout
+from core.runtime.backend import tf, tf1
+from core.training.checkpoints import initialize_from
 
 NAMES = {
     'conv_featuresbatch_norm/beta': [D], 'conv_featuresbatch_norm/gamma': [D],

@@ -5,11 +5,18 @@ import types
 import numpy as np
 import pytest
 
-from core import optimization
-from core.backend import tf, tf1
-from core.config import ModelConfig, TrainingConfig
-from core.errors import InputError
-from core.optimization import Optimization, annealed_at, averaging_decay_at, check, learning_rate_at, plateau_factor
+from core.common.errors import InputError
+from core.config.config import ModelConfig, TrainingConfig
+from core.runtime.backend import tf, tf1
+from core.training import optimization
+from core.training.optimization import (
+    Optimization,
+    annealed_at,
+    averaging_decay_at,
+    check,
+    learning_rate_at,
+    plateau_factor,
+)
 
 
 def options(**values):

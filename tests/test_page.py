@@ -11,9 +11,11 @@ import pytest
 import tiny
 from pages import GREY, INFO, photo, records
 
-from core import evaluation, metrics, page
-from core.errors import InputError
-from core.runs import Run
+from core.common.errors import InputError
+from core.inference import evaluation
+from core.metrics import metrics
+from core.runs.runs import Run
+from core.viewer import page
 
 
 @pytest.fixture(scope='module')

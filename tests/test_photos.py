@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from core import photos
-from core.errors import InputError
+from core.common.errors import InputError
+from core.inference import photos
 
 
 @pytest.fixture

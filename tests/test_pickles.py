@@ -9,9 +9,9 @@ import pickle
 import numpy as np
 import pytest
 
-from core.errors import InputError
+from core.common.errors import InputError
+from core.data.text import Vocabulary
 from core.importers import pickles
-from core.text import Vocabulary
 
 WORDS = {'<NULL>': 0, '<START>': 1, '<END>': 2, 'café': 3, '犬': 4}
 

@@ -10,11 +10,11 @@ from solving import assert_same_run, make, metrics, saved
 from test_recurrence import CASES
 from tiny import T
 
-from core import optimization
-from core.backend import tf, tf1
-from core.config import TrainingConfig
-from core.errors import InputError
-from core.optimization import Optimization
+from core.common.errors import InputError
+from core.config.config import TrainingConfig
+from core.runtime.backend import tf, tf1
+from core.training import optimization
+from core.training.optimization import Optimization
 
 EPSILON = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}  # relative rounding error of one number
 LOW = tuple(EPSILON)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import images, prepare, store
+from core.common.errors import InputError
+from core.data import prepare, store
+from core.data.store import DataDir
+from core.data.text import Vocabulary
 from core.datasets import Box, Record
-from core.encoders import Encoder, describe
-from core.errors import InputError
-from core.store import DataDir
-from core.text import Vocabulary
+from core.encoders import images
+from core.encoders.encoders import Encoder, describe
 
 CAPTIONS = ('A dog, runs!', 'the DOG runs fast')
 

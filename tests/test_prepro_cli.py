@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from test_prepare import photo, snapshot
 
-from core import datasets, prepare, store
-from core.encoders import describe
-from core.store import DataDir
+from core import datasets
+from core.data import prepare, store
+from core.data.store import DataDir
+from core.encoders.encoders import describe
 
 ROOT = pathlib.Path(__file__).parents[1]
 PREPRO = str(ROOT / 'prepro.py')
@@ -26,7 +27,7 @@ ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '-
 FORKS = '''
 import json, os, runpy, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as `console.run` does before TensorFlow is there
-import core.backend, core.encoders, core.runs
+import core.runtime.backend, core.encoders.encoders, core.runs.runs
 from core import datasets, prepare
 for number, arguments in enumerate(json.load(open('cases.json'))):
     child = os.fork()
@@ -175,7 +176,7 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
     assert took < 3  # about 0.1 on an idle machine; TensorFlow alone takes longer than 3
     result = python('-X', 'importtime', PREPRO, '--help', cwd=tmp_path)
     imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
-    assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders', 'numpy'}
+    assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders.encoders', 'numpy'}
 
 
 @pytest.mark.parametrize(('arguments', 'expected'), [

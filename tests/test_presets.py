@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tiny
 
-from core import presets
-from core.backend import tf, tf1
-from core.batches import Batches
-from core.config import Config
-from core.encoders import ENCODERS
-from core.errors import InputError
-from core.model import CaptionGenerator
-from core.optimization import Optimization
-from core.store import DataDir
+from core.common.errors import InputError
+from core.config import presets
+from core.config.config import Config
+from core.data.batches import Batches
+from core.data.store import DataDir
+from core.encoders.encoders import ENCODERS
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf, tf1
+from core.training.optimization import Optimization
 
 PAPER = {
     'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh', 'attention_layers': 2,

@@ -10,7 +10,7 @@ import tiny
 from test_training import PAPER, TF2, sized
 from tiny import D, L, N, T
 
-from core.backend import tf, tf1
+from core.runtime.backend import tf, tf1
 
 HARD = {'attention': 'hard', 'lambda_e': 0.3, 'lambda_r': 0.7}
 CASES = {

@@ -5,10 +5,10 @@ import json
 import pytest
 import tiny
 
-from core import runs
-from core.config import Config
-from core.errors import InputError
-from core.store import DataDir
+from core.common.errors import InputError
+from core.config.config import Config
+from core.data.store import DataDir
+from core.runs import runs
 
 CONFIG = Config().override(tiny.TINY_RUN)
 
@@ -87,7 +87,9 @@ def test_config_is_plain_json(tmp_path):
 
 
 def test_other_images_of_the_same_kind_are_refused(tmp_path):
-    from core import datasets, encoders, prepare
+    from core import datasets
+    from core.data import prepare
+    from core.encoders import encoders
 
     data = DataDir(tiny.data_dir())
     runs.create(tmp_path / 'run', CONFIG, data)
@@ -108,7 +110,7 @@ def test_a_run_in_use_is_left_as_it_is(tmp_path):
 
 
 def imported(place):
-    """A run as `python -m core.checkpoints import` makes it: without data, of unknown weights."""
+    """A run as `python -m core.training.checkpoints import` makes it: without data, of unknown weights."""
     runs.create(place, CONFIG, DataDir(tiny.data_dir())).close()
     config = json.loads((place / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None, dataset=None)

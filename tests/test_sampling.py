@@ -5,9 +5,9 @@ import pytest
 import tables
 import tiny
 
-from core.backend import tf, tf1
-from core.decoding import Rules
-from core.sampling import draw, sample, uniforms
+from core.decoding.decoding import Rules
+from core.decoding.sampling import draw, sample, uniforms
+from core.runtime.backend import tf, tf1
 
 END, NEVER = 2, (0, 1)
 

@@ -19,8 +19,8 @@ import tiny
 import waitress
 from PIL import Image
 
-from core import server
-from core.captioner import Captioner
+from core.inference import server
+from core.inference.captioner import Captioner
 
 
 @pytest.fixture(scope='module')

@@ -9,11 +9,11 @@ import tiny
 from solving import make, metrics, saved, watched
 from tiny import END, NULL, START, D, L, M, T, V
 
-from core import captioning
-from core.backend import tf
-from core.errors import InputError
-from core.model import CaptionGenerator
-from core.store import CaptionData
+from core.common.errors import InputError
+from core.data.store import CaptionData
+from core.decoding import captioning
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf
 
 
 @pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])

@@ -11,9 +11,9 @@ import tiny
 from solving import QUIET, Quick, assert_same_run, make, metrics, saved, watched
 from tiny import D, L, M
 
-from core.backend import tf, tf1
-from core.errors import InputError
-from core.metrics import Scorer
+from core.common.errors import InputError
+from core.metrics.metrics import Scorer
+from core.runtime.backend import tf, tf1
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -267,7 +267,7 @@ def test_an_interrupt_while_scores_are_computed_is_one_too(tmp_path, number):
             time.sleep(60)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr('core.solver.Scorer', Slow)
+        patch.setattr('core.training.solver.Scorer', Slow)
         begun = time.monotonic()
         solver.train()
     assert time.monotonic() - begun < 50

@@ -5,9 +5,9 @@ The jars of its parser cannot be had here, so a small program stands for Java.
 
 import pytest
 
-from core import java, spice
-from core.errors import InputError
-from core.metrics import Scorer
+from core.common.errors import InputError
+from core.metrics import java, spice
+from core.metrics.metrics import Scorer
 
 PROGRAM = '''#!/usr/bin/env python3
 import json, sys

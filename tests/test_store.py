@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from core import store
-from core.errors import InputError
-from core.store import DataDir, FeatureFile, check_run
+from core.common.errors import InputError
+from core.data import store
+from core.data.store import DataDir, FeatureFile, check_run
 
 SHAPE = (7, 5, 3)
 
@@ -203,7 +203,7 @@ class TestDataDir:
 
     @pytest.fixture
     def made(self, tmp_path, values):
-        from core.text import Vocabulary
+        from core.data.text import Vocabulary
 
         FeatureFile.create(tmp_path / 'features.h5', SHAPE)
         FeatureFile(tmp_path / 'features.h5', writable=True).write(range(7), values)

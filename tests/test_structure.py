@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.backend import tf, tf1
-from core.config import TrainingConfig
-from core.model import CaptionGenerator
-from core.optimization import Optimization
-from core.text import SPECIALS
+from core.config.config import TrainingConfig
+from core.data.text import SPECIALS
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf, tf1
+from core.training.optimization import Optimization
 
 N, L, D, H, M, V, T = 4, 60, 52, 44, 28, 230, 9
 A, K, G, S = D, D, 4 * H, 4 * H + D + 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from core.backend import tf
+from core.runtime.backend import tf
 
 
 def refused(*arguments, parts=()):
@@ -164,10 +164,10 @@ def test_from_a_run_to_its_fine_tuning_and_on(tmp_path):
 
 def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
     import train
-    from core import runs
-    from core.config import Config
-    from core.errors import InputError
-    from core.store import DataDir
+    from core.common.errors import InputError
+    from core.config.config import Config
+    from core.data.store import DataDir
+    from core.runs import runs
 
     data, config = DataDir(tiny.data_dir()), Config()
     runs.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()

@@ -5,11 +5,12 @@ import pytest
 import tiny
 from tiny import END, NULL, START, UNK, H, L, M, N, T, V
 
-from core import decoding, presets
-from core.backend import tf, tf1
-from core.cells import GRUState, LSTMState
-from core.model import CaptionGenerator
-from core.output import Dropout
+from core.config import presets
+from core.decoding import decoding
+from core.model.cells import GRUState, LSTMState
+from core.model.model import CaptionGenerator
+from core.model.output import Dropout
+from core.runtime.backend import tf, tf1
 
 PAPER = presets.config('paper').to_dict()['model']
 TF2 = presets.config('tf2').to_dict()['model']

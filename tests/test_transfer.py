@@ -18,8 +18,8 @@ import pytest
 import requests
 import web
 
-from core import transfer
-from core.errors import InputError
+from core.common.errors import InputError
+from core.download import transfer
 
 CONTENT = random.Random(7).randbytes(700_001)
 CUT, FURTHER = 18 * transfer.BLOCK, 31 * transfer.BLOCK

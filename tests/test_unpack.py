@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import web
 
-from core import unpack
-from core.errors import InputError
+from core.common.errors import InputError
+from core.download import unpack
 
 FILES = [('photos/', b''), ('photos/a.jpg', b'first' * 9001), ('photos/b.jpg', b'second'), ('list.txt', b''),
          ('deep/er/c.txt', b'third')]

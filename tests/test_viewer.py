@@ -10,7 +10,7 @@ import pages
 import pytest
 from pages import CAPTIONS, GREY, GRID, HOSTILE, caption, record, records
 
-from core import page, visualize
+from core.viewer import page, visualize
 
 
 @pytest.fixture(scope='module')

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import visualize
-from core.captioning import Caption
-from core.errors import InputError
-from core.images import Preprocessing
-from core.store import ArrayFeatures, CaptionData
+from core.common.errors import InputError
+from core.data.store import ArrayFeatures, CaptionData
+from core.decoding.captioning import Caption
+from core.encoders.images import Preprocessing
+from core.viewer import visualize
 
 ROWS, COLS = 3, 4
 GREY = np.full((60, 80, 3), 200, np.uint8)

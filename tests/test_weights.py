@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from core import weights
-from core.errors import InputError
-from core.networks import Vgg19
+from core.common.errors import InputError
+from core.encoders import weights
+from core.encoders.networks import Vgg19
 
 
 class Thin(Vgg19):

@@ -5,8 +5,8 @@ import pytest
 import tiny
 from tiny import M, V
 
-from core.errors import InputError
-from core.word_vectors import assign_word_vectors, read_word_vectors
+from core.common.errors import InputError
+from core.data.word_vectors import assign_word_vectors, read_word_vectors
 
 WORDS = ['<NULL>', '<START>', '<END>', '<UNK>', 'dog', 'café', 'paris', 'never']
 GLOVE = 'the 1 2 3\ndog 0.5 -1e-1 .25\ncafé 4 5 6\nParis 7 8 9\n'

@@ -14,10 +14,10 @@ import tempfile
 import forks
 import numpy as np
 
-from core import java
-from core.backend import tf, tf1
-from core.model import CaptionGenerator
-from core.text import SPECIALS
+from core.data.text import SPECIALS
+from core.metrics import java
+from core.model.model import CaptionGenerator
+from core.runtime.backend import tf, tf1
 
 N, L, D, H, M, T, V = 3, 5, 7, 11, 6, 4, 13
 WORDS = [*SPECIALS, 'a', 'red', 'blue', 'circle', 'square', 'dog', 'runs', 'over', 'grass']
@@ -113,8 +113,10 @@ def workplace():
 @functools.cache
 def data_dir(layer='conv2_2', seed=1):
     """A DATA DIR of drawn scenes with features of a random vgg19. Do not change it."""
-    from core import datasets, encoders, prepare
+    from core import datasets
+    from core.data import prepare
     from core.datasets import shapes
+    from core.encoders import encoders
 
     drawn = shapes.draw(workplace() / 'shapes', 8, 3, 2, seed=1, size=32)
     out = workplace() / f'data-{layer}-{seed}'

@@ -12,10 +12,10 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from core.common.errors import InputError
+from core.common.types import PathLike, Paths
 from core.datasets import coco, flickr, folder, karpathy, shapes
 from core.datasets.records import SPLITS, Box, Record
-from core.errors import InputError
-from core.types import PathLike, Paths
 
 __all__ = ['DATASETS', 'SPLITS', 'Box', 'Dataset', 'Record', 'read', 'select']
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from core.common.errors import InputError
+from core.common.types import PathLike, Paths
 from core.datasets.files import as_paths, directory, is_id, read_json
 from core.datasets.records import Box, Record
-from core.errors import InputError
-from core.types import PathLike, Paths
 
 CAPTIONS = 'COCO captions JSON (lists "images" and "annotations" with image_id and caption)'
 INSTANCES = 'COCO instances JSON (lists "images", "annotations" with bbox, and "categories")'

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from core.common.errors import InputError
+from core.common.types import PathLike, Paths
 from core.datasets.files import directory, one_path, read_lines
 from core.datasets.records import SPLITS, Record
-from core.errors import InputError
-from core.types import PathLike, Paths
 
 TOKENS = 'lines "name.jpg#0<TAB>caption" (Flickr8k.token.txt, results_20130124.token) ' \
          'or "name.jpg| 0| caption" below the head line of results.csv'

@@ -1,9 +1,9 @@
 """A folder of photos that nobody has described: one's own pictures, to be captioned."""
 
+from core.common.errors import InputError
+from core.common.types import PathLike
 from core.datasets.files import directory
 from core.datasets.records import Record
-from core.errors import InputError
-from core.types import PathLike
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 

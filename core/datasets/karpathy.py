@@ -1,10 +1,10 @@
 """Karpathy's splits: `dataset_coco.json`, `dataset_flickr8k.json` and `dataset_flickr30k.json`."""
 
+from core.common.errors import InputError
+from core.common.types import PathLike, Paths
 from core.datasets import coco
 from core.datasets.files import directory, is_id, one_path, read_json
 from core.datasets.records import Record
-from core.errors import InputError
-from core.types import PathLike, Paths
 
 EXPECTED = 'Karpathy\'s dataset JSON (a list "images" with filename, split and sentences)'
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'dev', 'test': 'test'}

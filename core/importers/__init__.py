@@ -6,7 +6,7 @@
 | authors | `.npz` of the authors' Theano code with its options and dictionary | `theano` |
 | tf2 | checkpoint of TensorFlow's tutorial (Keras encoder and decoder) | `keras` |
 
-`python -m core.checkpoints import` calls `make_run`.
+`python -m core.training.checkpoints import` calls `make_run`.
 """
 
 import dataclasses
@@ -17,17 +17,18 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core import runs, store
-from core.backend import tf  # not tf1, the name of one of the modules here
-from core.checkpoints import BestModel
-from core.config import Config
-from core.devices import CPU, session_config
-from core.encoders import EncoderSpec, describe
-from core.errors import InputError
+from core.common.errors import InputError
+from core.common.types import PathLike, Say
+from core.config.config import Config
+from core.data import store
+from core.data.text import Vocabulary
+from core.encoders.encoders import EncoderSpec, describe
+from core.encoders.networks import assign
 from core.importers import common
-from core.networks import assign
-from core.text import Vocabulary
-from core.types import PathLike, Say
+from core.runs import runs
+from core.runtime.backend import tf  # not tf1, the name of one of the modules here
+from core.runtime.devices import CPU, session_config
+from core.training.checkpoints import BestModel
 
 if TYPE_CHECKING:
     from core.importers.common import Imported

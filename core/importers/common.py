@@ -1,7 +1,7 @@
 """What every importer shares: what it returns, how variables are compared, how words are renumbered.
 
 An importer is a module with `read(source, vocab, ...)` -> Imported. It knows one foreign format and the arithmetic
-that turns its variables into those of `core.model`; files, sessions and the RUN DIR are the business of `make_run`
+that turns its variables into those of `core.model.model`; files, sessions and the RUN DIR are the business of `make_run`
 in `core.importers`.
 """
 
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.backend import tf
-from core.checkpoints import UNREADABLE, first_line
-from core.errors import InputError
-from core.text import SPECIALS, Vocabulary
-from core.types import PathLike
+from core.common.errors import InputError
+from core.common.types import PathLike
+from core.data.text import SPECIALS, Vocabulary
+from core.runtime.backend import tf
+from core.training.checkpoints import UNREADABLE, first_line
 
 # What optimizers, step counters and debiased averages of TF1 leave in a checkpoint beside the model.
 BESIDES = re.compile(

@@ -19,17 +19,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from core.backend import tf
-from core.checkpoints import UNREADABLE, first_line
-from core.errors import InputError
+from core.common.errors import InputError
+from core.common.types import PathLike
 from core.importers.common import Imported, check, open_checkpoint, renumber, tensors
 from core.importers.pickles import shown
 from core.importers.words import arrange
-from core.types import PathLike
+from core.runtime.backend import tf
+from core.training.checkpoints import UNREADABLE, first_line
 
 ENCODER = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
 MAX_LENGTH = 50  # of the tutorial's captions on COCO; the checkpoint does not tell
-# What the words of `core.text.SPECIALS` are called, the likelier name first; padding is always number 0.
+# What the words of `core.data.text.SPECIALS` are called, the likelier name first; padding is always number 0.
 NAMES = {
     '<NULL>': ('<pad>', '', '<PAD>', '[PAD]'),
     '<START>': ('<start>', 'startseq', '[START]', '<START>', '<sos>', '<s>'),

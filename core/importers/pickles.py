@@ -19,9 +19,9 @@ import struct
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from core.errors import InputError
-from core.text import SPECIALS
-from core.types import PathLike
+from core.common.errors import InputError
+from core.common.types import PathLike
+from core.data.text import SPECIALS
 
 LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
 

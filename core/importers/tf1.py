@@ -20,18 +20,18 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.backend import tf, tf1
-from core.config import ModelConfig
-from core.devices import CPU, session_config
-from core.errors import InputError
-from core.files import replacing, write_json
+from core.common.errors import InputError
+from core.common.files import replacing, write_json
+from core.common.types import PathLike, Say
+from core.config.config import ModelConfig
+from core.data.text import SPECIALS
 from core.importers import common, pickles
 from core.importers.common import Imported
-from core.text import SPECIALS
-from core.types import PathLike, Say
+from core.runtime.backend import tf, tf1
+from core.runtime.devices import CPU, session_config
 
 if TYPE_CHECKING:
-    from core.runs import Run
+    from core.runs.runs import Run
 
 KERNEL, BIAS = 'lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias'
 _NORM = 'conv_featuresbatch_norm/'
@@ -175,7 +175,7 @@ def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
     none. The TF1 code builds its own graph, so there is no .meta file; optimizer slots are not written either.
 
     Args:
-        run: core.runs.Run. prefix: path without endings. say: function that prints a line.
+        run: core.runs.runs.Run. prefix: path without endings. say: function that prints a line.
 
     Raises:
         InputError: the run's model is not that of the TF1 code, with the options in question; or the files exist.

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints import first_line
-from core.errors import InputError
+from core.common.errors import InputError
+from core.common.types import PathLike
 from core.importers import pickles
 from core.importers.common import MOST_LENGTH, Imported, check, checked, renumber
 from core.importers.pickles import shown
 from core.importers.words import arrange
-from core.types import PathLike
+from core.training.checkpoints import first_line
 
 # What their training saves beside the parameters; zipped_params is a pickle, which is never read.
 BESIDES = re.compile('history_errs|train_err|valid_err|test_err|zipped_params')

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from core.text import SPECIALS
+from core.data.text import SPECIALS
 
 _SHOWN = 5  # row numbers that a note spells out
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from core.common.errors import InputError
 from core.datasets import Box, read
 from core.datasets.coco import split_of
-from core.errors import InputError
 
 
 def image(image_id, **more):

@@ -4,8 +4,8 @@ import collections
 
 import pytest
 
+from core.common.errors import InputError
 from core.datasets import read
-from core.errors import InputError
 
 TOKENS = ('a.jpg#0\tA dog .\na.jpg#1\tOne dog\nb.jpg#0\tA cat\nc.jpg#0\tA cow\n'
           '2258277193_586949ec62.jpg.1#0\tSome people\n')

@@ -2,8 +2,8 @@
 
 import pytest
 
+from core.common.errors import InputError
 from core.datasets import read
-from core.errors import InputError
 
 
 def test_every_image_file_by_name(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from core.common.errors import InputError
 from core.datasets import Box, read
-from core.errors import InputError
 
 
 def entry(name, split, **more):

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from core.common.errors import InputError
 from core.datasets import DATASETS, Record, read, select
-from core.errors import InputError
 
 
 def records(n=1000):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.common.errors import InputError
+from core.data.text import tokenize
 from core.datasets import read, select, shapes
-from core.errors import InputError
-from core.text import tokenize
 
 COUNTS = {'n_train': 120, 'n_dev': 40, 'n_test': 40, 'seed': 3}
 SHAPES = {'circle': 'circle', 'disc': 'circle', 'square': 'square', 'triangle': 'triangle', 'star': 'star',

@@ -1,0 +1,1 @@
+"""What every room needs: errors, names of types, files, the terminal, progress. No TensorFlow."""

@@ -1,0 +1,1 @@
+"""Searches for captions over any step function: greedy, sampling, beam search; models that caption together."""

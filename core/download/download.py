@@ -1,0 +1,291 @@
+"""What `prepro.py --download` and `--weights imagenet` do: published files, fetched once, checked, unpacked.
+
+    DIR/FILE             as published; NAME.part and NAME.part.json while it comes
+    DIR/downloads.json   what came: address, bytes, SHA-256, how it was checked, how many files were unpacked
+    DIR/.FILE.contents.json   names and sizes of what an archive held
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from core.common import console
+from core.common.errors import InputError
+from core.common.files import write_json
+from core.common.types import PathLike, Say
+from core.download import transfer, unpack
+from core.download.sources import SOURCES, Remote, Source
+
+MANIFEST = 'downloads.json'
+PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell whether it was '
+         'altered on its way')
+
+
+def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+             timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+             free: int | None = None) -> None:
+    """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already is only checked.
+
+    Args:
+        names: iterable of keys of `sources`.
+        to: str or Path of the directory; made where missing.
+        sources: dict name -> Source, see `core.download.sources`.
+        say: function that prints a line.
+        timeout, sleep: see `core.download.transfer.fetch`.
+        free: free bytes on the disk; None asks the system.
+
+    Raises:
+        InputError: an unknown name, no network, a wrong or unsafe file, a full disk, or another process at work here.
+    """
+    to, names = pathlib.Path(to), list(dict.fromkeys(names))
+    check(names, sources)
+    with _directory(to), transfer.session() as web:
+        for name in names:
+            work = _Work(name, sources[name], to, web, say, timeout, sleep, free)
+            say(f'{name}: {"complete" if work.run() else "already there"} in {to}')
+            if sources[name].note:
+                say(f'note: {sources[name].note}')
+            say(f'next: python {sources[name].next.format(to=shlex.quote(str(to)))} ...')
+
+
+def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES) -> None:
+    """Raises InputError for a name that is not in the table."""
+    for name in names:
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, 1)
+            raise InputError(f'--download {name}: not known' + (f'; did you mean {near[0]!r}?' if near else '')
+                             + f' There is {", ".join(sources)}')
+
+
+def cache() -> pathlib.Path:
+    """The directory of weights that `--weights imagenet` fetches: ~/.cache/show-attend-tell, or below
+    XDG_CACHE_HOME.
+    """
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
+
+
+def weights(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+            **options: Any) -> pathlib.Path:
+    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
+
+    Args:
+        encoder: str, a name in `core.encoders.encoders.ENCODERS`.
+        options: as of `download`.
+
+    Raises:
+        InputError: see `download`.
+    """
+    to = pathlib.Path(to or cache())
+    source = sources[encoder]
+    path = to / source.files[0].name
+    if _recorded(path):  # several programs may read at the same time
+        return path
+    with _directory(to), transfer.session() as web:
+        _Work(encoder, source, to, web, say, **options).run()
+    return path
+
+
+def _recorded(path: pathlib.Path) -> bool:
+    """Whether the file is there as it was recorded."""
+    entry = _read_manifest(path.parent).get(path.name, {})
+    return path.is_file() and 'sha256' in entry and _digests(path)['sha256'] == entry['sha256']
+
+
+@contextlib.contextmanager
+def _directory(to: pathlib.Path) -> Iterator[None]:
+    """Make and lock the directory."""
+    from core.data import store
+
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f'{to}: is a file, not a directory; choose another --to') from None
+    with store.lock(to, 'prepro.py'):
+        yield
+
+
+class _Work:
+    """One source in one directory, which is locked."""
+
+    def __init__(self, name: str, source: Source, to: pathlib.Path, web: Any, say: Say,
+                 timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+                 free: int | None = None) -> None:
+        self.name, self.files, self.to, self.web, self.say = name, source.files, to, web, say
+        self.timeout, self.sleep, self.free = timeout, sleep, free
+        self.manifest = _read_manifest(to)
+
+    def run(self) -> bool:
+        """Do what is left to do; returns whether there was any."""
+        wanted = [remote for remote in self.files if not self._is_there(remote)]
+        if wanted:
+            self._check_room(wanted)
+        for remote in wanted:
+            self._fetch(remote)
+        unpacked = [self._unpack(remote) for remote in self.files if remote.unpack]
+        return bool(wanted) or any(unpacked)
+
+    def _note(self, remote: Remote, **entries: Any) -> None:
+        self.manifest[remote.name] = {**self.manifest.get(remote.name, {}), **entries}
+        write_json(self.to / MANIFEST, self.manifest)
+
+    def _is_there(self, remote: Remote) -> bool:
+        """Whether the file is there, or was unpacked and deleted; checked against what is known of it."""
+        path, entry = self.to / remote.name, self.manifest.get(remote.name, {})
+        if not path.exists():
+            return 'unpacked' in entry and unpack.missing(path, self.to) is None
+        if not path.is_file():
+            raise InputError(f'{path}: is not a file; move it away, or choose another directory')
+        digests = _digests(path)
+        if 'sha256' in entry:
+            if digests['sha256'] != entry['sha256']:
+                raise InputError(f'{path}: has changed since it was recorded in {MANIFEST} (its SHA-256 is another); '
+                                 f'delete it and run the same command again')
+            return True
+        if remote.md5 and digests['md5'] != remote.md5:
+            raise InputError(f'{path}: not the published file (MD5 {digests["md5"]}, published {remote.md5}); delete '
+                             f'it and run the same command again')
+        known = 'as published' if remote.md5 else 'unchecked: its publisher gives no checksum'
+        self.say(f'{remote.name}: found in {self.to}, {known}')
+        self._note(remote, source=self.name, url=None, bytes=path.stat().st_size, sha256=digests['sha256'],
+                   checked='published MD5' if remote.md5 else 'nothing: put there by hand')
+        return True
+
+    def _check_room(self, wanted: Sequence[Remote]) -> None:
+        """Refuse before the first byte what the disk cannot hold: the files, and archives once more unpacked."""
+        needed, unknown = 0, []
+        for remote in wanted:
+            size = self._ask(remote)
+            if size is None:
+                unknown.append(remote.name)
+                continue
+            part = self._part(remote)
+            needed += max(0, size - (part.stat().st_size if part.exists() else 0)) + remote.unpack * size
+        free = shutil.disk_usage(self.to).free if self.free is None else self.free
+        if needed > 0.98 * free:
+            raise InputError(f'{self.to}: {self.name} needs {console.size_text(needed)} or more, unpacked files '
+                             f'included, and {console.size_text(free)} are free; make room or choose another --to')
+        self.say(f'{self.name}: {len(wanted)} to fetch, ' + (
+            f'the servers do not say how large {" and ".join(unknown)} will be' if unknown else
+            f'{console.size_text(needed)} of disk needed') + f', {console.size_text(free)} free')
+
+    def _ask(self, remote: Remote) -> int | None:
+        """The announced size from the first address that can be reached."""
+        failures = []
+        for url in remote.urls:
+            try:
+                size = transfer.length(self.web, url, self.timeout)
+            except transfer.Unavailable as error:
+                failures.append(error)
+                continue
+            if size is not None:
+                return size
+        if len(failures) == len(remote.urls):
+            raise self._unavailable(remote, failures)
+        return None
+
+    def _part(self, remote: Remote) -> pathlib.Path:
+        return self.to / f'{remote.name}.part'
+
+    def _fetch(self, remote: Remote) -> None:
+        """One file, from the first of its addresses that has it; checked, named and recorded."""
+        path, part, failures = self.to / remote.name, self._part(remote), []
+        for url in remote.urls:
+            if url.startswith('http:') and not remote.md5:
+                self.say(PLAIN.format(name=remote.name))
+            try:
+                state = transfer.fetch(self.web, url, part, remote.name, self.timeout, self.sleep)
+                break
+            except transfer.Unavailable as error:
+                failures.append(error)
+                if len(failures) < len(remote.urls):
+                    self.say(f'{error}; trying {_host(remote.urls[len(failures)])}')
+        else:
+            raise self._unavailable(remote, failures)
+        digests = _digests(part)
+        md5, whose = (remote.md5, 'published') if remote.md5 else (state['md5'], 'announced by the server')
+        if md5 and digests['md5'] != md5:
+            bad = self.to / f'{remote.name}.bad'
+            transfer.finish(part, bad)
+            raise InputError(f'{bad}: came with wrong bytes (MD5 {digests["md5"]}, {whose}: {md5}); run the same '
+                             f'command again, and should it stay so, the file at {url} has changed')
+        size = part.stat().st_size
+        checked = f'MD5 {whose}' if md5 else 'announced size' if state['length'] is not None else 'nothing'
+        transfer.finish(part, path)
+        self.manifest.pop(remote.name, None)
+        self._note(remote, source=self.name, url=url, bytes=size, sha256=digests['sha256'], checked=checked,
+                   fetched=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+        self.say(f'{remote.name}: {console.size_text(size)}, checked by: {checked}')
+
+    def _unpack(self, remote: Remote) -> bool:
+        """Unpack an archive where that was not done, or files are gone since; returns whether there was any work."""
+        path, entry = self.to / remote.name, self.manifest[remote.name]
+        if 'unpacked' in entry and unpack.missing(path, self.to) is None:
+            return False
+        contents = unpack.unpack(path, self.to, self._reserved(), self.free)
+        unpack.write_contents(path, contents)
+        self._note(remote, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
+        self.say(f'{remote.name}: {len(contents)} files unpacked, {console.size_text(sum(contents.values()))}; the '
+                 f'archive itself may be deleted now')
+        return True
+
+    def _reserved(self) -> set[str]:
+        names = {MANIFEST, '.lock'}
+        for remote in self.files:
+            names.update((remote.name, f'{remote.name}.part', f'{remote.name}.part.json', f'{remote.name}.bad',
+                          unpack.contents_path(self.to / remote.name).name))
+        return names
+
+    def _unavailable(self, remote: Remote, failures: Sequence) -> InputError:
+        """The InputError for a file that no address gave: why, and which files to put where."""
+        wanted = [one for one in self.files if not (self.to / one.name).exists()]
+        by_hand = ', '.join(f'{one.name} ({one.urls[-1]})' for one in wanted)
+        reasons = '; '.join(dict.fromkeys(str(error) for error in failures))
+        if all(error.unreachable for error in failures):
+            reasons = f'no network, or the server is down: {reasons}'
+        part = self._part(remote)
+        kept = 'what has come is kept: ' if part.exists() and part.stat().st_size else ''
+        return InputError(f'{remote.name} cannot be fetched ({reasons}); {kept}run the same command again later, or '
+                          f'put {by_hand}, got elsewhere, into {self.to}')
+
+
+def _host(url: str) -> str | None:
+    return urllib.parse.urlsplit(url).hostname
+
+
+def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
+    """The record in the directory, dict name -> dict; {} where there is none."""
+    path = to / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding='utf8'))
+        if isinstance(manifest, dict) and all(isinstance(entry, dict) for entry in manifest.values()):
+            return manifest
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        pass
+    raise InputError(f'{path}: not a record of this program; move it away, and the files are checked anew')
+
+
+def _digests(path: pathlib.Path) -> dict[str, str]:
+    """MD5 and SHA-256 in one pass over the file."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    total = path.stat().st_size
+    # Below a gigabyte it is a matter of seconds, and a bar would only be in the way.
+    bar = console.progress(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
+    with open(path, 'rb') as file, bar if bar is not None else contextlib.nullcontext():
+        while block := file.read(1 << 22):
+            md5.update(block)
+            sha256.update(block)
+            if bar is not None:
+                bar.update(round(file.tell() / 1e6) - bar.n)
+    return {'md5': md5.hexdigest(), 'sha256': sha256.hexdigest()}

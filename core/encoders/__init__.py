@@ -1,0 +1,1 @@
+"""From a photo to its annotation vectors: reading, preprocessing, the convolutional networks and their weights."""

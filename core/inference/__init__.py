@@ -1,0 +1,1 @@
+"""From a RUN DIR to captions: photos, evaluation, a server, a SavedModel. Hands on `Captioner`."""

@@ -1,0 +1,1 @@
+"""The RUN DIR: what train.py leaves and everything else reads."""
