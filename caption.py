@@ -17,14 +17,14 @@ a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 import json
 import os
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
+    parser = terminal.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
     parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
@@ -57,20 +57,20 @@ def main():
     """Parse and caption."""
     args = arguments()
     check(args)
-    from core.inference import photos
+    from core.inference import photo_files
 
-    found = list(photos.find(args.photos))
+    found = list(photo_files.find(args.photos))
     missing = [path for _, path in found if not isinstance(path, bytes) and not os.path.exists(path)]
     if missing and len(missing) == len(found):  # known now, without the seconds that the model takes
         raise InputError(f'no photo {", ".join(map(str, missing[:3]))}' + ('' if len(missing) < 4 else ' ...'))
-    pictures = photos.Targets(args.picture, '.png', len(found), '--picture')
-    gifs = photos.Targets(args.gif, '.gif', len(found), '--gif')
-    from core.data import store
+    pictures = photo_files.Targets(args.picture, '.png', len(found), '--picture')
+    gifs = photo_files.Targets(args.gif, '.gif', len(found), '--gif')
+    from core.data import data_dir
 
-    store.check_run(args.run)
+    data_dir.check_run(args.run)
     machine = devices.from_arguments(args)
     from core.inference.captioner import Captioner
-    from core.runs.runs import Run
+    from core.runs.run_dir import Run
 
     run = Run(args.run)
     run.set_decode_context(args.decode_context)
@@ -94,7 +94,7 @@ def check(args):
         raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
     if args.n_best < 1:
         raise InputError(f'--n-best must be at least 1, not {args.n_best}')
-    console.check_seed(args.seed)
+    terminal.check_seed(args.seed)
     if not 0 <= args.port < 65536:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 
@@ -105,7 +105,7 @@ def caption(captioner, found, pictures, gifs, as_json):
     for result in captioner.stream(found):
         if result.error is not None:
             unreadable += 1
-            console.complain(f'error: {result.error}')
+            terminal.complain(f'error: {result.error}')
         if as_json:
             print(json.dumps(result.to_dict()), flush=True)
         elif result.error is None:
@@ -116,10 +116,10 @@ def caption(captioner, found, pictures, gifs, as_json):
                 gifs.write(result.name, result.animation)
             except (InputError, OSError) as error:  # the others go on
                 unpictured += 1
-                console.complain(f'error: no picture of {result.name}: {error}')
+                terminal.complain(f'error: no picture of {result.name}: {error}')
     for number, what in ((unreadable, 'could not be read'), (unpictured, 'have no picture')):
         if number:
-            console.complain(f'{number} of {len(found)} photos {what}')
+            terminal.complain(f'{number} of {len(found)} photos {what}')
     return 1 if unreadable or unpictured else 0
 
 
@@ -135,7 +135,7 @@ def show(result):
 
 def cli():
     """The installed command sat-caption."""
-    console.run(main)
+    terminal.run(main)
 
 
 if __name__ == '__main__':

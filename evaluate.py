@@ -17,9 +17,9 @@ import dataclasses
 import os
 import pathlib
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
-from core.config.config import DecodingConfig
+from core.config.options import DecodingConfig
 from core.runtime import devices
 
 DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
@@ -31,7 +31,7 @@ SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min',
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
+    parser = terminal.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('--split', metavar='SPLIT', choices=('train', 'dev', 'test'),
                         help='train, dev or test; default: test where there is one, else dev')
@@ -86,23 +86,23 @@ def main():
             raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
         score_file(args)
         return
-    console.check_seed(args.seed)
+    terminal.check_seed(args.seed)
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
-    from core.data import store
+    from core.data import data_dir
 
     for path in [args.run, *args.ensemble]:
-        store.check_run(path)
+        data_dir.check_run(path)
     machine = devices.from_arguments(args)
     synonyms = None
     if args.synonyms:
-        from core.metrics.coco_words import read_synonyms
+        from core.metrics.coco_object_names import read_synonyms
 
         synonyms = read_synonyms(args.synonyms)
     from core.inference import evaluation
-    from core.metrics import metrics
-    from core.runs.runs import Run
+    from core.metrics.scorer import score_table
+    from core.runs.run_dir import Run
 
     run = Run(args.run)
     if args.weights and not run.finetuned:
@@ -122,9 +122,9 @@ def main():
     scores = evaluation.evaluate(
         run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids, args.seed,
         weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine, synonyms=synonyms, html=args.html,
-        spice=args.spice, say=console.say)
+        spice=args.spice, say=terminal.say)
     if args.quiet and 'coco' in scores:
-        print(metrics.score_table(scores))
+        print(score_table(scores))
 
 
 def decoding_assignments(args):
@@ -156,18 +156,17 @@ def decoding_place(args, own, run):
 def score_file(args):
     """--results FILE --references FILE."""
     from core.common.files import write_json
-    from core.metrics import metrics
+    from core.metrics.scorer import Scorer, load_references, load_results, metric_names, score, score_table
 
-    results, references = metrics.load_results(args.results), metrics.load_references(args.references)
+    results, references = load_results(args.results), load_references(args.references)
     missing = [image for image in results if image not in references]
     if missing:
         raise InputError(f'{args.references}: no captions of {len(missing)} images of {args.results}, for example '
                          f'{missing[0]!r}; give the references of the same images')
-    chosen = metrics.chosen(args.spice)
-    with metrics.Scorer({image: references[image] for image in results}) as scorer:
+    with Scorer({image: references[image] for image in results}) as scorer:
         scorer.start()
-        scores = metrics.score(scorer, results, args.paper_scoring, console.say, chosen)
-    print(metrics.score_table(scores))
+        scores = score(scorer, results, args.paper_scoring, terminal.say, metric_names(args.spice))
+    print(score_table(scores))
     print(f'{len(results)} of the {len(references)} images that have references')
     if args.out:
         pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)
@@ -176,7 +175,7 @@ def score_file(args):
 
 def cli():
     """The installed command sat-evaluate."""
-    console.run(main)
+    terminal.run(main)
 
 
 if __name__ == '__main__':

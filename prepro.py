@@ -17,14 +17,14 @@ The same command goes on where it was interrupted: finished images are kept.
 
 import pathlib
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
+    parser = terminal.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
                                      '--out DATA')
     data = parser.add_argument_group('dataset')
     dataset = data.add_argument('--dataset', metavar='NAME',
@@ -66,8 +66,8 @@ def arguments():
     fetch.add_argument('--to', metavar='DIR', help='where to put the files')
     parser.more(devices.add_arguments(parser))
     # What the shell offers; wrong names are refused later, with the nearest.
-    console.complete(dataset, 'core.datasets', 'DATASETS')
-    console.complete(name, 'core.encoders.encoders', 'ENCODERS')
+    terminal.complete(dataset, 'core.datasets', 'DATASETS')
+    terminal.complete(name, 'core.encoders.encoder', 'ENCODERS')
     args = parser.parse_args()
     if args.download is None and args.to is None:
         missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]
@@ -90,19 +90,19 @@ def main():
     if args.download:
         from core.download import download
 
-        download.download(args.download, args.to, say=console.say)
+        download.download(args.download, args.to, say=terminal.say)
         return
     set_defaults(args)
     machine = devices.from_arguments(args)
     from core import datasets
-    from core.data import prepare, store
+    from core.data import data_dir, prepare
 
     datasets.check(args.dataset)
     if args.like:
         for name in ('encoder', 'layer', 'image_size', 'resize'):
             if getattr(args, name) is not None:
                 raise InputError(f'--{name.replace("_", "-")} and --like exclude each other: the run decides')
-        store.check_run(args.like)
+        data_dir.check_run(args.like)
     elif not args.encoder or not args.weights:
         raise InputError("name the --encoder and its --weights FILE (or 'imagenet' to fetch them, 'random' for a try "
                          'without); --preset NAME stands for the --encoder, --like RUN for both')
@@ -114,7 +114,7 @@ def main():
             raise InputError('--splits takes SPLIT=FILE, for example train=Flickr_8k.trainImages.txt')
         splits = {split: file for split, _, file in pairs}
     if not args.like:
-        from core.encoders.encoders import check_choice
+        from core.encoders.encoder import check_choice
 
         check_choice(args.encoder, args.image_size, args.resize or 'crop',
                      'random' if args.weights == 'imagenet' else args.weights)
@@ -132,31 +132,31 @@ def main():
         draw_scenes(args)
         records = read()
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size, args.min_count,
-                    args.max_length, args.skip_unreadable, vocabulary, console.say, machine)
+                    args.max_length, args.skip_unreadable, vocabulary, terminal.say, machine)
 
 
 def imagenet(args):
     """--weights imagenet: the path of the published weights, fetched where they are missing."""
-    from core.data import store
+    from core.data import data_dir
     from core.download import download
 
     encoder = args.encoder
     if args.like:
         try:
-            encoder = store.read_json(pathlib.Path(args.like) / 'config.json')['data']['encoder']['encoder']
+            encoder = data_dir.read_json(pathlib.Path(args.like) / 'config.json')['data']['encoder']['encoder']
         except (KeyError, TypeError):
             raise InputError(f'{args.like}: its config.json names no encoder; give --weights FILE') from None
-    return str(download.weights(encoder, say=console.say))
+    return str(download.weights(encoder, say=terminal.say))
 
 
 def encoder_of(args):
     """(Vocabulary of the run of --like, else None; EncoderSpec)."""
     if args.like:
-        from core.runs.runs import Run
+        from core.runs.run_dir import Run
 
         run = Run(args.like)
         return run.vocabulary, run.encoder(args.weights)
-    from core.encoders.encoders import describe
+    from core.encoders.encoder import describe
 
     return None, describe(args.encoder, args.layer, args.image_size, args.resize or 'crop', args.weights, args.seed)
 
@@ -196,7 +196,7 @@ def draw_scenes(args):
 
 def cli():
     """The installed command sat-prepro."""
-    console.run(main)
+    terminal.run(main)
 
 
 if __name__ == '__main__':

@@ -18,15 +18,15 @@ import dataclasses
 import json
 import pathlib
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
-from core.config.config import options
+from core.config.options import options
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = console.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser = terminal.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
     parser.settings = {name for _, name, *_ in options()}
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
@@ -66,7 +66,7 @@ def main():
     """Parse, open the data, build the model, train."""
     args = arguments()
     if args.compare:
-        from core.runs.compare import compare
+        from core.runs.compare_runs import compare
 
         compare(args.compare, args.out)
         return
@@ -92,31 +92,31 @@ def main():
         raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
     if not args.resume and not args.pretrained_model:
         configuration(args, None)  # a misspelt option is known before TensorFlow is there
-    from core.data import store
+    from core.data import data_dir
 
     # Before TensorFlow, which takes seconds to import.
-    data = None if args.resume else store.DataDir(args.data)
+    data = None if args.resume else data_dir.DataDir(args.data)
     if args.resume:
-        store.check_run(args.resume)
+        data_dir.check_run(args.resume)
     machine = devices.from_arguments(args)
 
     from core.config import presets
-    from core.data import finetune
-    from core.encoders.encoders import EncoderSpec
-    from core.runs import runs
+    from core.data import image_data
+    from core.encoders.encoder import EncoderSpec
+    from core.runs import run_dir
     from core.runtime.backend import tf
     from core.training.checkpoints import latest_state
     from core.training.solver import Solver
 
     if args.resume:
-        run = runs.Run(args.resume)
+        run = run_dir.Run(args.resume)
         if run.imported:
             raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to go on with; start '
                              f'another run from its variables: train.py DATA --out NEW --pretrained-model '
                              f'{args.resume}')
         args.data, args.out = run.data_entry['path'], args.resume
         config = run.config.override(args.assignments)
-    data = data or store.DataDir(args.data)
+    data = data or data_dir.DataDir(args.data)
     fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
     # Also where training goes on, as the options of the model come from there.
     pretrained = pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model else None
@@ -128,16 +128,16 @@ def main():
     if args.weights and not first:
         raise InputError('--weights belongs to --finetune-from LAYER; without it the stored features are used')
     if first:
-        finetune.check(EncoderSpec.from_dict(data.encoder), first, args.weights)
+        image_data.check(EncoderSpec.from_dict(data.encoder), first, args.weights)
         for split in ('train', 'dev'):
             if split in data.splits:  # refuses missing files
-                finetune.ImageData(data.split(split), EncoderSpec.from_dict(data.encoder))
+                image_data.ImageData(data.split(split), EncoderSpec.from_dict(data.encoder))
     if fresh and args.word_vectors:
         vectors = read_word_vectors(args.word_vectors, data.vocabulary, config.model.dim_embed)
     if not len(data.split('train').captions):
         raise InputError(f'{args.data}: no training caption; make the data with a larger --max-length')
-    with runs.create(args.out, config, data), tf.Graph().as_default():
-        run = runs.Run(args.out)
+    with run_dir.create(args.out, config, data), tf.Graph().as_default():
+        run = run_dir.Run(args.out)
         train_data = run.training_split(data)
         val_data = run.split(data, 'dev') if 'dev' in data.splits else None
         tf.compat.v1.set_random_seed(config.training.seed)
@@ -147,32 +147,32 @@ def main():
         if not config.training.train_embedding:
             learnt = [variable for variable in learnt if variable is not model.embedding]
         if args.preset:
-            console.say('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
+            terminal.say('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
         if idle := config.idle():
-            console.say(f'without effect here: {", ".join(idle)}')
+            terminal.say(f'without effect here: {", ".join(idle)}')
         n_learnt = sum(v.shape.num_elements() for v in learnt)
-        console.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
+        terminal.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
                     f'{model.L}x{model.D}; {n_learnt:,} numbers to learn'
                     + (f', the encoder from {first} on among them' if first else ''))
         # Adam keeps two more numbers for each, RMSProp and momentum one or two; the best model is kept without.
         n_bytes = 4 * n_learnt * (3 * config.training.keep_checkpoints + 1)
-        console.say(f'checkpoints and the best model take up to {console.size_text(n_bytes)} in {args.out}')
+        terminal.say(f'checkpoints and the best model take up to {terminal.size_text(n_bytes)} in {args.out}')
         if where := machine.note():
-            console.say(f'training {where}')
+            terminal.say(f'training {where}')
         if val_data is None:
-            console.say('no dev split: training without validation, the last model counts as the best')
+            terminal.say('no dev split: training without validation, the last model counts as the best')
         solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
                         pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
-                        decoding=config.decoding, machine=machine, say=console.say,
+                        decoding=config.decoding, machine=machine, say=terminal.say,
                         **({'word_vectors': vectors} if vectors else {}), **dataclasses.asdict(config.training))
         solver.train()
-    console.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
+    terminal.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
 
 
 def configuration(args, dataset, pretrained=None):
     """The Config: preset (or the pretrained run's model), then --config, then --set."""
     from core.config import presets
-    from core.config.config import Config
+    from core.config.options import Config
 
     config = Config()
     if args.preset:
@@ -206,7 +206,7 @@ def pretrained_run(path, data, needed):
         InputError: `needed` and neither; or a run of other words than those of the DataDir: its word vectors would
             stand for other words.
     """
-    from core.runs.runs import Run
+    from core.runs.run_dir import Run
 
     if not (pathlib.Path(path) / 'config.json').exists():
         if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
@@ -224,13 +224,13 @@ def pretrained_run(path, data, needed):
 
 def check_pretrained(path, pretrained, config, data):
     """Refuse to leave a part of a fine-tuned encoder behind."""
-    from core.encoders.encoders import check_trainable
+    from core.encoders.encoder import check_trainable
 
     if not pretrained.finetuned:
         try:
             pretrained.check_features(data)
         except InputError as error:  # allowed, as the model may learn to read them, but not in silence
-            console.say(f'note: {error}')
+            terminal.say(f'note: {error}')
         return
     pretrained.check_features(data)
     now, before = config.training.finetune_from, pretrained.config.training.finetune_from
@@ -248,7 +248,7 @@ def read_word_vectors(path, vocabulary, size):
     from core.data import word_vectors
 
     indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
-    console.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
+    terminal.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
     return indices, matrix
 
 
@@ -256,7 +256,7 @@ def dataset_of(data):
     """The dataset's name in a DATA DIR's manifest, for preset paper; None without DATA."""
     if data is None:
         return None
-    from core.data.store import read_json
+    from core.data.data_dir import read_json
 
     return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
 
@@ -273,7 +273,7 @@ def show_options(config):
 
 def cli():
     """The installed command sat-train."""
-    console.run(main)
+    terminal.run(main)
 
 
 if __name__ == '__main__':

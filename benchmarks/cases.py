@@ -15,11 +15,11 @@ import numpy as np
 
 from core.common.errors import InputError
 from core.data.batches import Batches
-from core.data.store import ArrayFeatures, CaptionData
-from core.data.text import END, START, tokenize
+from core.data.data_dir import ArrayFeatures, CaptionData
+from core.data.vocabulary import END, START, tokenize
 
 # How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training images
-# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.text.tokenize. prepro.py leaves longer ones out
+# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.vocabulary.tokenize. prepro.py leaves longer ones out
 # (2,533 of them, 8 %).
 FLICKR8K = (0, 0, 15, 125, 340, 854, 1948, 2501, 2917, 3318, 3310, 3134, 2772, 2332, 1864, 1339)
 PROTOTYPES = 48  # sentences that the images of the decoding benchmarks have

@@ -7,7 +7,7 @@ import argparse
 import json
 import pathlib
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.common.files import replacing
 
@@ -61,4 +61,4 @@ def main():
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

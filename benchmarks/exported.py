@@ -1,6 +1,6 @@
-"""A model of `python -m core.inference.export` in a Python that has TensorFlow and not this project: is it equal, and how quick?
+"""A model of `python -m core.inference.saved_model` in a Python that has TensorFlow and not this project: is it equal, and how quick?
 
-    python -m core.inference.export RUN DIR --beam-width 3 --n-best 3
+    python -m core.inference.saved_model RUN DIR --beam-width 3 --n-best 3
     python -m venv tf; tf/bin/pip install tensorflow
     python -m benchmarks.exported RUN DIR PHOTOS --beam-width 3 --n-best 3 --python tf/bin/python
 
@@ -17,9 +17,9 @@ import tempfile
 
 import numpy as np
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
-from core.inference import photos
+from core.inference import photo_files
 from core.inference.captioner import Captioner
 
 LOADER = '''
@@ -77,7 +77,7 @@ def main():
     parser.add_argument('--n-best', type=int, default=1)
     parser.add_argument('--python', default=sys.executable)
     args = parser.parse_args()
-    paths = [path.resolve() for _, path in photos.find(args.photos)]
+    paths = [path.resolve() for _, path in photo_files.find(args.photos)]
     model = args.directory / '1' if (args.directory / '1').is_dir() else args.directory
     times, found = outside(args.python, model, paths)
     with Captioner.load(args.run, n_best=args.n_best, beam_width=args.beam_width) as captioner:
@@ -92,13 +92,13 @@ def main():
                 alphas = np.array(found['alphas'][n][k])[:len(caption.words)]
                 alpha = max(alpha, float(np.abs(alphas - caption.alphas).max(initial=0)))
     size = sum(path.stat().st_size for path in args.directory.rglob('*') if path.is_file())
-    print(console.table([
+    print(terminal.table([
         ('sentences equal', f'{same} of {total}'), ('largest difference of a log-probability', f'{log_prob:.1e}'),
-        ('of an attention weight', f'{alpha:.1e}'), ('size', console.size_text(size)),
+        ('of an attention weight', f'{alpha:.1e}'), ('size', terminal.size_text(size)),
         *((f'{name}, s', f'{seconds:.3f}') for name, seconds in times.items()),
     ], [f'{len(paths)} photos', '']))
     return int(same != total)
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

@@ -12,9 +12,9 @@ import dataclasses
 
 import numpy as np
 
-from core.common import console
-from core.model.model import CaptionGenerator
-from core.runs.runs import Run
+from core.common import terminal
+from core.model.caption_generator import CaptionGenerator
+from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 
 CASES = (
@@ -75,8 +75,8 @@ def main():
         nll, attention, others = measure(run, features, data.captions[chosen], options, args.repeats)
         more = ''.join(f', {key} {value}' for key, value in case.items() if key != 'attention')
         rows.append([options['attention'] + more, f'{nll:.1f}', f'{attention:.1f}', f'{others:.1f}'])
-    print(console.table(rows, ['attention', 'nats a caption', 'gradient of the attention', 'of the rest']))
+    print(terminal.table(rows, ['attention', 'nats a caption', 'gradient of the attention', 'of the rest']))
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

@@ -13,11 +13,11 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.common.files import replacing
-from core.data.store import read_json
-from core.viewer.visualize import png
+from core.data.data_dir import read_json
+from core.viewer.attention_pictures import png
 
 MEASURES = {'n_words': 'mentions', 'mass': 'in the object', 'uniform_mass': 'spread evenly', 'centre_mass': 'centre',
             'pointing': 'pointing hits', 'uniform_pointing': 'anywhere', 'centre_pointing': 'the centre'}
@@ -112,4 +112,4 @@ def main():
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

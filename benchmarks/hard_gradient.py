@@ -25,8 +25,8 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
 
 import enumeration  # noqa: E402
 
-from core.common import console  # noqa: E402
-from core.model.model import CaptionGenerator  # noqa: E402
+from core.common import terminal  # noqa: E402
+from core.model.caption_generator import CaptionGenerator  # noqa: E402
 from core.runtime.backend import tf, tf1  # noqa: E402
 
 REPEATS = 250  # times that each caption stands in a run's batch
@@ -184,7 +184,7 @@ def main():
         print(f'\n{number}. {name}: {found["draws"]:,} draws')
         rows = [[variable, f'{error:.2%}', f'{distance:.2f}', f'{element:.2f}']
                 for variable, (error, distance, element) in found['variables'].items()]
-        print(console.table(rows, ['variable', 'relative error', 'standard errors', 'largest element']), flush=True)
+        print(terminal.table(rows, ['variable', 'relative error', 'standard errors', 'largest element']), flush=True)
         worst = [max(x[i] for x in found['variables'].values()) for i in range(3)]
         if worst[1] >= WORST_DISTANCE or (worst[0] >= WORST_ERROR and not args.quick):
             failed.append(name)
@@ -204,4 +204,4 @@ def main():
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

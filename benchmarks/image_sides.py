@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks import prepro
 from benchmarks.tensorflow_sides import config
 from core import datasets
-from core.encoders.encoders import Encoder, describe
+from core.encoders.encoder import Encoder, describe
 from core.encoders.networks import Vgg19
 from core.runtime.backend import tf, tf1
 

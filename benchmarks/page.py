@@ -12,7 +12,7 @@ import shutil
 import statistics
 import time
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 
 PROGRAMS = ('chromium', 'chromium-browser', 'google-chrome')
@@ -59,7 +59,7 @@ def measure(browser, address, word, rounds):
         context.close()
     return [('open, until ten photos stand, s', summary(opened, 2)), (f'search "{word}" and back, ms',
             summary(searched)), ('sort, ms', summary(sorted_)), ('open one image, s', summary(shown, 2)),
-            ('JavaScript memory', console.size_text(heap))]
+            ('JavaScript memory', terminal.size_text(heap))]
 
 
 def main():
@@ -78,11 +78,11 @@ def main():
         browser = running.chromium.launch(executable_path=program, args=['--no-sandbox'])
         rows = measure(browser, (args.directory / 'index.html').resolve().as_uri(), args.search, args.rounds)
         browser.close()
-    print(console.table([
-        ('size', console.size_text(size(args.directory))),
-        ('of which photos, data', f'{console.size_text(size(args.directory, "photos"))}, '
-                                  f'{console.size_text(size(args.directory, "data"))}'), *rows], ['', '']))
+    print(terminal.table([
+        ('size', terminal.size_text(size(args.directory))),
+        ('of which photos, data', f'{terminal.size_text(size(args.directory, "photos"))}, '
+                                  f'{terminal.size_text(size(args.directory, "data"))}'), *rows], ['', '']))
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

@@ -15,18 +15,18 @@ import tempfile
 import time
 
 from core import datasets
-from core.common import console
+from core.common import terminal
 from core.data import prepare
-from core.data.text import Vocabulary
-from core.encoders import images
-from core.encoders.encoders import Encoder, describe
+from core.data.vocabulary import Vocabulary
+from core.encoders.encoder import Encoder, describe
+from core.encoders.preprocessing import RESIZES, load
 
 
-def load(records, preprocessing):
+def read_all(records, preprocessing):
     """Pixels of all images, where TensorFlow takes them without a copy: the bare encoder at its best."""
     pixels = prepare.aligned((len(records), preprocessing.size, preprocessing.size, 3))
     for record, target in zip(records, pixels, strict=True):
-        target[:] = images.load(record.path, preprocessing)
+        target[:] = load(record.path, preprocessing)
     return pixels
 
 
@@ -55,22 +55,22 @@ def main():
     parser.add_argument('--images', required=True, metavar='DIR')
     parser.add_argument('--encoder', default='vgg19')
     parser.add_argument('--weights', default='random', metavar='FILE')
-    parser.add_argument('--resize', default='crop', choices=images.RESIZES)
+    parser.add_argument('--resize', default='crop', choices=RESIZES)
     parser.add_argument('--n-images', type=int, default=512, metavar='N')
     parser.add_argument('--rounds', type=int, default=5, metavar='N')
     args = parser.parse_args()
     spec = describe(args.encoder, resize=args.resize, weights=args.weights)
     records = datasets.select(datasets.read('folder', args.images), args.n_images)
-    pixels = load(records, spec.preprocessing)
+    pixels = read_all(records, spec.preprocessing)
     rows, ratios = [], []
     for number in range(1, args.rounds + 1):
         bare, whole = bare_rate(spec, pixels), prepro_rate(spec, records)
         ratios.append(whole / bare)
         rows.append([number, f'{bare:.1f}', f'{whole:.1f}', f'{ratios[-1]:.3f}'])
-    print(console.table(rows, ['round', 'bare images/s', 'prepro images/s', 'ratio']))
+    print(terminal.table(rows, ['round', 'bare images/s', 'prepro images/s', 'ratio']))
     print(f'{args.encoder}, {len(records)} images: median ratio {statistics.median(ratios):.3f} '
           f'({min(ratios):.3f} to {max(ratios):.3f})')
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

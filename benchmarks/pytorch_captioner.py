@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from core.data.text import END, NULL, START, UNK
+from core.data.vocabulary import END, NULL, START, UNK
 
 
 class Captioner(nn.Module):

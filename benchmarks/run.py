@@ -21,7 +21,7 @@ import tempfile
 from benchmarks import growth, measure
 from benchmarks.cases import FLICKR8K, Sizes, read_lengths
 from benchmarks.measure import Worker, alternate, markdown, ratio
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
 
@@ -330,4 +330,4 @@ def main():
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

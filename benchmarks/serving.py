@@ -20,9 +20,9 @@ import sys
 import threading
 import time
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
-from core.inference import photos
+from core.inference import photo_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -101,7 +101,7 @@ def main():
     parser.add_argument('--beam-width', default='3')
     args = parser.parse_args()
     options = ['--beam-width', args.beam_width]
-    found = [path for _, path in photos.find(args.photos)]
+    found = [path for _, path in photo_files.find(args.photos)]
     files = [path.read_bytes() for path in found] * args.repeat
     rows = []
     for number in range(args.rounds):
@@ -110,7 +110,7 @@ def main():
         print(f'round {number + 1}: caption.py {rows[-1][0]:.1f}, --serve {rows[-1][2]:.1f} photos/s', flush=True)
     batch, to_first, rate, latencies, ready, first = zip(*rows, strict=True)
     every = sorted(itertools.chain(*latencies))
-    print(console.table([
+    print(terminal.table([
         ('caption.py, photos/s', summary(batch)),
         (f'--serve with {args.clients} clients, photos/s', summary(rate)),
         ('--serve / caption.py', summary([a / b for a, b in zip(rate, batch, strict=True)], 2)),
@@ -123,4 +123,4 @@ def main():
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

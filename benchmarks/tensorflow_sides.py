@@ -14,11 +14,11 @@ from benchmarks import op_profile
 from benchmarks.cases import FLICKR8K, Album, Corpus, full_captions, relu_features
 from benchmarks.measure import resident
 from benchmarks.textbook import Textbook, until_end
-from core.config.config import TrainingConfig
+from core.config.options import TrainingConfig
 from core.data.batches import Batches, prefetch
-from core.data.store import FeatureFile
-from core.data.text import END
-from core.model.model import CaptionGenerator
+from core.data.data_dir import FeatureFile
+from core.data.vocabulary import END
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
 
@@ -116,7 +116,7 @@ class OursTraining(Training):
     """This project: its default options, gradients not clipped as nobody else clips."""
 
     def _build(self, sizes):
-        # Fed float16, as core.runs.runs builds it.
+        # Fed float16, as core.runs.run_dir builds it.
         stored = tf1.placeholder(tf.float16, [None, sizes.L, sizes.D])
         model = CaptionGenerator(sizes.word_to_idx(), **sizes.model(), alpha_c=1.0,
                                  features=tf.cast(stored, tf.float32))

@@ -16,7 +16,7 @@ steps, V words. Equations and sections are those of arXiv 1502.03044.
 
 import functools
 
-from core.data.text import END, NULL, START, UNK
+from core.data.vocabulary import END, NULL, START, UNK
 from core.runtime.backend import tf, tf1
 
 EPSILON, DECAY = 1e-3, 0.95  # of the batch normalisation

@@ -17,7 +17,7 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = ('core.training.checkpoints', 'core.encoders.encoders', 'core.inference.evaluation', 'core.data.finetune', 'core.data.prepare', 'core.runs.runs',
+MODULES = ('core.training.checkpoints', 'core.encoders.encoder', 'core.inference.evaluation', 'core.data.image_data', 'core.data.prepare', 'core.runs.run_dir',
            'core.training.solver')
 _one_at_a_time = threading.Lock()
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from core.common.errors import InputError
-from core.decoding.captioning import Caption
-from core.viewer import page
+from core.decoding.captions import Caption
+from core.viewer import gallery
 
 GRID = ROWS, COLS = 3, 4
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr')
@@ -27,13 +27,13 @@ def record(number, text, **changes):
     boxes = [({1, 2}, (0.25, 0.5, 0.75, 1.0))] if number == 2 else ()
     return {'image': f'{number}.jpg', 'caption': text, 'grid': GRID, 'references': [f'Reference {number}: A zebra.'],
             'scores': {name: (number * 3 % 7) / 10 + i for i, name in enumerate(SCORES)},
-            'captions': [page.caption_entry(one, located=False, boxes=boxes) for one in captions], **changes}
+            'captions': [gallery.caption_entry(one, located=False, boxes=boxes) for one in captions], **changes}
 
 
 def records():
     made = [record(number, text) for number, text in enumerate(CAPTIONS)]
     made[5].update(image=HOSTILE, references=[HOSTILE])
-    made[4]['captions'] = [page.caption_entry(caption('a red bus', 3), located=True)]
+    made[4]['captions'] = [gallery.caption_entry(caption('a red bus', 3), located=True)]
     del made[2]['scores']['CIDEr']
     made[4]['references'] = []
     return made
@@ -53,5 +53,5 @@ INFO = {'title': HOSTILE, 'step': 7, 'coco': {'Bleu_4': 0.25, 'METEOR': 0.5, 'CI
 def write(place):
     """The page of `records()` at `place`; returns what was said."""
     lines = []
-    page.write(place, INFO, records(), photo, lines.append)
+    gallery.write(place, INFO, records(), photo, lines.append)
     return lines

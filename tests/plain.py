@@ -1,4 +1,4 @@
-"""The plain formulation of the training graph: what core.model.recurrence and core.model.kernels must equal.
+"""The plain formulation of the training graph: what core.model.deferred_gradients and core.model.attention_kernels must equal.
 
 Every step is written from the equations of docs/model.md, one after the other, with nothing merged, nothing moved out
 of the loop and TensorFlow's own gradients throughout.
@@ -6,8 +6,8 @@ of the loop and TensorFlow's own gradients throughout.
 
 from tiny import M, T
 
-from core.decoding.decoding import mask_words
-from core.model.training import Steps, TrainingGraph, Unrolled
+from core.decoding.search_loop import mask_words
+from core.model.training_graph import Steps, TrainingGraph, Unrolled
 from core.runtime.backend import tf
 
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh, 'linear': tf.identity}

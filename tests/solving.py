@@ -6,8 +6,8 @@ import numpy as np
 import tiny
 from tiny import T
 
-from core.config.config import DecodingConfig
-from core.data.store import CaptionData
+from core.config.options import DecodingConfig
+from core.data.data_dir import CaptionData
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver

@@ -3,12 +3,12 @@
 import numpy as np
 import tiny
 
-from core.decoding import decoding
+from core.decoding import search_loop
 from core.runtime.backend import tf, tf1
 
 
 class Table:
-    """p(next word | image, last word) as a core.decoding.decoding.Decoding, in the default graph.
+    """p(next word | image, last word) as a core.decoding.search_loop.Decoding, in the default graph.
 
     Args:
         probabilities: (I, V, V): image, last word, next word.
@@ -33,10 +33,10 @@ class Table:
                 rows = tf.gather_nd(self.log_table, tf.stack([image, words], axis=1))
             history = state['history'] * 10 + words  # digits of the words fed so far
             trace = {'history': history, 'image': image[:, tf.newaxis]}
-            return decoding.Step(rows, {'history': history}, trace)
+            return search_loop.Step(rows, {'history': history}, trace)
 
         n = len(self.images)
-        return decoding.Decoding(step, {'image': tf.constant(self.images)}, {'history': tf.zeros([n], tf.int32)},
+        return search_loop.Decoding(step, {'image': tf.constant(self.images)}, {'history': tf.zeros([n], tf.int32)},
                                  tf.fill([n], start))
 
     def run(self, search):
@@ -76,7 +76,7 @@ def allowed(sentence, word, rules, size):
 
 
 def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1, diversity_penalty=0.0):
-    """The search of core.decoding.beam in plain Python, over all max_len steps: no early stop but that of greedy.
+    """The search of core.decoding.beam_search in plain Python, over all max_len steps: no early stop but that of greedy.
 
     Args:
         log_next: function from a tuple of words to log-probabilities (size,).

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import D, H, L, N
 
-from core.config.config import ModelConfig
+from core.config.options import ModelConfig
 from core.model.attention import Annotations, Attention
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables

@@ -7,9 +7,9 @@ import pytest
 import tables
 import tiny
 
-from core.decoding import beam, decoding
-from core.decoding.decoding import Rules
-from core.model.model import CaptionGenerator
+from core.decoding import beam_search, search_loop
+from core.decoding.search_loop import Rules
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf
 
 END, NEVER = 2, (0, 1)  # words: 0 never written, 1 start, 2 end, the others ordinary
@@ -28,7 +28,7 @@ def table(chains, size=7):
 def search(probabilities, max_len, *arguments, images=None, dtype=np.float64, rules=None, **options):
     """(Hypotheses, steps taken, rows computed)."""
     rules = Rules(**{'end': END, 'never': NEVER, **(rules or {})})
-    return tables.run(probabilities, lambda begin: beam.beam_search(begin, rules, max_len, *arguments, **options),
+    return tables.run(probabilities, lambda begin: beam_search.beam_search(begin, rules, max_len, *arguments, **options),
                       images, dtype)
 
 
@@ -193,7 +193,7 @@ def test_result_does_not_depend_on_batch_mates(options):
 def test_width_one_is_greedy(rules, length_penalty):
     probabilities = tables.random_table(20, 6, seed=3)
     found, *_ = search(probabilities, 8, 1, length_penalty, rules=rules)
-    greedy, *_ = tables.run(probabilities, lambda begin: decoding.greedy(
+    greedy, *_ = tables.run(probabilities, lambda begin: search_loop.greedy(
         begin, Rules(END, NEVER, **rules), 8))
     np.testing.assert_array_equal(found.words[:, 0], greedy.words)
     np.testing.assert_allclose(found.log_probs[:, 0], greedy.scores, rtol=1e-12)

@@ -17,7 +17,7 @@ from benchmarks.cases import FLICKR8K, Album, Corpus, Sizes, full_captions, read
 from benchmarks.measure import Others, Worker, alternate, insert, markdown, ratio, resident
 from benchmarks.textbook import Textbook, until_end
 from core.common.errors import InputError
-from core.data.text import END, NULL
+from core.data.vocabulary import END, NULL
 from core.runtime.backend import tf, tf1
 
 SIZES = Sizes(N=tiny.N, L=tiny.L, D=tiny.D, H=tiny.H, M=tiny.M, T=tiny.T, V=tiny.V)

@@ -69,12 +69,12 @@ def test_one_photo_for_people(photos, tmp_path):
 ])
 def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
     import caption
-    from core.common import console
+    from core.common import terminal
 
     monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
     capsys.readouterr()  # what making the run said
     with pytest.raises(SystemExit) as stopped:
-        console.run(caption.main)
+        terminal.run(caption.main)
     said = capsys.readouterr()
     assert stopped.value.code == 2 and said.out == '' and len(said.err.splitlines()) == 1
     for part in parts:

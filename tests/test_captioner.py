@@ -12,10 +12,10 @@ from PIL import Image
 
 from core import Captioner
 from core.common.errors import InputError
-from core.data.store import DataDir
-from core.decoding import captioning
-from core.encoders.images import UnreadableImage
-from core.runs.runs import Run
+from core.data.data_dir import DataDir
+from core.decoding.captions import generate_n_best
+from core.encoders.preprocessing import UnreadableImage
+from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 
 
@@ -46,7 +46,7 @@ def test_captions_are_those_of_the_stored_features(captioner, paths):
         found = model.build_search(captioner.config, 2)
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)
-            expected = list(captioning.generate_n_best(session, model, found, data))
+            expected = list(generate_n_best(session, model, found, data))
     for result, captions in zip(captioner(data.paths), expected, strict=True):
         assert len(result.captions) == len(captions) == 2
         for one, other in zip(result.captions, captions, strict=True):

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from core.common.errors import InputError
-from core.config.config import DecodingConfig
-from core.decoding import captioning
+from core.config.options import DecodingConfig
+from core.decoding.captions import generate, generate_n_best
 
 MAX_LEN = 6
 
@@ -48,9 +48,9 @@ def made():
             yield model, searches, session
 
 
-def generate(made, name, images=None, batch_size=3, data=None, **options):
+def found_by(made, name, images=None, batch_size=3, data=None, **options):
     model, searches, session = made
-    return list(captioning.generate_n_best(session, model, searches[name], data or Data(), images, batch_size,
+    return list(generate_n_best(session, model, searches[name], data or Data(), images, batch_size,
                                            **options))
 
 
@@ -61,7 +61,7 @@ def same(first, second):
 
 
 def test_greedy_is_the_sampler_with_scores(made):
-    for (plain,), (scored,) in zip(generate(made, 'sampler'), generate(made, 'greedy'), strict=True):
+    for (plain,), (scored,) in zip(found_by(made, 'sampler'), found_by(made, 'greedy'), strict=True):
         same(plain, scored)
         assert plain.score is None and plain.log_prob is None
         assert scored.score == scored.log_prob < 0 and plain.probabilities is None
@@ -70,7 +70,7 @@ def test_greedy_is_the_sampler_with_scores(made):
 @pytest.mark.parametrize('name', ['greedy', 'beam', 'sample'])
 def test_probabilities_of_the_words_make_up_the_captions(made, name):
     cut = 0
-    for captions in generate(made, name):
+    for captions in found_by(made, name):
         for caption in captions:
             assert caption.probabilities.shape == (len(caption.words),)
             product = np.log(caption.probabilities).sum()
@@ -84,10 +84,10 @@ def test_probabilities_of_the_words_make_up_the_captions(made, name):
 
 @pytest.mark.parametrize('name', ['greedy', 'beam', 'sample'])
 def test_captions_do_not_depend_on_the_batches(made, name):
-    whole = generate(made, name, batch_size=7)
+    whole = found_by(made, name, batch_size=7)
     assert len({len(captions[0].words) for captions in whole}) > 2
     for images, batch_size in ((None, 3), ([5, 0, 6, 2], 1), ([6, 1], 2)):
-        found = generate(made, name, images, batch_size)
+        found = found_by(made, name, images, batch_size)
         for image, captions in zip(range(7) if images is None else images, found, strict=True):
             for one, expected in zip(captions, whole[image], strict=True):
                 same(one, expected)
@@ -95,12 +95,12 @@ def test_captions_do_not_depend_on_the_batches(made, name):
 
 
 def test_samples_follow_the_seed(made):
-    first, again, other = (generate(made, 'sample', seed=seed) for seed in (1, 1, 2))
+    first, again, other = (found_by(made, 'sample', seed=seed) for seed in (1, 1, 2))
     assert [c[0].words for c in first] == [c[0].words for c in again] != [c[0].words for c in other]
 
 
 def test_the_best_of_a_beam_is_the_same_with_fewer_kept(made):
-    several, single = generate(made, 'beam'), generate(made, 'single')
+    several, single = found_by(made, 'beam'), found_by(made, 'single')
     for captions, (best,) in zip(several, single, strict=True):
         same(captions[0], best)
         assert len(captions) == 2 and captions[0].score >= captions[1].score
@@ -110,13 +110,13 @@ def test_the_best_of_a_beam_is_the_same_with_fewer_kept(made):
             assert caption.score == pytest.approx(caption.log_prob / length**0.7, rel=1e-5)
             assert caption.alphas.shape == (len(caption.words), tiny.L)
     model, searches, session = made
-    assert [caption.text for caption in captioning.generate(session, model, searches['beam'], Data())] == [
+    assert [caption.text for caption in generate(session, model, searches['beam'], Data())] == [
         captions[0].text for captions in several]
 
 
 def test_slots_that_are_not_used_are_left_out(made):
     """One word is written: ten captions can be, of the thirteen words."""
-    for captions in generate(made, 'wide'):
+    for captions in found_by(made, 'wide'):
         assert len(captions) == 10 and sum(caption.ended for caption in captions) == 1
         assert len({caption.text for caption in captions}) == 10
 
@@ -132,7 +132,7 @@ def test_the_next_batch_is_read_while_one_is_decoded(made):
         return plain(images)
 
     data.read_features = read_features
-    captions = captioning.generate_n_best(session, model, searches['greedy'], data, None, 3)
+    captions = generate_n_best(session, model, searches['greedy'], data, None, 3)
     next(captions)
     assert second.wait(10)  # although only the first image's caption was taken
     assert len(list(captions)) == 6 and data.read == [[0, 1, 2], [3, 4, 5], [6]]
@@ -143,14 +143,14 @@ def test_broken_features_and_diverged_models_are_named(made):
     data = Data()
     data.features[4, 0, 0] = np.nan
     with pytest.raises(InputError, match='not finite'):
-        generate(made, 'greedy', data=data)
+        found_by(made, 'greedy', data=data)
     bias = {v.op.name: v for v in model.variables}['logits/b_out']
     before = session.run(bias)
     bias.load(np.full_like(before, np.nan), session)
     try:
         for name in ('greedy', 'beam'):
             with pytest.raises(InputError, match='not finite'):
-                generate(made, name)
+                found_by(made, name)
     finally:
         bias.load(before, session)
 

@@ -11,9 +11,9 @@ from test_prepare import snapshot
 from core import datasets
 from core.common.errors import InputError
 from core.data import prepare
-from core.data.store import DataDir, FeatureFile
-from core.encoders import images
-from core.encoders.encoders import Encoder, describe
+from core.data.data_dir import DataDir, FeatureFile
+from core.encoders import preprocessing
+from core.encoders.encoder import Encoder, describe
 
 GREY, CUT = 7, 50  # which of the photos are made greyscale and truncated
 
@@ -62,7 +62,7 @@ def test_eighty_photos_one_grey_one_truncated(coco, tmp_path):
             kept = [record for row, record in enumerate(records) if record.split == split and row != CUT]
             assert part.image_ids == [record.image_id for record in kept]
             assert part.references == [list(record.captions) for record in kept]
-            pixels = np.stack([images.load(record.path, spec.preprocessing) for record in kept])
+            pixels = np.stack([preprocessing.load(record.path, spec.preprocessing) for record in kept])
             features = part.read_features(range(len(part)))
             assert features.shape == (len(kept), 256, 256)
             np.testing.assert_allclose(features, encoder.encode(pixels), rtol=2e-3, atol=1e-4)

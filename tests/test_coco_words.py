@@ -3,9 +3,9 @@
 import pytest
 
 from core.common.errors import InputError
-from core.metrics import coco_words
-from core.metrics.coco_words import APART, COMPOUNDS, SYNONYMS, read_synonyms
-from core.metrics.lexicon import lexicon_of
+from core.metrics import coco_object_names
+from core.metrics.coco_object_names import APART, COMPOUNDS, SYNONYMS, read_synonyms
+from core.metrics.object_names import lexicon_of
 
 BOXES = [[((category,), (0, 0, 1, 1)) for category in SYNONYMS]]
 
@@ -56,7 +56,7 @@ def test_a_list_is_read_however_its_blanks_lie(tmp_path):
     ('dog, pup\n\ncat, pup\n', ['line 3', "'pup'", 'line 1']),
     ('dog, pup\ndog, hound\n', ['line 2', "'dog'", 'line 1']),
     ('dog\n, pup\n', ['line 2', 'no category']),
-    ('\n \n', ['is empty', coco_words.EXPECTED]),
+    ('\n \n', ['is empty', coco_object_names.EXPECTED]),
 ])
 def test_damaged_lists(tmp_path, text, parts):
     path = tmp_path / 'synonyms.txt'

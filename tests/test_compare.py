@@ -13,8 +13,8 @@ import tiny
 from PIL import Image
 
 from core.common.errors import InputError
-from core.config.config import Config
-from core.runs import compare
+from core.config.options import Config
+from core.runs import compare_runs
 
 DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop',
                                        'weights_sha256': 'ab' * 32}, 'max_length': 15, 'dataset': 'flickr8k',
@@ -50,7 +50,7 @@ def run(path, entries=ENTRIES, assignments=(), best=None, data=DATA):
 def compared(*paths, out=None):
     """(the lines that were said, the summary)."""
     said = []
-    summary = compare.compare(paths, out, said.append)
+    summary = compare_runs.compare(paths, out, said.append)
     return '\n'.join(said).split('\n'), summary
 
 
@@ -92,19 +92,19 @@ def test_what_training_kept_as_best_counts(tmp_path):
     assert lines[2].split()[-3:] == ['30', '0.1875', '0.5000']
     by_cider = run(tmp_path / 'b', [validation(1, 0.5, CIDEr=0.25), validation(2, 0.25, CIDEr=0.75)],
                    ['validation_metric=CIDEr'])
-    assert compare.read(by_cider).best_scores()[0] == 2
+    assert compare_runs.read(by_cider).best_scores()[0] == 2
 
 
 def test_the_first_of_equal_scores_is_the_best(tmp_path):
     path = run(tmp_path / 'a', [validation(10, 0.25), validation(20, 0.25), validation(30, float('nan'))])
-    assert compare.read(path).best_scores()[:2] == (10, 1)
+    assert compare_runs.read(path).best_scores()[:2] == (10, 1)
 
 
 def test_what_was_trained_twice_counts_once(tmp_path):
     """As a run that was killed, resumed from step 10, and whose old lines were not cleared, would leave it."""
     entries = [training(5, 4.0), training(10, 3.5), validation(10, 0.5), training(15, 9.0), validation(20, 0.9),
                validation(10, 0.125), training(12, 3.4), training(15, 3.3), training(15, 3.2)]
-    curves = compare.read(run(tmp_path / 'a', entries))
+    curves = compare_runs.read(run(tmp_path / 'a', entries))
     assert curves.points('training', 'loss_per_word') == [(5, 4.0), (10, 3.5), (12, 3.4), (15, 3.2)]
     assert curves.points('validation', 'Bleu_4') == [(10, 0.125)]
 
@@ -113,11 +113,11 @@ def test_the_unfinished_last_line_and_damaged_ones(tmp_path):
     path = run(tmp_path / 'a')
     whole = (path / 'metrics.jsonl').read_text()
     (path / 'metrics.jsonl').write_text(whole + '{"kind": "training", "st')
-    curves = compare.read(path)
+    curves = compare_runs.read(path)
     assert curves.entries == ENTRIES and curves.unreadable == 0
     (path / 'metrics.jsonl').write_text('\0\0\0\n5\n{"step": "x", "kind": "training"}\n\n' + whole)
     lines, _ = compared(path)
-    assert compare.read(path).entries == ENTRIES
+    assert compare_runs.read(path).entries == ENTRIES
     assert 'a: 3 damaged lines of metrics.jsonl are left out' in lines
 
 
@@ -155,7 +155,7 @@ def test_options_that_came_later_have_their_defaults(tmp_path):
     (['/r/a'], ['a']),
 ])
 def test_short_names(paths, names):
-    assert compare.short_names(list(map(pathlib.Path, paths))) == names
+    assert compare_runs.short_names(list(map(pathlib.Path, paths))) == names
 
 
 def test_the_same_run_twice_is_one(tmp_path, monkeypatch):
@@ -192,10 +192,10 @@ def test_png_has_a_line_of_its_own_colour_for_each_run(tmp_path):
     paths = [run(tmp_path / f'{n}', [training(step, 3.0 + n + step / 10) for step in range(5)]) for n in range(3)]
     compared(*paths, out=tmp_path / 'x.PNG')
     pixels = np.asarray(Image.open(tmp_path / 'x.PNG').convert('RGB')).reshape(-1, 3).astype(int)
-    for colour in compare.COLOURS[:3]:
+    for colour in compare_runs.COLOURS[:3]:
         wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
         assert (np.abs(pixels - wanted).max(1) < 8).sum() > 200, colour
-    wanted = [int(compare.COLOURS[3][at : at + 2], 16) for at in (1, 3, 5)]
+    wanted = [int(compare_runs.COLOURS[3][at : at + 2], 16) for at in (1, 3, 5)]
     assert not (np.abs(pixels - wanted).max(1) < 8).any()
 
 

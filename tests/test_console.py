@@ -15,8 +15,8 @@ import time
 import pytest
 
 from core import __version__
-from core.common import console
 from core.common.errors import InputError
+from core.common.terminal import Parser, duration, progress, size_text, table
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -103,7 +103,7 @@ def test_without_a_terminal_progress_is_whole_lines(initial, steps, counts):
 def test_without_a_terminal_a_line_every_few_seconds(monkeypatch, capsys):
     now = time.time()
     monkeypatch.setattr(time, 'time', lambda: now)
-    with console.progress(20, 'encoding', unit='image') as bar:
+    with progress(20, 'encoding', unit='image') as bar:
         bar._time = lambda: now
         for _ in range(20):
             now += 3
@@ -139,18 +139,18 @@ def test_a_training_bar_is_silent_without_a_terminal():
     (0, '0 B'), (999, '999 B'), (1000, '1 kB'), (201_000, '201 kB'), (1_234_567_890, '1.23 GB'), (5e13, '50 TB'),
 ])
 def test_sizes_for_people(n_bytes, text):
-    assert console.size_text(n_bytes) == text
+    assert size_text(n_bytes) == text
 
 
 def test_table():
-    assert console.table([['Bleu_4', '0.25'], ['METEOR', 1]], ['metric', 'coco']).split('\n') == [
+    assert table([['Bleu_4', '0.25'], ['METEOR', 1]], ['metric', 'coco']).split('\n') == [
         'metric  coco', '------------', 'Bleu_4  0.25', 'METEOR     1']
 
 
 # ---- command lines
 
 def parser():
-    made = console.Parser('Does things.\n\nexamples:\n  tool.py x', 'PLACE [options]')
+    made = Parser('Does things.\n\nexamples:\n  tool.py x', 'PLACE [options]')
     made.add_argument('place', metavar='PLACE')
     made.add_argument('--width', type=int, metavar='N', help='how wide')
     made.more(made.add_argument('--depth', type=int, metavar='N', help='how deep'))
@@ -184,7 +184,7 @@ def test_mistakes_of_the_command_line_are_one_line(arguments, message):
 
 
 def test_options_may_stand_between_what_is_listed():
-    made = console.Parser('', 'RUN PHOTO...')
+    made = Parser('', 'RUN PHOTO...')
     made.add_argument('run', nargs='?')
     made.add_argument('photos', nargs='*')
     made.add_argument('--width')
@@ -223,5 +223,5 @@ def test_colour_on_terminals_only(monkeypatch):
 
 
 def test_durations_for_people():
-    assert [console.duration(seconds) for seconds in (0, 29, 30, 95, 3599, 3600, 5025, 90000)] == [
+    assert [duration(seconds) for seconds in (0, 29, 30, 95, 3599, 3600, 5025, 90000)] == [
         '1 s', '29 s', '30 s', '2 min', '1 h 0 min', '1 h 0 min', '1 h 24 min', '25 h 0 min']

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tables
 
-from core.decoding import decoding
-from core.decoding.decoding import Rules
+from core.decoding import search_loop
+from core.decoding.search_loop import Rules
 from core.runtime.backend import tf, tf1
 
 # Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary. TABLE[k][w]: what follows word w in caption k.
@@ -20,7 +20,7 @@ TABLE[0, 2, 6] = TABLE[1, 2, 3] = 0.94  # what would follow an end: must not be 
 def decode(max_len, captions=(0, 1, 2), table=None, **rules):
     """(Decoded, steps taken, rows computed) for `captions` of the table."""
     rules, table = Rules(**{'end': END, **rules}), TABLE if table is None else table
-    return tables.run(table, lambda begin: decoding.greedy(begin, rules, max_len), captions)
+    return tables.run(table, lambda begin: search_loop.greedy(begin, rules, max_len), captions)
 
 
 def test_known_sentences_and_scores():
@@ -49,9 +49,9 @@ def test_the_search_ends_when_all_captions_have():
 def test_images_whose_caption_is_complete_leave_the_computation(monkeypatch):
     _, steps, rows = decode(5)
     assert (steps, rows) == (5, 3 + 2 + 2 + 1 + 1)  # 2 of 3, then 1 of 2
-    monkeypatch.setattr(decoding, 'COMPACT_BELOW', 0.5)
+    monkeypatch.setattr(search_loop, 'COMPACT_BELOW', 0.5)
     assert decode(5)[1:] == (5, 3 + 3 + 3 + 1 + 1)
-    monkeypatch.setattr(decoding, 'COMPACT_BELOW', 0.0)
+    monkeypatch.setattr(search_loop, 'COMPACT_BELOW', 0.0)
     whole, *counts = decode(5)
     assert counts == [5, 15]
     monkeypatch.undo()
@@ -105,8 +105,8 @@ def test_end_need_not_be_word_two():
 def test_mask_words():
     with tf.Graph().as_default(), tf1.Session() as session:
         log_probs = np.log([[0.1, 0.2, 0.3, 0.4]]).astype(np.float32)
-        masked, same = session.run((decoding.mask_words(tf.constant(log_probs), [3, 0]),
-                                    decoding.mask_words(tf.constant(log_probs), [])))
+        masked, same = session.run((search_loop.mask_words(tf.constant(log_probs), [3, 0]),
+                                    search_loop.mask_words(tf.constant(log_probs), [])))
     np.testing.assert_array_equal(masked, [[-np.inf, log_probs[0, 1], log_probs[0, 2], -np.inf]])
     np.testing.assert_array_equal(same, log_probs)
 

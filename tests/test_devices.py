@@ -12,8 +12,8 @@ from solving import make, saved
 from tiny import D, L
 
 from core.common.errors import InputError
-from core.config.config import TrainingConfig
-from core.data.store import CaptionData
+from core.config.options import TrainingConfig
+from core.data.data_dir import CaptionData
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import CPU, Machine, ResidentFeatures, session_config

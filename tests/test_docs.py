@@ -11,14 +11,14 @@ import tokenize
 import pytest
 import tiny
 
-from core.config import config
+from core.config import options
 
 PAGES = [*sorted(tiny.ROOT.glob('*.md')), *sorted((tiny.ROOT / 'docs').glob('*.md'))]
 SCRIPTS = ('prepro', 'train', 'evaluate', 'caption')
 ROOMS = ('core', 'tests', 'docs', 'benchmarks', 'data/recipes', '.ci')  # what their paths name is in the repository
 OPTION = re.compile(r'(?<![\w-])(--[a-z][a-z-]*)')
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-SETTINGS = {name for _, name, *_ in config.options()}
+SETTINGS = {name for _, name, *_ in options.options()}
 MADE = {'docs/api', 'docs/api/index.html'}  # by make docs
 
 

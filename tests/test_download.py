@@ -17,9 +17,9 @@ import web
 
 from core.common.errors import InputError
 from core.datasets import DATASETS
-from core.download import download, sources
-from core.download.sources import Remote, Source
-from core.encoders import encoders
+from core.download import catalogue, download
+from core.download.catalogue import Remote, Source
+from core.encoders.encoder import ENCODERS
 
 WEIGHTS = b'\x89HDF weights ' * 5000
 PHOTOS = web.archive([(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)
@@ -336,23 +336,23 @@ def test_the_table_against_keras():
     files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet', 'mobilenet_v2': 'mobilenet_v2'}
     text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '') for name, file in files.items()}
     for encoder, published in text.items():
-        remote, = sources.SOURCES[encoder].files
-        assert remote.name in encoders.ENCODERS[encoder].files
+        remote, = catalogue.SOURCES[encoder].files
+        assert remote.name in ENCODERS[encoder].files
         base, _, file = remote.urls[0].rpartition('/')
         assert file == remote.name and f'"{base}/' in published
         assert remote.md5 is None or f'"{remote.md5}"' in published
     assert 'file_hash' not in text['mobilenet_v2']
     resnet = text['resnet50'].split('"resnet50": (')[1].split(')')[0]
-    assert resnet.split('"')[3] == sources.SOURCES['resnet50'].files[0].md5  # the second: without the top
+    assert resnet.split('"')[3] == catalogue.SOURCES['resnet50'].files[0].md5  # the second: without the top
 
 
 def test_every_name_of_the_issue_and_its_reader():
-    assert list(sources.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy', 'vgg19', 'inception_v3',
+    assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy', 'vgg19', 'inception_v3',
                                      'mobilenet_v2', 'resnet50']
-    for name, source in sources.SOURCES.items():
+    for name, source in catalogue.SOURCES.items():
         words = source.next.format(to='DIR').split()
         options = dict(zip(words[1::2], words[2::2], strict=False))
-        assert options.get('--dataset') in DATASETS or options['--encoder'] in encoders.ENCODERS
+        assert options.get('--dataset') in DATASETS or options['--encoder'] in ENCODERS
         for remote in source.files:
             secure = [url.startswith('https://') for url in remote.urls]
             assert all(secure) or name in ('coco2014', 'coco2017', 'flickr8k-captions')

@@ -9,10 +9,11 @@ import pytest
 import tiny
 
 from core.common.errors import InputError
-from core.config.config import DecodingConfig
-from core.decoding import captioning, ensemble
-from core.model.model import CaptionGenerator
-from core.runs.runs import Run
+from core.config.options import DecodingConfig
+from core.decoding import ensemble
+from core.decoding.captions import generate_n_best
+from core.model.caption_generator import CaptionGenerator
+from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 
 
@@ -117,7 +118,7 @@ def captions_of(model, restore, data, images=None, **options):
     found = model.build_search(DecodingConfig(beam_width=3, max_len=8), n_best=2)
     with tf1.Session(graph=model.graph) as session:
         restore(session)
-        return list(captioning.generate_n_best(session, model, found, data, images, batch_size=2, **options))
+        return list(generate_n_best(session, model, found, data, images, batch_size=2, **options))
 
 
 def test_runs_are_restored_side_by_side(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny
 
-from core.data.store import DataDir
+from core.data.data_dir import DataDir
 
 
 def refused(*arguments, parts=()):
@@ -60,7 +60,7 @@ def photos(tmp_path_factory):
     """A DATA DIR of photos without captions, so that nothing is scored."""
     from core import datasets
     from core.data import prepare
-    from core.runs.runs import Run
+    from core.runs.run_dir import Run
 
     run, place = Run(tiny.run_dir()), tmp_path_factory.mktemp('photos')
     shutil.copytree(tiny.workplace() / 'shapes' / 'images', place / 'photos')

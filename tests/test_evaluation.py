@@ -10,10 +10,10 @@ import tiny
 from PIL import Image
 
 from core.common.errors import InputError
-from core.decoding.captioning import Caption
+from core.decoding.captions import Caption
 from core.inference import evaluation
-from core.metrics import metrics
-from core.runs.runs import Run
+from core.metrics.scorer import Scorer, load_results, score_table
+from core.runs.run_dir import Run
 
 
 @pytest.fixture(scope='module')
@@ -36,8 +36,8 @@ def test_scores_are_those_of_the_results_file(evaluated):
     run, out, scores, _ = evaluated
     data = run.data().split('dev')
     references = dict(zip(data.image_ids, data.references, strict=True))
-    with metrics.Scorer(references) as scorer:
-        expected = scorer.score(metrics.load_results(out / 'captions.json'))
+    with Scorer(references) as scorer:
+        expected = scorer.score(load_results(out / 'captions.json'))
     assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
     assert scores['coco'] == pytest.approx(expected, abs=1e-9)
     assert set(scores['paper']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR'}
@@ -86,7 +86,7 @@ def test_entropy_is_reported_with_boxes_and_without(evaluated, tmp_path):
 
 def test_table_labels_both_ways_of_scoring():
     both = {'coco': {'Bleu_1': 0.5, 'CIDEr': 0.25}, 'paper': {'Bleu_1': 0.625}}
-    lines = metrics.score_table(both).split('\n')
+    lines = score_table(both).split('\n')
     assert 'COCO scoring' in lines[0] and "paper's scoring" in lines[0]
     assert lines[2].split() == ['Bleu_1', '50.00', '62.50'] and lines[3].split() == ['CIDEr', '25.00', '-']
 
@@ -101,8 +101,8 @@ def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
 
 
 def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
+    from core.data.data_dir import DataDir
     from core.data.prepare import prepare
-    from core.data.store import DataDir
     from core.datasets.folder import read
 
     run = Run(tiny.run_dir())

@@ -16,10 +16,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from core import Captioner
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.config.config import DecodingConfig
-from core.data.store import read_json
-from core.inference import export
-from core.runs.runs import Run
+from core.config.options import DecodingConfig
+from core.data.data_dir import read_json
+from core.inference import saved_model
+from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
@@ -67,7 +67,7 @@ def exported(tmp_path_factory):
     """What the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
     done = subprocess.run(
-        [sys.executable, '-m', 'core.inference.export', tiny.run_dir(), out, '--beam-width', '3', '--n-best', '2',
+        [sys.executable, '-m', 'core.inference.saved_model', tiny.run_dir(), out, '--beam-width', '3', '--n-best', '2',
          '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (0, '')
     assert len(done.stdout.splitlines()) == 1 and str(out) in done.stdout
@@ -131,7 +131,7 @@ def test_conventions_of_tensorflow_serving(exported):
     assert list(meta.meta_info_def.tags) == ['serve'] and list(meta.signature_def) == ['serving_default']
     signature = meta.signature_def['serving_default']
     assert signature.method_name == 'tensorflow/serving/predict'
-    assert list(signature.inputs) == ['image_bytes'] and set(signature.outputs) == set(export.OUTPUTS)
+    assert list(signature.inputs) == ['image_bytes'] and set(signature.outputs) == set(saved_model.OUTPUTS)
     image = signature.inputs['image_bytes']
     assert image.dtype == tf.string.as_datatype_enum and [dim.size for dim in image.tensor_shape.dim] == [-1]
     for name, tensor in signature.outputs.items():
@@ -159,7 +159,7 @@ def test_slots_without_a_sentence(tmp_path, photos):
     """Two groups that find the same captions leave slots over, which JSON can say too."""
     run = Run(tiny.run_dir())
     run.config = run.config.override(['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
-    export.export(run, tmp_path / 'model', n_best=4)
+    saved_model.export(run, tmp_path / 'model', n_best=4)
     found = serve(tmp_path / 'model', photos)
     json.dumps({name: value.tolist() for name, value in found.items() if value.dtype != object}, allow_nan=False)
     empty = found['scores'] == np.finfo(np.float32).min
@@ -202,7 +202,7 @@ def put(session, variable, value):
 def test_hard_attention_and_drawn_words(tmp_path, photos):
     """What is drawn follows the seed alone: twice the same, and the Captioner's."""
     changed_run(tmp_path / 'run', {'model': {'attention': 'hard'}})
-    export.main([str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample', '--set', 'sample=true',
+    saved_model.main([str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample', '--set', 'sample=true',
                  '--set', 'max_len=7', '--seed', '3'])
     drawn, again = (serve(tmp_path / 'model', photos) for _ in range(2))
     for name, value in drawn.items():
@@ -227,7 +227,7 @@ def test_a_fine_tuned_encoder(exported, answers, tmp_path, photos):
         put(session, variable, session.run(variable) + 0.5)
 
     run = changed_run(tmp_path / 'run', {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING}, tune)
-    export.export(run, tmp_path / 'model', n_best=2)
+    saved_model.export(run, tmp_path / 'model', n_best=2)
     loaded = tf.saved_model.load(str(tmp_path / 'model'))
     assert ({variable.name.removesuffix(':0') for variable in loaded.variables} ==
             {name for name, _ in tf.train.list_variables(str(tmp_path / 'model' / 'variables' / 'variables'))})
@@ -243,7 +243,7 @@ def test_a_fine_tuned_encoder(exported, answers, tmp_path, photos):
 
 def refused(arguments, *parts, kind=InputError):
     with pytest.raises(kind) as caught:
-        export.main([str(each) for each in arguments])
+        saved_model.main([str(each) for each in arguments])
     for part in parts:
         assert part in str(caught.value)
 
@@ -283,11 +283,11 @@ def test_no_run_or_a_diverged_one(tmp_path):
 
 
 def test_help_comes_without_tensorflow():
-    code = ("import sys; sys.argv = ['export', '--help']; import core.inference.export\n"
-            "try: core.inference.export.main()\n"
+    code = ("import sys; sys.argv = ['export', '--help']; import core.inference.saved_model\n"
+            "try: core.inference.saved_model.main()\n"
             "except SystemExit: pass\n"
             "assert not {'tensorflow', 'PIL', 'numpy'} & set(sys.modules), 'slow'")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tiny.ROOT)
     assert (done.returncode, done.stderr) == (0, '')
-    assert 'python -m core.inference.export runs/flickr8k captioner/1' in done.stdout
+    assert 'python -m core.inference.saved_model runs/flickr8k captioner/1' in done.stdout
     assert len(done.stdout.splitlines()) <= 45

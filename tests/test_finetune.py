@@ -11,14 +11,15 @@ import pytest
 import tiny
 
 from core.common.errors import InputError
-from core.config.config import Config
-from core.data import finetune
-from core.data.store import DataDir
-from core.data.text import tokenize
-from core.decoding import captioning
-from core.encoders import encoders, images
-from core.encoders.augment import SIDES, Augmentation
-from core.runs import runs
+from core.config.options import Config
+from core.data import image_data
+from core.data.data_dir import DataDir
+from core.data.vocabulary import tokenize
+from core.decoding.captions import generate
+from core.encoders import preprocessing
+from core.encoders.augmentation import SIDES, Augmentation
+from core.encoders.encoder import Encoder, EncoderSpec, build_trainable, check_trainable, describe
+from core.runs import run_dir
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
 
@@ -27,7 +28,7 @@ OPTIONS = [*tiny.TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=fa
 
 @pytest.fixture(scope='module')
 def spec():
-    return encoders.EncoderSpec.from_dict(DataDir(tiny.data_dir()).encoder)
+    return EncoderSpec.from_dict(DataDir(tiny.data_dir()).encoder)
 
 
 # ---- which layers learn
@@ -41,11 +42,11 @@ def spec():
         'block_1_project/kernel', 'block_1_project_BN/gamma', 'block_1_project_BN/beta']),
 ])
 def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first, expected):
-    described = encoders.describe(name, layer, 32)
+    described = describe(name, layer, 32)
     pictures = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), np.uint8)
     with tf.Graph().as_default() as graph:
         pixels = tf1.placeholder(tf.uint8, (None, 32, 32, 3))
-        tower = encoders.build_trainable(pixels, described, first)
+        tower = build_trainable(pixels, described, first)
         assert [v.op.name.removeprefix('encoder/') for v in tower.trained] == expected
         assert [v.op.name for v in tf1.trainable_variables()] == [v.op.name for v in tower.trained]
         loss = tf.reduce_mean(tf.square(tower.features - tf.random.stateless_normal(tf.shape(tower.features), [1, 2])))
@@ -67,13 +68,13 @@ def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first,
 
 
 def test_the_tower_begins_as_the_encoder_that_made_the_features(spec):
-    data = finetune.ImageData(DataDir(tiny.data_dir()).split('train'), spec)
+    data = image_data.ImageData(DataDir(tiny.data_dir()).split('train'), spec)
     pictures = data.read_features([0, 3])
-    with encoders.Encoder(spec) as encoder:
+    with Encoder(spec) as encoder:
         expected = encoder.encode(pictures)
     with tf.Graph().as_default() as graph:
         pixels = tf1.placeholder(tf.uint8, (None, 32, 32, 3))
-        tower = encoders.build_trainable(pixels, spec, 'conv2_2')
+        tower = build_trainable(pixels, spec, 'conv2_2')
         with tf1.Session(graph=graph) as session:
             tower.restore(session)
             np.testing.assert_array_equal(session.run(tower.features, {pixels: pictures}), expected)
@@ -88,7 +89,7 @@ def test_the_tower_begins_as_the_encoder_that_made_the_features(spec):
 ])
 def test_layers_that_cannot_be_trained_are_refused_by_name(name, layer, first, part):
     with pytest.raises(InputError, match=part):
-        encoders.check_trainable(encoders.describe(name, layer, 32), first)
+        check_trainable(describe(name, layer, 32), first)
 
 
 # ---- the same as stored features where nothing is changed
@@ -99,7 +100,7 @@ def trained(tmp_path_factory):
     """metrics.jsonl of three runs from the same decoder: stored features, rate 0, and fine-tuning."""
     place, data = tmp_path_factory.mktemp('runs'), DataDir(tiny.data_dir())
     losses = {}
-    start = runs.Run(tiny.run_dir()).best().prefix()
+    start = run_dir.Run(tiny.run_dir()).best().prefix()
     # A low rate, as Adam's first steps would make much of the differences of rounding.
     for name, options in (('stored', ['finetune_from=', 'learning_rate=1e-3']),
                           ('rate 0', ['finetune_rate=0', 'learning_rate=1e-3']),
@@ -112,9 +113,9 @@ def trained(tmp_path_factory):
 
 def train(out, data, assignments, **more):
     config = Config().override([*OPTIONS, *assignments])
-    with runs.create(out, config, data), tf.Graph().as_default():
+    with run_dir.create(out, config, data), tf.Graph().as_default():
         tf1.set_random_seed(1)
-        run = runs.Run(out)
+        run = run_dir.Run(out)
         model = run.build_model()
         solver = Solver(model, run.training_split(data), run.split(data, 'dev'), model_path=out,
                         decoding=config.decoding, say=lambda line: None, **more,
@@ -132,11 +133,11 @@ def test_with_rate_zero_the_loss_is_that_of_stored_features(trained):
 def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
     place, _ = trained
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        tower = encoders.build_trainable(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec, 'conv2_1')
+        tower = build_trainable(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec, 'conv2_1')
         tower.restore(session)
         begun = {v.op.name: session.run(v) for v in tower.trained}
     for name in ('rate 0', 'tuned'):
-        best = tf.train.load_checkpoint(str(runs.Run(place / name).best().prefix()))
+        best = tf.train.load_checkpoint(str(run_dir.Run(place / name).best().prefix()))
         assert {key for key in best.get_variable_to_shape_map() if key.startswith('encoder/')} == begun.keys()
         for key, value in begun.items():
             assert np.array_equal(best.get_tensor(key), value) == (name == 'rate 0')
@@ -145,7 +146,7 @@ def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
 def test_the_loss_falls_and_the_run_evaluates(trained):
     place, losses = trained
     assert np.mean(losses['tuned'][-5:]) < 0.9 * losses['tuned'][0]
-    run, data = runs.Run(place / 'tuned'), DataDir(tiny.data_dir())
+    run, data = run_dir.Run(place / 'tuned'), DataDir(tiny.data_dir())
     captions = decoded(run, data)
     assert len(captions) == 3 and any(caption.words for caption in captions)
 
@@ -156,12 +157,12 @@ def decoded(run, data):
         sampled = model.build_sampler(10)
         with tf1.Session(graph=graph) as session:
             assert run.restore(session, model)['step'] > 0
-            return list(captioning.generate(session, model, sampled, run.split(data, 'dev')))
+            return list(generate(session, model, sampled, run.split(data, 'dev')))
 
 
 def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
     """Stored features that say nothing change nothing; the encoder as it was before training changes much."""
-    run = runs.Run(trained[0] / 'tuned')
+    run = run_dir.Run(trained[0] / 'tuned')
     expected = np.concatenate([c.alphas for c in decoded(run, DataDir(tiny.data_dir()))])
     other = DataDir(tiny.data_dir('conv1_2'))  # of another kind, which a run of stored features would refuse
     assert run.data(other.path).path == other.path
@@ -173,7 +174,7 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
             run.restore(session, model)
             model.restore_encoder(session)
             data = run.split(DataDir(tiny.data_dir()), 'dev')
-            untuned = np.concatenate([c.alphas for c in captioning.generate(session, model, sampled, data)])
+            untuned = np.concatenate([c.alphas for c in generate(session, model, sampled, data)])
     assert untuned.shape != expected.shape or not np.allclose(untuned, expected, atol=1e-3)
 
 
@@ -183,7 +184,7 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
 def test_interrupted_fine_tuning_goes_on_bit_for_bit(tmp_path, monkeypatch):
     data, options = DataDir(tiny.data_dir()), ['augment=true', 'dropout=true', 'n_epochs=3', 'finetune_rate=1']
     whole = train(tmp_path / 'whole', data, options)
-    reads, original = [], finetune.ImageData.read_batch
+    reads, original = [], image_data.ImageData.read_batch
 
     def read_batch(self, *arguments):
         reads.append(arguments)
@@ -191,7 +192,7 @@ def test_interrupted_fine_tuning_goes_on_bit_for_bit(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *arguments)
 
-    monkeypatch.setattr(finetune.ImageData, 'read_batch', read_batch)
+    monkeypatch.setattr(image_data.ImageData, 'read_batch', read_batch)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / 'cut', data, options)
     assert {epoch for _, _, epoch in reads} >= {0, 1}
@@ -211,12 +212,12 @@ def test_interrupted_fine_tuning_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 def test_pictures_are_those_that_the_features_were_made_of(spec):
     plain = DataDir(tiny.data_dir()).split('train')
-    data = finetune.ImageData(plain, spec)
+    data = image_data.ImageData(plain, spec)
     assert data.features.shape == (len(plain), 256, 128) == (len(data), *plain.features.shape[1:])
     pictures = data.read_features([2, 0, 2])
     assert pictures.dtype == np.uint8 and pictures.shape == (3, 32, 32, 3)
     for picture, image in zip(pictures, (2, 0, 2), strict=True):
-        np.testing.assert_array_equal(picture, images.load(plain.paths[image], spec.preprocessing))
+        np.testing.assert_array_equal(picture, preprocessing.load(plain.paths[image], spec.preprocessing))
     np.testing.assert_array_equal(data.read_batch(np.arange(6), np.array([2, 0, 2]), 5), pictures)
 
 
@@ -225,16 +226,16 @@ def test_augmented_pictures_depend_on_seed_epoch_and_caption_alone(spec):
     words = DataDir(tiny.data_dir()).vocabulary.word_to_idx
 
     def read(seed, epoch, numbers):
-        data = finetune.ImageData(plain, spec, Augmentation(seed, plain.captions, words))
+        data = image_data.ImageData(plain, spec, Augmentation(seed, plain.captions, words))
         return data.read_batch(np.array(numbers), plain.image_idxs[numbers], epoch)
 
     first = read(1, 0, [3, 4, 7])
     np.testing.assert_array_equal(read(1, 0, [7, 9, 3])[[2, 0]], first[[0, 2]])
     for other in (read(2, 0, [3, 4, 7]), read(1, 1, [3, 4, 7])):
         assert not np.array_equal(other, first)
-    assert not np.array_equal(finetune.ImageData(plain, spec).read_features(plain.image_idxs[[3, 4, 7]]), first)
+    assert not np.array_equal(image_data.ImageData(plain, spec).read_features(plain.image_idxs[[3, 4, 7]]), first)
     # Several captions of one picture: the first number decides.
-    data = finetune.ImageData(plain, spec, Augmentation(1, plain.captions, words))
+    data = image_data.ImageData(plain, spec, Augmentation(1, plain.captions, words))
     np.testing.assert_array_equal(data.read_batch(np.array([3, 8, 4, 9, 7, 2]), plain.image_idxs[[3, 4, 7]], 0)[:2],
                                   first[:2])
 
@@ -265,19 +266,19 @@ def test_missing_images_are_named(spec, tmp_path):
     place = tmp_path / 'data' / 'annotations.json'
     place.write_text(place.read_text().replace(str(tiny.workplace() / 'shapes'), str(tmp_path / 'moved')))
     with pytest.raises(InputError, match='8 of 8 image files are gone, for example .*moved.*prepro.py'):
-        finetune.ImageData(DataDir(tmp_path / 'data').split('train'), spec)
+        image_data.ImageData(DataDir(tmp_path / 'data').split('train'), spec)
 
 
 def test_boxes_are_left_out_where_they_were_measured_on_another_part_of_the_photo(spec):
     data = DataDir(tiny.data_dir()).split('train')
-    assert finetune.ImageData(data, spec).boxes == data.boxes is not None
-    assert finetune.ImageData(data, dataclasses.replace(spec, resize='squash')).boxes is None
+    assert image_data.ImageData(data, spec).boxes == data.boxes is not None
+    assert image_data.ImageData(data, dataclasses.replace(spec, resize='squash')).boxes is None
 
 
 def test_check_misses_weights_and_layer(spec, tmp_path):
-    finetune.check(spec, 'conv2_2')
+    image_data.check(spec, 'conv2_2')
     with pytest.raises(InputError, match='conv2_1'):
-        finetune.check(spec, 'conv2_11')
+        image_data.check(spec, 'conv2_11')
     (tmp_path / 'other.h5').write_text('x')
     with pytest.raises(InputError, match='not the weights that the data were made with'):
-        finetune.check(spec, 'conv2_2', tmp_path / 'other.h5')
+        image_data.check(spec, 'conv2_2', tmp_path / 'other.h5')

@@ -1,4 +1,4 @@
-"""Pixels made in the graph against those of core.encoders.images: every kind of file, every size, every orientation."""
+"""Pixels made in the graph against those of core.encoders.preprocessing: every kind of file, every size, every orientation."""
 
 import io
 import struct
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from core.encoders import graph_images, images
+from core.encoders import graph_preprocessing, preprocessing
 from core.runtime.backend import tf, tf1
 
-CROP, SQUASH = images.Preprocessing(37, 'crop'), images.Preprocessing(24, 'squash')
+CROP, SQUASH = preprocessing.Preprocessing(37, 'crop'), preprocessing.Preprocessing(24, 'squash')
 RANDOM = np.random.default_rng(7)
 
 
@@ -48,16 +48,16 @@ def load():
     """Function from a list of files and a Preprocessing to uint8 (N, size, size, 3), by the graph."""
     with tf.Graph().as_default() as graph:
         files = tf1.placeholder(tf.string, [None])
-        made = {setting: graph_images.load(files, setting)
-                for setting in (CROP, SQUASH, images.Preprocessing(224, 'crop'), images.Preprocessing(224, 'squash'))}
+        made = {setting: graph_preprocessing.load(files, setting)
+                for setting in (CROP, SQUASH, preprocessing.Preprocessing(224, 'crop'), preprocessing.Preprocessing(224, 'squash'))}
     with tf1.Session(graph=graph) as session:
         yield lambda data, setting=CROP: session.run(made[setting], {files: data})
 
 
 def assert_equal(load, data, *settings, most=0):
-    """The same pixels as core.encoders.images, `most` levels off at most."""
+    """The same pixels as core.encoders.preprocessing, `most` levels off at most."""
     for setting in settings or (CROP, SQUASH):
-        expected = np.stack([images.load(each, setting) for each in data]).astype(int)
+        expected = np.stack([preprocessing.load(each, setting) for each in data]).astype(int)
         off = np.abs(load(data, setting) - expected).max(axis=(1, 2, 3))
         assert off.max() <= most, (setting, off)
 
@@ -87,15 +87,15 @@ def test_odd_shapes(load, width, height):
 
 def test_a_large_photo(load):
     photo = encode(smooth(2300, 1700), 'JPEG', quality=90)
-    assert_equal(load, [photo], images.Preprocessing(224, 'crop'), images.Preprocessing(224, 'squash'))
+    assert_equal(load, [photo], preprocessing.Preprocessing(224, 'crop'), preprocessing.Preprocessing(224, 'squash'))
 
 
 def test_real_photos(load, shared):
     """All of COCO-mini, one of them greyscale."""
     paths = sorted((shared / 'data/coco-mini/train2017').glob('*.jpg'))
     assert len(paths) == 80
-    assert_equal(load, [path.read_bytes() for path in paths], images.Preprocessing(224, 'crop'),
-                 images.Preprocessing(224, 'squash'))
+    assert_equal(load, [path.read_bytes() for path in paths], preprocessing.Preprocessing(224, 'crop'),
+                 preprocessing.Preprocessing(224, 'squash'))
 
 
 # ----------------------------------------------------------------------------------------------------- kinds of files
@@ -218,7 +218,7 @@ def test_refused_by_number_and_reason(load, data, said):
 
 
 def test_the_bound_of_pixels_is_pillows():
-    assert graph_images.MOST_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    assert graph_preprocessing.MOST_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
 
 
 def test_damaged_files_are_refused_or_read_as_pillow_reads_them(load):
@@ -238,7 +238,7 @@ def test_damaged_files_are_refused_or_read_as_pillow_reads_them(load):
             made = load([bytes(data)])[0]
         except tf.errors.InvalidArgumentError:
             continue
-        assert np.array_equal(made, images.load(bytes(data), CROP)), trial
+        assert np.array_equal(made, preprocessing.load(bytes(data), CROP)), trial
         read += 1
     assert 20 < read < 180
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks import grounding as comparison
 from core.common.errors import InputError
-from core.metrics.grounding import (
+from core.metrics.attention_correctness import (
     Item,
     Region,
     attention_correctness,
@@ -18,7 +18,7 @@ from core.metrics.grounding import (
     coverage,
     named_boxes,
 )
-from core.metrics.lexicon import Lexicon, lexicon_of
+from core.metrics.object_names import Lexicon, lexicon_of
 
 VALUES = ['n_words', 'mass', 'uniform_mass', 'centre_mass', 'mass_ratio', 'centre_ratio', 'pointing',
           'uniform_pointing', 'centre_pointing']

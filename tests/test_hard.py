@@ -16,7 +16,7 @@ import tiny
 from enumeration import NULL, L, N, T, moved, number
 
 from benchmarks.hard_gradient import PLAIN, Gradients, exact, measure
-from core.model import hard
+from core.model import hard_attention
 from core.runtime.backend import tf, tf1
 
 SAMPLED = {'attention': 'hard', 'semi_sampling_p': 1.0, 'baseline': 'none'}
@@ -345,7 +345,7 @@ def test_context_while_decoding(kind):
         assert len(np.unique(log_probs[0].round(9), axis=0)) > 10
 
 
-# ---- the pieces of core.model.hard
+# ---- the pieces of core.model.hard_attention
 
 def run(*tensors):
     with tf1.Session(config=tiny.as_built()) as session:
@@ -354,13 +354,13 @@ def run(*tensors):
 
 def test_rewards(graph):
     log_probs = tf.constant([[-1.0, -2.0, -4.0], [-3.0, -5.0, 0.0]])
-    sequence, to_go = run(hard.rewards(log_probs, 'sequence'), hard.rewards(log_probs, 'to_go'))
+    sequence, to_go = run(hard_attention.rewards(log_probs, 'sequence'), hard_attention.rewards(log_probs, 'to_go'))
     np.testing.assert_array_equal(sequence, [[-7] * 3, [-8] * 3])
     np.testing.assert_array_equal(to_go, [[-7, -6, -4], [-8, -5, 0]])
 
 
 def test_leave_one_out(graph):
-    found, = run(hard.leave_one_out(tf.constant([[1.0, 2.0], [4.0, 6.0], [7.0, 1.0], [0.0, 0.0], [3.0, 0.0],
+    found, = run(hard_attention.leave_one_out(tf.constant([[1.0, 2.0], [4.0, 6.0], [7.0, 1.0], [0.0, 0.0], [3.0, 0.0],
                                                  [6.0, 9.0]]), 3))
     np.testing.assert_array_equal(found, [[5.5, 3.5], [4, 1.5], [2.5, 4], [4.5, 4.5], [3, 4.5], [1.5, 0]])
 
@@ -368,15 +368,15 @@ def test_leave_one_out(graph):
 def test_locations_without_weight_are_never_drawn(graph):
     alpha = tf.constant([[0.0, 0.25, 0.0, 0.75, 0.0]] * 5)
     uniform = tf.constant([0.0, 0.2499, 0.25, 0.5, np.nextafter(np.float32(1), np.float32(0))])
-    found, = run(hard.locate(alpha, uniform))
+    found, = run(hard_attention.locate(alpha, uniform))
     np.testing.assert_array_equal(found, [1, 1, 3, 3, 3])
 
 
 def test_certain_attention_has_no_entropy_and_finite_gradients(graph):
     scores = tf.constant([[0.0, 0.0], [200.0, -200.0]])
     alpha = tf.nn.softmax(scores)
-    entropy = hard.entropies(alpha)
-    score = hard.surrogate(alpha[tf.newaxis], tf.constant([[0, 1]]), tf.ones([1, 2]), tf.ones([1, 2]))
+    entropy = hard_attention.entropies(alpha)
+    score = hard_attention.surrogate(alpha[tf.newaxis], tf.constant([[0, 1]]), tf.ones([1, 2]), tf.ones([1, 2]))
     found, slope, of_score = run(entropy, *tf1.gradients(entropy, scores), *tf1.gradients(score, scores))
     np.testing.assert_allclose(found, [np.log(2), 0], atol=1e-6)
     assert np.isfinite(slope).all() and np.isfinite(of_score).all()

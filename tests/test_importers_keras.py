@@ -14,11 +14,11 @@ import tiny
 
 from core import importers
 from core.common.errors import InputError
-from core.config.config import ModelConfig
-from core.data.text import END, NULL, SPECIALS, START, UNK, Vocabulary
-from core.importers import keras
-from core.model.model import CaptionGenerator
-from core.runs import runs
+from core.config.options import ModelConfig
+from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
+from core.importers import tf2_tutorial
+from core.model.caption_generator import CaptionGenerator
+from core.runs import run_dir
 from core.runtime.backend import tf
 
 tf_keras = pytest.importorskip('tf_keras')
@@ -153,7 +153,7 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
     encoder, decoder = tutorial(tf_keras, carry_state)
     expected, gradients = tutorial_loss(encoder, decoder)
     gradients = in_our_names(encoder, decoder, gradients)
-    imported = keras.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
+    imported = tf2_tutorial.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
     with tiny.tf_graph():
         model = build(imported, carry_state=carry_state)
         loss = model.build_model()
@@ -178,7 +178,7 @@ def test_the_state_does_not_reach_the_cell(saved):
 
 def test_greedy_captions_are_the_tutorials(tmp_path, saved):
     prefix, encoder, decoder = saved
-    imported = keras.read(prefix, save_words(tmp_path))
+    imported = tf2_tutorial.read(prefix, save_words(tmp_path))
     with tiny.tf_graph():
         model = build(imported)
         sampled = model.build_sampler(max_len=T)
@@ -206,7 +206,7 @@ def test_both_generations_of_keras(tmp_path, package):
     variables = encoder.trainable_variables + decoder.trainable_variables
     expected = in_our_names(encoder, decoder, [variable.numpy() for variable in variables])
     for source in (prefix, f'{prefix}.index', tmp_path / 'train'):
-        values = keras.read(source, save_words(tmp_path)).values
+        values = tf2_tutorial.read(source, save_words(tmp_path)).values
         assert values.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_array_equal(values[name], value)
@@ -218,18 +218,18 @@ def test_what_is_no_parameter_does_not_matter(tmp_path, package):
     """Dropout has no parameters; a compiled model's optimizer leads to all of them by a second path."""
     k = pytest.importorskip(package)
     encoder, decoder = tutorial(k)
-    expected = keras.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
+    expected = tf2_tutorial.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
     encoder, decoder = tutorial(k, dropout=0.5, recurrent_dropout=0.5)
     decoder.dropout(tf.ones([2, 2]), training=True)
     decoder.compile('adam', 'mse', metrics=['mae'])
     decoder.optimizer.build(decoder.trainable_variables)
-    imported = keras.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
+    imported = tf2_tutorial.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
     for name, value in expected.values.items():
         np.testing.assert_array_equal(imported.values[name], value)
 
 
 def test_options(tmp_path, saved):
-    imported = keras.read(saved[0], save_words(tmp_path))
+    imported = tf2_tutorial.read(saved[0], save_words(tmp_path))
     options = ModelConfig(**imported.options)
     assert (options.dim_embed, options.dim_hidden, options.feature_layer) == (M, H, K)
     assert (options.attention_size, options.output_size, options.carry_state) == (H, H, False)
@@ -239,7 +239,7 @@ def test_options(tmp_path, saved):
 
 def test_options_are_those_of_the_preset(tmp_path, saved):
     presets = pytest.importorskip('core.config.presets')
-    ours = ModelConfig(**keras.read(saved[0], save_words(tmp_path)).options)
+    ours = ModelConfig(**tf2_tutorial.read(saved[0], save_words(tmp_path)).options)
     preset = vars(presets.config('tf2').model)
     sizes = {'dim_embed', 'dim_hidden', 'feature_layer', 'attention_size', 'output_size'}
     assert {name: value for name, value in vars(ours).items() if name not in sizes} == {
@@ -260,8 +260,8 @@ LIST = ['', '[UNK]', 'a', '[START]', '[END]', *[word for word in WORD_INDEX if w
 ], ids=['word_index', 'index_word', 'JSON in JSON', 'tokenizer without limit', 'no padding', 'startseq', 'list',
         'list without padding', 'text', 'text of Windows'])
 def test_forms_of_the_vocabulary(tmp_path, saved, content):
-    expected = keras.read(saved[0], save_words(tmp_path))
-    imported = keras.read(saved[0], save_words(tmp_path, content, 'other'))
+    expected = tf2_tutorial.read(saved[0], save_words(tmp_path))
+    imported = tf2_tutorial.read(saved[0], save_words(tmp_path, content, 'other'))
     assert imported.words == expected.words == ORDINARY
     for name, value in expected.values.items():
         np.testing.assert_array_equal(imported.values[name], value)
@@ -270,17 +270,17 @@ def test_forms_of_the_vocabulary(tmp_path, saved, content):
 def test_rows_that_were_never_used_keep_their_share(tmp_path, saved):
     """Tokenizer(num_words=n) shows the model words below n only; its embedding has n + 1 rows in the tutorial."""
     config = {'num_words': V - 1, 'word_index': json.dumps(WORD_INDEX)}
-    imported = keras.read(saved[0], save_words(tmp_path, {'config': config}))
+    imported = tf2_tutorial.read(saved[0], save_words(tmp_path, {'config': config}))
     assert imported.words == [*ORDINARY[:-1], '<unused-12>']
     assert any('1 rows of the model have no word' in note and '12' in note for note in imported.notes)
-    full = keras.read(saved[0], save_words(tmp_path))
+    full = tf2_tutorial.read(saved[0], save_words(tmp_path))
     np.testing.assert_array_equal(imported.values['logits/b_out'], full.values['logits/b_out'])
 
 
 def test_without_a_word_for_unknown_ones(tmp_path, saved):
     words = {'you' if word == '<unk>' else word: number for word, number in WORD_INDEX.items()}
-    imported = keras.read(saved[0], save_words(tmp_path, words))
-    full = keras.read(saved[0], save_words(tmp_path)).values
+    imported = tf2_tutorial.read(saved[0], save_words(tmp_path, words))
+    full = tf2_tutorial.read(saved[0], save_words(tmp_path)).values
     assert imported.words == ['you', *ORDINARY]
     assert imported.values['logits/b_out'][UNK] == -30.0 and not imported.values['word_embedding/w'][UNK].any()
     np.testing.assert_array_equal(imported.values['logits/b_out'][len(SPECIALS):],
@@ -305,26 +305,26 @@ def test_without_a_word_for_unknown_ones(tmp_path, saved):
 ])
 def test_vocabularies_that_are_refused(tmp_path, saved, content, message):
     with pytest.raises(InputError, match=message):
-        keras.read(saved[0], save_words(tmp_path, content))
+        tf2_tutorial.read(saved[0], save_words(tmp_path, content))
 
 
 def test_files_that_are_refused(tmp_path, saved):
     with pytest.raises(InputError, match='save tokenizer.to_json'):
-        keras.read(saved[0], None)
+        tf2_tutorial.read(saved[0], None)
     with pytest.raises(InputError, match='cannot be read'):
-        keras.read(saved[0], tmp_path / 'none.json')
+        tf2_tutorial.read(saved[0], tmp_path / 'none.json')
     (tmp_path / 'tokenizer.pkl').write_bytes(b'\x80\x04\x95\xff\xfe')
     with pytest.raises(InputError, match='neither JSON nor text'):
-        keras.read(saved[0], tmp_path / 'tokenizer.pkl')
+        tf2_tutorial.read(saved[0], tmp_path / 'tokenizer.pkl')
     with pytest.raises(InputError, match='no checkpoint in this directory'):
-        keras.read(tmp_path, save_words(tmp_path))
+        tf2_tutorial.read(tmp_path, save_words(tmp_path))
 
 
 def test_other_checkpoints_are_refused(tmp_path):
     words = save_words(tmp_path)
     other = tf.train.Checkpoint(model=tf_keras.layers.Dense(2), decoder=tf.Module()).save(str(tmp_path / 'other'))
     with pytest.raises(InputError, match="no object 'encoder' but decoder, model"):
-        keras.read(other, words)
+        tf2_tutorial.read(other, words)
 
 
 class Reader:
@@ -349,7 +349,7 @@ class Reader:
 ])
 def test_damaged_object_graphs(graph):
     with pytest.raises(InputError, match='m: its object graph cannot be read, the checkpoint is damaged'):
-        keras._places('m', Reader(graph))
+        tf2_tutorial._places('m', Reader(graph))
 
 
 def test_a_data_file_that_was_cut(tmp_path, saved):
@@ -359,7 +359,7 @@ def test_a_data_file_that_was_cut(tmp_path, saved):
     data = copied / f'{prefix.name}.data-00000-of-00001'
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(InputError, match='the checkpoint is damaged'):
-        keras.read(prefix, save_words(tmp_path))
+        tf2_tutorial.read(prefix, save_words(tmp_path))
 
 
 def test_missing_surplus_and_wrong_variables_are_named(tmp_path):
@@ -371,7 +371,7 @@ def test_missing_surplus_and_wrong_variables_are_named(tmp_path):
     decoder.norm = tf_keras.layers.BatchNormalization()
     decoder.norm.build((None, H))
     with pytest.raises(InputError) as error:
-        keras.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
+        tf2_tutorial.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
     message = str(error.value)
     assert 'missing: decoder/attention/V/bias [1]' in message
     assert 'surplus: ' in message and 'decoder/norm/gamma [11]' in message
@@ -381,7 +381,7 @@ def test_missing_surplus_and_wrong_variables_are_named(tmp_path):
 def test_a_gru_that_resets_before_is_refused(tmp_path):
     encoder, decoder = tutorial(tf_keras, reset_after=False)
     with pytest.raises(InputError, match='reset_after=False'):
-        keras.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
+        tf2_tutorial.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
 
 
 def test_a_run_of_it(tmp_path):
@@ -393,7 +393,7 @@ def test_a_run_of_it(tmp_path):
                        encoder={'name': 'vgg19', 'layer': 'conv5_4', 'size': 32}, assignments=['carry_state=true'],
                        max_length=T - 1, say=lines.append)
     assert any('kind tf2' in line for line in lines)
-    run = runs.Run(tmp_path / 'run')
+    run = run_dir.Run(tmp_path / 'run')
     with tiny.tf_graph():
         model = run.build_model()
         loss = model.build_model(training=False)

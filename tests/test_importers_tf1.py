@@ -11,10 +11,10 @@ import tiny
 
 from core import importers
 from core.common.errors import InputError
-from core.config.config import Config, ModelConfig
-from core.importers import common
-from core.importers import tf1 as tf1_code
-from core.runs import runs
+from core.config.options import Config, ModelConfig
+from core.importers import imported
+from core.importers import tf1_tutorial as tf1_code
+from core.runs import run_dir
 from core.runtime.backend import tf, tf1
 from core.training import checkpoints
 
@@ -98,7 +98,7 @@ def run(place):
     """The same, imported. Do not change it."""
     importers.make_run(place / 'model-7', place / 'words.pkl', place / 'run', encoder=ENCODER, max_length=5,
                        say=lambda line: None)
-    return runs.Run(place / 'run')
+    return run_dir.Run(place / 'run')
 
 
 def variables_of(prefix):
@@ -208,7 +208,7 @@ def test_parts_that_are_not_there_are_options(place, tmp_path, option, prefix):
     if option == 'selector':  # once through to the run: the model has just these variables
         importers.make_run(tmp_path / 'm', place / 'words.pkl', tmp_path / 'run', encoder=ENCODER,
                            assignments=['prev2out=false'], say=lambda line: None)
-        config = runs.Run(tmp_path / 'run').config.model
+        config = run_dir.Run(tmp_path / 'run').config.model
         assert (config.selector, config.prev2out, config.ctx2out) == (False, False, True)
 
 
@@ -273,7 +273,7 @@ def test_a_word_that_was_not_there_changes_no_other_and_can_be_trained():
     values = {name: value.astype(np.float32) for name, value in draw().items()}
     hidden = np.random.default_rng(2).normal(0.0, 1.0, (50, M)).astype(np.float32)
     before = hidden @ values['logits/w_out'] + values['logits/b_out']
-    common.renumber(values, [0, 1, 2, None, *range(3, V)])
+    imported.renumber(values, [0, 1, 2, None, *range(3, V)])
     after = hidden @ values['logits/w_out'] + values['logits/b_out']
 
     def log_probs(logits):
@@ -420,7 +420,7 @@ def test_the_old_code_restores_what_is_exported(run, tmp_path):
     # and what is imported again is equal
     importers.make_run(tmp_path / 'old', tmp_path / 'old' / 'model-1-word_to_idx.json', tmp_path / 'again',
                        encoder=ENCODER, max_length=5, say=lines.append)
-    again = runs.Run(tmp_path / 'again')
+    again = run_dir.Run(tmp_path / 'again')
     assert again.config == run.config and again.vocabulary == run.vocabulary and again.spec == run.spec
     found = variables_of(again.best().prefix())
     assert set(found) == set(ours) and all((found[name] == ours[name]).all() for name in ours)
@@ -461,7 +461,7 @@ def test_models_that_the_old_code_has_not_are_refused_by_name(run, tmp_path, ass
     Config.from_dict(entries).override(assignments).save(tmp_path / 'run' / 'config.json', data=data)
     before = tiny.snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
-        tf1_code.export(runs.Run(tmp_path / 'run'), tmp_path / 'old' / 'm')
+        tf1_code.export(run_dir.Run(tmp_path / 'run'), tmp_path / 'old' / 'm')
     assert all(part in str(caught.value) for part in ['the TF1 code has no', *parts])
     assert 'dim_' not in str(caught.value)
     assert tiny.snapshot(tmp_path) == before
@@ -474,7 +474,7 @@ def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
     config = Config.from_dict(entries).override(['attention=hard', f'attention_size={D}', f'output_size={M}',
                                                  'label_smoothing=0.1', 'mask_padding=false'])
     config.save(tmp_path / 'run' / 'config.json', data=data)
-    tf1_code.export(runs.Run(tmp_path / 'run'), tmp_path / 'm', say=lambda line: None)
+    tf1_code.export(run_dir.Run(tmp_path / 'run'), tmp_path / 'm', say=lambda line: None)
     assert set(variables_of(tmp_path / 'm')) == set(NAMES)
 
 
@@ -489,7 +489,7 @@ def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsy
     checkpoints.main(['import', str(place), '--vocab', str(place / 'words.pkl'), '--out', str(tmp_path / 'run'),
                       '--kind', 'tf1', '--layer', 'conv2_1', '--image-size', '48', '--resize', 'crop',
                       '--max-length', '9', '--set', 'prev2out=false', '--set', 'max_len=7'])
-    run = runs.Run(tmp_path / 'run')
+    run = run_dir.Run(tmp_path / 'run')
     assert (run.spec.layer, run.spec.size, run.spec.resize, run.max_length) == ('conv2_1', 48, 'crop', 9)
     assert (run.config.model.prev2out, run.config.decoding.max_len) == (False, 7)
     printed = capsys.readouterr().out

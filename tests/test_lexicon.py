@@ -3,7 +3,7 @@
 import pytest
 
 from core.common.errors import InputError
-from core.metrics.lexicon import Lexicon, Mention, lexicon_of
+from core.metrics.object_names import Lexicon, Mention, lexicon_of
 
 
 def mentions(lexicon, text):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.metrics.metrics import (
+from core.metrics.scorer import (
     Scorer,
     coco_results,
     diversity,

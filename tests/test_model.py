@@ -5,9 +5,9 @@ import pytest
 import tiny
 from tiny import END, NULL, START, UNK, D, H, L, M, N, T, V
 
-from core.decoding import decoding
-from core.model.model import CaptionGenerator
-from core.model.output import Dropout
+from core.decoding import search_loop
+from core.model.caption_generator import CaptionGenerator
+from core.model.output_layer import Dropout
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import initialize_from
 
@@ -281,7 +281,7 @@ def test_decoding_and_training_compute_the_same(graph, options, bias):
     model = tiny.build(dtype=tf.float64, **options)
     loss = model.build_model(training=False)
     sampled = model.build_sampler(T)
-    decoded = decoding.greedy(model.decoding(T), decoding.Rules(END, model.never), T)
+    decoded = search_loop.greedy(model.decoding(T), search_loop.Rules(END, model.never), T)
     for seed in range(4):
         assigned = tiny.values(model, seed)
         assigned['logits/b_out'][UNK] += bias

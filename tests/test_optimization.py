@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.config import ModelConfig, TrainingConfig
+from core.config.options import ModelConfig, TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
 from core.training.optimization import (

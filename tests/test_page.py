@@ -13,9 +13,9 @@ from pages import GREY, INFO, photo, records
 
 from core.common.errors import InputError
 from core.inference import evaluation
-from core.metrics import metrics
-from core.runs.runs import Run
-from core.viewer import page
+from core.metrics.scorer import Scorer
+from core.runs.run_dir import Run
+from core.viewer import gallery
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def written(tmp_path_factory):
 # ---- what is written
 
 def test_nothing_outside_is_asked_for_and_nothing_parsed(written):
-    for path in [page.ASSETS / name for name in (*page.FILES, 'page.html')]:
+    for path in [gallery.ASSETS / name for name in (*gallery.FILES, 'page.html')]:
         text = path.read_text(encoding='utf8')
         assert not re.search(r'https?://|//[a-z]+\.|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(',
                              text), path
@@ -40,14 +40,14 @@ def test_nothing_outside_is_asked_for_and_nothing_parsed(written):
 
 def test_attention_in_bytes():
     alphas = np.array([[0.5, 0.25, 0.25, 0], [0.25, 0.25, 0.25, 0.25]], np.float32)
-    assert list(base64.b64decode(page.quantized(alphas))) == [255, 128, 128, 0, 255, 255, 255, 255]
-    assert page.quantized(np.zeros((0, 4))) == ''
+    assert list(base64.b64decode(gallery.quantized(alphas))) == [255, 128, 128, 0, 255, 255, 255, 255]
+    assert gallery.quantized(np.zeros((0, 4))) == ''
 
 
 def test_an_earlier_page_is_replaced_and_nothing_else(tmp_path):
     place = tmp_path / 'page'
-    page.write(place, INFO, records(), photo, lambda line: None)
-    page.write(place, {'title': 'new'}, records()[:2], photo, lambda line: None)
+    gallery.write(place, INFO, records(), photo, lambda line: None)
+    gallery.write(place, {'title': 'new'}, records()[:2], photo, lambda line: None)
     assert '"title":"new"' in (place / 'data' / 'records.js').read_text()
     assert [path.name for path in (place / 'photos').iterdir()] == ['00000.jpg']
     assert [path.name for path in tmp_path.iterdir()] == ['page']
@@ -58,11 +58,11 @@ def test_an_earlier_page_is_replaced_and_nothing_else(tmp_path):
         (place / foreign).write_text('mine')
         before = tiny.snapshot(tmp_path)
         with pytest.raises(InputError, match='no part of an earlier page'):
-            page.write(place, INFO, records(), photo)
+            gallery.write(place, INFO, records(), photo)
         assert tiny.snapshot(tmp_path) == before
         (place / foreign).unlink()
     shutil.rmtree(place / 'data' / 'deep')
-    page.write(place, INFO, records(), photo, lambda line: None)
+    gallery.write(place, INFO, records(), photo, lambda line: None)
 
 
 def test_directories_of_others_are_refused(tmp_path):
@@ -71,15 +71,15 @@ def test_directories_of_others_are_refused(tmp_path):
     (tmp_path / 'file').write_text('')
     for name, complaint in (('site', 'not an earlier page'), ('file', 'is a file')):
         with pytest.raises(InputError, match=complaint):
-            page.write(tmp_path / name, INFO, records(), photo)
+            gallery.write(tmp_path / name, INFO, records(), photo)
     (tmp_path / 'empty').mkdir()
-    page.write(tmp_path / 'empty', INFO, records(), photo, lambda line: None)
-    page.write(tmp_path / 'new' / 'deeper', INFO, records(), photo, lambda line: None)
+    gallery.write(tmp_path / 'empty', INFO, records(), photo, lambda line: None)
+    gallery.write(tmp_path / 'new' / 'deeper', INFO, records(), photo, lambda line: None)
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_page_leaves_the_old_one(tmp_path, error):
-    page.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
+    gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
     before = tiny.snapshot(tmp_path)
 
     def stopped(number):
@@ -88,24 +88,24 @@ def test_an_interrupted_page_leaves_the_old_one(tmp_path, error):
         return GREY
 
     with pytest.raises(error):
-        page.write(tmp_path / 'page', INFO, records(), stopped)
+        gallery.write(tmp_path / 'page', INFO, records(), stopped)
     with pytest.raises(error):
-        page.write(tmp_path / 'none', INFO, records(), stopped)
+        gallery.write(tmp_path / 'none', INFO, records(), stopped)
     assert tiny.snapshot(tmp_path) == before
 
 
 def test_a_page_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
-    page.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
-    before, replace = tiny.snapshot(tmp_path), page.os.replace
+    gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
+    before, replace = tiny.snapshot(tmp_path), gallery.os.replace
 
     def failing(source, target):
         if target == tmp_path / 'page' and '.new-' in source.name:
             raise OSError(28, 'No space left on device')
         replace(source, target)
 
-    monkeypatch.setattr(page.os, 'replace', failing)
+    monkeypatch.setattr(gallery.os, 'replace', failing)
     with pytest.raises(InputError, match='No space left'):
-        page.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
+        gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
     assert tiny.snapshot(tmp_path) == before
 
 
@@ -127,7 +127,7 @@ def test_an_evaluation_writes_its_page(tmp_path):
     assert info['coco'] == scores['coco'] and info['title'] == f'{run.path.parent.name}/{run.path.name}, dev'
     assert [row['image'] for row in rows] == [str(image) for image in dev.image_ids]
     assert [row['references'] for row in rows] == [list(references) for references in dev.references]
-    with metrics.Scorer(dict(zip(dev.image_ids, dev.references, strict=True))) as scorer:
+    with Scorer(dict(zip(dev.image_ids, dev.references, strict=True))) as scorer:
         expected = scorer.score_images({i: row['caption'] for i, row in zip(dev.image_ids, rows, strict=True)}).images
     for image, row in zip(dev.image_ids, rows, strict=True):
         assert row['scores'] == pytest.approx({name: values[image] for name, values in expected.items()}, abs=1e-4)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from core.common.errors import InputError
-from core.inference import photos
+from core.inference import photo_files
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(*arguments):
-    return [name for name, _ in photos.find(arguments)]
+    return [name for name, _ in photo_files.find(arguments)]
 
 
 def test_files_folders_and_patterns_each_once(folder):
@@ -39,14 +39,14 @@ def test_nothing_to_caption_is_said(folder):
 
 def test_standard_input_is_one_photo(monkeypatch):
     monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'\x89PNG\xff')))
-    assert list(photos.find(['-', '-'])) == [('standard input', b'\x89PNG\xff')]
+    assert list(photo_files.find(['-', '-'])) == [('standard input', b'\x89PNG\xff')]
     monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'')))
     with pytest.raises(InputError, match='empty'):
         names('-')
 
 
 def targets(out, n_photos=1):
-    return photos.Targets(out, '.png', n_photos, '--picture')
+    return photo_files.Targets(out, '.png', n_photos, '--picture')
 
 
 def test_one_file_or_files_named_after_the_photos(folder):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.data.text import Vocabulary
-from core.importers import pickles
+from core.data.vocabulary import Vocabulary
+from core.importers import safe_pickle
 
 WORDS = {'<NULL>': 0, '<START>': 1, '<END>': 2, 'café': 3, '犬': 4}
 
@@ -31,9 +31,9 @@ def test_plain_data_of_every_protocol(tmp_path, protocol):
     if protocol < 3:
         del value[3]  # these protocols write bytes as a call of a codec
     path = write(tmp_path / 'data.pkl', pickle.dumps(value, protocol))
-    found = pickles.load(path)
+    found = safe_pickle.load(path)
     assert found == value and isinstance(found['ordered'], collections.OrderedDict)
-    shared = pickles.load(write(path, pickle.dumps([WORDS, WORDS], protocol)))
+    shared = safe_pickle.load(write(path, pickle.dumps([WORDS, WORDS], protocol)))
     assert shared[0] is shared[1] and shared[0] == WORDS
 
 
@@ -47,11 +47,11 @@ def test_plain_data_of_every_protocol(tmp_path, protocol):
     b'\naatp6\nRp7\n.',
 ])
 def test_python_2(tmp_path, data):
-    assert pickles.word_to_idx(write(tmp_path / 'w.pkl', data)) == {'a': 0, 'café': 1, '犬': 2}
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w.pkl', data)) == {'a': 0, 'café': 1, '犬': 2}
 
 
 def test_python_2_texts_that_are_not_utf8_are_latin_1(tmp_path):
-    assert pickles.load(write(tmp_path / 'w.pkl', b'\x80\x02}U\x04caf\xe9K\x00s.')) == {'café': 0}
+    assert safe_pickle.load(write(tmp_path / 'w.pkl', b'\x80\x02}U\x04caf\xe9K\x00s.')) == {'café': 0}
 
 
 class Call:
@@ -70,7 +70,7 @@ def test_payloads_do_not_run(tmp_path, protocol, wrap):
     mark = tmp_path / 'it-ran'
     path = write(tmp_path / 'w.pkl', pickle.dumps(wrap(Call(os.system, f'touch {mark}')), protocol))
     with pytest.raises(InputError, match=rf'w.pkl: .*the class or function {os.name}\.system'):
-        pickles.word_to_idx(path)
+        safe_pickle.word_to_idx(path)
     assert not mark.exists()
     pickle.loads(path.read_bytes())  # the payload is a real one
     assert mark.exists()
@@ -84,7 +84,7 @@ def test_every_other_class_is_refused_by_name(tmp_path):
         for protocol in (0, 2):
             path = write(tmp_path / 'w.pkl', pickle.dumps([value], protocol))
             with pytest.raises(InputError, match=name):
-                pickles.load(path)
+                safe_pickle.load(path)
 
 
 @pytest.mark.parametrize(('data', 'part'), [
@@ -109,7 +109,7 @@ def test_every_other_class_is_refused_by_name(tmp_path):
 def test_instructions_for_objects_do_not_exist(tmp_path, monkeypatch, data, part):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=part):
-        pickles.load(write(tmp_path / 'w.pkl', data))
+        safe_pickle.load(write(tmp_path / 'w.pkl', data))
     assert not (tmp_path / 'it-ran').exists()
 
 
@@ -121,7 +121,7 @@ def test_instructions_for_objects_do_not_exist(tmp_path, monkeypatch, data, part
 ])
 def test_damage_is_one_error(tmp_path, data):
     with pytest.raises(InputError, match=r'w\.pkl: '):
-        pickles.load(write(tmp_path / 'w.pkl', data))
+        safe_pickle.load(write(tmp_path / 'w.pkl', data))
 
 
 def test_every_cut_and_every_changed_byte_ends_in_data_or_one_error(tmp_path):
@@ -132,7 +132,7 @@ def test_every_cut_and_every_changed_byte_ends_in_data_or_one_error(tmp_path):
         broken += [good[:i] + bytes([byte]) + good[i + 1:] for i in range(len(good)) for byte in b'(\x85Rs\xff']
         for data in broken:
             try:
-                pickles.load(write(path, data))
+                safe_pickle.load(write(path, data))
             except InputError as error:
                 assert str(path) in str(error)
 
@@ -140,28 +140,28 @@ def test_every_cut_and_every_changed_byte_ends_in_data_or_one_error(tmp_path):
 def test_bombs_cost_no_time_and_no_memory(tmp_path):
     path = tmp_path / 'w.pkl'
     # a memo place of two thousand million
-    assert pickles.load(write(path, b'}r\xff\xff\xff\x7f.')) == {}
+    assert safe_pickle.load(write(path, b'}r\xff\xff\xff\x7f.')) == {}
     # a key that takes 2**60 steps to hash
     with pytest.raises(InputError, match='a key of type tuple'):
-        pickles.load(write(path, b'}' + b')' + b'2\x86' * 60 + b'K\x01s.'))
+        safe_pickle.load(write(path, b'}' + b')' + b'2\x86' * 60 + b'K\x01s.'))
     # a list of a million items called for a hundred million times
     pairs = b'](' + b'](K\x00K\x00e' + b'2' * 70000 + b'e\x94'
     with pytest.raises(InputError, match='too many items'):
-        pickles.load(write(path, b'\x80\x04' + pairs + b'ccollections\nOrderedDict\n\x94' + b'h\x01h\x00\x85R' * 9000))
+        safe_pickle.load(write(path, b'\x80\x04' + pairs + b'ccollections\nOrderedDict\n\x94' + b'h\x01h\x00\x85R' * 9000))
     path.write_bytes(b'')
-    os.truncate(path, pickles.LARGEST + 1)
+    os.truncate(path, safe_pickle.LARGEST + 1)
     with pytest.raises(InputError, match='too many'):
-        pickles.load(path)
+        safe_pickle.load(path)
 
 
 def test_word_to_idx_from_pickle_json_and_our_own_vocabulary(tmp_path):
-    assert pickles.word_to_idx(write(tmp_path / 'w.pkl', pickle.dumps(WORDS))) == WORDS
-    assert pickles.word_to_idx(write(tmp_path / 'w', json.dumps(WORDS).encode())) == WORDS
-    assert pickles.word_to_idx(write(tmp_path / 'w', b'\xef\xbb\xbf\n' + json.dumps(WORDS).encode())) == WORDS
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w.pkl', pickle.dumps(WORDS))) == WORDS
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w', json.dumps(WORDS).encode())) == WORDS
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'\xef\xbb\xbf\n' + json.dumps(WORDS).encode())) == WORDS
     vocabulary = Vocabulary(['dog', 'café'])
     vocabulary.save(tmp_path / 'vocabulary.json')
-    assert pickles.word_to_idx(tmp_path / 'vocabulary.json') == vocabulary.word_to_idx
-    assert pickles.word_to_idx(write(tmp_path / 'w', b'{"a": 2, "b": 3}'), first=2) == {'a': 2, 'b': 3}
+    assert safe_pickle.word_to_idx(tmp_path / 'vocabulary.json') == vocabulary.word_to_idx
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'{"a": 2, "b": 3}'), first=2) == {'a': 2, 'b': 3}
 
 
 @pytest.mark.parametrize(('content', 'part'), [
@@ -181,32 +181,32 @@ def test_word_to_idx_from_pickle_json_and_our_own_vocabulary(tmp_path):
 ])
 def test_what_is_no_word_to_idx(tmp_path, content, part):
     with pytest.raises(InputError, match=part):
-        pickles.word_to_idx(write(tmp_path / 'w.pkl', pickle.dumps(content)))
+        safe_pickle.word_to_idx(write(tmp_path / 'w.pkl', pickle.dumps(content)))
     if not isinstance(content, int) and 0 not in content:
         with pytest.raises(InputError, match=part):
-            pickles.word_to_idx(write(tmp_path / 'w.json', json.dumps(content).encode()))
+            safe_pickle.word_to_idx(write(tmp_path / 'w.json', json.dumps(content).encode()))
 
 
 @pytest.mark.parametrize('data', [b'{', b'{"a": 0', b'[' * 100000, b'{"a": "\xff"}', b'{"format": 1, "words": [1]}',
                                   b'{"format": 1, "words": ["a", "a"]}'])
 def test_damaged_json_is_one_error(tmp_path, data):
     with pytest.raises(InputError, match=r'w\.json: '):
-        pickles.word_to_idx(write(tmp_path / 'w.json', data))
+        safe_pickle.word_to_idx(write(tmp_path / 'w.json', data))
 
 
 def test_what_messages_show_of_a_value_is_short():
     deep = []
     for _ in range(10**5):
         deep = [deep]
-    assert [pickles.shown(value) for value in ('a', b'a', 2.5, True, 7, None)] == [
+    assert [safe_pickle.shown(value) for value in ('a', b'a', 2.5, True, 7, None)] == [
         "'a'", "b'a'", '2.5', 'True', '7', 'nothing']
     for value in (deep, {'a': deep}, 1 << 20000, 'x' * 10**6):
-        assert len(pickles.shown(value)) < 50
+        assert len(safe_pickle.shown(value)) < 50
     with pytest.raises(InputError, match='the same index a value of type int'):
-        raise InputError(f'the same index {pickles.shown(1 << 20000)}')
+        raise InputError(f'the same index {safe_pickle.shown(1 << 20000)}')
 
 
 def test_no_file(tmp_path):
     for path in (tmp_path, tmp_path / 'none'):
         with pytest.raises(InputError, match='cannot be read'):
-            pickles.word_to_idx(path)
+            safe_pickle.word_to_idx(path)

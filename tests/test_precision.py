@@ -11,7 +11,7 @@ from test_recurrence import CASES
 from tiny import T
 
 from core.common.errors import InputError
-from core.config.config import TrainingConfig
+from core.config.options import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
 from core.training.optimization import Optimization

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from core.common.errors import InputError
-from core.data import prepare, store
-from core.data.store import DataDir
-from core.data.text import Vocabulary
+from core.data import data_dir, prepare
+from core.data.data_dir import DataDir
+from core.data.vocabulary import Vocabulary
 from core.datasets import Box, Record
-from core.encoders import images
-from core.encoders.encoders import Encoder, describe
+from core.encoders.encoder import Encoder, describe
+from core.encoders.preprocessing import load
 
 CAPTIONS = ('A dog, runs!', 'the DOG runs fast')
 
@@ -66,13 +66,13 @@ def lines():
 @pytest.fixture
 def decoded(monkeypatch):
     """Counts the real decodings by file name."""
-    counts, load = collections.Counter(), images.load
+    counts = collections.Counter()
 
     def counting(path, preprocessing):
         counts[path.name] += 1
         return load(path, preprocessing)
 
-    monkeypatch.setattr(images, 'load', counting)
+    monkeypatch.setattr(prepare, 'load', counting)
     return counts
 
 
@@ -85,7 +85,7 @@ def test_features_are_the_encoders_own_in_the_order_of_the_records(tmp_path, spe
     records = records_in(tmp_path / 'photos', 70)  # more than two batches
     manifest = make(records, spec, tmp_path / 'data', lines)
     with Encoder(spec) as encoder:
-        expected = encoder.encode(np.stack([images.load(record.path, spec.preprocessing) for record in records]))
+        expected = encoder.encode(np.stack([load(record.path, spec.preprocessing) for record in records]))
     with h5py.File(tmp_path / 'data' / 'features.h5') as file:
         stored, done = file['features'][:], file['done'][:]
     assert stored.dtype == np.float16 and done.tolist() == [1] * 70
@@ -165,7 +165,7 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
         make(records, spec, out)
     assert '4 images cannot be read' in str(caught.value) and '--skip-unreadable' in str(caught.value)
     assert all(str(records[row].path) in str(caught.value) for row in bad)
-    assert store.FeatureFile(out / 'features.h5').done().tolist() == [row not in bad for row in range(40)]
+    assert data_dir.FeatureFile(out / 'features.h5').done().tolist() == [row not in bad for row in range(40)]
     with pytest.raises(InputError, match='has not finished here'):
         DataDir(out)
 
@@ -200,7 +200,7 @@ def test_skipped_images_leave_the_rest_aligned(tmp_path, spec, lines):
             rows = [row for row, r in enumerate(records) if r.split == split and row not in bad]
             assert part.image_ids == [records[row].image_id for row in rows]
             assert part.references == [list(records[row].captions) for row in rows]
-            pixels = np.stack([images.load(path, spec.preprocessing) for path in part.paths])
+            pixels = np.stack([load(path, spec.preprocessing) for path in part.paths])
             np.testing.assert_allclose(part.read_features(range(len(part))), encoder.encode(pixels), rtol=2e-3,
                                        atol=1e-4)
             for caption, image in zip(part.captions, part.image_idxs, strict=True):
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_keeps_finished_images(tmp_path, spec, lines):
             make(records, spec, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert store.FeatureFile(out / 'features.h5').done().tolist() == [True] * 39 + [False]
+    assert data_dir.FeatureFile(out / 'features.h5').done().tolist() == [True] * 39 + [False]
     assert (out / 'features.h5').read_bytes()[:39 * row] == before[:39 * row]
     make(records, spec, out, lines)
     assert any('39 images were encoded before and are kept' in line for line in lines)
@@ -366,8 +366,8 @@ def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(t
     make(records, spec, tmp_path / 'data', skip_unreadable=True)
     good = [row for row in range(77) if row not in bad]
     with Encoder(spec) as encoder:
-        expected = encoder.encode(np.stack([images.load(records[row].path, spec.preprocessing) for row in good]))
-    features = store.FeatureFile(tmp_path / 'data' / 'features.h5')
+        expected = encoder.encode(np.stack([load(records[row].path, spec.preprocessing) for row in good]))
+    features = data_dir.FeatureFile(tmp_path / 'data' / 'features.h5')
     assert np.flatnonzero(features.done()).tolist() == good
     np.testing.assert_array_equal(features.read(good), expected.astype(np.float16))
 

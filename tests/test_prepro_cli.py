@@ -14,9 +14,9 @@ import pytest
 from test_prepare import photo, snapshot
 
 from core import datasets
-from core.data import prepare, store
-from core.data.store import DataDir
-from core.encoders.encoders import describe
+from core.data import data_dir, prepare
+from core.data.data_dir import DataDir
+from core.encoders.encoder import describe
 
 ROOT = pathlib.Path(__file__).parents[1]
 PREPRO = str(ROOT / 'prepro.py')
@@ -27,7 +27,7 @@ ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '-
 FORKS = '''
 import json, os, runpy, sys
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as `console.run` does before TensorFlow is there
-import core.runtime.backend, core.encoders.encoders, core.runs.runs
+import core.runtime.backend, core.encoders.encoder, core.runs.run_dir
 from core import datasets, prepare
 for number, arguments in enumerate(json.load(open('cases.json'))):
     child = os.fork()
@@ -176,7 +176,7 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
     assert took < 3  # about 0.1 on an idle machine; TensorFlow alone takes longer than 3
     result = python('-X', 'importtime', PREPRO, '--help', cwd=tmp_path)
     imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
-    assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders.encoders', 'numpy'}
+    assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders.encoder', 'numpy'}
 
 
 @pytest.mark.parametrize(('arguments', 'expected'), [
@@ -211,7 +211,7 @@ def start(folder, out):
 
 
 def done(path):
-    return store.FeatureFile(path).done() if path.exists() else np.zeros(N_IMAGES, bool)
+    return data_dir.FeatureFile(path).done() if path.exists() else np.zeros(N_IMAGES, bool)
 
 
 def test_kill_in_the_middle_and_go_on(tmp_path):
@@ -236,7 +236,7 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
         _, errors = second.communicate(timeout=300)
         assert second.returncode == 2
         assert errors == 'prepro.py: error: out: another prepro.py is at work here; wait for it or stop it\n'
-        with pytest.raises(store.InputError, match='has not finished here; run the same prepro.py command again'):
+        with pytest.raises(data_dir.InputError, match='has not finished here; run the same prepro.py command again'):
             DataDir(tmp_path / 'out')
     finally:
         first.send_signal(signal.SIGKILL)
@@ -244,7 +244,7 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert first.returncode == -signal.SIGKILL
     assert (done(features) == before).all()
     rows = np.flatnonzero(before)
-    kept = store.FeatureFile(features).read(rows)
+    kept = data_dir.FeatureFile(features).read(rows)
     (tmp_path / 'out' / '.captions.h5.left').write_text('as a kill while a file is replaced leaves')
 
     # Whoever decoded a finished image again would stumble over these.
@@ -261,5 +261,5 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert all(line.startswith('encoding: ') for line in errors.splitlines())
     assert errors.splitlines()[0].startswith(f'encoding: {len(rows)}/{N_IMAGES} ')
     assert errors.splitlines()[-1].startswith(f'encoding: {N_IMAGES}/{N_IMAGES} ')
-    np.testing.assert_array_equal(store.FeatureFile(features).read(rows), kept)
+    np.testing.assert_array_equal(data_dir.FeatureFile(features).read(rows), kept)
     assert snapshot(tmp_path / 'out') == snapshot(tmp_path / 'whole')

@@ -8,11 +8,11 @@ import tiny
 
 from core.common.errors import InputError
 from core.config import presets
-from core.config.config import Config
+from core.config.options import Config
 from core.data.batches import Batches
-from core.data.store import DataDir
-from core.encoders.encoders import ENCODERS
-from core.model.model import CaptionGenerator
+from core.data.data_dir import DataDir
+from core.encoders.encoder import ENCODERS
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
 

@@ -6,17 +6,17 @@ import pytest
 import tiny
 
 from core.common.errors import InputError
-from core.config.config import Config
-from core.data.store import DataDir
-from core.runs import runs
+from core.config.options import Config
+from core.data.data_dir import DataDir
+from core.runs import run_dir
 
 CONFIG = Config().override(tiny.TINY_RUN)
 
 
 def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
     data = DataDir(tiny.data_dir())
-    runs.create(tmp_path / 'run', CONFIG, data)
-    run = runs.Run(tmp_path / 'run')
+    run_dir.create(tmp_path / 'run', CONFIG, data)
+    run = run_dir.Run(tmp_path / 'run')
     assert run.config == CONFIG and run.vocabulary == data.vocabulary and run.max_length == data.max_length
     assert run.spec.to_dict() == data.encoder
     assert run.data().path == data.path.absolute()
@@ -30,28 +30,28 @@ def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
 
 def test_going_on_admits_longer_training_only(tmp_path):
     data = DataDir(tiny.data_dir())
-    runs.create(tmp_path / 'run', CONFIG, data)
-    runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9', 'print_every=7']), data)
-    assert runs.Run(tmp_path / 'run').config.training.n_epochs == 9
+    run_dir.create(tmp_path / 'run', CONFIG, data)
+    run_dir.create(tmp_path / 'run', CONFIG.override(['n_epochs=9', 'print_every=7']), data)
+    assert run_dir.Run(tmp_path / 'run').config.training.n_epochs == 9
     checkpoints = tmp_path / 'run' / 'checkpoints'
     checkpoints.mkdir()
     (checkpoints / 'step-3.json').write_text('{"step": 3}')
     before = (tmp_path / 'run' / 'config.json').read_bytes()
     with pytest.raises(InputError, match='dim_hidden=12, now it is 13'):
-        runs.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
+        run_dir.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
     assert (tmp_path / 'run' / 'config.json').read_bytes() == before
 
 
 def test_before_training_a_mistaken_option_can_be_corrected(tmp_path):
     data = DataDir(tiny.data_dir())
-    runs.create(tmp_path / 'run', CONFIG, data).close()
-    runs.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
-    assert runs.Run(tmp_path / 'run').config.model.dim_hidden == 13
+    run_dir.create(tmp_path / 'run', CONFIG, data).close()
+    run_dir.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
+    assert run_dir.Run(tmp_path / 'run').config.model.dim_hidden == 13
 
 
 def test_features_of_another_kind_are_refused_by_name(tmp_path):
-    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
-    run, other = runs.Run(tmp_path / 'run'), DataDir(tiny.data_dir(layer='conv1_2'))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run, other = run_dir.Run(tmp_path / 'run'), DataDir(tiny.data_dir(layer='conv1_2'))
     with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
         run.check_features(other)
     with pytest.raises(InputError, match='weights_sha256'):
@@ -60,27 +60,27 @@ def test_features_of_another_kind_are_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize('damage', ['{', '[]', '{}', '{"data": {"encoder": {}}}'])
 def test_damaged_config_is_one_error(tmp_path, damage):
-    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
     (tmp_path / 'run' / 'config.json').write_text(damage)
     with pytest.raises(InputError, match='config.json'):
-        runs.Run(tmp_path / 'run')
+        run_dir.Run(tmp_path / 'run')
 
 
 def test_strangers_directory_is_left_alone(tmp_path):
     (tmp_path / 'thesis.txt').write_text('mine')
     with pytest.raises(InputError, match='not empty and not a run'):
-        runs.create(tmp_path, CONFIG, DataDir(tiny.data_dir()))
+        run_dir.create(tmp_path, CONFIG, DataDir(tiny.data_dir()))
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
 
 
 def test_no_model_yet_says_so(tmp_path):
-    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
     with pytest.raises(InputError, match='no trained model here yet'):
-        runs.Run(tmp_path / 'run').best().prefix()
+        run_dir.Run(tmp_path / 'run').best().prefix()
 
 
 def test_config_is_plain_json(tmp_path):
-    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
     entries = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert set(entries) == {'model', 'training', 'decoding', 'data'}
     assert entries['model']['dim_hidden'] == 12 and entries['data']['encoder']['layer'] == 'conv2_2'
@@ -89,39 +89,39 @@ def test_config_is_plain_json(tmp_path):
 def test_other_images_of_the_same_kind_are_refused(tmp_path):
     from core import datasets
     from core.data import prepare
-    from core.encoders import encoders
+    from core.encoders import encoder
 
     data = DataDir(tiny.data_dir())
-    runs.create(tmp_path / 'run', CONFIG, data)
+    run_dir.create(tmp_path / 'run', CONFIG, data)
     records = datasets.select(datasets.read('shapes', tiny.workplace() / 'shapes'), limit=2)
-    prepare.prepare(records, encoders.EncoderSpec.from_dict(data.encoder), tmp_path / 'few', 'shapes',
+    prepare.prepare(records, encoder.EncoderSpec.from_dict(data.encoder), tmp_path / 'few', 'shapes',
                     vocabulary=data.vocabulary, say=lambda line: None)
     with pytest.raises(InputError, match='other images or captions'):
-        runs.create(tmp_path / 'run', CONFIG, DataDir(tmp_path / 'few'))
+        run_dir.create(tmp_path / 'run', CONFIG, DataDir(tmp_path / 'few'))
 
 
 def test_a_run_in_use_is_left_as_it_is(tmp_path):
     data = DataDir(tiny.data_dir())
-    with runs.create(tmp_path / 'run', CONFIG, data):
+    with run_dir.create(tmp_path / 'run', CONFIG, data):
         before = (tmp_path / 'run' / 'config.json').read_bytes()
         with pytest.raises(InputError, match='another train.py is at work'):
-            runs.create(tmp_path / 'run', CONFIG.override(['n_epochs=9']), data)
+            run_dir.create(tmp_path / 'run', CONFIG.override(['n_epochs=9']), data)
     assert (tmp_path / 'run' / 'config.json').read_bytes() == before
 
 
 def imported(place):
     """A run as `python -m core.training.checkpoints import` makes it: without data, of unknown weights."""
-    runs.create(place, CONFIG, DataDir(tiny.data_dir())).close()
+    run_dir.create(place, CONFIG, DataDir(tiny.data_dir())).close()
     config = json.loads((place / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None, dataset=None)
     config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
     (place / 'config.json').write_text(json.dumps(config))
-    return runs.Run(place)
+    return run_dir.Run(place)
 
 
 def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(tmp_path):
     run = imported(tmp_path / 'run')
-    assert run.imported and not runs.Run(tiny.run_dir()).imported
+    assert run.imported and not run_dir.Run(tiny.run_dir()).imported
     with pytest.raises(InputError, match='imported run .*--data DATA'):
         run.data()
     for seed in (1, 2):
@@ -143,14 +143,14 @@ def test_imported_runs_are_not_trained_over(tmp_path):
     imported(tmp_path / 'run')
     before = tiny.snapshot(tmp_path)
     with pytest.raises(InputError, match='--pretrained-model'):
-        runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+        run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
     assert tiny.snapshot(tmp_path) == before
 
 
 def test_moved_data_are_named_with_the_way_out(tmp_path):
-    runs.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
     config = json.loads((tmp_path / 'run' / 'config.json').read_text())
     config['data']['path'] = str(tmp_path / 'gone')
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match='--data NEW'):
-        runs.Run(tmp_path / 'run').data()
+        run_dir.Run(tmp_path / 'run').data()

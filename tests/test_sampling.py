@@ -5,8 +5,8 @@ import pytest
 import tables
 import tiny
 
-from core.decoding.decoding import Rules
 from core.decoding.sampling import draw, sample, uniforms
+from core.decoding.search_loop import Rules
 from core.runtime.backend import tf, tf1
 
 END, NEVER = 2, (0, 1)

@@ -10,9 +10,9 @@ from solving import make, metrics, saved, watched
 from tiny import END, NULL, START, D, L, M, T, V
 
 from core.common.errors import InputError
-from core.data.store import CaptionData
-from core.decoding import captioning
-from core.model.model import CaptionGenerator
+from core.data.data_dir import CaptionData
+from core.decoding.captions import generate
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf
 
 
@@ -240,7 +240,7 @@ def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(t
     # What was validated is what `test` sees.
     captions_seen = solver.test(dev)
     with tiny.session(solver.model, {n: best.get_tensor(n) for n in best.get_variable_to_shape_map()}) as session:
-        expected = list(captioning.generate(session, solver.model, solver._sampled, solver.val_data))
+        expected = list(generate(session, solver.model, solver._sampled, solver.val_data))
     assert [c.words for c in captions_seen] == [c.words for c in expected]
     for found, wanted in zip(captions_seen, expected, strict=True):
         np.testing.assert_allclose(found.alphas, wanted.alphas, rtol=1e-6)

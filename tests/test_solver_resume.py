@@ -12,7 +12,7 @@ from solving import QUIET, Quick, assert_same_run, make, metrics, saved, watched
 from tiny import D, L, M
 
 from core.common.errors import InputError
-from core.metrics.metrics import Scorer
+from core.metrics.scorer import Scorer
 from core.runtime.backend import tf, tf1
 
 

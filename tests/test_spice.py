@@ -6,8 +6,8 @@ The jars of its parser cannot be had here, so a small program stands for Java.
 import pytest
 
 from core.common.errors import InputError
-from core.metrics import java, spice
-from core.metrics.metrics import Scorer
+from core.metrics import java_tools, spice
+from core.metrics.scorer import Scorer
 
 PROGRAM = '''#!/usr/bin/env python3
 import json, sys
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
     program = tmp_path / 'java'
     program.write_text(PROGRAM)
     program.chmod(0o755)
-    monkeypatch.setattr(java, 'find_java', lambda: str(program))
+    monkeypatch.setattr(java_tools, 'find_java', lambda: str(program))
     return tmp_path
 
 
@@ -56,6 +56,6 @@ def test_a_scorer_asks_for_it(folder, monkeypatch):
     real = spice.find
     monkeypatch.setattr(spice, 'find', lambda unused=None: real(folder))
     tokens = iter([['a dog runs', 'the dog runs']])
-    monkeypatch.setattr(java, 'tokenize', lambda texts: next(tokens))
+    monkeypatch.setattr(java_tools, 'tokenize', lambda texts: next(tokens))
     with Scorer({3: ['A dog runs.']}) as scorer:
         assert scorer.score({3: 'the dog runs'}, ('SPICE',)) == {'SPICE': pytest.approx(0.2)}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.data import store
-from core.data.store import DataDir, FeatureFile, check_run
+from core.data import data_dir
+from core.data.data_dir import DataDir, FeatureFile, check_run
 
 SHAPE = (7, 5, 3)
 
@@ -148,41 +148,41 @@ def test_a_file_without_features_takes_no_room(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with store.lock(tmp_path, 'prepro.py'), pytest.raises(InputError, match='another prepro.py is at work here'):
-        store.lock(tmp_path, 'prepro.py')
-    store.lock(tmp_path, 'prepro.py').close()
+    with data_dir.lock(tmp_path, 'prepro.py'), pytest.raises(InputError, match='another prepro.py is at work here'):
+        data_dir.lock(tmp_path, 'prepro.py')
+    data_dir.lock(tmp_path, 'prepro.py').close()
 
 
 def test_plans(tmp_path):
     plan = {'encoder': 'vgg19', 'grid': (2, 3), 'words': None}
-    store.check_plan(tmp_path / 'new', plan)
+    data_dir.check_plan(tmp_path / 'new', plan)
     assert not (tmp_path / 'new').exists()
-    store.check_plan(tmp_path, plan)
+    data_dir.check_plan(tmp_path, plan)
     assert not os.listdir(tmp_path)
-    store.write_plan(tmp_path, plan)
-    store.write_plan(tmp_path, plan)
+    data_dir.write_plan(tmp_path, plan)
+    data_dir.write_plan(tmp_path, plan)
     before = (tmp_path / 'plan.json').read_bytes()
     with pytest.raises(InputError, match=r"made with other options \(encoder was 'vgg19', now 'resnet50'\)"):
-        store.write_plan(tmp_path, {**plan, 'encoder': 'resnet50'})
+        data_dir.write_plan(tmp_path, {**plan, 'encoder': 'resnet50'})
     with pytest.raises(InputError, match='more was None, now 1'):
-        store.write_plan(tmp_path, {**plan, 'more': 1})
+        data_dir.write_plan(tmp_path, {**plan, 'more': 1})
     assert (tmp_path / 'plan.json').read_bytes() == before
 
 
 def test_directories_of_others_are_refused(tmp_path):
     (tmp_path / 'photo.jpg').touch()
     with pytest.raises(InputError, match='photo.jpg is there'):
-        store.write_plan(tmp_path, {})
+        data_dir.write_plan(tmp_path, {})
     with pytest.raises(InputError, match='is a file'):
-        store.check_plan(tmp_path / 'photo.jpg', {})
+        data_dir.check_plan(tmp_path / 'photo.jpg', {})
     assert os.listdir(tmp_path) == ['photo.jpg']
 
 
 def test_what_a_killed_writer_left_is_no_obstacle(tmp_path):
     for name in ('.plan.json.abc', '.features.h5.k2', '.lock'):
         (tmp_path / name).touch()
-    store.write_plan(tmp_path, {})
-    store.remove_leftovers(tmp_path)
+    data_dir.write_plan(tmp_path, {})
+    data_dir.remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ['.lock', 'plan.json']
 
 
@@ -190,12 +190,12 @@ def test_arrays_of_the_tf1_code():
     words = {0: '<NULL>', 1: '<START>', 2: '<END>', 4: 'a', 5: 'dog'}
     arrays = {'features': np.arange(24.).reshape(2, 4, 3), 'captions': np.array([[1, 4, 5, 2, 0], [1, 5, 2, 0, 0]]),
               'image_idxs': np.array([1, 0])}
-    data = store.CaptionData.from_arrays(arrays, words)
+    data = data_dir.CaptionData.from_arrays(arrays, words)
     assert len(data) == 2 and data.references == [['dog'], ['a dog']] and data.image_ids == [0, 1]
     np.testing.assert_array_equal(data.read_features([1, 1]), arrays['features'][[1, 1]])
     del arrays['image_idxs']
     with pytest.raises(InputError, match="data lacks 'image_idxs'"):
-        store.CaptionData.from_arrays(arrays, words)
+        data_dir.CaptionData.from_arrays(arrays, words)
 
 
 class TestDataDir:
@@ -203,7 +203,7 @@ class TestDataDir:
 
     @pytest.fixture
     def made(self, tmp_path, values):
-        from core.data.text import Vocabulary
+        from core.data.vocabulary import Vocabulary
 
         FeatureFile.create(tmp_path / 'features.h5', SHAPE)
         FeatureFile(tmp_path / 'features.h5', writable=True).write(range(7), values)
@@ -213,7 +213,7 @@ class TestDataDir:
                    'boxes': [{'names': ['dog', 'hound'], 'box': [0, 0, 0.5, 1]}] if row == 4 else None}
                   for row, split in enumerate(splits)]
         images[2]['unreadable'] = True
-        store.write_captions(tmp_path / 'captions.h5', {
+        data_dir.write_captions(tmp_path / 'captions.h5', {
             'train': ([[1, 5, 2]] * 3, [0, 1, 3]), 'dev': ([[1, 4, 2]], [1]), 'test': (np.zeros((0, 3)), [])})
         (tmp_path / 'annotations.json').write_text(json.dumps(images))
         (tmp_path / 'manifest.json').write_text(json.dumps({

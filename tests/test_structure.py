@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.config.config import TrainingConfig
-from core.data.text import SPECIALS
-from core.model.model import CaptionGenerator
+from core.config.options import TrainingConfig
+from core.data.vocabulary import SPECIALS
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
 

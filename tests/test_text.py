@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.data.text import END, NULL, SPECIALS, START, UNK, Vocabulary, tokenize
+from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary, tokenize
 
 
 @pytest.mark.parametrize(('caption', 'tokens'), [
@@ -139,7 +139,7 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError('disk full')
 
-    monkeypatch.setattr('core.data.text.json.dump', fail)
+    monkeypatch.setattr('core.data.vocabulary.json.dump', fail)
     with pytest.raises(OSError, match='disk full'):
         Vocabulary(['other']).save(path)
     monkeypatch.undo()

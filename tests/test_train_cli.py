@@ -165,13 +165,13 @@ def test_from_a_run_to_its_fine_tuning_and_on(tmp_path):
 def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
     import train
     from core.common.errors import InputError
-    from core.config.config import Config
-    from core.data.store import DataDir
-    from core.runs import runs
+    from core.config.options import Config
+    from core.data.data_dir import DataDir
+    from core.runs import run_dir
 
     data, config = DataDir(tiny.data_dir()), Config()
-    runs.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()
-    pretrained = runs.Run(tmp_path / 'run')
+    run_dir.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()
+    pretrained = run_dir.Run(tmp_path / 'run')
     for layer in ('conv2_1', 'conv1_2'):
         train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
     for layer, part in (('', 'add --finetune-from conv2_1'), ('conv2_2', 'fine-tuned from conv2_1 on')):

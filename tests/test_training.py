@@ -6,10 +6,10 @@ import tiny
 from tiny import END, NULL, START, UNK, H, L, M, N, T, V
 
 from core.config import presets
-from core.decoding import decoding
+from core.decoding import search_loop
+from core.model.caption_generator import CaptionGenerator
 from core.model.cells import GRUState, LSTMState
-from core.model.model import CaptionGenerator
-from core.model.output import Dropout
+from core.model.output_layer import Dropout
 from core.runtime.backend import tf, tf1
 
 PAPER = presets.config('paper').to_dict()['model']
@@ -197,7 +197,7 @@ def test_gradient_reaches_every_variable(graph, options):
 def test_decoding_and_training_compute_the_same(graph, options):
     model = tiny.build(dtype=tf.float64, **options)
     model.build_model(training=False)
-    decoded = decoding.greedy(model.decoding(T), decoding.Rules(END, model.never), T)
+    decoded = search_loop.greedy(model.decoding(T), search_loop.Rules(END, model.never), T)
     with tiny.session(model, tiny.values(model)) as session:
         found = session.run(decoded, {model.features: tiny.batch()[0]})
         after = np.cumsum(found.words == END, axis=1) - (found.words == END) > 0

@@ -19,10 +19,10 @@ import requests
 import web
 
 from core.common.errors import InputError
-from core.download import transfer
+from core.download import http_file
 
 CONTENT = random.Random(7).randbytes(700_001)
-CUT, FURTHER = 18 * transfer.BLOCK, 31 * transfer.BLOCK
+CUT, FURTHER = 18 * http_file.BLOCK, 31 * http_file.BLOCK
 OTHER = random.Random(8).randbytes(700_001)
 
 
@@ -31,9 +31,9 @@ class Fetched:
 
     def __init__(self, tmp_path, page, path='/file', timeout=(2, 2), pages=None, url=None):
         self.page, self.waits, self.part = page, [], tmp_path / 'file.part'
-        with web.serve({'/file': page, **(pages or {})}) as address, transfer.session() as session:
+        with web.serve({'/file': page, **(pages or {})}) as address, http_file.session() as session:
             self.address = address
-            self.state = transfer.fetch(session, url or address + path, self.part, 'file', timeout, self.waits.append)
+            self.state = http_file.fetch(session, url or address + path, self.part, 'file', timeout, self.waits.append)
 
     @property
     def content(self):
@@ -49,9 +49,9 @@ def begun(tmp_path, content, **state):
 
 def fetch_begun(tmp_path, page, content, **state):
     """`fetch` where `content` had come before."""
-    with web.serve({'/file': page}) as address, transfer.session() as session:
+    with web.serve({'/file': page}) as address, http_file.session() as session:
         begun(tmp_path, content, **{'url': f'{address}/file', **state})
-        transfer.fetch(session, f'{address}/file', tmp_path / 'file.part', 'file', (2, 2), lambda seconds: None)
+        http_file.fetch(session, f'{address}/file', tmp_path / 'file.part', 'file', (2, 2), lambda seconds: None)
     return (tmp_path / 'file.part').read_bytes()
 
 
@@ -59,7 +59,7 @@ def test_whole(tmp_path):
     fetched = Fetched(tmp_path, web.Page(CONTENT))
     assert fetched.content == CONTENT and fetched.waits == []
     assert fetched.state['length'] == len(CONTENT) and fetched.state['md5'] is None
-    transfer.finish(fetched.part, tmp_path / 'file')
+    http_file.finish(fetched.part, tmp_path / 'file')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
@@ -85,29 +85,29 @@ def test_a_server_without_ranges_begins_anew(tmp_path):
 
 def test_a_server_that_always_cuts_is_given_up(tmp_path):
     page = web.Page(CONTENT, ranges=False, cuts=[CUT] * 50)
-    with pytest.raises(transfer.Unavailable, match=rf'after {transfer.ATTEMPTS} attempts, 295 kB are kept') as error:
+    with pytest.raises(http_file.Unavailable, match=rf'after {http_file.ATTEMPTS} attempts, 295 kB are kept') as error:
         Fetched(tmp_path, page)
-    assert not error.value.unreachable and len(page.requests) == transfer.ATTEMPTS
+    assert not error.value.unreachable and len(page.requests) == http_file.ATTEMPTS
 
 
 def test_waits_grow_and_end(tmp_path):
     waits = []
-    with web.serve({'/file': web.Page(answers=[(503, {})] * 20)}) as address, transfer.session() as session, \
-            pytest.raises(transfer.Unavailable, match='the server answered 503'):
-        transfer.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), waits.append)
+    with web.serve({'/file': web.Page(answers=[(503, {})] * 20)}) as address, http_file.session() as session, \
+            pytest.raises(http_file.Unavailable, match='the server answered 503'):
+        http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), waits.append)
     assert waits == [1, 2, 4, 8, 16, 32, 60]
 
 
 def test_a_busy_server_says_when_to_come_back(tmp_path):
     answers = [(503, {'Retry-After': '5'}), (429, {'Retry-After': '999'})]
     fetched = Fetched(tmp_path, web.Page(CONTENT, answers=answers))
-    assert fetched.content == CONTENT and fetched.waits == [5, transfer.LONGEST_WAIT]
+    assert fetched.content == CONTENT and fetched.waits == [5, http_file.LONGEST_WAIT]
 
 
 @pytest.mark.parametrize('status', [404, 403, 410, 206, 304])
 def test_final_answers_are_not_asked_twice(tmp_path, status):
     page = web.Page(answers=[(status, {})] * 3)
-    with pytest.raises(transfer.Unavailable, match=f'the server answered {status}') as error:
+    with pytest.raises(http_file.Unavailable, match=f'the server answered {status}') as error:
         Fetched(tmp_path, page)
     assert len(page.requests) == 1 and not error.value.unreachable and not list(tmp_path.iterdir())
 
@@ -192,7 +192,7 @@ def test_longer_than_the_server_has_begins_anew(tmp_path):
 
 def test_fewer_bytes_than_announced(tmp_path):
     page = web.Page(CONTENT, announce=len(CONTENT) + 50, ranges=False)
-    with pytest.raises(transfer.Unavailable, match=f'after {transfer.ATTEMPTS} attempts'):
+    with pytest.raises(http_file.Unavailable, match=f'after {http_file.ATTEMPTS} attempts'):
         Fetched(tmp_path, page)
 
 
@@ -203,7 +203,7 @@ def test_the_md5_that_google_announces(tmp_path):
 
 
 def test_compressed_though_not_asked_for(tmp_path):
-    with pytest.raises(transfer.Unavailable, match='sent as gzip'):
+    with pytest.raises(http_file.Unavailable, match='sent as gzip'):
         Fetched(tmp_path, web.Page(CONTENT, headers={'Content-Encoding': 'gzip'}))
 
 
@@ -218,7 +218,7 @@ def test_redirects(tmp_path):
 
 @pytest.mark.parametrize('target', ['file:///etc/passwd', 'ftp://127.0.0.1/x', 'data:,x', 'javascript:1'])
 def test_redirects_to_other_schemes_are_refused(tmp_path, target):
-    with pytest.raises(transfer.Unavailable, match=re.escape(f'sends on to {target!r}, which is not followed')):
+    with pytest.raises(http_file.Unavailable, match=re.escape(f'sends on to {target!r}, which is not followed')):
         Fetched(tmp_path, web.Page(answers=[(302, {'Location': target})]))
 
 
@@ -231,12 +231,12 @@ def test_https_is_never_left(tmp_path):
             response.raw, response.status_code, response.headers = io.BytesIO(), 302, {'Location': 'http://safe.example/file'}
             return response
 
-    with pytest.raises(transfer.Unavailable, match='which is not followed'):
-        transfer.fetch(Session(), 'https://safe.example/file', tmp_path / 'part', 'file')
+    with pytest.raises(http_file.Unavailable, match='which is not followed'):
+        http_file.fetch(Session(), 'https://safe.example/file', tmp_path / 'part', 'file')
 
 
 def test_redirects_in_a_circle(tmp_path):
-    with pytest.raises(transfer.Unavailable, match='sends on and on'):
+    with pytest.raises(http_file.Unavailable, match='sends on and on'):
         Fetched(tmp_path, web.Page(answers=[(302, {'Location': '/file'})] * 20))
 
 
@@ -249,8 +249,8 @@ def free_port():
 @pytest.mark.parametrize('url', ['http://no-such-host.invalid/file', None])
 def test_nobody_there_is_known_at_once(tmp_path, url):
     waits, began = [], time.monotonic()
-    with transfer.session() as session, pytest.raises(transfer.Unavailable) as error:
-        transfer.fetch(session, url or f'http://127.0.0.1:{free_port()}/file', tmp_path / 'part', 'file', (2, 2),
+    with http_file.session() as session, pytest.raises(http_file.Unavailable) as error:
+        http_file.fetch(session, url or f'http://127.0.0.1:{free_port()}/file', tmp_path / 'part', 'file', (2, 2),
                        waits.append)
     assert error.value.unreachable and waits == [] and time.monotonic() - began < 10
     assert re.match(r'(no-such-host.invalid|127.0.0.1): \w', str(error.value)) and '0x' not in str(error.value)
@@ -276,19 +276,19 @@ def test_a_wrong_certificate_is_final(tmp_path):
                     tmp_path / 'cert', '-days', '2', '-subj', '/CN=127.0.0.1'], capture_output=True, check=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / 'cert', tmp_path / 'key')
-    with web.serve({'/file': web.Page(CONTENT)}, context) as address, transfer.session() as session, \
-            pytest.raises(transfer.Unavailable, match='its certificate is not accepted'):
-        transfer.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), lambda seconds: None)
+    with web.serve({'/file': web.Page(CONTENT)}, context) as address, http_file.session() as session, \
+            pytest.raises(http_file.Unavailable, match='its certificate is not accepted'):
+        http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), lambda seconds: None)
 
 
 def test_length(tmp_path):
     pages = {'/file': web.Page(CONTENT), '/none': web.Page(CONTENT, head=False)}
-    with web.serve(pages) as address, transfer.session() as session:
-        assert transfer.length(session, f'{address}/file', (2, 2)) == len(CONTENT)
-        assert transfer.length(session, f'{address}/none', (2, 2)) is None
-        assert transfer.length(session, f'{address}/gone', (2, 2)) is None
-        with pytest.raises(transfer.Unavailable):
-            transfer.length(session, 'http://no-such-host.invalid/', (2, 2))
+    with web.serve(pages) as address, http_file.session() as session:
+        assert http_file.length(session, f'{address}/file', (2, 2)) == len(CONTENT)
+        assert http_file.length(session, f'{address}/none', (2, 2)) is None
+        assert http_file.length(session, f'{address}/gone', (2, 2)) is None
+        with pytest.raises(http_file.Unavailable):
+            http_file.length(session, 'http://no-such-host.invalid/', (2, 2))
 
 
 def test_a_disk_that_is_full_keeps_what_came(tmp_path):

@@ -10,7 +10,7 @@ import pages
 import pytest
 from pages import CAPTIONS, GREY, GRID, HOSTILE, caption, record, records
 
-from core.viewer import page, visualize
+from core.viewer import attention_pictures, gallery
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,7 @@ def still(opened, frame):
 def assert_lit(seen, alpha):
     """The pixels are those of the attention pictures; rounded corners aside."""
     flat = np.full(seen.shape, 180, np.uint8)
-    expected = visualize.light(flat, visualize.smooth(alpha, GRID, seen.shape[:2]))
+    expected = attention_pictures.light(flat, attention_pictures.smooth(alpha, GRID, seen.shape[:2]))
     difference = np.abs(seen.astype(int) - expected)[12:-12, 12:-12]
     assert difference.max() <= 5, difference.max()
 
@@ -302,8 +302,8 @@ def test_what_is_missing_is_said_and_the_others_go_on(chromium, written, tmp_pat
 def test_without_scores_references_and_gate(chromium, tmp_path):
     bare = caption('a dog')._replace(betas=np.ones(2), probabilities=None, score=None, log_prob=None)
     rows = [{'image': 'x', 'caption': 'a dog', 'references': [], 'scores': {}, 'grid': GRID,
-             'captions': [page.caption_entry(bare)]}]
-    index = page.write(tmp_path / 'page', {'title': 'photos'}, rows, lambda number: GREY)
+             'captions': [gallery.caption_entry(bare)]}]
+    index = gallery.write(tmp_path / 'page', {'title': 'photos'}, rows, lambda number: GREY)
     with browser.page(chromium, index.as_uri()) as opened:
         assert not opened.locator('#scores').is_visible()
         assert opened.locator('#sort option').all_inner_texts() == ['order of the split', 'name', 'words']
@@ -315,7 +315,7 @@ def test_without_scores_references_and_gate(chromium, tmp_path):
 
 def test_cards_are_made_as_one_scrolls_and_attention_loaded_as_one_looks(chromium, tmp_path):
     rows = [record(number, f'a dog {number}') for number in range(150)]
-    index = page.write(tmp_path / 'page', {'title': 'many'}, rows, lambda number: GREY[:16, :16])
+    index = gallery.write(tmp_path / 'page', {'title': 'many'}, rows, lambda number: GREY[:16, :16])
     with browser.page(chromium, f'{index.as_uri()}#149') as opened:
         assert opened.locator('#opened-name').inner_text() == '149.jpg'  # an address names its image
         scripts = opened.locator('script[src^="data/attention"]')

@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 
 from core.common.errors import InputError
-from core.encoders import weights
+from core.encoders import weight_files
 from core.encoders.networks import Vgg19
 
 
@@ -103,13 +103,13 @@ def same(read, arrays):
 @pytest.mark.parametrize('style', ['keras1', 'keras2', 'model', 'pieces'])
 def test_keras_layouts(tmp_path, arrays, style, top):
     write_keras(tmp_path / 'w.h5', arrays, style, top)
-    assert same(weights.read(tmp_path / 'w.h5', LAYERS, 'vgg19'), arrays)
+    assert same(weight_files.read(tmp_path / 'w.h5', LAYERS, 'vgg19'), arrays)
 
 
 @pytest.mark.parametrize('nesting', ['filters', 'weights', 'net'])
 def test_matconvnet_nestings(tmp_path, arrays, nesting):
     write_matconvnet(tmp_path / 'w.mat', arrays, nesting)
-    assert same(weights.read(tmp_path / 'w.mat', LAYERS, 'vgg19', matconvnet=True), arrays)
+    assert same(weight_files.read(tmp_path / 'w.mat', LAYERS, 'vgg19', matconvnet=True), arrays)
 
 
 @pytest.mark.parametrize('module', ['keras', 'tf_keras'])
@@ -127,23 +127,23 @@ def test_files_that_keras_itself_writes(tmp_path, arrays, module, end):
         layer.set_weights(values)
     path = str(tmp_path / f'w{end}')
     model.save_weights(path) if end == '.weights.h5' else model.save(path)
-    assert same(weights.read(path, LAYERS, 'vgg19'), arrays)
+    assert same(weight_files.read(path, LAYERS, 'vgg19'), arrays)
 
 
 def test_layers_are_found_by_name_in_any_order(tmp_path, arrays):
-    layers = [weights.Layer('one', 'conv2d', ((2, 2),)), weights.Layer('two', 'conv2d', ((2, 2),))]
+    layers = [weight_files.Layer('one', 'conv2d', ((2, 2),)), weight_files.Layer('two', 'conv2d', ((2, 2),))]
     with h5py.File(tmp_path / 'w.h5', 'w') as file:
         for number, name in enumerate(('two', 'one')):
             file.create_group(name).attrs['weight_names'] = ['kernel']
             file[name]['kernel'] = np.full((2, 2), number)
         file.attrs['layer_names'] = ['two', 'one']
-    one, two = weights.read(tmp_path / 'w.h5', layers, 'net')
+    one, two = weight_files.read(tmp_path / 'w.h5', layers, 'net')
     assert one[0][0, 0] == 1 and two[0][0, 0] == 0
 
 
 def refused(path, match, **options):
     with pytest.raises(InputError, match=match) as caught:
-        weights.read(path, LAYERS, 'vgg19', **options)
+        weight_files.read(path, LAYERS, 'vgg19', **options)
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -154,7 +154,7 @@ def test_another_network(tmp_path, arrays):
     refused(path, 'conv3_4 needs shapes 3x3x7x7 and 7, the file has 3x3x7x8 and 8 in block4_conv1')
     write_keras(path, arrays[:15], layers=LAYERS[:15])
     refused(path, '15 layers with weights, but 16 are needed .conv5_4 is missing')
-    more = weights.Layer('conv6_1', 'conv2d', ((3, 3, 9, 9), (9,)))
+    more = weight_files.Layer('conv6_1', 'conv2d', ((3, 3, 9, 9), (9,)))
     write_keras(path, [*arrays, [np.zeros(shape) for shape in more.shapes]], layers=[*LAYERS, more])
     refused(path, 'further layer block6_conv1')
 
@@ -199,6 +199,6 @@ def test_damaged_and_foreign_mat_files(tmp_path, arrays):
 def test_hash_is_of_the_bytes(tmp_path):
     (tmp_path / 'w').write_bytes(b'abc')
     digest = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
-    assert weights.sha256(tmp_path / 'w') == digest
+    assert weight_files.sha256(tmp_path / 'w') == digest
     with pytest.raises(InputError, match='No such file'):
-        weights.sha256(tmp_path / 'x')
+        weight_files.sha256(tmp_path / 'x')

@@ -14,9 +14,9 @@ import tempfile
 import forks
 import numpy as np
 
-from core.data.text import SPECIALS
-from core.metrics import java
-from core.model.model import CaptionGenerator
+from core.data.vocabulary import SPECIALS
+from core.metrics import java_tools
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 
 N, L, D, H, M, T, V = 3, 5, 7, 11, 6, 4, 13
@@ -116,11 +116,11 @@ def data_dir(layer='conv2_2', seed=1):
     from core import datasets
     from core.data import prepare
     from core.datasets import shapes
-    from core.encoders import encoders
+    from core.encoders import encoder
 
     drawn = shapes.draw(workplace() / 'shapes', 8, 3, 2, seed=1, size=32)
     out = workplace() / f'data-{layer}-{seed}'
-    spec = encoders.describe('vgg19', layer, 32, 'crop', 'random', seed)
+    spec = encoder.describe('vgg19', layer, 32, 'crop', 'random', seed)
     prepare.prepare(datasets.read('shapes', drawn), spec, out, 'shapes', say=lambda line: None)
     return out
 
@@ -163,7 +163,7 @@ def assert_refused(done, *parts):
 
 def logged_java(folder, monkeypatch):
     """Puts a `java` on PATH that notes its arguments, a line a start, and is the real one; returns the log's path."""
-    real, log = java.find_java(), folder / 'java.log'
+    real, log = java_tools.find_java(), folder / 'java.log'
     program = folder / 'bin' / 'java'
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$$ $@" >> {log}\nexec {real} "$@"\n')

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from core.common.types import PathLike
+from core.common.aliases import PathLike
 
 
 @contextlib.contextmanager

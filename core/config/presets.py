@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.common.errors import InputError
-from core.config.config import SECTIONS, Config, nearest
+from core.config.options import SECTIONS, Config, nearest
 
 _TF1 = {
     'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash', 'max_length': 15},

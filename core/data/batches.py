@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from core.common.aliases import DType
 from core.common.errors import InputError
-from core.common.types import DType
 
 T = TypeVar('T')
 

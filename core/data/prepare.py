@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import __version__
-from core.common import console
+from core.common import terminal
+from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.common.types import PathLike, Say
-from core.data import store, text
+from core.data import data_dir
+from core.data.vocabulary import Vocabulary, tokenize
 from core.datasets import SPLITS
-from core.encoders import images
+from core.encoders.preprocessing import UnreadableImage, box_to_input, load
 
 if TYPE_CHECKING:
-    from core.data.text import Vocabulary
+    from core.data.vocabulary import Vocabulary
     from core.datasets.records import Record
-    from core.encoders.encoders import Encoder, EncoderSpec
-    from core.encoders.images import Preprocessing
+    from core.encoders.encoder import Encoder, EncoderSpec
+    from core.encoders.preprocessing import Preprocessing
     from core.runtime.devices import Machine
 
 BATCH = 32
@@ -70,9 +71,9 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
     check(vocab_size, min_count, max_length)
     plan = _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
     with _writing(out):
-        store.check_plan(out, plan)
+        data_dir.check_plan(out, plan)
         if (out / 'manifest.json').exists():
-            manifest = store.read_json(out / 'manifest.json')
+            manifest = data_dir.read_json(out / 'manifest.json')
             if skip_unreadable or not manifest['unreadable']:
                 say(f'{out} is complete: {_counts(manifest)}')
                 return manifest
@@ -81,21 +82,21 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
             _build_vocabulary(records, tokens, plan)  # an error now rather than after the last image
         n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
         say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 from '
-            f'{spec.encoder} {spec.layer}: {console.size_text(n_bytes)} in {out}')
+            f'{spec.encoder} {spec.layer}: {terminal.size_text(n_bytes)} in {out}')
         path = out / 'features.h5'
         _check_room(path, n_bytes)
         # Before anything is written: the weights may turn out to be those of another network.
         with _encoder(spec, path, machine) as encoder:
             out.mkdir(parents=True, exist_ok=True)
-            with store.lock(out, 'prepro.py'):
+            with data_dir.lock(out, 'prepro.py'):
                 return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
 
 
 def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
     """The encoder as a context; of None where every image is encoded already."""
-    if path.exists() and store.FeatureFile(path).done().all():
+    if path.exists() and data_dir.FeatureFile(path).done().all():
         return contextlib.nullcontext()
-    from core.encoders.encoders import Encoder  # TensorFlow is imported only when there is work for it
+    from core.encoders.encoder import Encoder  # TensorFlow is imported only when there is work for it
 
     return Encoder(spec, machine=machine)
 
@@ -104,12 +105,12 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
               spec: 'EncoderSpec', out: pathlib.Path, plan: dict[str, Any], skip_unreadable: bool,
               vocabulary: 'Vocabulary | None', say: Say) -> dict[str, Any]:
     """Do what is left to do in `out`, which is locked."""
-    store.write_plan(out, plan)
-    store.remove_leftovers(out)
+    data_dir.write_plan(out, plan)
+    data_dir.remove_leftovers(out)
     path = out / 'features.h5'
     if not path.exists():
-        store.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
-    features = store.FeatureFile(path, writable=True)
+        data_dir.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
+    features = data_dir.FeatureFile(path, writable=True)
     try:
         unreadable, rate = _extract(records, encoder, features, say)
     finally:
@@ -146,7 +147,7 @@ def _check_room(path: pathlib.Path, n_bytes: int) -> None:
     place = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if n_bytes - there > 0.98 * free:
-        raise InputError(f'{path.parent}: {console.size_text(n_bytes - there)} needed, {console.size_text(free)} '
+        raise InputError(f'{path.parent}: {terminal.size_text(n_bytes - there)} needed, {terminal.size_text(free)} '
                          f'free; make room, choose another --out or use --limit')
 
 
@@ -163,7 +164,7 @@ def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_
             'vocab_size': vocab_size, 'min_count': min_count, 'max_length': max_length, 'vocabulary_sha256': words}
 
 
-def _extract(records: 'Sequence[Record]', encoder: Any, features: store.FeatureFile,
+def _extract(records: 'Sequence[Record]', encoder: Any, features: data_dir.FeatureFile,
              say: Say) -> tuple[dict[int, str], float | None]:
     """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
     waiting = np.flatnonzero(~features.done())
@@ -176,7 +177,7 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: store.FeatureF
     with (
         concurrent.futures.ThreadPoolExecutor(1, 'write') as writer,
         contextlib.closing(_decoded(records, waiting, encoder.spec.preprocessing)) as batches,
-        console.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
+        terminal.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
     ):
         writing: collections.deque[concurrent.futures.Future] = collections.deque()
         for batch, pixels, reasons in batches:
@@ -217,8 +218,8 @@ def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Prep
         reasons = {}
         for row, target in zip(piece, pixels, strict=True):
             try:
-                target[:] = images.load(records[row].path, preprocessing)
-            except images.UnreadableImage as error:
+                target[:] = load(records[row].path, preprocessing)
+            except UnreadableImage as error:
                 reasons[int(row)] = str(error)
         return reasons
 
@@ -296,7 +297,7 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
         say(f'no image is in the split {" or ".join(missing)}')
     if counts['train']['images'] and not counts['train']['captions']:
         say('no training caption is left: raise --max-length to train on these data')
-    store.write_captions(out / 'captions.h5', captions_of)
+    data_dir.write_captions(out / 'captions.h5', captions_of)
     write_json(out / 'annotations.json', [
         {
             'id': record.image_id, 'file': str(pathlib.Path(record.path).absolute()), 'split': record.split,
@@ -306,7 +307,7 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
         for row, record in enumerate(records)
     ], indent=None)
     manifest = {
-        'format': store.FORMAT, 'made_by': f'show-attend-tell {__version__}', 'dataset': plan['dataset'],
+        'format': data_dir.FORMAT, 'made_by': f'show-attend-tell {__version__}', 'dataset': plan['dataset'],
         'records_sha256': plan['records_sha256'], 'encoder': spec.to_dict(), 'splits': counts,
         'max_length': plan['max_length'],
         'vocabulary': {'words': len(vocabulary), 'vocab_size': plan['vocab_size'], 'min_count': plan['min_count']},
@@ -319,7 +320,7 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
 
 def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
     """The token lists of each record's captions. Equal words are one object, as all stay while images are encoded."""
-    return [[[sys.intern(word) for word in text.tokenize(caption)] for caption in record.captions]
+    return [[[sys.intern(word) for word in tokenize(caption)] for caption in record.captions]
             for record in records]
 
 
@@ -328,7 +329,7 @@ def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]]
     """Vocabulary of the training captions that have words; `tokens` holds the token lists of each record."""
     training = [words for record, captions in zip(records, tokens, strict=True) if record.split == 'train'
                 for words in captions if words]
-    return text.Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
+    return Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
 
 
 def _boxes(record: 'Record', spec: 'EncoderSpec') -> list[dict[str, Any]] | None:
@@ -337,7 +338,7 @@ def _boxes(record: 'Record', spec: 'EncoderSpec') -> list[dict[str, Any]] | None
         return None
     return [
         {'names': list(box.names),
-         'box': images.box_to_input((box.x, box.y, box.width, box.height), record.size, spec.preprocessing)}
+         'box': box_to_input((box.x, box.y, box.width, box.height), record.size, spec.preprocessing)}
         for box in record.boxes
     ]
 

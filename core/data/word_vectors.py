@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from core.common.aliases import PathLike, Session, Variable
 from core.common.errors import InputError
-from core.common.types import PathLike, Session, Variable
 
 _LONGEST_LINE = 1 << 20  # more than any vector needs; a file without line ends must not fill the memory
 

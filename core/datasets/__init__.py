@@ -12,8 +12,8 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 from core.datasets import coco, flickr, folder, karpathy, shapes
 from core.datasets.records import SPLITS, Box, Record
 

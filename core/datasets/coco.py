@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 from core.datasets.files import as_paths, directory, is_id, read_json
 from core.datasets.records import Box, Record
 

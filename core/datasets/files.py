@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import Any
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 
 
 def as_paths(value: Paths) -> list[pathlib.Path]:

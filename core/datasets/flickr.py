@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 from core.datasets.files import directory, one_path, read_lines
 from core.datasets.records import SPLITS, Record
 

@@ -1,7 +1,7 @@
 """A folder of photos that nobody has described: one's own pictures, to be captioned."""
 
+from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.common.types import PathLike
 from core.datasets.files import directory
 from core.datasets.records import Record
 

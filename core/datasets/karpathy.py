@@ -1,7 +1,7 @@
 """Karpathy's splits: `dataset_coco.json`, `dataset_flickr8k.json` and `dataset_flickr30k.json`."""
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 from core.datasets import coco
 from core.datasets.files import directory, is_id, one_path, read_json
 from core.datasets.records import Record

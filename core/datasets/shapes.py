@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.common.types import PathLike, Paths
 from core.datasets import coco, scenes
 from core.datasets.files import as_paths, directory, read_json
 

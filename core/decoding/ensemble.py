@@ -15,12 +15,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from core.common.aliases import Session, Tensor
 from core.common.errors import InputError
-from core.common.types import Session, Tensor
-from core.decoding.decoding import Decoding, Step
-from core.decoding.searches import Searches
-from core.model.model import CaptionGenerator
-from core.runs.runs import UNKNOWN, Run
+from core.decoding.search_graphs import Searches
+from core.decoding.search_loop import Decoding, Step
+from core.model.caption_generator import CaptionGenerator
+from core.runs.run_dir import UNKNOWN, Run
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import UNREADABLE, first_line
 
@@ -57,7 +57,7 @@ class Ensemble(Searches):
         self.dropout_seed, self.image_numbers = first.dropout_seed, first.image_numbers
 
     def decoding(self, max_len: int = 20) -> Decoding:
-        """One core.decoding.decoding.Decoding of the models' own: log of the mean probability, mean alpha and beta."""
+        """One core.decoding.search_loop.Decoding of the models' own: log of the mean probability, mean alpha and beta."""
         members = [model.decoding(max_len) for model in self.models]
 
         def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
@@ -75,7 +75,7 @@ class RunEnsemble(Ensemble):
     """The Ensemble of the best models of runs.
 
     Args:
-        runs: list of core.runs.runs.Run. models: their CaptionGenerators, the variables of each under `scopes[i]`.
+        runs: list of core.runs.run_dir.Run. models: their CaptionGenerators, the variables of each under `scopes[i]`.
         scopes: list of str.
     """
 

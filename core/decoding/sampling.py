@@ -4,8 +4,8 @@ What is drawn for an image depends on the seed, on the image's number and on the
 number a word goes through the inverse of the cumulated probabilities.
 """
 
-from core.common.types import DType, Tensor
-from core.decoding.decoding import Decoded, Decoding, Rules, write
+from core.common.aliases import DType, Tensor
+from core.decoding.search_loop import Decoded, Decoding, Rules, write
 from core.runtime.backend import tf
 
 

@@ -18,12 +18,12 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.common import console
+from core.common import terminal
+from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.common.types import PathLike, Say
-from core.download import transfer, unpack
-from core.download.sources import SOURCES, Remote, Source
+from core.download import http_file, zip_archive
+from core.download.catalogue import SOURCES, Remote, Source
 
 MANIFEST = 'downloads.json'
 PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell whether it was '
@@ -31,16 +31,16 @@ PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum
 
 
 def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES, say: Say = print,
-             timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+             timeout: tuple[float, float] = http_file.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
              free: int | None = None) -> None:
     """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already is only checked.
 
     Args:
         names: iterable of keys of `sources`.
         to: str or Path of the directory; made where missing.
-        sources: dict name -> Source, see `core.download.sources`.
+        sources: dict name -> Source, see `core.download.catalogue`.
         say: function that prints a line.
-        timeout, sleep: see `core.download.transfer.fetch`.
+        timeout, sleep: see `core.download.http_file.fetch`.
         free: free bytes on the disk; None asks the system.
 
     Raises:
@@ -48,7 +48,7 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
     """
     to, names = pathlib.Path(to), list(dict.fromkeys(names))
     check(names, sources)
-    with _directory(to), transfer.session() as web:
+    with _directory(to), http_file.session() as web:
         for name in names:
             work = _Work(name, sources[name], to, web, say, timeout, sleep, free)
             say(f'{name}: {"complete" if work.run() else "already there"} in {to}')
@@ -79,7 +79,7 @@ def weights(encoder: str, to: PathLike | None = None, sources: Mapping[str, Sour
     """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
 
     Args:
-        encoder: str, a name in `core.encoders.encoders.ENCODERS`.
+        encoder: str, a name in `core.encoders.encoder.ENCODERS`.
         options: as of `download`.
 
     Raises:
@@ -90,7 +90,7 @@ def weights(encoder: str, to: PathLike | None = None, sources: Mapping[str, Sour
     path = to / source.files[0].name
     if _recorded(path):  # several programs may read at the same time
         return path
-    with _directory(to), transfer.session() as web:
+    with _directory(to), http_file.session() as web:
         _Work(encoder, source, to, web, say, **options).run()
     return path
 
@@ -104,13 +104,13 @@ def _recorded(path: pathlib.Path) -> bool:
 @contextlib.contextmanager
 def _directory(to: pathlib.Path) -> Iterator[None]:
     """Make and lock the directory."""
-    from core.data import store
+    from core.data import data_dir
 
     try:
         to.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f'{to}: is a file, not a directory; choose another --to') from None
-    with store.lock(to, 'prepro.py'):
+    with data_dir.lock(to, 'prepro.py'):
         yield
 
 
@@ -118,7 +118,7 @@ class _Work:
     """One source in one directory, which is locked."""
 
     def __init__(self, name: str, source: Source, to: pathlib.Path, web: Any, say: Say,
-                 timeout: tuple[float, float] = transfer.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
+                 timeout: tuple[float, float] = http_file.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
                  free: int | None = None) -> None:
         self.name, self.files, self.to, self.web, self.say = name, source.files, to, web, say
         self.timeout, self.sleep, self.free = timeout, sleep, free
@@ -142,7 +142,7 @@ class _Work:
         """Whether the file is there, or was unpacked and deleted; checked against what is known of it."""
         path, entry = self.to / remote.name, self.manifest.get(remote.name, {})
         if not path.exists():
-            return 'unpacked' in entry and unpack.missing(path, self.to) is None
+            return 'unpacked' in entry and zip_archive.missing(path, self.to) is None
         if not path.is_file():
             raise InputError(f'{path}: is not a file; move it away, or choose another directory')
         digests = _digests(path)
@@ -172,19 +172,19 @@ class _Work:
             needed += max(0, size - (part.stat().st_size if part.exists() else 0)) + remote.unpack * size
         free = shutil.disk_usage(self.to).free if self.free is None else self.free
         if needed > 0.98 * free:
-            raise InputError(f'{self.to}: {self.name} needs {console.size_text(needed)} or more, unpacked files '
-                             f'included, and {console.size_text(free)} are free; make room or choose another --to')
+            raise InputError(f'{self.to}: {self.name} needs {terminal.size_text(needed)} or more, unpacked files '
+                             f'included, and {terminal.size_text(free)} are free; make room or choose another --to')
         self.say(f'{self.name}: {len(wanted)} to fetch, ' + (
             f'the servers do not say how large {" and ".join(unknown)} will be' if unknown else
-            f'{console.size_text(needed)} of disk needed') + f', {console.size_text(free)} free')
+            f'{terminal.size_text(needed)} of disk needed') + f', {terminal.size_text(free)} free')
 
     def _ask(self, remote: Remote) -> int | None:
         """The announced size from the first address that can be reached."""
         failures = []
         for url in remote.urls:
             try:
-                size = transfer.length(self.web, url, self.timeout)
-            except transfer.Unavailable as error:
+                size = http_file.length(self.web, url, self.timeout)
+            except http_file.Unavailable as error:
                 failures.append(error)
                 continue
             if size is not None:
@@ -203,9 +203,9 @@ class _Work:
             if url.startswith('http:') and not remote.md5:
                 self.say(PLAIN.format(name=remote.name))
             try:
-                state = transfer.fetch(self.web, url, part, remote.name, self.timeout, self.sleep)
+                state = http_file.fetch(self.web, url, part, remote.name, self.timeout, self.sleep)
                 break
-            except transfer.Unavailable as error:
+            except http_file.Unavailable as error:
                 failures.append(error)
                 if len(failures) < len(remote.urls):
                     self.say(f'{error}; trying {_host(remote.urls[len(failures)])}')
@@ -215,26 +215,26 @@ class _Work:
         md5, whose = (remote.md5, 'published') if remote.md5 else (state['md5'], 'announced by the server')
         if md5 and digests['md5'] != md5:
             bad = self.to / f'{remote.name}.bad'
-            transfer.finish(part, bad)
+            http_file.finish(part, bad)
             raise InputError(f'{bad}: came with wrong bytes (MD5 {digests["md5"]}, {whose}: {md5}); run the same '
                              f'command again, and should it stay so, the file at {url} has changed')
         size = part.stat().st_size
         checked = f'MD5 {whose}' if md5 else 'announced size' if state['length'] is not None else 'nothing'
-        transfer.finish(part, path)
+        http_file.finish(part, path)
         self.manifest.pop(remote.name, None)
         self._note(remote, source=self.name, url=url, bytes=size, sha256=digests['sha256'], checked=checked,
                    fetched=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
-        self.say(f'{remote.name}: {console.size_text(size)}, checked by: {checked}')
+        self.say(f'{remote.name}: {terminal.size_text(size)}, checked by: {checked}')
 
     def _unpack(self, remote: Remote) -> bool:
         """Unpack an archive where that was not done, or files are gone since; returns whether there was any work."""
         path, entry = self.to / remote.name, self.manifest[remote.name]
-        if 'unpacked' in entry and unpack.missing(path, self.to) is None:
+        if 'unpacked' in entry and zip_archive.missing(path, self.to) is None:
             return False
-        contents = unpack.unpack(path, self.to, self._reserved(), self.free)
-        unpack.write_contents(path, contents)
+        contents = zip_archive.unpack(path, self.to, self._reserved(), self.free)
+        zip_archive.write_contents(path, contents)
         self._note(remote, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
-        self.say(f'{remote.name}: {len(contents)} files unpacked, {console.size_text(sum(contents.values()))}; the '
+        self.say(f'{remote.name}: {len(contents)} files unpacked, {terminal.size_text(sum(contents.values()))}; the '
                  f'archive itself may be deleted now')
         return True
 
@@ -242,7 +242,7 @@ class _Work:
         names = {MANIFEST, '.lock'}
         for remote in self.files:
             names.update((remote.name, f'{remote.name}.part', f'{remote.name}.part.json', f'{remote.name}.bad',
-                          unpack.contents_path(self.to / remote.name).name))
+                          zip_archive.contents_path(self.to / remote.name).name))
         return names
 
     def _unavailable(self, remote: Remote, failures: Sequence) -> InputError:
@@ -281,7 +281,7 @@ def _digests(path: pathlib.Path) -> dict[str, str]:
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     total = path.stat().st_size
     # Below a gigabyte it is a matter of seconds, and a bar would only be in the way.
-    bar = console.progress(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
+    bar = terminal.progress(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
     with open(path, 'rb') as file, bar if bar is not None else contextlib.nullcontext():
         while block := file.read(1 << 22):
             md5.update(block)

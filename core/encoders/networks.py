@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from core.common.aliases import Session, Tensor, Variable
 from core.common.errors import InputError
-from core.common.types import Session, Tensor, Variable
-from core.encoders.weights import Layer
+from core.encoders.weight_files import Layer
 from core.runtime.devices import CPU, session_config
 
 _PRE = '_pre'  # marks the map of a convolution before its ReLU

@@ -17,21 +17,21 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
-from core.common.types import PathLike, Say
-from core.config.config import Config
-from core.data import store
-from core.data.text import Vocabulary
-from core.encoders.encoders import EncoderSpec, describe
+from core.config.options import Config
+from core.data import data_dir
+from core.data.vocabulary import Vocabulary
+from core.encoders.encoder import EncoderSpec, describe
 from core.encoders.networks import assign
-from core.importers import common
-from core.runs import runs
+from core.importers.imported import MOST_LENGTH, check, open_checkpoint
+from core.runs import run_dir
 from core.runtime.backend import tf  # not tf1, the name of one of the modules here
 from core.runtime.devices import CPU, session_config
 from core.training.checkpoints import BestModel
 
 if TYPE_CHECKING:
-    from core.importers.common import Imported
+    from core.importers.imported import Imported
 
 KINDS = {'tf1': 'tf1', 'authors': 'theano', 'tf2': 'keras'}
 
@@ -69,8 +69,8 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
     max_length = imported.max_length if max_length is None else max_length
     if max_length < 1:
         raise InputError(f'--max-length must be at least 1, not {max_length}')
-    if max_length > common.MOST_LENGTH:
-        raise InputError(f'--max-length must be at most {common.MOST_LENGTH}, not {max_length}')
+    if max_length > MOST_LENGTH:
+        raise InputError(f'--max-length must be at most {MOST_LENGTH}, not {max_length}')
     config = Config.from_dict({'model': imported.options}, where=str(source)).override(assignments)
     if config.training != Config().training:
         raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the model and of decoding, '
@@ -79,7 +79,7 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
     if data is None:
         spec = _unknown_weights(imported.encoder, encoder or {})
     else:
-        features = store.DataDir(data)
+        features = data_dir.DataDir(data)
         spec = EncoderSpec.from_dict(features.encoder)
     _check_features(imported, spec, source, features)
     vocabulary = Vocabulary(imported.words)
@@ -87,9 +87,9 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
              'records_sha256': None}
 
     with tf.Graph().as_default() as graph:
-        model = runs.build_model(config, vocabulary, spec, max_length)
+        model = run_dir.build_model(config, vocabulary, spec, max_length)
         needed = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
-        common.check(needed, {name: value.shape for name, value in imported.values.items()}, source)
+        check(needed, {name: value.shape for name, value in imported.values.items()}, source)
         with tf.compat.v1.Session(graph=graph, config=session_config(CPU)) as session:
             values = [imported.values[variable.op.name] for variable in model.variables]
             assign(session, [model.variables], [values])
@@ -123,10 +123,10 @@ def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
     prefix = _prefix(path)
     if kind is not None:
         return kind, prefix
-    names = common.open_checkpoint(prefix).get_variable_to_shape_map()
+    names = open_checkpoint(prefix).get_variable_to_shape_map()
     if '_CHECKPOINTABLE_OBJECT_GRAPH' in names:
         return 'tf2', prefix
-    from core.importers.tf1 import is_tf1
+    from core.importers.tf1_tutorial import is_tf1
 
     if is_tf1(names):
         return 'tf1', prefix

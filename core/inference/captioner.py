@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.common.aliases import Grid, PathLike
 from core.common.errors import InputError
-from core.common.types import Grid, PathLike
-from core.decoding import captioning
-from core.encoders import images
-from core.runs.runs import Run
+from core.decoding.captions import decode
+from core.encoders.preprocessing import UnreadableImage, load
+from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
 
 if TYPE_CHECKING:
-    from core.decoding.captioning import Caption
-    from core.encoders.images import Photo
+    from core.decoding.captions import Caption
+    from core.encoders.preprocessing import Photo
 
 BATCH = 16  # photos computed together: fewer waste the processor, more only let the first answer wait
 
@@ -44,13 +44,13 @@ class Result:
 
     Attributes:
         name: str, the photo's path, or 'photo 1', 'photo 2' ... for what has none.
-        captions: list of core.decoding.captioning.Caption, best first; empty where the photo could not be read.
+        captions: list of core.decoding.captions.Caption, best first; empty where the photo could not be read.
         grid: (rows, cols) of the attention; place l is in row l // cols.
         picks_locations: bool, whether each word's attention is one location (hard attention, decode_context sample or
             argmax).
         error: UnreadableImage, or None. Only `Captioner.stream` gives such a result.
         photo: what was captioned: path, bytes, array or PIL image.
-        preprocessing: core.encoders.images.Preprocessing of the encoder.
+        preprocessing: core.encoders.preprocessing.Preprocessing of the encoder.
     """
 
     name: str
@@ -88,28 +88,28 @@ class Result:
 
     def view(self, side: int = 320) -> np.ndarray:
         """(h, w, 3) uint8, the part of the photo that the encoder sees, `side` pixels at its longer side."""
-        from core.viewer import visualize
+        from core.viewer import attention_pictures
 
-        return visualize.view(self.photo, self.preprocessing, side)
+        return attention_pictures.view(self.photo, self.preprocessing, side)
 
     def picture(self, number: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8, the attention picture of caption `number`: see `core.viewer.visualize.attention_picture`."""
-        from core.viewer import visualize
+        """(H, W, 3) uint8, the attention picture of caption `number`: see `core.viewer.attention_pictures.attention_picture`."""
+        from core.viewer import attention_pictures
 
-        return visualize.attention_picture(self.view(), self.captions[number], self.grid,
+        return attention_pictures.attention_picture(self.view(), self.captions[number], self.grid,
                                            name=os.path.basename(self.name))
 
     def png(self, number: int = 0) -> bytes:
         """bytes of the attention picture as a PNG file."""
-        from core.viewer import visualize
+        from core.viewer import attention_pictures
 
-        return visualize.png(self.picture(number))
+        return attention_pictures.png(self.picture(number))
 
     def animation(self, number: int = 0) -> bytes:
         """bytes of a GIF in which the attention moves over the photo, word by word."""
-        from core.viewer import visualize
+        from core.viewer import attention_pictures
 
-        return visualize.animation(self.view(), self.captions[number], self.grid)
+        return attention_pictures.animation(self.view(), self.captions[number], self.grid)
 
     def show(self) -> Any:
         """The attention picture as a PIL image, which a notebook displays; `.save(path)` keeps it."""
@@ -138,7 +138,7 @@ class Captioner:
     """A run's best model on top of its encoder, ready for photos.
 
     Args:
-        run: core.runs.runs.Run.
+        run: core.runs.run_dir.Run.
         weights: path of the encoder's weights file; None: where it was when the run was trained.
         n_best: captions a photo; a beam that is narrower is made as wide.
         seed: int, of what is drawn (sampled words, hard attention's locations): it follows the seed and the photo's
@@ -260,10 +260,10 @@ class Captioner:
                 raise photo
             # A pipe would block until somebody writes into it, and a device may never end.
             if isinstance(photo, (str, os.PathLike)) and os.path.exists(photo) and not os.path.isfile(photo):
-                raise images.UnreadableImage(str(photo), 'it is no regular file')
-            return images.load(photo, self.spec.preprocessing)
-        except images.UnreadableImage as error:
-            raise images.UnreadableImage(name or error.source, error.reason) from error
+                raise UnreadableImage(str(photo), 'it is no regular file')
+            return load(photo, self.spec.preprocessing)
+        except UnreadableImage as error:
+            raise UnreadableImage(name or error.source, error.reason) from error
 
     def decode(self, pixels: np.ndarray, numbers: np.ndarray | None = None) -> 'list[list[Caption]]':
         """Captions of pictures that `read` gave.
@@ -285,7 +285,7 @@ class Captioner:
                 raise ValueError('this captioner is closed')
             self._running += 1
         try:
-            return captioning.decode(session, self._model, self._search, pixels, numbers, self.seed)
+            return decode(session, self._model, self._search, pixels, numbers, self.seed)
         finally:
             with self._idle:
                 self._running -= 1

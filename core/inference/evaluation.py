@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.common import console
+from core.common import terminal
+from core.common.aliases import PathLike, Rectangle, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
-from core.common.types import PathLike, Rectangle, Say
-from core.config.config import DecodingConfig
-from core.data.text import tokenize
-from core.decoding import captioning
+from core.config.options import DecodingConfig
+from core.data.vocabulary import tokenize
+from core.decoding.captions import generate_n_best
 from core.decoding.ensemble import build as build_ensemble
 from core.decoding.ensemble import check as check_ensemble
-from core.metrics import grounding, metrics
-from core.metrics.lexicon import Lexicon, lexicon_of
+from core.metrics import attention_correctness
+from core.metrics.object_names import Lexicon, lexicon_of
+from core.metrics.scorer import Scorer, diversity, metric_names, save_results, score_images, score_table
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config, with_working_xla
-from core.viewer import page, visualize
+from core.viewer import attention_pictures, gallery
 
 if TYPE_CHECKING:
-    from core.data.finetune import Split
-    from core.data.store import DataDir
-    from core.decoding.captioning import Caption
-    from core.runs.runs import Run
+    from core.data.data_dir import DataDir
+    from core.data.image_data import Split
+    from core.decoding.captions import Caption
+    from core.runs.run_dir import Run
 
 SHOWN = 3  # captions printed beside their references
 
@@ -41,7 +42,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     """Caption, score and picture a split.
 
     Args:
-        run: core.runs.runs.Run. data: DataDir with the run's kind of features, for a fine-tuned run with any.
+        run: core.runs.run_dir.Run. data: DataDir with the run's kind of features, for a fine-tuned run with any.
         split: 'train', 'dev' or 'test'.
         out: directory for captions.json, scores.json and pictures/.
         limit: at most so many images, evenly spread over the split; None: all.
@@ -54,8 +55,8 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         ensemble: further Runs, whose probabilities are averaged with the run's.
         machine: core.runtime.devices.Machine, where to decode; None: Machine().
         spice: whether to compute SPICE too, see core.metrics.spice.
-        html: directory for a page to look at, see core.viewer.page; None: no page.
-        synonyms: dict from category to names, for attention correctness (`core.metrics.lexicon.lexicon_of`).
+        html: directory for a page to look at, see core.viewer.gallery; None: no page.
+        synonyms: dict from category to names, for attention correctness (`core.metrics.object_names.lexicon_of`).
 
     Returns:
         dict, as in scores.json.
@@ -77,22 +78,21 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
                          f'{n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
-    chosen = metrics.chosen(spice)
     if html is not None:
-        place = page.check(html)
+        place = gallery.check(html)
         if place in (out.resolve(), *out.resolve().parents):
             raise InputError(f'--html {html}: the results go into {out}; name another directory for the page')
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
     of_images: dict[Any, dict[str, float]] = {}
     referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
-    with metrics.Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
+    with Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
         if scorer:  # METEOR's process takes as long to start as many captions
             scorer.start()
         found = _caption([run, *ensemble], selected, images, split, say, seed, weights, n_best, machine)
         captions = {i: n_captions[0] for i, n_captions in found.items()}
         results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
-        metrics.save_results(out / 'captions.json', results)
+        save_results(out / 'captions.json', results)
         _save_n_best(out / 'n_best.json', selected, found, n_best)
 
         scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images),
@@ -103,12 +103,11 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
             scores['decode_context'] = run.config.model.decode_context
         if scorer:
             scored = {image: results[image] for image in referenced}
-            summary, of_images = metrics.score_images(
-                scorer, scored, paper_scoring, say, chosen)
+            summary, of_images = score_images(scorer, scored, paper_scoring, say, metric_names(spice))
             scores.update(summary)
         else:
             say('these images have no captions to compare with: no scores')
-    scores['diversity'] = metrics.diversity(results.values(), _training_captions(run, data, split))
+    scores['diversity'] = diversity(results.values(), _training_captions(run, data, split))
     scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions, lexicon)}
     write_json(out / 'scores.json', scores)
     if html is not None:
@@ -143,8 +142,8 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
             of = '' if len(images) == len(data) else f'of {len(data)} '
             say(f'captioning {len(images)} {of}{split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
             found = {}
-            with console.progress(len(images), 'captioning', unit='image') as bar:
-                made = captioning.generate_n_best(session, model, search, data, images, options.decode_batch, seed)
+            with terminal.progress(len(images), 'captioning', unit='image') as bar:
+                made = generate_n_best(session, model, search, data, images, options.decode_batch, seed)
                 for image, captions in zip(images, made, strict=True):
                     found[int(image)] = captions
                     bar.update()
@@ -195,8 +194,8 @@ def _correctness(data: 'Split', captions: 'Mapping[int, Caption]', lexicon: Lexi
     if data.boxes is None:
         return {}
     grid = tuple(data.encoder['grid'])
-    return grounding.attention_correctness((
-        grounding.Item(caption.words, caption.alphas, grid, [grounding.Region(*box) for box in data.boxes[image]])
+    return attention_correctness.attention_correctness((
+        attention_correctness.Item(caption.words, caption.alphas, grid, [attention_correctness.Region(*box) for box in data.boxes[image]])
         for image, caption in captions.items()
     ), lexicon)
 
@@ -226,7 +225,7 @@ def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int
     for image in images:
         caption = captions[image]
         try:
-            picture = visualize.picture_of(data, image, caption, _named_boxes(data, image, caption, lexicon))
+            picture = attention_pictures.picture_of(data, image, caption, _named_boxes(data, image, caption, lexicon))
         except InputError as error:
             say(f'no picture: {error}')
             continue
@@ -236,7 +235,7 @@ def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int
         names.add(name.lower())
         paths.append(directory / f'{name}.png')
         with replacing(paths[-1], 'wb') as file:
-            file.write(visualize.png(picture))
+            file.write(attention_pictures.png(picture))
     return paths
 
 
@@ -244,7 +243,7 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
                 found: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
                 of_images: Mapping[Any, dict[str, float]], say: Say, lexicon: Lexicon | None) -> pathlib.Path:
     """Write the page of an evaluation; returns the path of its index.html."""
-    info = {name: scores[name] for name in page.INFO if name in scores}
+    info = {name: scores[name] for name in gallery.INFO if name in scores}
     info['title'] = f'{"/".join(run.path.absolute().parts[-2:])}, {scores["split"]}'
     if ensemble:
         info['ensemble'] = [other.path.absolute().name for other in ensemble]
@@ -259,28 +258,28 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
                 'image': str(data.image_ids[image]), 'caption': captions[0].text, 'grid': run.spec.grid,
                 'references': [' '.join(text.split()) for text in data.references[image]],
                 'scores': of_images.get(data.image_ids[image], {}),
-                'captions': [page.caption_entry(caption, located, _named_boxes(data, image, caption, lexicon))
+                'captions': [gallery.caption_entry(caption, located, _named_boxes(data, image, caption, lexicon))
                              for caption in captions],
             }
 
     def photo(number: int) -> np.ndarray:
         if data.paths is None:
             raise InputError('the data name no photos')
-        return visualize.view(data.paths[numbers[number]], run.spec.preprocessing, page.SIDE)
+        return attention_pictures.view(data.paths[numbers[number]], run.spec.preprocessing, gallery.SIDE)
 
-    with console.progress(len(numbers), 'page', unit='image') as bar:
+    with terminal.progress(len(numbers), 'page', unit='image') as bar:
         def counted() -> Iterator[dict[str, Any]]:
             for record in records():
                 yield record
                 bar.update()
 
-        return page.write(directory, info, counted(), photo, say)
+        return gallery.write(directory, info, counted(), photo, say)
 
 
 def _named_boxes(data: 'Split', image: int, caption: 'Caption',
                  lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
     """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
-    return [] if data.boxes is None else grounding.named_boxes(caption.words, data.boxes[image], lexicon)
+    return [] if data.boxes is None else attention_correctness.named_boxes(caption.words, data.boxes[image], lexicon)
 
 
 def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]', out: pathlib.Path,
@@ -293,7 +292,7 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
             say(f'    reference: {" ".join(text.split())}')
     say('')
     if 'coco' in scores:
-        say(metrics.score_table(scores))
+        say(score_table(scores))
         say('')
     diversity = scores['diversity']
     say(f'{diversity["distinct"]} distinct captions over {diversity["captions"]} images, {diversity["vocabulary"]} '
@@ -311,7 +310,7 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
             f'evenly ({attention["mass_ratio"]:.2f}x), {attention["centre_mass"]:.3f} if always around the centre; '
             f'pointing hits {attention["pointing"]:.3f} (evenly: {attention["uniform_pointing"]:.3f}, centre: '
             f'{attention["centre_pointing"]:.3f})')
-        say(grounding.class_table(attention))
+        say(attention_correctness.class_table(attention))
     say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')
     if (out / 'n_best.json').exists():
         say(f'the n best captions of each image: {out / "n_best.json"}')

@@ -32,11 +32,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from core import __version__
+from core.common.aliases import Say
 from core.common.errors import InputError
-from core.common.types import Say
-from core.encoders import images
+from core.encoders import preprocessing
 from core.inference import captioner
-from core.viewer import visualize
+from core.viewer import attention_pictures
 
 MAX_BYTES = 25 * 10**6  # of a request
 MAX_PIXELS = 60 * 10**6  # of a photo: more take seconds and hundreds of megabytes to decode
@@ -184,7 +184,7 @@ class Application:
         spec, options = self.captioner.spec, self.captioner.config
         return {'version': __version__, 'run': self.captioner.run.path.absolute().name, 'step': self.captioner.step,
                 'encoder': spec.encoder, 'grid': list(spec.grid), 'beam_width': options.beam_width,
-                'n_best': self.captioner.n_best, 'formats': list(images.FORMATS), 'max_bytes': MAX_BYTES,
+                'n_best': self.captioner.n_best, 'formats': list(preprocessing.FORMATS), 'max_bytes': MAX_BYTES,
                 'max_pixels': MAX_PIXELS, 'max_photos': MAX_PHOTOS}
 
     def _caption(self, request: Request) -> Response:
@@ -224,17 +224,17 @@ class Application:
         try:
             with self._batcher.coming():
                 with self._reading:
-                    n_pixels = images.pixel_count(data)
+                    n_pixels = preprocessing.pixel_count(data)
                     if n_pixels > MAX_PIXELS:
-                        raise images.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
+                        raise preprocessing.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
                                                            f'send it smaller')
-                    image = images.decode(data)
+                    image = preprocessing.decode(data)
                     pixels = self.captioner.read(image, name)
                 future = self._batcher.submit(pixels)
             # Made while the photo is captioned; the photo itself is not kept.
             return name, self._view(image) if with_view else None, future
-        except images.UnreadableImage as error:
-            return name, None, images.UnreadableImage(name, error.reason)
+        except preprocessing.UnreadableImage as error:
+            return name, None, preprocessing.UnreadableImage(name, error.reason)
 
     def _finish(self, name: str, view: str | None, future: Any) -> dict[str, Any]:
         if isinstance(future, InputError):
@@ -249,7 +249,7 @@ class Application:
     def _view(self, image: Any) -> str:
         """What the encoder sees of a photo as a data: address."""
         with self._reading:
-            pixels = visualize.view(image, self.captioner.spec.preprocessing, VIEW_SIDE)
+            pixels = attention_pictures.view(image, self.captioner.spec.preprocessing, VIEW_SIDE)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, 'JPEG', quality=88)
         return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.common.types import PathLike
-from core.metrics import java
+from core.metrics import java_tools
 
 PARSER = ('stanford-corenlp-3.6.0.jar', 'stanford-corenlp-3.6.0-models.jar')
 ADDRESS = 'http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip'
@@ -60,7 +60,7 @@ def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[A
         asked, answered = pathlib.Path(place) / 'captions.json', pathlib.Path(place) / 'scores.json'
         asked.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0], 'refs': references[image]}
                                      for number, image in enumerate(references)]), encoding='utf8')
-        done = subprocess.run([java.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out', str(answered),
+        done = subprocess.run([java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out', str(answered),
                                '-silent'], cwd=place, capture_output=True, text=True, errors='replace')
         if done.returncode or not answered.is_file():
             said = (done.stderr or done.stdout).strip().splitlines() or ['nothing']

@@ -10,7 +10,7 @@ GRU; I is the size of the input.
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.common.types import Tensor
+from core.common.aliases import Tensor
 from core.runtime.backend import tf
 
 if TYPE_CHECKING:

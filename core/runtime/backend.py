@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from core.common.types import DType, Operation, Tensor
+from core.common.aliases import DType, Operation, Tensor
 
 
 def _import_tensorflow() -> Any:

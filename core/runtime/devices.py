@@ -15,13 +15,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.common.aliases import DType, Say, Session
 from core.common.errors import InputError
-from core.common.types import DType, Say, Session
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from core.data.store import CaptionData
+    from core.data.data_dir import CaptionData
 
 GIB = 2**30
 FEATURE_SHARE = 0.5  # of the GPU's memory, that `auto` may fill with features; the rest is for training
@@ -179,7 +179,7 @@ def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
     Args:
         machine: Machine. dtype: of the products; None: float32.
     """
-    from core.model.kernels import Kernels
+    from core.model.attention_kernels import Kernels
     from core.runtime.backend import tf, tf1
 
     machine, dtype = machine or Machine(), dtype or tf.float32

@@ -7,7 +7,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from core.common.types import DType, Tensor, Variable
+from core.common.aliases import DType, Tensor, Variable
 from core.runtime.backend import tf, tf1
 
 

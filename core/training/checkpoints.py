@@ -17,15 +17,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from core.common.types import PathLike, Session, Variable
+from core.common.aliases import PathLike, Session, Variable
 
-if __name__ == '__main__':  # its start-up lines; core.common.console says so too, but here TensorFlow is imported before
+if __name__ == '__main__':  # its start-up lines; core.common.terminal says so too, but here TensorFlow is imported before
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from core.common import console
+from core.common import terminal
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.data.store import read_json
+from core.data.data_dir import read_json
 from core.runtime.backend import tf, tf1
 
 _NAME = re.compile(r'step-\d+')
@@ -177,9 +177,9 @@ What is imported becomes a run that evaluate.py uses. Pickles are read without b
 """
 
 
-def _parser() -> console.Parser:
-    parser = console.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.training.checkpoints')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=console.OneLineParser)
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.training.checkpoints')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=terminal.OneLineParser)
     run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
     run.add_argument('source', metavar='SOURCE', help="checkpoint without endings or its directory, or the authors' "
                                                       '.npz file')
@@ -220,11 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         importers.make_run(args.source, args.vocab, args.out, kind=args.kind, options=args.options, data=args.data,
                            encoder=encoder, assignments=args.assignments, max_length=args.max_length)
     else:
-        from core.importers import tf1 as tf1_code
-        from core.runs.runs import Run
+        from core.importers import tf1_tutorial as tf1_code
+        from core.runs.run_dir import Run
 
         tf1_code.export(Run(args.run), args.prefix)
 
 
 if __name__ == '__main__':
-    console.run(main)
+    terminal.run(main)

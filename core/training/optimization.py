@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.common.aliases import Operation, Session, Tensor, Variable
 from core.common.errors import InputError
-from core.common.types import Operation, Session, Tensor, Variable
 from core.runtime.backend import tf, tf1
 
 if TYPE_CHECKING:
-    from core.config.config import TrainingConfig
-    from core.model.model import CaptionGenerator
+    from core.config.options import TrainingConfig
+    from core.model.caption_generator import CaptionGenerator
 
 PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}  # compute_dtype of `build_model`
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**15, 1.0, 2000  # of the loss in float16

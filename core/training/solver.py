@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from core.common import console
+from core.common import terminal
+from core.common.aliases import DType, PathLike, Say, Session
 from core.common.errors import InputError
-from core.common.types import DType, PathLike, Say, Session
-from core.config.config import Config, DecodingConfig
+from core.config.options import Config, DecodingConfig
 from core.data.batches import Batches, prefetch
-from core.data.store import CaptionData
-from core.data.text import tokenize
+from core.data.data_dir import CaptionData
+from core.data.vocabulary import tokenize
 from core.data.word_vectors import assign_word_vectors
-from core.decoding import captioning
-from core.metrics.metrics import Scorer
+from core.decoding.captions import Caption, generate
+from core.metrics.scorer import Scorer
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from core.training.interrupts import Interrupts, Stopped
-from core.training.journal import Journal
+from core.training.metrics_log import Journal
 from core.training.optimization import PRECISIONS, Optimization, check, diverged, learning_rate_at, plateau_factor
 
 if TYPE_CHECKING:
-    from core.model.model import CaptionGenerator
+    from core.model.caption_generator import CaptionGenerator
 
 SCORES = {'Bleu_4': 'Bleu', 'METEOR': 'METEOR', 'CIDEr': 'CIDEr', 'ROUGE_L': 'ROUGE_L'}
 
@@ -51,7 +51,7 @@ class Solver:
         decoding: DecodingConfig.
         machine: core.runtime.devices.Machine, where to train; None: Machine().
         say: function that prints a line.
-        options: the options of `core.config.config.TrainingConfig`, such as n_epochs, batch_size, update_rule,
+        options: the options of `core.config.options.TrainingConfig`, such as n_epochs, batch_size, update_rule,
             learning_rate, print_every, save_every. For the same initial weights in every process, also call
             `tf.compat.v1.set_random_seed` before the model is made.
 
@@ -122,7 +122,7 @@ class Solver:
             raise InputError('--features-on-device on: fine-tuning reads images, there are no features to keep')
         size = devices.ResidentFeatures.size(self.data, dtype)
         if stored and devices.keeps_features(self.machine, size):
-            self.say(f'features of {len(self.data)} images stay on the device: {console.size_text(size)}')
+            self.say(f'features of {len(self.data)} images stay on the device: {terminal.size_text(size)}')
             self._resident = devices.ResidentFeatures(self.data, dtype)
             self.batches = self._batches(self._resident, np.int64)
 
@@ -293,7 +293,7 @@ class Solver:
         inputs = self._resident.numbers if self._resident else model.inputs
         saved = printed = time.monotonic()
         printed_captions = 0
-        with console.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
+        with terminal.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
                                state['position']) as bar:
             for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
                 result = session.run(fetches, {
@@ -330,10 +330,10 @@ class Solver:
         loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
         n_epochs, size = self.options.n_epochs, len(self.batches)
         left = (n_epochs - state['epoch'] - state['position'] / size) * len(self.data.captions) / max(speed, 1e-9)
-        console.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
+        terminal.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
                            f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
                            f'{speed:.0f} captions/s' + (
-                               f'  {console.duration(left)} left without validation' if left > 0 else ''))
+                               f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
             'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state['rate_factor']),
@@ -359,7 +359,7 @@ class Solver:
         if 'METEOR' in metrics:  # its process takes as long to start as many captions
             self._scorer.start()
         with self._interrupts.at_once():
-            captions = list(captioning.generate(session, self.model, self._sampled, data, images,
+            captions = list(generate(session, self.model, self._sampled, data, images,
                                                 self.decoding.decode_batch))
             results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
             scores = self._scorer.score(results, sorted(metrics))
@@ -381,7 +381,7 @@ class Solver:
         self._journal.scalars('validation', state, {**scores, 'distinct_captions': len(set(results.values()))})
         self._journal.captions(state, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
 
-    def test(self, data: Any = None, images: Sequence[int] | None = None) -> list[captioning.Caption]:
+    def test(self, data: Any = None, images: Sequence[int] | None = None) -> list[Caption]:
         """Captions of the best model.
 
         Args:
@@ -389,12 +389,12 @@ class Solver:
             images: which of its images, by number; None: all.
 
         Returns:
-            list of core.decoding.captioning.Caption.
+            list of core.decoding.captions.Caption.
         """
         data = self.val_data if data is None else self._checked(data, 'data')
         self._build_sampler()
         with self.model.graph.as_default(), self._session() as session:
             self._load_encoder(session)
             self._best_model().restore(session)
-            return list(captioning.generate(session, self.model, self._sampled, data, images,
+            return list(generate(session, self.model, self._sampled, data, images,
                                             self.decoding.decode_batch))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from core.common.errors import InputError
-from core.data.text import tokenize
+from core.data.vocabulary import tokenize
 from core.datasets import read, select, shapes
 
 COUNTS = {'n_train': 120, 'n_dev': 40, 'n_test': 40, 'seed': 3}

@@ -6,7 +6,7 @@
    element  is emptied and filled. record is the JSON record of core/inference/captioner.py:
             {"grid": [rows, cols], "captions": [{"words", "probabilities", "alphas", "betas", "locations",
             "log_prob", "score", "ended", "boxes"}, ...], "error": text where there is no caption}. "alphas" is a list
-            of lists, or base64 of one byte a word and place (core/viewer/page.py). "boxes" may be missing.
+            of lists, or base64 of one byte a word and place (core/viewer/gallery.py). "boxes" may be missing.
    photo    is the address of the picture (a data: or blob: one will do), null where there is none. It must show what
             the encoder sees, as the light covers all of it.
    options  name: for the photo's description. missing: text shown where there is no photo.
@@ -20,7 +20,7 @@
 'use strict';
 
 const Attention = (() => {
-  const DARKEST = 0.2;  // brightness of a place without attention, as in core/viewer/visualize.py
+  const DARKEST = 0.2;  // brightness of a place without attention, as in core/viewer/attention_pictures.py
   const PIXELS = 112;   // of the map of light, which the browser scales up smoothly
   const MOVE = 180;     // milliseconds that the light takes from word to word
   const STEP = 900;     // milliseconds of a word while playing
@@ -59,7 +59,7 @@ const Attention = (() => {
     return rows;
   }
 
-  /** The weights of a word over PIXELS x PIXELS, 1 at the strongest: `core.viewer.visualize.smooth`. */
+  /** The weights of a word over PIXELS x PIXELS, 1 at the strongest: `core.viewer.attention_pictures.smooth`. */
   function smooth(alpha, grid, across, down) {
     const [rows, cols] = grid, map = new Float32Array(PIXELS * PIXELS), line = new Float32Array(cols);
     let strongest = 1e-12;

@@ -1,0 +1,149 @@
+"""Fine-tuning of the encoder: pictures instead of stored features go into the training graph.
+
+    spec = run.encoder()
+    data = ImageData(data_dir.split('train'), spec, Augmentation(seed, captions, word_to_idx))
+    model = build_model(options, word_to_idx, spec, max_length, first='conv5_1')
+
+`ImageData` has the interface of `store.CaptionData`, with pixels where that has features, and `build_model` gives a
+CaptionGenerator that is fed them (`model.inputs`), so batches, training and decoding are those of stored features.
+(The paper's results are without fine-tuning, section 4.3.)
+"""
+
+import collections
+import concurrent.futures
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.common.aliases import PathLike, Tensor
+from core.common.errors import InputError
+from core.data.data_dir import CaptionData
+from core.encoders import encoder
+from core.encoders.preprocessing import load
+from core.model.caption_generator import CaptionGenerator
+from core.runtime.backend import tf, tf1
+
+if TYPE_CHECKING:
+    from core.encoders.augmentation import Augmentation
+    from core.encoders.encoder import EncoderSpec
+
+_Shaped = collections.namedtuple('_Shaped', 'shape')
+
+
+class ImageData:
+    """One split whose images are read from their files: a `CaptionData` with pixels for features.
+
+    Args:
+        data: CaptionData that knows its `paths`.
+        spec: EncoderSpec of the encoder in the graph; it decides preprocessing and grid, not the data's own.
+        augmentation: core.encoders.augmentation.Augmentation, used by `read_batch` alone; None: every picture as prepro.py saw it.
+
+    Attributes:
+        features: its `shape` (I, L, D) is that of what the encoder will give.
+        the others: as of CaptionData. `boxes` is None where the data's own preprocessing shows another part of the
+            photos than the encoder's: the boxes would lie elsewhere.
+
+    Raises:
+        InputError: image files are gone; says how many and names one.
+    """
+
+    def __init__(self, data: 'CaptionData', spec: 'EncoderSpec', augmentation: 'Augmentation | None' = None) -> None:
+        self.spec, self.augmentation = spec, augmentation
+        self.captions, self.image_idxs = data.captions, data.image_idxs
+        self.image_ids, self.references, self.paths = data.image_ids, data.references, data.paths
+        self.encoder = spec.to_dict()
+        same = data.encoder is not None and (data.encoder['resize'], data.encoder['size']) == (spec.resize, spec.size)
+        self.boxes = data.boxes if same else None
+        self.features = _Shaped((len(data), spec.grid[0] * spec.grid[1], spec.dim))
+        self._check_files()
+        self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode')
+
+    def _check_files(self) -> None:
+        if self.paths is None:
+            raise InputError('fine-tuning reads the image files, but these data name none')
+        gone = [path for path in self.paths if not os.path.isfile(path)]
+        if gone:
+            raise InputError(f'{len(gone)} of {len(self.paths)} image files are gone, for example {gone[0]}; a '
+                             f'fine-tuned encoder reads them: put them back, or make the data again with prepro.py')
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.image_ids)
+
+    def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, size, size, 3) uint8, the encoder's input for images numbered 0 to I - 1, without augmentation."""
+        return self._load([(image, {}) for image in images])
+
+    def read_batch(self, captions: np.ndarray, images: np.ndarray, epoch: int) -> np.ndarray:
+        """The pictures of a training batch.
+
+        Args:
+            captions: (R,) numbers of the batch's captions.
+            images: (N,) numbers of its images; R is N, or C times N with the C captions of one image in a row.
+            epoch: int.
+
+        Returns:
+            (N, size, size, 3) uint8.
+        """
+        if self.augmentation is None:
+            return self.read_features(images)
+        served = np.reshape(captions, (len(images), -1))
+        return self._load([(image, self.augmentation.draw(numbers, epoch))
+                           for image, numbers in zip(images, served, strict=True)])
+
+    def _load(self, wanted: Sequence[tuple[int, dict[str, Any]]]) -> np.ndarray:
+        preprocessing = self.spec.preprocessing
+        loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]), wanted)
+        return np.stack(list(loaded)) if wanted else np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
+
+
+Split = CaptionData | ImageData  # what models read
+
+
+def check(spec: 'EncoderSpec', first: str, weights: PathLike | None = None) -> None:
+    """Miss the layer or the weights now, rather than when the graph is built.
+
+    Args:
+        spec: EncoderSpec of the data. first: str, the first layer to train. weights: path where the file lies now.
+
+    Raises:
+        InputError: no such layer, with near ones; no weights, or others than those of the data.
+    """
+    found = encoder.describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
+    if found.identity() != spec.identity():
+        raise InputError(f'{weights or spec.weights}: not the weights that the data were made with; name these: '
+                         f'--weights FILE')
+    encoder.check_trainable(spec, first)
+
+
+def build_model(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec', max_length: int,
+                first: str, pixels: Tensor = None) -> CaptionGenerator:
+    """A CaptionGenerator on top of the encoder, in the default graph.
+
+    Args:
+        options: dict of the options of ModelConfig.
+        word_to_idx: dict. spec: EncoderSpec with the weights' present path. max_length: words of a caption at most.
+        first: str, the first layer of the encoder that is trained.
+        pixels: uint8 tensor (N, size, size, 3) to read instead of a placeholder.
+
+    Returns:
+        CaptionGenerator with these attributes more:
+            inputs: `pixels`, or a placeholder (N, size, size, 3) uint8 to be fed instead of features.
+            encoder_variables: the encoder's trained variables. encoder_saved: those to be kept with the best model.
+            restore_encoder: function of a session that loads the weights file into ALL the encoder's variables; call
+                it in every session, before a checkpoint is restored over it.
+
+    Raises:
+        InputError: no layer `first`.
+    """
+    if pixels is None:
+        pixels = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
+    tower = encoder.build_trainable(pixels, spec, first)
+    model = CaptionGenerator(word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim), n_time_step=max_length + 1,
+                             features=tower.features, **options)
+    model.inputs = pixels
+    model.encoder_variables = model.encoder_saved = tower.trained
+    model.restore_encoder = tower.restore
+    return model

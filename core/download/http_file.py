@@ -1,0 +1,328 @@
+"""One file over HTTP: resumed by ranges, tried again where the line is cut, never mixed from two versions of a file.
+
+What has come lies in NAME.part; NAME.part.json says what it is a part of (address, validator, announced length).
+"""
+
+import base64
+import json
+import pathlib
+import re
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from core.common import terminal
+from core.common.aliases import PathLike
+from core.common.errors import InputError
+from core.common.files import write_json
+
+TIMEOUT = (10, 30)  # seconds to connect, and without a byte
+ATTEMPTS = 8  # in a row without any byte beyond what had come
+LONGEST_WAIT = 60  # seconds between them; before that 1, 2, 4, ...
+BLOCK = 1 << 14  # bytes; what had come of a block is lost when the line is cut
+REDIRECTS = 5
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others a little later
+
+
+class Unavailable(Exception):
+    """An address that does not give the file; the message says why.
+
+    Attributes:
+        unreachable: bool, whether nobody answered at all.
+    """
+
+    def __init__(self, message: str, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+
+
+class _Again(Exception):
+    """The line was cut, or the server is busy."""
+
+    def __init__(self, message: str, wait: float | None = None, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.wait, self.unreachable = wait, unreachable
+
+
+def session() -> Any:
+    """An HTTP session, certificates checked; a context."""
+    import requests  # slow to import
+
+    opened = requests.Session()
+    opened.headers.update({'User-Agent': 'show-attend-tell', 'Accept-Encoding': 'identity'})
+    return opened
+
+
+def length(web: Any, url: str, timeout: tuple[float, float] = TIMEOUT) -> int | None:
+    """The announced bytes of a file, without fetching it; None where the server does not say.
+
+    Raises:
+        Unavailable: nobody answers at all.
+    """
+    try:
+        with _request(web, 'HEAD', url, {}, timeout) as response:
+            return _content_length(response) if response.status_code == 200 else None
+    except _Again as error:
+        if error.unreachable:
+            raise Unavailable(str(error), unreachable=True) from None
+        return None
+    except Unavailable:
+        return None
+
+
+def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[float, float] = TIMEOUT,
+          sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
+    """Fetch a file, going on with what is there of it.
+
+    Args:
+        web: of `session`.
+        url: str, http or https.
+        part: pathlib.Path of the unfinished file; stays for a later call where this one fails or is interrupted.
+        name: str, for people.
+        timeout: (seconds to connect, seconds without a byte).
+        sleep: function of seconds, to wait with.
+
+    Returns:
+        dict: 'url', 'length' (announced, or None), 'md5' (announced, or None). `part` is complete; `finish` it.
+
+    Raises:
+        Unavailable: after several attempts, or at once where more of them are useless.
+        InputError: the disk is full.
+    """
+    failures, furthest, answered = 0, _size(part), False
+    with _Meter(name) as meter:
+        while True:
+            try:
+                return _attempt(web, url, part, timeout, meter)
+            except _Again as cut:
+                if cut.unreachable and not answered:  # no network: waiting would be in vain
+                    raise Unavailable(str(cut), unreachable=True) from None
+                answered = True
+                there = _size(part)
+                failures = 1 if there > furthest else failures + 1
+                furthest = max(furthest, there)
+                if failures >= ATTEMPTS:
+                    kept = f', {terminal.size_text(there)} are kept' if there else ''
+                    raise Unavailable(f'{cut} (after {failures} attempts{kept})') from None
+                wait = min(LONGEST_WAIT, 2 ** (failures - 1) if cut.wait is None else cut.wait)
+                meter.say(f'{name}: {cut}; again in {wait:g} s')
+                sleep(wait)
+
+
+def finish(part: pathlib.Path, path: PathLike) -> None:
+    """Give a complete file its name."""
+    part.replace(path)
+    forget(part, keep_part=True)
+
+
+def forget(part: pathlib.Path, keep_part: bool = False) -> None:
+    """Remove what is there of an unfinished file."""
+    _state_path(part).unlink(missing_ok=True)
+    if not keep_part:
+        part.unlink(missing_ok=True)
+
+
+def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float], meter: '_Meter') -> dict[str, Any]:
+    """One request; returns what `fetch` does, or raises `_Again` or `Unavailable`."""
+    import requests
+
+    state = _read_state(part, url)
+    offset = _size(part) if state else 0
+    if state and offset == state['length']:  # killed between the last byte and the new name
+        return state
+    headers = {'Range': f'bytes={offset}-', 'If-Range': state['validator']} if state and offset else {}
+    with _request(web, 'GET', url, headers, timeout) as response:
+        status = response.status_code
+        if status in PASSING:
+            raise _Again(f'the server answered {status} {response.reason}', _retry_after(response))
+        if status == 206 and state and offset:
+            _check_range(response, state, offset, part)
+        elif status == 200:
+            offset, state = 0, _new_state(response, url)
+        elif status == 416 and offset:
+            forget(part)
+            raise _Again('the server has no more of this file than came; beginning anew')
+        else:
+            raise Unavailable(f'{url}: the server answered {status} {response.reason}')
+        if response.headers.get('Content-Encoding', 'identity') != 'identity':
+            raise Unavailable(f'{url}: sent as {response.headers["Content-Encoding"]}, which was not asked for')
+        meter.start(state['length'], offset)
+        try:
+            with open(part, 'ab' if offset else 'wb') as file:
+                if not offset:  # only now is nothing there of another file
+                    write_json(_state_path(part), state)
+                for block in response.iter_content(BLOCK):
+                    file.write(block)
+                    meter.add(len(block))
+        except requests.RequestException as error:
+            raise _Again(f'the line was cut after {terminal.size_text(_size(part))} ({_reason(error)})') from None
+        except OSError as error:
+            raise InputError(f'{part}: cannot write ({error.strerror}); make room and run the same command again, '
+                             f'what has come is kept') from None
+    if state['length'] is not None and _size(part) != state['length']:
+        there = _size(part)
+        if there > state['length']:
+            forget(part)
+        raise _Again(f'{there} bytes came, {state["length"]} were announced')
+    return state
+
+
+def _request(web: Any, method: str, url: str, headers: Mapping[str, str], timeout: tuple[float, float]) -> Any:
+    """An opened response after redirects, which must stay with http and https, and never leave https."""
+    import requests
+
+    for _ in range(REDIRECTS + 1):
+        try:
+            response = web.request(method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
+        except requests.exceptions.SSLError as error:
+            if 'CERTIFICATE' in str(error).upper():
+                raise Unavailable(f'{_host(url)}: its certificate is not accepted ({_reason(error)})') from None
+            raise _Again(f'{_host(url)}: {_reason(error)}') from None
+        except requests.exceptions.ReadTimeout:
+            raise _Again(f'{_host(url)}: no answer within {timeout[1]:g} s') from None
+        except requests.exceptions.ConnectionError as error:
+            raise _Again(f'{_host(url)}: {_reason(error)}', unreachable=_no_connection(error)) from None
+        except requests.RequestException as error:
+            raise Unavailable(f'{url}: {_reason(error)}') from None
+        if response.status_code not in (301, 302, 303, 307, 308):
+            return response
+        response.close()
+        target = urllib.parse.urljoin(url, response.headers.get('Location', ''))
+        scheme = urllib.parse.urlsplit(target).scheme
+        if scheme not in ('http', 'https') or (scheme == 'http' and url.startswith('https:')):
+            raise Unavailable(f'{url}: sends on to {target[:200]!r}, which is not followed')
+        url = target
+    raise Unavailable(f'{url}: sends on and on')
+
+
+def _check_range(response: Any, state: dict[str, Any], offset: int, part: pathlib.Path) -> None:
+    """Refuse a part that does not continue what is there: of another version, from elsewhere."""
+    found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', response.headers.get('Content-Range', ''))
+    same_version = _validator(response) in (None, state['validator'])
+    if not found or int(found[1]) != offset or not same_version or (
+            state['length'] is not None and found[2] not in ('*', str(state['length']))):
+        forget(part)
+        raise _Again('the file has changed at the server; beginning anew')
+
+
+def _new_state(response: Any, url: str) -> dict[str, Any]:
+    return {'url': url, 'validator': _validator(response), 'length': _content_length(response), 'md5': _md5(response)}
+
+
+def _validator(response: Any) -> str | None:
+    """What If-Range takes: a strong ETag, else the date of the last change, else None."""
+    tag = response.headers.get('ETag', '')
+    return tag if tag.startswith('"') else response.headers.get('Last-Modified')
+
+
+def _md5(response: Any) -> str | None:
+    """The MD5 that Google's storage announces, in hexadecimal, or None."""
+    found = re.search(r'\bmd5=([A-Za-z0-9+/]{22}==)', response.headers.get('x-goog-hash', ''))
+    return base64.b64decode(found[1]).hex() if found else None
+
+
+def _content_length(response: Any) -> int | None:
+    text = response.headers.get('Content-Length', '')
+    return int(text) if text.isdecimal() else None
+
+
+def _retry_after(response: Any) -> int | None:
+    text = response.headers.get('Retry-After', '')
+    return int(text) if text.isdecimal() else None
+
+
+def _state_path(part: pathlib.Path) -> pathlib.Path:
+    return part.with_name(part.name + '.json')
+
+
+def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
+    """What `part` is a part of, if of this address and still recognisable by the server; else None."""
+    try:
+        state = json.loads(_state_path(part).read_text(encoding='utf8'))
+        return state if state['url'] == url and state['validator'] and 'length' in state and 'md5' in state else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _size(path: pathlib.Path) -> int:
+    path = pathlib.Path(path)
+    return path.stat().st_size if path.exists() else 0
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).hostname or url
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception of requests and those that it wraps, outermost first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        inner = [getattr(cause, 'reason', None), *cause.args, cause.__context__]
+        cause = next((item for item in inner if isinstance(item, Exception)), None)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a request failed, in words: the innermost cause that has some."""
+    for cause in reversed(list(_causes(error))):
+        text = getattr(cause, 'strerror', None) or str(cause)
+        if text.strip():
+            break
+    if text.startswith('IncompleteRead'):
+        return 'the server hung up'
+    return re.sub(r'^<?\w+\(.*?\)>?: ', '', text)[:160]
+
+
+def _no_connection(error: BaseException) -> bool:
+    """Whether nobody was there to hang up: no such host, no way to it, nobody at its port."""
+    from urllib3 import exceptions
+
+    never = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError)
+    return any(isinstance(cause, never) for cause in _causes(error))
+
+
+class _Meter:
+    """Progress in megabytes, begun once the length is known; one bar over all attempts."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self._bytes = name, 0
+        self._bar: Any = None  # of tqdm, once begun
+        self._total: int | None = None
+
+    def __enter__(self) -> '_Meter':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def start(self, total: int | None, offset: int) -> None:
+        """Bytes altogether (or None), and bytes that are there."""
+        if self._bar is None:
+            megabytes = None if total is None else max(1, round(total / 1e6))
+            self._bar, self._total = terminal.progress(megabytes, self.name, offset // 10**6, 'MB'), megabytes
+        self._bytes = offset
+        self._show()
+
+    def add(self, n_bytes: int) -> None:
+        """So many more have come."""
+        self._bytes += n_bytes
+        self._show()
+
+    def _show(self) -> None:
+        now = round(self._bytes / 1e6) if self._total is None else min(self._total, round(self._bytes / 1e6))
+        if now > self._bar.n:
+            self._bar.update(now - self._bar.n)
+        elif now < self._bar.n:  # begun anew
+            self._bar.n = now
+
+    def say(self, line: str) -> None:
+        """A line beside the bar."""
+        if sys.stderr.isatty():
+            from core.common import progress
+
+            progress.tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,231 @@
+"""Reading other people's pickles without ever executing them, and the vocabularies inside.
+
+A pickle is a program: the usual `pickle.load` runs whatever the file says. Old captioning code keeps its vocabulary
+and its options in pickles all the same, so here is a reader that knows numbers, texts, lists, tuples, dicts and
+`OrderedDict`, written by Python 2 or 3 with any protocol, and refuses everything else by name.
+
+    words = word_to_idx('word_to_idx.pkl')      # or .json
+    options = load('capgen_model.pkl')
+"""
+
+import collections
+import io
+import json
+import pathlib
+import pickle
+import pickletools
+import reprlib
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from core.common.aliases import PathLike
+from core.common.errors import InputError
+from core.data.vocabulary import SPECIALS
+
+LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
+
+_ALLOWED = b''.join((
+    # numbers, truth values, None
+    pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4, pickle.FLOAT, pickle.BININT, pickle.BININT1, pickle.BININT2,
+    pickle.BINFLOAT, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+    # texts, of Python 2 too
+    pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE,
+    pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
+    # lists, tuples, dicts
+    pickle.LIST, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1,
+    pickle.TUPLE2, pickle.TUPLE3, pickle.DICT, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS,
+    # OrderedDict; `find_class` and `load_reduce` see to it that nothing else gets through
+    pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE,
+    # bookkeeping
+    pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.PUT, pickle.BINPUT,
+    pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.STOP,
+))
+
+
+class Refused(Exception):
+    """What the file wants is not allowed; the text says what it is."""
+
+
+def _key(key: Any) -> Any:
+    # Hashing calls code of the object, and on nested tuples can take for ever.
+    if not isinstance(key, (str, bytes, int, float)):
+        raise Refused(f'a key of type {type(key).__name__}')
+    return key
+
+
+# The Python implementation of pickle.Unpickler: the C one cannot be kept from single instructions, and sets aside as
+# much memory as the file asks for.
+class _Unpickler(pickle._Unpickler):
+    """An unpickler that builds plain data only."""
+
+    stack: list[Any]  # of the base class, as is the next; its types are not published
+    pop_mark: Callable[[], list[Any]]
+    # OrderedDicts may hold this many items together: a file that calls for the same list again and again is a bomb.
+    remaining = LARGEST // 16
+    # Instructions that are not listed (objects, persistent ids, extensions, buffers) do not exist for it.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('collections', 'OrderedDict'):
+            return collections.OrderedDict
+        raise Refused(f'the class or function {module}.{name}')
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack.pop()
+        if function is not collections.OrderedDict or not isinstance(arguments, tuple) or len(arguments) > 1:
+            raise Refused('a call')
+        pairs = arguments[0] if arguments else []
+        self.remaining -= len(pairs)
+        if self.remaining < 0:
+            raise Refused('too many items')
+        self.stack.append(collections.OrderedDict((_key(key), value) for key, value in pairs))
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self._set([key, value])
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        self._set(self.pop_mark())
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._set(items)
+
+    dispatch[pickle.DICT[0]] = load_dict
+
+    def _set(self, items: list) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise Refused('items of something that is not a dict')
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    dispatch[pickle.APPEND[0]] = load_append
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    dispatch[pickle.APPENDS[0]] = load_appends
+
+    def _extend(self, values: list) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise Refused('entries of something that is not a list')
+        self.stack[-1].extend(values)
+
+
+def load(path: PathLike) -> Any:
+    """What a pickle of plain data holds: dicts, lists, tuples, texts, numbers, truth values, None.
+
+    Texts of Python 2 are read as UTF-8, or as Latin-1 where they are not UTF-8.
+
+    Raises:
+        InputError: no such file, not a pickle, too large, or it holds anything else (named); nothing is executed.
+    """
+    data = _bytes(path)
+    try:
+        try:
+            return _Unpickler(io.BytesIO(data), encoding='utf-8').load()
+        except UnicodeDecodeError:
+            return _Unpickler(io.BytesIO(data), encoding='latin-1').load()
+    except Refused as error:
+        raise InputError(f'{path}: this pickle holds {error}, which is not read, as it could run a program; only '
+                         f'dicts, lists, texts and numbers are. Save it as JSON where you trust it') from None
+    except KeyError as error:
+        raise InputError(f'{path}: not a pickle of plain data ({_instruction(error.args[0])} is not read, as it could '
+                         f'run a program); save it as JSON where you trust it') from None
+    # A damaged file can end in almost any of these.
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, AttributeError, OverflowError,
+            MemoryError, RecursionError, AssertionError, struct.error) as error:
+        raise InputError(f'{path}: not a readable pickle ({type(error).__name__}: {error})') from None
+
+
+def _instruction(code: object) -> str:
+    named = pickletools.code2op  # type: ignore[attr-defined]  # typeshed leaves it out
+    known = named.get(chr(code)) if isinstance(code, int) else None
+    return f'the instruction {known.name if known else repr(code)}'
+
+
+def _bytes(path: PathLike) -> bytes:
+    path = pathlib.Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise InputError(f'{path}: {path.stat().st_size} bytes are too many for a vocabulary or options')
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from None
+
+
+def load_any(path: PathLike) -> Any:
+    """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the contents."""
+    data = _bytes(path)
+    if data.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] not in (b'{', b'['):
+        return load(path)
+    try:
+        return json.loads(data.decode('utf-8-sig'))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: is not JSON ({error})') from None
+
+
+def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
+    """A dict of word -> index from a pickle or JSON file, or from a vocabulary.json of this program.
+
+    Args:
+        path: the file.
+        first: the smallest index; they must go on from there without gaps.
+
+    Raises:
+        InputError: not such a dict; an index twice or a gap.
+    """
+    content = load_any(path)
+    if isinstance(content, dict) and isinstance(content.get('words'), list) and 'format' in content:
+        content = _numbered(content['words'], path)
+    if not isinstance(content, dict) or not content:
+        raise InputError(f'{path}: holds {_kind(content)} instead of a dict of word -> index')
+    for word, index in content.items():
+        if not isinstance(word, str) or isinstance(index, bool) or not isinstance(index, int):
+            raise InputError(f'{path}: a word_to_idx maps texts to whole numbers, not {_kind(word)} to {_kind(index)}')
+    owners: dict[int, str] = {}
+    for word, index in content.items():
+        if index in owners:
+            raise InputError(f'{path}: the words {shown(owners[index])} and {shown(word)} have the same index '
+                             f'{shown(index)}')
+        owners[index] = word
+    for index in range(first, first + len(owners)):
+        if index not in owners:
+            raise InputError(f'{path}: no word has the index {index}; the {len(owners)} indices must go from {first} '
+                             f'to {first + len(owners) - 1} without gaps')
+    return dict(content)
+
+
+def _numbered(words: Any, path: PathLike) -> Any:
+    if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
+        raise InputError(f'{path}: its words must be distinct texts, beginning with {" ".join(SPECIALS)}')
+    return {word: index for index, word in enumerate(words)}
+
+
+def shown(value: Any) -> str:
+    """A value out of somebody's file for a message: short, whatever it is.
+
+    Numbers and texts as Python writes them, of all else the type: it may be nested or large without end.
+    """
+    small = isinstance(value, (bool, float, str, bytes)) or isinstance(value, int) and abs(value) < 10**18
+    return reprlib.repr(value) if small else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    return 'nothing' if value is None else f'a value of type {type(value).__name__}'

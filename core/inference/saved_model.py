@@ -1,0 +1,289 @@
+"""One SavedModel from the bytes of photos to sentences, for programs without this project.
+
+    python -m core.inference.saved_model RUN DIR
+
+Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are all inside the graph, as operations of
+TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving too.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.common import terminal
+from core.common.aliases import PathLike, Session, Tensor, Variable
+from core.common.errors import InputError
+from core.config.options import DecodingConfig
+
+if TYPE_CHECKING:
+    from core.decoding.search_graphs import Beams
+    from core.model.caption_generator import CaptionGenerator
+    from core.runs.run_dir import Run
+
+Signature = dict[str, dict[str, Tensor]]  # 'inputs' and 'outputs' -> name -> tensor
+
+INPUT = 'image_bytes'  # by TensorFlow Serving's convention the suffix says that the strings are no text
+# Of N photos, P captions each, T words, L places; everything is numbers, texts or booleans that JSON can hold.
+OUTPUTS = {
+    'captions': 'string (N, P): the sentences of each image, best first',
+    'words': "string (N, P, T): their words; '' after the end",
+    'lengths': 'int32 (N, P): how many words',
+    'ended': 'bool (N, P): false where a sentence was cut at T words, and in slots without a sentence',
+    'scores': 'float32 (N, P): log_probs / length**length_penalty; -3.4e38 in slots without a sentence',
+    'log_probs': "float32 (N, P): the model's log-probability of the sentence, its end included; -3.4e38 as above",
+    'probabilities': "float32 (N, P, T): the model's probability of each word; 0 after the end",
+    'alphas': 'float32 (N, P, T, L): attention at each word, row by row of the grid; 0 after the end',
+    'betas': 'float32 (N, P, T): gate at each word; 0 after the end',
+}
+DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
+
+
+def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_best: int = 1,
+           seed: int = 0) -> dict[str, Any]:
+    """Write a run's best model, encoder included, as a SavedModel.
+
+    Args:
+        run: core.runs.run_dir.Run; its `config.decoding` says how captions are searched for.
+        directory: path to make; it must be missing or empty. It appears when it is complete.
+        weights: path of the encoder's weights file, where it moved.
+        n_best: captions an image; a beam that is narrower is made as wide.
+        seed: int, of words and locations that are drawn; they follow it and the image's place in the call.
+
+    Returns:
+        dict, what `export.json` in the directory holds.
+
+    Raises:
+        InputError: the directory is in use, the run has no model or a diverged one, or the weights are missing or
+            others.
+    """
+    from core.runtime.backend import tf, tf1
+    from core.runtime.devices import Machine, session_config
+
+    directory = check_directory(directory)
+    options = run.config.decoding
+    if n_best < 1:
+        raise InputError(f'--n-best must be at least 1, not {n_best}')
+    if n_best > options.beam_width:
+        options = dataclasses.replace(options, beam_width=n_best)
+        options.check(f'--n-best {n_best}')
+    with tf.Graph().as_default() as graph:
+        signature, variables, restore = _build(run, weights, options, n_best, seed)
+        with tf1.Session(graph=graph, config=session_config(Machine(device='cpu'))) as session:
+            step = (restore(session) or {}).get('step')
+            _try(session, signature)
+            # What training alone reads, hard attention's baseline, has no value. The collection, which loaders read,
+            # names what is saved; those of a fine-tuned encoder that are frozen were in none.
+            without = set(session.run(tf1.report_uninitialized_variables(variables)).tolist())
+            variables = [variable for variable in variables if variable.op.name.encode() not in without]
+            graph.get_collection_ref(tf1.GraphKeys.GLOBAL_VARIABLES)[:] = variables
+            about = _about(run, step, options, n_best, seed)
+            _write(session, signature, variables, directory, about)
+    return about
+
+
+def check_directory(path: PathLike) -> pathlib.Path:
+    """The path of a directory that is missing or empty; refuses another."""
+    path = pathlib.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f'{path}: not empty; name a directory that is to be made, for TensorFlow Serving '
+                         f'NAME/VERSION, for example captioner/1')
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f'{path}: cannot be made, as {above} is no directory to write in')
+    return path
+
+
+def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best: int, seed: int,
+           ) -> tuple[Signature, list[Variable], Callable[[Session], dict[str, Any]]]:
+    """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all variables; restore)."""
+    from core.encoders import graph_preprocessing
+    from core.runtime.backend import tf, tf1
+
+    variables = []
+
+    def remember(create: Callable[..., Variable], **arguments: Any) -> Variable:
+        variables.append(create(**arguments))
+        return variables[-1]
+
+    with tf.variable_creator_scope(remember):
+        files = tf1.placeholder(tf.string, [None], INPUT)
+        with tf1.name_scope('images'):
+            pixels, n = graph_preprocessing.load(files, run.spec.preprocessing), tf.shape(files)[0]
+            # Convolutions do not take an empty batch; the one picture that stands for it has no outputs.
+            pixels = tf.cond(n > 0, lambda: pixels, lambda: tf.zeros([1, *pixels.shape[1:]], tf.uint8))
+            pixels = tf.ensure_shape(pixels, [None, *pixels.shape[1:]])
+        model, restore = run.build_captioner(pixels, weights)
+        # XLA is not everywhere where a SavedModel is, and compiles anew for every number of images.
+        model.attention.compile(False)
+        model.dropout_seed = tf.constant([seed, 0])
+        found = model.build_search(options, n_best)
+        with tf1.name_scope('outputs'):
+            outputs = {name: x[:n] for name, x in _outputs(model, found).items()}
+    return {'inputs': {INPUT: files}, 'outputs': outputs}, variables, restore
+
+
+def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
+    """The tensors of OUTPUTS from core.searches.Beams."""
+    from core.runtime.backend import tf
+
+    used = found.lengths > 0
+    ended = tf.logical_and(used, tf.equal(found.captions[:, :, -1], model.end))
+    lengths = found.lengths - tf.cast(ended, tf.int32)
+    places = tf.range(found.captions.shape[2])
+    written = places < lengths[:, :, tf.newaxis]
+    vocabulary = tf.constant([model.idx_to_word[index].encode('utf8', 'replace') for index in range(model.V)])
+    words = tf.where(written, tf.gather(vocabulary, found.captions), '')
+    spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
+    lowest = tf.float32.min  # JSON has no infinity
+
+    def number(x: Tensor, kept: Tensor, otherwise: float = 0.0) -> Tensor:
+        return tf.where(kept, tf.cast(x, tf.float32), otherwise)
+
+    return {
+        'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths, 'ended': ended,
+        'scores': number(found.scores, used, lowest), 'log_probs': number(found.log_probs, used, lowest),
+        'probabilities': number(tf.exp(found.word_log_probs), written),
+        'alphas': number(found.alphas, written[..., tf.newaxis]), 'betas': number(found.betas, written),
+    }
+
+
+def _try(session: Session, signature: Signature) -> None:
+    """Caption one picture, so that what cannot run is not written."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(file, 'PNG')
+    found = session.run(signature['outputs'], {signature['inputs'][INPUT]: [file.getvalue()]})
+    if not (np.isfinite(found['alphas']).all() and np.isfinite(found['log_probs']).all()):
+        raise InputError('the attention or the words are not finite: the model diverged in training')
+
+
+def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int, seed: int) -> dict[str, Any]:
+    """What `export.json` says."""
+    import PIL
+
+    from core.runtime.backend import tf
+
+    return {
+        'run': run.path.absolute().name, 'step': step, 'encoder': run.spec.identity(), 'grid': list(run.spec.grid),
+        'vocabulary_size': len(run.vocabulary), 'decoding': dataclasses.asdict(options), 'n_best': n_best,
+        'attention': run.config.model.attention, 'decode_context': run.config.model.decode_context, 'seed': seed,
+        'signature': 'serving_default', 'inputs': {INPUT: 'string (N,): bytes of JPEG and PNG files'},
+        'outputs': OUTPUTS, 'tensorflow': tf.__version__, 'resizing_of_pillow': PIL.__version__,
+    }
+
+
+def _write(session: Session, signature: Signature, variables: Sequence[Variable],
+           directory: pathlib.Path, about: dict[str, Any]) -> None:
+    """Write the SavedModel beside its place, then give it its name."""
+    from core.common.files import write_json
+    from core.runtime.backend import tf, tf1
+    from core.training.checkpoints import first_line
+
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=directory.parent, prefix=f'.{directory.name}.')
+        builder = tf1.saved_model.Builder(temporary)
+        builder.add_meta_graph_and_variables(
+            session, [tf.saved_model.SERVING],
+            {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: _definition(signature)},
+            strip_default_attrs=True, saver=tf1.train.Saver(variables))
+        builder.save()
+        _forget_gradients(pathlib.Path(temporary) / 'saved_model.pb')
+        write_json(pathlib.Path(temporary) / 'export.json', about)
+        os.chmod(temporary, 0o755)
+        os.rename(temporary, directory)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f'{directory}: cannot be written ({first_line(error)}); make room, or name another') from None
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _definition(signature: Signature) -> Any:
+    """The SignatureDef. (TensorFlow's own function for it prints a notice.)"""
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    from core.runtime.backend import tf1
+
+    described = {kind: {name: meta_graph_pb2.TensorInfo(name=tensor.name, dtype=tensor.dtype.as_datatype_enum,
+                                                        tensor_shape=tensor.shape.as_proto())
+                        for name, tensor in tensors.items()} for kind, tensors in signature.items()}
+    return tf1.saved_model.build_signature_def(**described, method_name='tensorflow/serving/predict')
+
+
+def _forget_gradients(path: pathlib.Path) -> None:
+    """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of them."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    for nodes in [graph.node, *(function.node_def for function in graph.library.function)]:
+        for node in nodes:
+            node.attr.pop('_gradient_op_type', None)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+# ---- the command line
+
+_EXAMPLES = """RUN -> one SavedModel, from the bytes of photos to sentences.
+
+examples:
+  python -m core.inference.saved_model runs/flickr8k captioner/1
+  python -m core.inference.saved_model runs/flickr8k captioner/2 --beam-width 3 --n-best 3 --length-penalty 0.7
+  saved_model_cli show --dir captioner/1 --all
+
+It needs nothing of this project: tf.saved_model.load('captioner/1').signatures['serving_default'], or TensorFlow
+Serving with --model_base_path=.../captioner. docs/export.md names inputs and outputs.
+"""
+
+
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(_EXAMPLES, 'RUN DIR [options]', prog='python -m core.inference.saved_model')
+    parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
+    parser.add_argument('directory', metavar='DIR', help='directory to make')
+    parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
+    parser.add_argument('--n-best', type=int, metavar='N', default=1, help='captions of each photo (1)')
+    parser.add_argument('--length-penalty', type=float, metavar='A',
+                        help='captions are ranked by log-probability / length**A')
+    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                        help='any option of decoding: ' + ', '.join(DECODING))
+    parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                        help="hard attention: the context of a word, instead of the run's option decode_context")
+    parser.add_argument('--seed', type=int, default=1, help='of drawn words and locations (1)')
+    parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse and export."""
+    args = _parser().parse_args(arguments)
+    for text in args.assignments:
+        if text.partition('=')[0].strip() not in DECODING:
+            raise InputError(f'--set {text}: only options of decoding can be set here: {", ".join(DECODING)}')
+    terminal.check_seed(args.seed)
+    check_directory(args.directory)
+    from core.data import data_dir
+
+    data_dir.check_run(args.run)
+    from core.runs.run_dir import Run
+
+    run = Run(args.run)
+    run.set_decode_context(args.decode_context)
+    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
+    about = export(run, args.directory, args.weights, args.n_best, args.seed)
+    size = sum(path.stat().st_size for path in pathlib.Path(args.directory).rglob('*') if path.is_file())
+    terminal.say(f'{args.directory}: the model of step {about["step"]}, {terminal.size_text(size)}; {INPUT} -> '
+                f'{", ".join(OUTPUTS)}')
+
+
+if __name__ == '__main__':
+    terminal.run(main)

@@ -1,0 +1,287 @@
+"""The RUN DIR: what train.py writes and evaluate.py reads, so that no option need be given twice.
+
+    RUN/config.json      model, training and decoding options; data: where the features lay and what made them
+    RUN/vocabulary.json  words of the model
+    RUN/checkpoints/, RUN/best/, RUN/metrics.jsonl, RUN/tensorboard/   see core.training.checkpoints and core.training.metrics_log
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from core.common.aliases import PathLike, Session, Tensor, Variable
+from core.common.errors import InputError
+from core.config.options import Config
+from core.data import data_dir, image_data
+from core.data.data_dir import DataDir, read_json
+from core.data.vocabulary import Vocabulary
+from core.encoders import encoder
+from core.encoders.augmentation import Augmentation
+from core.encoders.encoder import EncoderSpec, describe
+from core.model.caption_generator import CaptionGenerator
+from core.runtime.backend import tf, tf1
+from core.training.checkpoints import BestModel, latest_state
+
+UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
+
+
+def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
+    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the same making.
+
+    Returns:
+        The lock on the directory, an open file: close it when training ends.
+
+    Raises:
+        InputError: the directory holds a run of other options or data, with the difference; or is in use.
+    """
+    path = pathlib.Path(path)
+    entry = {'path': str(data.path.absolute()), 'encoder': data.encoder, 'max_length': data.max_length,
+             'dataset': data.dataset, 'records_sha256': data.records}
+    made = (path / 'config.json').exists()
+    if made:
+        run = Run(path)
+        if run.imported:
+            raise InputError(f'{path}: imported from elsewhere, and there is no training to go on with; start another '
+                             f'run from its variables: train.py {data.path} --out NEW --pretrained-model {path}')
+        run.check_features(data)
+        if run.data_entry.get('records_sha256') != data.records:
+            raise InputError(f'{path}: was trained on other images or captions than those of {data.path}; choose '
+                             f'another --out')
+        if run.vocabulary != data.vocabulary or run.max_length != data.max_length:
+            raise InputError(f'{path}: this run has another vocabulary or caption length than {data.path}; choose '
+                             f'another --out')
+        # Before anything is trained, a mistaken option can still be corrected.
+        if latest_state(path / 'checkpoints') or run.best().info():
+            _check_options(path, run.config, config)
+    elif path.exists() and (not path.is_dir() or any(
+            p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):  # these two: killed in its making
+        raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
+    path.mkdir(parents=True, exist_ok=True)
+    lock = data_dir.lock(path, 'train.py')
+    if not made:
+        data.vocabulary.save(path / 'vocabulary.json')
+    config.save(path / 'config.json', data=entry)
+    return lock
+
+
+# Options that may change when a run goes on: they say how long and how loudly, not what is computed. (The schedule
+# cosine is computed from n_epochs, see _check_options.)
+FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoints', 'patience', 'tensorboard_images',
+        'decode_batch'}
+
+
+def _check_options(path: PathLike, there: Config, now: Config) -> None:
+    for section, values in now.to_dict().items():
+        for name, value in values.items():
+            old = there.to_dict()[section][name]
+            fixed = name not in FREE or (name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine')
+            if old != value and fixed:
+                longer = (f' (its schedule cosine depends on it; to train longer, start from its model: train.py DATA '
+                          f'--out NEW --pretrained-model {path})') if name == 'n_epochs' else ''
+                raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the '
+                                 f'same options to go on, or choose another --out{longer}')
+
+
+class Run:
+    """A RUN DIR.
+
+    Attributes:
+        config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at most.
+        spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning began with.
+        data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an imported run.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = pathlib.Path(path)
+        data_dir.check_run(self.path)
+        entries = read_json(self.path / 'config.json')
+        try:
+            self.data_entry = entries.pop('data')
+            self.spec = EncoderSpec.from_dict(self.data_entry['encoder'])
+            self.max_length = self.data_entry['max_length']
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f'{self.path / "config.json"}: lacks the entry data; it was not written by train.py'
+                             ) from None
+        except InputError as error:
+            raise InputError(f'{self.path / "config.json"}: {error}') from None
+        self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
+        self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
+
+    @property
+    def imported(self) -> bool:
+        """Whether the model comes from elsewhere (`python -m core.training.checkpoints import`), without data of its own."""
+        return self.data_entry.get('path') is None
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether the encoder was trained too, so that images are read instead of features."""
+        return bool(self.config.training.finetune_from)
+
+    def encoder(self, weights: PathLike | None = None) -> EncoderSpec:
+        """EncoderSpec with the weights' present path.
+
+        Raises:
+            InputError: the weights are missing, or `weights` are others than those the run was trained with.
+        """
+        spec = self.spec
+        if spec.weights == UNKNOWN and not weights:
+            raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name them: --weights '
+                             f'FILE')
+        if weights and weights != 'random' and not pathlib.Path(weights).is_file():
+            raise InputError(f'no weights file {weights}; {self.path} was trained with {spec.weights}')
+        if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
+            raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from {spec.weights}; name the "
+                             f"file where it lies now: --weights FILE")
+        found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
+        self._check_identity(found.identity(), weights or spec.weights)
+        return found
+
+    def data(self, path: PathLike | None = None) -> DataDir:
+        """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same features."""
+        if path is None and self.imported:
+            raise InputError(f'{self.path}: an imported run has no data of its own; make some with prepro.py ... '
+                             f'--like {self.path} --weights FILE --out DATA, then evaluate.py {self.path} --data DATA')
+        if path is None and not pathlib.Path(self.data_entry['path']).is_dir():
+            raise InputError(f'{self.data_entry["path"]}: the data of {self.path} are gone; if they moved: '
+                             f'evaluate.py {self.path} --data NEW, or train.py NEW --out {self.path}')
+        data = DataDir(path or self.data_entry['path'])
+        if not self.finetuned:  # whose features are those of its own encoder, whatever the directory holds
+            self.check_features(data)
+        return data
+
+    def split(self, data: DataDir, name: str) -> image_data.Split:
+        """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned run."""
+        selected = data.split(name)
+        return image_data.ImageData(selected, self.spec) if self.finetuned else selected
+
+    def training_split(self, data: DataDir) -> image_data.Split:
+        """The same of the split 'train', with the augmentation of the run's options."""
+        selected, options = data.split('train'), self.config.training
+        if not self.finetuned:
+            return selected
+        augmentation = None
+        if options.augment:
+            augmentation = Augmentation(options.seed, selected.captions, self.vocabulary.word_to_idx)
+        return image_data.ImageData(selected, self.spec, augmentation)
+
+    def check_features(self, data: DataDir) -> None:
+        """Refuse features of another encoder, layer, preprocessing or weights."""
+        self._check_identity(EncoderSpec.from_dict(data.encoder).identity(), data.path)
+
+    def _check_identity(self, identity: Mapping[str, Any], where: PathLike) -> None:
+        mine = self.spec.identity()
+        if mine['weights_sha256'] == UNKNOWN:
+            del mine['weights_sha256']
+        different = [f'{key} {identity[key]!r} instead of {mine[key]!r}' for key in mine if identity[key] != mine[key]]
+        if different:
+            raise InputError(f'{where}: not what the run {self.path} was trained on: {"; ".join(different)}')
+
+    def build_model(self, weights: PathLike | None = None) -> CaptionGenerator:
+        """The CaptionGenerator, in the default graph; on top of its encoder where that was fine-tuned.
+
+        Args:
+            weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
+        """
+        spec = self.encoder(weights) if self.finetuned else self.spec
+        return build_model(self.config, self.vocabulary, spec, self.max_length)
+
+    def build_captioner(self, images: Tensor, weights: PathLike | None = None,
+                        ) -> tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]:
+        """Encoder and model in one, in the default graph: from pixels to what captions are decoded with.
+
+        Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
+
+        Args:
+            images: uint8 tensor (N, size, size, 3), RGB, as `core.encoders.preprocessing.load` gives with `spec.preprocessing`.
+            weights: path of the encoder's weights file, where it moved.
+
+        Returns:
+            (model, restore): CaptionGenerator whose `inputs` are `images`; function of a session that loads the
+            encoder's weights and the best model, and returns what was saved with it.
+
+        Raises:
+            InputError: the weights are missing, or others than those the run was trained with.
+        """
+        spec = self.encoder(weights)
+        if self.finetuned:
+            model = image_data.build_model(dataclasses.asdict(self.config.model), self.vocabulary.word_to_idx, spec,
+                                         self.max_length, self.config.training.finetune_from, images)
+            return model, lambda session: self.restore(session, model)
+        features, restore_encoder = encoder.build(images, spec)
+        stored = tf.cast(features, tf.float16)
+        model = CaptionGenerator(self.vocabulary.word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim),
+                                 n_time_step=self.max_length + 1, features=tf.cast(stored, tf.float32),
+                                 **dataclasses.asdict(self.config.model))
+        model.inputs = images
+
+        def restore(session: Session) -> dict[str, Any]:
+            restore_encoder(session)
+            return self.restore(session, model)
+
+        return model, restore
+
+    def set_decoding(self, n_best: int = 1, assignments: Sequence[str] = (), **given: float | None) -> None:
+        """Take other options of decoding than the run's own, for what is done with it now.
+
+        Args:
+            n_best: captions an image that will be asked for: a beam that was asked for must be as wide.
+            assignments: texts name=value. given: options by name; None: not given.
+
+        Raises:
+            InputError: an option that is none of decoding, a value that means nothing, or too narrow a beam.
+        """
+        own = self.config.decoding.beam_width
+        texts = [f'{name}={value}' for name, value in given.items() if value is not None]
+        self.config = self.config.override(texts, where='decoding', only=('decoding',))
+        self.config = self.config.override(assignments, where='--set', only=('decoding',))
+        width = self.config.decoding.beam_width
+        if width != own and width < n_best:
+            raise InputError(f'--n-best {n_best} needs a beam at least as wide, not {width}')
+
+    def set_decode_context(self, context: str | None) -> None:
+        """Hard attention: take another context of a word than the run's option `decode_context`; None: the same.
+
+        Raises:
+            InputError: the run has soft attention.
+        """
+        if context is None:
+            return
+        if self.config.model.attention != 'hard':
+            raise InputError(f'--decode-context needs a run of hard attention; {self.path} is soft, with the expected '
+                             f'context only')
+        model = dataclasses.replace(self.config.model, decode_context=context)
+        self.config = dataclasses.replace(self.config, model=model)
+
+    def best(self, variables: Sequence[Variable] | None = None) -> BestModel:
+        """The BestModel of the run."""
+        return BestModel(self.path / 'best', variables)
+
+    def restore(self, session: Session, model: CaptionGenerator) -> dict[str, Any]:
+        """Load the best model, its encoder too where that was fine-tuned; returns what was saved with it."""
+        if self.finetuned:
+            model.restore_encoder(session)
+        best = self.best([*model.variables, *(model.encoder_saved if self.finetuned else ())])
+        best.restore(session)
+        return best.info() or {}
+
+
+def build_model(config: Config, vocabulary: Vocabulary, spec: EncoderSpec, max_length: int) -> CaptionGenerator:
+    """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the default graph.
+
+    It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from` it stands on the
+    encoder and is fed pixels, see `core.data.image_data.build_model`.
+    """
+    rows, cols = spec.grid
+    options = dataclasses.asdict(config.model)
+    if config.training.finetune_from:
+        return image_data.build_model(options, vocabulary.word_to_idx, spec, max_length, config.training.finetune_from)
+    # Features are fed as they are stored: half the bytes to copy, and the cast in the graph is quicker than NumPy's.
+    stored = tf1.placeholder(tf.float16, [None, rows * cols, spec.dim], 'stored_features')
+    model = CaptionGenerator(vocabulary.word_to_idx, (rows * cols, spec.dim), n_time_step=max_length + 1,
+                             features=tf.cast(stored, tf.float32), **options)
+    model.inputs = stored
+    return model
