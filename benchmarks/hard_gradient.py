@@ -3,7 +3,7 @@
     python -m benchmarks.hard_gradient [--draws 100000] [--quick]
 
 A tiny model (3 locations, captions of 3 and 2 words) has 27 sequences of locations, so the expected gradient and its
-variance are known exactly, from tests/enumeration.py, which shares no line with the model. Each case draws the
+variance are known exactly, from tests/support/reference_numpy.py, which shares no line with the model. Each case draws the
 model's own training gradient, in float64, until `--draws` captions and an expected error of 1.25 % are reached, and
 compares every variable: the relative error of the mean (|mean - exact| / |exact|, to be below 5 %) and the distance
 in standard errors (|mean - exact| / sqrt(sum of variances / runs), to be below 4). The largest single element's
@@ -13,21 +13,16 @@ distance is shown too. Exit status 1 if a variable fails. `--quick`: fewer draws
 import argparse
 import functools
 import os
-import pathlib
-import sys
 import time
 
 import numpy as np
 
 if __name__ == '__main__':  # silences TensorFlow's C++ notices; too late once it is imported
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
-
-import enumeration  # noqa: E402
-
 from core.common import terminal  # noqa: E402
 from core.model.caption_generator import CaptionGenerator  # noqa: E402
 from core.runtime.backend import tf, tf1  # noqa: E402
+from tests.support import reference_numpy  # noqa: E402
 
 REPEATS = 250  # times that each caption stands in a run's batch
 WARM_UP = 80  # runs that bring the moving baseline to its stationary value: 0.9 ** 80 is 2e-4
@@ -50,7 +45,7 @@ class Gradients:
     def __init__(self, v, **options):
         with tf.Graph().as_default() as graph:
             self.model = CaptionGenerator(
-                enumeration.WORD_TO_IDX, **enumeration.SIZES, attention='hard', dropout=False, dtype=tf.float64,
+                reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, attention='hard', dropout=False, dtype=tf.float64,
                 **{**PLAIN, 'batch_norm': False, **options})
             loss = self.model.build_model()
             by_name = {variable.op.name: variable for variable in tf1.trainable_variables()}
@@ -75,7 +70,7 @@ class Gradients:
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
         """The gradient (P,) for the batch of the enumeration, `repeats` times over; with `fetch`, (P,) and it."""
-        features, captions = enumeration.batch()
+        features, captions = reference_numpy.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
                 self.model.captions: np.repeat(captions, repeats, axis=0), self.model.dropout_seed: seed,
                 **(feed or {})}
@@ -95,8 +90,8 @@ def exact(**options):
     """The Enumeration for options of the walk, and its variables."""
     batch_norm = options.get('batch_norm', False)
     renamed = {'activation' if name == 'attention_activation' else name: value for name, value in options.items()}
-    v = enumeration.variables(batch_norm=batch_norm)
-    return enumeration.Enumeration(v, *enumeration.batch(), **renamed)
+    v = reference_numpy.variables(batch_norm=batch_norm)
+    return reference_numpy.Enumeration(v, *reference_numpy.batch(), **renamed)
 
 
 def cases():
@@ -123,7 +118,7 @@ def label(options):
 
 
 def measure(options, draws, expected_error, repeats=REPEATS):
-    """One case by Monte Carlo beside the enumeration.
+    """One case by Monte Carlo beside the reference_numpy.
 
     Returns:
         dict: draws; variables, of name -> (relative error, distance, largest element's distance); variance and
@@ -135,7 +130,7 @@ def measure(options, draws, expected_error, repeats=REPEATS):
     mean, variance = enumerated.moments(**drawn)
     means, variances = enumerated.named(mean), enumerated.named(variance)
     needed = max(variances[name].sum() / (means[name]**2).sum() for name in means) / expected_error**2
-    per_run = repeats * enumeration.N
+    per_run = repeats * reference_numpy.N
     n_runs = max(2, int(np.ceil(max(draws, needed) / per_run)))
     with Gradients(enumerated.v, **options) as gradients:
         found = gradients.runs(n_runs, repeats)
@@ -155,7 +150,7 @@ def measure(options, draws, expected_error, repeats=REPEATS):
 @functools.cache
 def others():
     """Enumerations of random models of the same size, beside the one that is drawn from."""
-    return [enumeration.Enumeration(enumeration.variables(seed), *enumeration.batch()) for seed in range(N_OTHERS)]
+    return [reference_numpy.Enumeration(reference_numpy.variables(seed), *reference_numpy.batch()) for seed in range(N_OTHERS)]
 
 
 def typical(options):

@@ -1,0 +1,281 @@
+"""README, docs and docstrings: what they name is there, and the commands that they show can be given so."""
+
+import argparse
+import ast
+import functools
+import importlib
+import re
+import shlex
+import tokenize
+
+import pytest
+
+from core.config import options
+from tests.support import tiny
+
+PAGES = [*sorted(tiny.ROOT.glob('*.md')), *sorted((tiny.ROOT / 'docs').glob('*.md'))]
+SCRIPTS = ('prepro', 'train', 'evaluate', 'caption')
+ROOMS = ('core', 'tests', 'docs', 'benchmarks', 'data/recipes', '.ci')  # what their paths name is in the repository
+OPTION = re.compile(r'(?<![\w-])(--[a-z][a-z-]*)')
+FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+SETTINGS = {name for _, name, *_ in options.options()}
+MADE = {'docs/api', 'docs/api/index.html'}  # by make docs
+
+
+def code_of(page):
+    """(list of (language, text) of the fenced blocks, list of inline code) of a page."""
+    text = page.read_text(encoding='utf8')
+    return FENCE.findall(text), re.findall(r'`([^`\n]+)`', FENCE.sub('', text))
+
+
+def commands():
+    """(page, command line) of every command of ours in the shell blocks and in the scripts' own examples."""
+    blocks = [(page.name, block) for page in PAGES for language, block in code_of(page)[0]
+              if language in ('sh', 'bash')]
+    blocks += [(f'{name}.py', importlib.import_module(name).__doc__) for name in SCRIPTS]
+    for where, block in blocks:
+        for line in block.replace('\\\n', ' ').splitlines():
+            for part in re.split(r'\s(?:\||&&|;|>)\s', line):
+                if re.match(r'\s*(?:\S*python3? |sat-\w+ |\w+\.py )', part):
+                    yield where, part.strip()
+
+
+class Seen(Exception):
+    """Carries the parser of a script."""
+
+
+@functools.cache
+def parser(script):
+    """The ArgumentParser of a script."""
+    def stop(self, *unused):
+        raise Seen(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_known_args', stop)
+        with pytest.raises(Seen) as seen:
+            importlib.import_module(script).arguments()
+    return seen.value.args[0]
+
+
+@functools.cache
+def options_of(program):
+    """The options of a script, or of a module that `python -m` runs: set of str."""
+    if program in SCRIPTS:
+        return {option for action in parser(program)._actions for option in action.option_strings}
+    source = module_file(program).read_text(encoding='utf8')
+    found = set(re.findall(r"add_argument\(\s*(?:'-\w', )?'(--[a-z-]+)'", source))
+    if 'devices.add_arguments(' in source:
+        found |= options_of_devices()
+    return found | {'--help'}
+
+
+@functools.cache
+def options_of_devices():
+    from core.runtime import devices
+
+    empty = argparse.ArgumentParser()
+    devices.add_arguments(empty, xla=('kernels', 'off'), features=True)
+    return {option for action in empty._actions for option in action.option_strings}
+
+
+def module_file(name):
+    """The file of a module of this repository, by its dotted name; None where there is none."""
+    path = tiny.ROOT.joinpath(*name.split('.'))
+    files = [path / '__main__.py', path / '__init__.py', path.with_suffix('.py')]
+    return next((file for file in files if file.is_file()), None)
+
+
+def program_of(words):
+    """The name of our script or module that a command runs, and its arguments; (None, ()) for others' programs."""
+    words = list(words)
+    while words and (re.fullmatch(r'(.*/)?python3?', words[0]) or words[0] in ('do', 'time')):
+        words.pop(0)
+    if len(words) > 1 and words[0] == '-m':
+        return (words[1], words[2:]) if module_file(words[1].partition('.')[0]) else (None, ())
+    if words and words[0].removesuffix('.py') in SCRIPTS and words[0].endswith('.py'):
+        return words[0].removesuffix('.py'), words[1:]
+    if words and words[0].removeprefix('sat-') in SCRIPTS:
+        return words[0].removeprefix('sat-'), words[1:]
+    return None, ()
+
+
+def test_commands_are_taken_by_their_parsers(monkeypatch):
+    """Each is parsed as the script itself would do it; where something is left out, its options are looked up."""
+    monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back afterwards: a parser may set it
+    wrong, n_parsed = [], 0
+    for page, command in commands():
+        program, arguments = program_of(shlex.split(command, comments=True))
+        if program is None:
+            continue
+        if program not in SCRIPTS and not module_file(program):
+            wrong.append(f'{page}: {command}: no module {program}')
+            continue
+        if program not in SCRIPTS or '...' in command:
+            unknown = {word.partition('=')[0] for word in arguments if word.startswith('--')} - options_of(program)
+            wrong += [f'{page}: {command}: {option}' for option in unknown]
+            continue
+        monkeypatch.setattr('sys.argv', [f'{program}.py', *arguments])
+        try:
+            importlib.import_module(program).arguments()
+            n_parsed += 1
+        except (Exception, SystemExit) as error:
+            wrong.append(f'{page}: {command}: {error}')
+    assert not wrong, '\n'.join(wrong)
+    assert n_parsed > 20
+
+
+def test_options_named_in_the_text_exist():
+    """`script.py --option` must be that script's; an option alone must be one of somebody's of ours."""
+    everybody = set().union(*map(options_of, SCRIPTS), options_of_devices(), *(
+        options_of('.'.join(path.relative_to(tiny.ROOT).with_suffix('').parts))
+        for folder in ('core', 'benchmarks') for path in (tiny.ROOT / folder).rglob('*.py')))
+    wrong = []
+    for page in PAGES:
+        for code in code_of(page)[1]:
+            program, _ = program_of(code.split())
+            if program is None and not code.startswith('--'):
+                continue
+            known = everybody if program is None else options_of(program)
+            wrong += [f'{page.name}: `{code}`: {option}' for option in OPTION.findall(code) if option not in known]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_names_given_to_set_are_options():
+    wrong = [f'{page.name}: {name}' for page in PAGES
+             for name in re.findall(r'--set (\w+)=', page.read_text(encoding='utf8'))
+             if name not in SETTINGS | {'name'}]
+    assert not wrong
+
+
+def anchors(page):
+    """The anchors of a page's headings, as the usual hosts make them."""
+    headings = re.findall(r'^#+ +(.+)$', FENCE.sub('', page.read_text(encoding='utf8')), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).strip().replace(' ', '-') for heading in headings}
+
+
+def test_links_lead_somewhere():
+    wrong, n_links = [], 0
+    for page in PAGES:
+        for target in re.findall(r'\]\(([^)\s]+)\)', FENCE.sub('', page.read_text(encoding='utf8'))):
+            if re.match(r'[a-z]+:', target):
+                continue
+            n_links += 1
+            path, _, anchor = target.partition('#')
+            file = page.parent / path if path else page
+            if not file.exists() or anchor and file.suffix == '.md' and anchor not in anchors(file):
+                wrong.append(f'{page.name}: {target}')
+    assert not wrong and n_links > 20, wrong
+
+
+def test_paths_named_in_the_text_exist():
+    wrong = []
+    for page in PAGES:
+        blocks, inline = code_of(page)
+        for code in [*inline, *(text for _, text in blocks)]:
+            for path in re.findall(r'(?<![\w./<-])[\w.{}*-]+(?:/[\w.{}*-]+)*', code):
+                path = path.rstrip('.')
+                named = path.startswith(tuple(f'{room}/' for room in ROOMS)) or (
+                    '/' not in path and path.endswith(('.py', '.md')) and code == path)
+                places = (tiny.ROOT, page.parent, tiny.ROOT / 'core')
+                if named and path not in MADE and not any(list(place.glob(path)) for place in places):
+                    wrong.append(f'{page.name}: {path}')
+    assert not wrong, '\n'.join(wrong)
+
+
+# ---- docstrings; that there is one everywhere is ruff's to see
+
+@functools.cache
+def modules():
+    """Module name -> its syntax tree, of all of core."""
+    found = {}
+    for path in sorted((tiny.ROOT / 'core').rglob('*.py')):
+        parts = path.relative_to(tiny.ROOT).with_suffix('').parts
+        with tokenize.open(path) as file:
+            found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = ast.parse(file.read())
+    return found
+
+
+@functools.cache
+def names_in(module):
+    """Names that a module has: set of 'name' and 'Class.member'."""
+    names = set()
+
+    def visit(body, prefix=''):
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    visit(node.body, f'{node.name}.')
+                    for inner in ast.walk(node):  # attributes set in methods
+                        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+                            names.add(f'{node.name}.{inner.attr}')
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names.update(alias.asname or alias.name for alias in node.names)
+            else:
+                names.update(prefix + inner.id for inner in ast.walk(node)
+                             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store))
+
+    visit(modules()[module].body)
+    return names | ({'Captioner', '__version__'} if module == 'core' else set())
+
+
+def resolves(dotted):
+    """Whether core.module.Name.member is there."""
+    parts = dotted.split('.')
+    for n in range(len(parts), 0, -1):
+        module = '.'.join(parts[:n])
+        if module in modules():
+            rest = parts[n:]
+            return not rest or '.'.join(rest[:2]) in names_in(module)
+    return False
+
+
+def test_names_of_core_in_docs_and_docstrings_exist():
+    texts = {page.name: page.read_text(encoding='utf8') for page in PAGES}
+    for module, tree in modules().items():
+        texts[module] = '\n'.join(ast.get_docstring(node) or '' for node in ast.walk(tree)
+                                  if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+    wrong, n_names = [], 0
+    for where, text in texts.items():
+        for name in re.findall(r'(?<![\w./])core(?:\.\w+)+', text):
+            n_names += 1
+            if not resolves(name) and not name.endswith('.py'):
+                wrong.append(f'{where}: {name}')
+        for module, names in re.findall(r'^\s*from (core[\w.]*) import ([\w, ]+)$', text, re.MULTILINE):
+            wrong += [f'{where}: {module}.{name}' for name in re.split(r', *', names)
+                      if not resolves(f'{module}.{name.split()[0]}')]
+    assert not wrong and n_names > 50, '\n'.join(wrong)
+
+
+def documented(docstring):
+    """The names at the beginnings of lines of a docstring's Args section: list of str."""
+    section = re.search(r'^Args:\n((?:(?: +.*)?\n?)*)', docstring, re.MULTILINE)
+    lines = section[1].splitlines() if section else []
+    found = [re.match(r' {4}([\w*]+(?:, [\w*]+)*): ', line) for line in lines]
+    return [name.lstrip('*') for match in found if match for name in match[1].split(', ')]
+
+
+def parameters(node):
+    """The names that a function takes, or a class when it is made; None where a base class decides."""
+    if isinstance(node, ast.ClassDef):
+        made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == '__init__'),
+                    None)
+        if made is None:
+            fields = {inner.target.id for inner in node.body if isinstance(inner, ast.AnnAssign)}
+            return fields or None
+        node = made
+    given = node.args
+    return {arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg] if arg}
+
+
+def test_documented_arguments_are_arguments():
+    wrong, n_names = [], 0
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                continue
+            named, taken = documented(ast.get_docstring(node) or ''), parameters(node)
+            n_names += len(named)
+            if taken is not None:
+                wrong += [f'{module}: {node.name}: {name}' for name in named if name not in taken]
+    assert not wrong and n_names > 300, (n_names, wrong)

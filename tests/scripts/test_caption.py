@@ -1,0 +1,82 @@
+"""caption.py as a user runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import tiny
+
+PHOTO = str(tiny.ROOT / 'docs' / 'attention.png')
+
+
+@pytest.fixture(scope='module')
+def photos():
+    tiny.data_dir()  # draws them
+    return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
+
+
+def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
+    """Also: results are on stdout and nothing else, what cannot be read is named, the others go on, status 1."""
+    for path in photos[:3]:
+        shutil.copy(path, tmp_path)
+    photos = [tmp_path / path.name for path in photos[:3]]
+    done = subprocess.run(
+        [sys.executable, tiny.ROOT / 'caption.py', tiny.run_dir(), photos[1], tmp_path / 'gone.jpg', tmp_path,
+         '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
+        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tiny.workplace())
+    errors = done.stderr.decode()
+    assert done.returncode == 1, errors
+    records = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    others = [str(photos[0]), str(photos[2])]
+    assert [record['image'] for record in records] == [str(photos[1]), str(tmp_path / 'gone.jpg'), *others,
+                                                       'standard input']
+    assert [len(record.get('captions', ())) for record in records] == [2, 0, *[2] * len(others), 2]
+    assert records[-1]['captions'] == records[others.index(str(photos[0])) + 2]['captions']
+    said = errors.splitlines()
+    assert len(said) == 2 and 'gone.jpg: No such file' in said[0], errors
+    assert f'1 of {len(records)} photos' in said[1]
+    readable = len(records) - 1
+    for folder, start in (('pictures', b'\x89PNG'), ('gifs', b'GIF89a')):
+        made = list((tmp_path / folder).iterdir())
+        assert len(made) == readable and all(path.read_bytes().startswith(start) for path in made)
+
+
+def test_one_photo_for_people(photos, tmp_path):
+    picture = tmp_path / 'a.png'
+    done = tiny.script('caption.py', tiny.run_dir(), photos[0], '--picture', picture, '--set', 'max_len=4')
+    assert (done.returncode, done.stderr) == (0, '')
+    name, _, caption = done.stdout.rstrip('\n').partition(': ')
+    assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    ([], ['name photos']),
+    (['x.png', '--serve'], ['--serve takes its photos from the browser']),
+    (['x.png', '--n-best', '0'], ['--n-best']),
+    ([''], ['an empty name']),
+    (['x.png', '--seed', '2147483648'], ['--seed must be 0 to']),
+    (['x.png', 'y.png'], ['no photo x.png, y.png']),
+    ([PHOTO, '--beam-width', '0'], ['decoding: beam_width must be at least 1']),
+    (['--serve', '--port', '70000'], ['--port']),
+    ([PHOTO, str(tiny.ROOT / 'docs' / 'growth.png'), '--picture', 'a.png'], ['one file for 2 photos']),
+    (['*.jpx'], ['no file matches']),
+    ([PHOTO, '--set', 'n_epochs=3'], ["unknown option 'n_epochs'"]),
+    ([PHOTO, '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
+    ([PHOTO, '--weights', 'gone.h5'], ['gone.h5']),
+])
+def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
+    import caption
+    from core.common import terminal
+
+    monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
+    capsys.readouterr()  # what making the run said
+    with pytest.raises(SystemExit) as stopped:
+        terminal.run(caption.main)
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.out == '' and len(said.err.splitlines()) == 1
+    for part in parts:
+        assert part in said.err

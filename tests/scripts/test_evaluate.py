@@ -1,0 +1,264 @@
+"""evaluate.py as a user runs it."""
+
+import json
+import shutil
+
+import pytest
+
+from core.data.data_dir import DataDir
+from tests.support import tiny
+
+
+def refused(*arguments, parts=()):
+    before = tiny.snapshot(tiny.workplace())
+    tiny.assert_refused(tiny.script('evaluate.py', *arguments), *parts)
+    assert tiny.snapshot(tiny.workplace()) == before
+
+
+def evaluate(*arguments, fresh=False):
+    done = tiny.script('evaluate.py', *arguments, fresh=fresh)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_twice_the_same_and_complete(tmp_path):
+    test = DataDir(tiny.data_dir()).split('test')
+    for name in ('a', 'b'):
+        output = evaluate(tiny.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
+        assert 'COCO scoring' in output and "paper's scoring" in output
+    assert tiny.snapshot(tmp_path / 'a').keys() != {} and [
+        (tmp_path / 'a' / place).read_bytes() == (tmp_path / 'b' / place).read_bytes()
+        for place in ('captions.json', 'scores.json')] == [True, True]
+    results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
+    assert [set(entry) for entry in results] == [{'image_id', 'caption'}] * len(test)
+    assert {entry['image_id'] for entry in results} == set(test.image_ids)
+    scores = json.loads((tmp_path / 'a' / 'scores.json').read_text())
+    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
+    assert (scores['split'], scores['images']) == ('test', len(test))
+    assert len(list((tmp_path / 'a' / 'pictures').glob('*.png'))) == 1
+
+    # The same captions scored as a file of anybody's give the same figures.
+    references = next((tiny.workplace() / 'shapes' / 'annotations').glob('captions_test.json'))
+    evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out', tmp_path / 'c')
+    assert json.loads((tmp_path / 'c' / 'scores.json').read_text())['coco'] == pytest.approx(scores['coco'])
+
+
+def test_other_data_limit_and_chosen_pictures(tmp_path):
+    data = tmp_path / 'held back'
+    shutil.copytree(tiny.data_dir(), data)
+    train = DataDir(data).split('train')
+    chosen = train.image_ids[0]
+    evaluate(tiny.run_dir(), '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
+             tmp_path / 'out')
+    results = json.loads((tmp_path / 'out' / 'captions.json').read_text())
+    assert [entry['image_id'] for entry in results] == [train.image_ids[0], train.image_ids[-1]]
+    assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 1
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """A DATA DIR of photos without captions, so that nothing is scored."""
+    from core import datasets
+    from core.data import prepare
+    from core.runs.run_dir import Run
+
+    run, place = Run(tiny.run_dir()), tmp_path_factory.mktemp('photos')
+    shutil.copytree(tiny.workplace() / 'shapes' / 'images', place / 'photos')
+    prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data', 'folder',
+                    vocabulary=run.vocabulary, say=lambda line: None)
+    return place / 'data'
+
+
+def test_photos_without_captions(photos, tmp_path):
+    output = evaluate(tiny.run_dir(), '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
+    assert 'no captions to compare with' in output
+    assert len(json.loads((tmp_path / 'out' / 'captions.json').read_text())) == 13
+    assert 'coco' not in json.loads((tmp_path / 'out' / 'scores.json').read_text())
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    ([], ['evaluate.py RUN']),
+    (['nowhere'], ['nowhere', 'not a run']),
+    (['--results', 'a.json'], ['go together']),
+    (['--results', 'a.json', '--references', 'b.json'], ['a.json']),
+    (['nowhere', '--results', 'a.json', '--references', 'b.json'], ['without RUN']),
+])
+def test_wrong_arguments(arguments, parts):
+    refused(*arguments, parts=parts)
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    (['--limit', '0'], ['--limit must be at least 1']),
+    (['--picture-ids', '77', '78'], ['77, 78', 'not among']),
+    (['--pictures', '-1'], ['--pictures must be at least 0']),
+    (['--data', 'nowhere'], ['no such data directory']),
+    (['--weights', 'a.h5'], ['--weights belongs to runs with a fine-tuned encoder']),
+])
+def test_wrong_choices(arguments, parts):
+    refused(tiny.run_dir(), *arguments, parts=parts)
+
+
+def test_features_of_another_encoder_are_refused():
+    for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
+                              ('conv2_2', 2, 'weights_sha256')):
+        refused(tiny.run_dir(), '--data', tiny.data_dir(layer, seed), parts=['not what the run', part])
+
+
+@pytest.fixture(scope='module')
+def hard_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp('hard') / 'run'
+    done = tiny.script('train.py', tiny.data_dir(), '--out', out, *tiny.settings(*tiny.TINY_RUN, 'attention=hard'))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_context_of_hard_attention_is_chosen_and_recorded(hard_run, photos):
+    places = {'expected': f'evaluation/{photos.name}-test', 'argmax': f'evaluation/{photos.name}-test-argmax',
+              'sample': f'evaluation/{photos.name}-test-sample', 'again': 'again'}
+    places = {name: hard_run / place for name, place in places.items()}
+    entropies, captions, pictures = {}, {}, {}
+    for name, place in places.items():
+        context = {'again': 'sample'}.get(name, name)
+        output = evaluate(hard_run, '--data', photos, '--pictures', '1',
+                          *(['--decode-context', context] if name != 'expected' else []),
+                          *(['--out', place] if name == 'again' else []))
+        scores = json.loads((place / 'scores.json').read_text())
+        assert scores['decode_context'] == context and f'(context: {context})' in output
+        entropies[name], captions[name] = scores['attention']['entropy'], (place / 'captions.json').read_bytes()
+        pictures[name] = [path.read_bytes() for path in (place / 'pictures').iterdir()]
+        assert len(pictures[name]) == 1
+    assert entropies['argmax'] == entropies['sample'] == 0 < entropies['expected']
+    assert captions['sample'] == captions['again']
+    assert pictures['sample'] == pictures['again'] != pictures['expected']
+
+
+def test_soft_runs_have_no_other_context():
+    refused(tiny.run_dir(), '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
+
+
+def test_imported_runs_are_told_what_they_need(photos, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(tiny.run_dir(), run)
+    config = json.loads((run / 'config.json').read_text())
+    config['data'].update(path=None, records_sha256=None)
+    config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
+    (run / 'config.json').write_text(json.dumps(config))
+    refused(run, parts=['an imported run has no data of its own', '--data DATA'])
+    tiny.assert_refused(tiny.script('train.py', '--resume', run), '--pretrained-model')
+    evaluate(run, '--data', photos, '--pictures', '0')
+    place = run / 'evaluation' / f'{photos.name}-test'
+    assert 'novel_share' not in json.loads((place / 'scores.json').read_text())['diversity']
+
+
+def test_damaged_runs(tmp_path):
+    for place, text, part in (('config.json', '[', 'cannot be read'), ('vocabulary.json', '[', 'vocabulary.json'),
+                              ('best/best.json', None, 'no trained model here yet')):
+        run = tmp_path / part.replace(' ', '-')
+        shutil.copytree(tiny.run_dir(), run)
+        if text is None:
+            (run / place).unlink()
+        else:
+            (run / place).write_text(text)
+        before = tiny.snapshot(run)
+        done = tiny.script('evaluate.py', run)
+        assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
+        assert {path: value for path, value in tiny.snapshot(run).items() if 'evaluation' not in path} == before
+
+
+# ---- decoding
+
+def outcome(place):
+    """(captions by image, scores.json, n_best.json or None) of an evaluation."""
+    captions = {row['image_id']: row['caption'] for row in json.loads((place / 'captions.json').read_text())}
+    best = place / 'n_best.json'
+    return captions, json.loads((place / 'scores.json').read_text()), json.loads(best.read_text()) if best.exists(
+    ) else None
+
+
+@pytest.fixture
+def run_copy(tmp_path):
+    shutil.copytree(tiny.run_dir(), tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):
+    name, common = photos.name, ('--data', photos, '--pictures', '0')
+    evaluate(run_copy, *common)
+    evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7', '--n-best', '2')
+    evaluate(run_copy, *common, *tiny.settings('beam_width=4', 'beam_groups=2', 'diversity_penalty=0.5'),
+             '--min-length', '3', '--no-repeat-ngram', '2', '--n-best', '4')
+    evaluate(run_copy, *common, *tiny.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed', '3')
+    places = {'': {}, '-beam3-penalty0.7': {'beam_width': 3, 'length_penalty': 0.7},
+              '-min3-norepeat2-beam4-groups2-diversity0.5': {
+                  'beam_width': 4, 'beam_groups': 2, 'diversity_penalty': 0.5, 'min_length': 3, 'no_repeat_ngram': 2},
+              '-max5-sample-top_k4-seed3': {'sample': True, 'top_k': 4, 'max_len': 5}}
+    found = sorted(place.name for place in (run_copy / 'evaluation').iterdir())
+    assert found == sorted(f'{name}-test{place}' for place in places)
+    for place, options in places.items():
+        captions, scores, best = outcome(run_copy / 'evaluation' / f'{name}-test{place}')
+        assert scores['decoding'] == options and len(captions) == 13
+        width = {'beam_width': 1, **options}['beam_width']
+        assert (best is None) == (width == 1)
+        for row in best or []:
+            assert row['captions'][0]['caption'] == captions[row['image_id']]
+            ranked = [caption['score'] for caption in row['captions']]
+            assert ranked == sorted(ranked, reverse=True) and 1 <= len(ranked) <= width
+            for caption in row['captions']:
+                length = len(caption['caption'].split()) + caption['ended']
+                assert length >= {'min_length': 0, **options}['min_length'] - 1e-9
+                assert caption['score'] == pytest.approx(
+                    caption['log_prob'] / length**{'length_penalty': 0.0, **options}['length_penalty'], rel=1e-5)
+                if 'no_repeat_ngram' in options:
+                    words = caption['caption'].split()
+                    assert len({*zip(words, words[1:], strict=False)}) == max(len(words) - 1, 0)
+        if 'max_len' in options:
+            assert max(len(text.split()) for text in captions.values()) <= 5
+
+    # The same place evaluated again without --n-best must not keep the old list.
+    evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7')
+    again, _, best = outcome(run_copy / 'evaluation' / f'{name}-test-beam3-penalty0.7')
+    assert best is None
+
+
+def test_the_runs_own_decoding_is_the_default(run_copy, photos):
+    config = json.loads((run_copy / 'config.json').read_text())
+    config['decoding'].update(beam_width=3, length_penalty=0.5)
+    (run_copy / 'config.json').write_text(json.dumps(config))
+    evaluate(run_copy, '--data', photos, '--pictures', '0')
+    evaluate(run_copy, '--data', photos, '--pictures', '0', '--beam-width', '1', '--length-penalty', '0')
+    place = run_copy / 'evaluation' / f'{photos.name}-test'
+    assert outcome(place)[1]['decoding'] == {'beam_width': 3, 'length_penalty': 0.5}
+    assert outcome(place.with_name(f'{photos.name}-test-beam1-penalty0.0'))[1]['decoding'] == {}
+
+
+def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path):
+    twin = tmp_path / 'runs' / 'twin'
+    shutil.copytree(tiny.run_dir(), twin)
+    common = ('--data', photos, '--pictures', '0', '--beam-width', '2')
+    evaluate(run_copy, *common)
+    output = evaluate(run_copy, *common, '--ensemble', twin, run_copy)
+    assert 'with the models of step ' in output
+    alone, together = (outcome(run_copy / 'evaluation' / f'{photos.name}-test-beam2{place}')
+                       for place in ('', '-with-runs_twin-run'))
+    assert alone[0] == together[0] and 'ensemble' not in alone[1]
+    assert together[1]['ensemble'] == [str(twin), str(run_copy)]
+
+
+@pytest.mark.parametrize(('arguments', 'parts'), [
+    (['--beam-width', '0'], ['beam_width must be at least 1']),
+    (['--length-penalty', '0.7'], ['length_penalty needs beam_width']),
+    (['--min-length', '30'], ['min_length=30', 'max_len=20']),
+    (['--n-best', '2'], ['--n-best must be 1 to the width of the beam, 1', '--beam-width']),
+    (['--set', 'sample=true', '--beam-width', '2'], ['sample=true needs beam_width=1']),
+    (['--set', 'dim_hidden=5'], ['options of decoding only', 'beam_width']),
+    (['--ensemble', 'nowhere'], ['nowhere', 'not a run']),
+])
+def test_decoding_that_does_not_fit_is_refused(arguments, parts):
+    refused(tiny.run_dir(), *arguments, parts=parts)
+
+
+def test_runs_of_other_words_do_not_caption_together(run_copy):
+    words = json.loads((run_copy / 'vocabulary.json').read_text())
+    words['words'][-1] += 'x'
+    (run_copy / 'vocabulary.json').write_text(json.dumps(words))
+    refused(tiny.run_dir(), '--ensemble', run_copy, parts=['another vocabulary'])
