@@ -1,4 +1,4 @@
-"""TensorFlow, imported without its start-up lines: `from core.backend import tf, tf1`.
+"""TensorFlow, imported without its start-up lines: `from core.runtime.backend import tf, tf1`.
 
 Importing TensorFlow writes notices of its C++ core to file descriptor 2. They say nothing about the user's run
 and would break the promise that importing `core` prints nothing, so descriptor 2 is pointed to a temporary file

@@ -75,7 +75,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
 
 BAR = '''
 import sys
-from core import console
+from core.common import terminal
 with console.progress({total}, 'encoding', initial={initial}, unit='image') as bar:
     for _ in range({steps}):
         bar.update(5)

@@ -268,7 +268,7 @@ def test_two_at_once(site):
 CHILD = '''
 import signal, sys
 from core import console, download
-from core.sources import Remote, Source
+from core.download.catalogue import Remote, Source
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
 def main():
     files = Remote('photos.zip', (sys.argv[2] + '/photos.zip',), unpack=True),

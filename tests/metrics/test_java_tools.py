@@ -176,7 +176,7 @@ def test_a_broken_meteor_is_an_error_and_neither_hangs_nor_stays_locked(fake_jav
 SCRIPT = r"""
 import json, os, sys
 before = dict(os.environ)
-from core import java
+from core.metrics import java_tools
 meteor = java.Meteor()
 tokens = java.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
 total, scores = meteor.compute_score({1: ['dog runs quick home', 'IT IS']}, {1: ['dog runs']})

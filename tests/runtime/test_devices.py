@@ -201,11 +201,11 @@ def test_what_xla_takes_of_the_whole_graph_computes_the_same():
 ALL_OF_THE_GRAPH = '''
 import json, sys
 sys.path.insert(0, '.')
-from core.devices import Machine, prepare_environment, session_config
+from core.runtime.devices import Machine, prepare_environment, session_config
 machine = Machine('cpu', xla='all')
 prepare_environment(machine)
 from tests.support import tiny
-from core.backend import tf, tf1
+from core.runtime.backend import tf, tf1
 found = []
 for machine in (machine, Machine('cpu')):
     with tf.Graph().as_default():
