@@ -17,14 +17,14 @@ a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 import json
 import os
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.errors import InputError
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = terminal.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
+    parser = command_line.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
     parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
@@ -94,7 +94,7 @@ def check(args):
         raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
     if args.n_best < 1:
         raise InputError(f'--n-best must be at least 1, not {args.n_best}')
-    terminal.check_seed(args.seed)
+    command_line.check_seed(args.seed)
     if not 0 <= args.port < 65536:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 

@@ -17,9 +17,9 @@ import dataclasses
 import os
 import pathlib
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.errors import InputError
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 from core.runtime import devices
 
 DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
@@ -31,7 +31,7 @@ SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min',
 
 def arguments():
     """The command line."""
-    parser = terminal.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
+    parser = command_line.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('--split', metavar='SPLIT', choices=('train', 'dev', 'test'),
                         help='train, dev or test; default: test where there is one, else dev')
@@ -86,7 +86,7 @@ def main():
             raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
         score_file(args)
         return
-    terminal.check_seed(args.seed)
+    command_line.check_seed(args.seed)
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there

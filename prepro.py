@@ -17,14 +17,14 @@ The same command goes on where it was interrupted: finished images are kept.
 
 import pathlib
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.errors import InputError
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = terminal.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
+    parser = command_line.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
                                      '--out DATA')
     data = parser.add_argument_group('dataset')
     dataset = data.add_argument('--dataset', metavar='NAME',
@@ -66,8 +66,8 @@ def arguments():
     fetch.add_argument('--to', metavar='DIR', help='where to put the files')
     parser.more(devices.add_arguments(parser))
     # What the shell offers; wrong names are refused later, with the nearest.
-    terminal.complete(dataset, 'core.datasets', 'DATASETS')
-    terminal.complete(name, 'core.encoders.encoder', 'ENCODERS')
+    command_line.complete(dataset, 'core.datasets', 'DATASETS')
+    command_line.complete(name, 'core.encoders.encoder', 'ENCODERS')
     args = parser.parse_args()
     if args.download is None and args.to is None:
         missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]

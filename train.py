@@ -18,15 +18,15 @@ import dataclasses
 import json
 import pathlib
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.errors import InputError
-from core.config.options import options
+from core.config.config import options
 from core.runtime import devices
 
 
 def arguments():
     """The command line."""
-    parser = terminal.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser = command_line.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
     parser.settings = {name for _, name, *_ in options()}
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
@@ -172,7 +172,7 @@ def main():
 def configuration(args, dataset, pretrained=None):
     """The Config: preset (or the pretrained run's model), then --config, then --set."""
     from core.config import presets
-    from core.config.options import Config
+    from core.config.config import Config
 
     config = Config()
     if args.preset:

@@ -14,7 +14,7 @@ from benchmarks import op_profile
 from benchmarks.cases import FLICKR8K, Album, Corpus, full_captions, relu_features
 from benchmarks.measure import resident
 from benchmarks.textbook import Textbook, until_end
-from core.config.options import TrainingConfig
+from core.config.training import TrainingConfig
 from core.data.batches import Batches, prefetch
 from core.data.data_dir import FeatureFile
 from core.data.vocabulary import END

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.common.errors import InputError
-from core.config.options import SECTIONS, Config, nearest
+from core.common.suggestions import nearest_or_all
+from core.config.config import SECTIONS, Config
 
 _TF1 = {
     'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash', 'max_length': 15},
@@ -79,7 +80,7 @@ def prepro(name: str) -> dict[str, Any]:
 
 def _sections(name: str, dataset: str | None) -> dict[str, Any]:
     if name not in names():
-        raise InputError(f'there is no preset {name!r}{nearest(name, names())}')
+        raise InputError(f'there is no preset {name!r}{nearest_or_all(name, names())}')
     if name in ('tf1', 'tf2'):
         return {'tf1': _TF1, 'tf2': _TF2}[name]
     _, found, hard = (resolve(name, dataset) + '-').split('-')[:3]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import __version__
-from core.common import terminal
+from core.common import progress, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
@@ -177,7 +177,7 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: data_dir.Featu
     with (
         concurrent.futures.ThreadPoolExecutor(1, 'write') as writer,
         contextlib.closing(_decoded(records, waiting, encoder.spec.preprocessing)) as batches,
-        terminal.progress(len(records), 'encoding', initial=n_done, unit='image') as bar,
+        progress.bar(len(records), 'encoding', initial=n_done, unit='image') as bar,
     ):
         writing: collections.deque[concurrent.futures.Future] = collections.deque()
         for batch, pixels, reasons in batches:

@@ -8,12 +8,12 @@ A new format is a reader in a module of this package and one row in `DATASETS`.
 
 import collections
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
+from core.common.suggestions import did_you_mean
 from core.datasets import coco, flickr, folder, karpathy, shapes
 from core.datasets.records import SPLITS, Box, Record
 
@@ -53,9 +53,8 @@ DATASETS = {
 def check(name: str) -> None:
     """Refuse what is none of `DATASETS`."""
     if name not in DATASETS:
-        near = difflib.get_close_matches(str(name), DATASETS, 1)
         raise InputError(f'there is no dataset {name!r}: choose one of {", ".join(DATASETS)}'
-                         + (f'; did you mean {near[0]}?' if near else ''))
+                         f'{did_you_mean(name, DATASETS)}')
 
 
 def read(name: str, images: PathLike | None, captions: Paths = None, splits: Mapping[str, PathLike] | None = None,

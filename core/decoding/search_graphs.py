@@ -17,7 +17,7 @@ from core.decoding.search_loop import Decoded, Decoding, Rules, greedy
 from core.runtime.backend import tf, tf1
 
 if TYPE_CHECKING:
-    from core.config.options import DecodingConfig
+    from core.config.decoding import DecodingConfig
 
 WORD_DRAWS, LOCATION_DRAWS = 104, 103  # uses of a seed
 

@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.common import terminal
+from core.common import progress, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
@@ -281,7 +281,7 @@ def _digests(path: pathlib.Path) -> dict[str, str]:
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     total = path.stat().st_size
     # Below a gigabyte it is a matter of seconds, and a bar would only be in the way.
-    bar = terminal.progress(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
+    bar = progress.bar(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
     with open(path, 'rb') as file, bar if bar is not None else contextlib.nullcontext():
         while block := file.read(1 << 22):
             md5.update(block)

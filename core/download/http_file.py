@@ -7,13 +7,12 @@ import base64
 import json
 import pathlib
 import re
-import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from core.common import terminal
+from core.common import progress, terminal
 from core.common.aliases import PathLike
 from core.common.errors import InputError
 from core.common.files import write_json
@@ -302,7 +301,7 @@ class _Meter:
         """Bytes altogether (or None), and bytes that are there."""
         if self._bar is None:
             megabytes = None if total is None else max(1, round(total / 1e6))
-            self._bar, self._total = terminal.progress(megabytes, self.name, offset // 10**6, 'MB'), megabytes
+            self._bar, self._total = progress.bar(megabytes, self.name, offset // 10**6, 'MB'), megabytes
         self._bytes = offset
         self._show()
 
@@ -320,9 +319,4 @@ class _Meter:
 
     def say(self, line: str) -> None:
         """A line beside the bar."""
-        if sys.stderr.isatty():
-            from core.common import progress
-
-            progress.tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        progress.complain(line)

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 
-from core.common import terminal
+from core.common import progress, terminal
 from core.common.errors import InputError
 from core.common.files import write_json
 
@@ -46,7 +46,7 @@ def unpack(path: pathlib.Path, to: pathlib.Path, reserved: Collection[str] = (),
             todo = [info for info in members if not _there(path, info, to)]
             _check_room(path, sum(info.file_size for info in todo), to, free)
             done = len(members) - len(todo)
-            with terminal.progress(len(members), f'unpacking {path.name}', done, 'file') as bar:
+            with progress.bar(len(members), f'unpacking {path.name}', done, 'file') as bar:
                 for info in todo:
                     _extract(path, archive, info, to)
                     bar.update()

@@ -10,7 +10,6 @@ row of `ENCODERS`. TensorFlow is imported when the first graph is made: a misspe
 """
 
 import dataclasses
-import difflib
 import hashlib
 import os
 import typing
@@ -21,6 +20,7 @@ import numpy as np
 
 from core.common.aliases import Grid, PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
+from core.common.suggestions import did_you_mean
 from core.encoders import weight_files
 from core.encoders.networks import KerasNetwork, Vgg19, assign
 from core.encoders.preprocessing import Preprocessing
@@ -342,9 +342,7 @@ class Encoder:
 
 def _row(name: str) -> EncoderRow:
     if name not in ENCODERS:
-        near = difflib.get_close_matches(str(name), ENCODERS, 1)
-        hint = f'; did you mean {near[0]}?' if near else ''
-        raise InputError(f'unknown encoder {name!r}; there are: {", ".join(ENCODERS)}{hint}')
+        raise InputError(f'unknown encoder {name!r}; there are: {", ".join(ENCODERS)}{did_you_mean(name, ENCODERS)}')
     return ENCODERS[name]
 
 

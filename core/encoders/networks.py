@@ -15,7 +15,6 @@ wrong names and sizes are found without it.
 """
 
 import contextlib
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 
 from core.common.aliases import Session, Tensor, Variable
 from core.common.errors import InputError
+from core.common.suggestions import near
 from core.encoders.weight_files import Layer
 from core.runtime.devices import CPU, session_config
 
@@ -64,8 +64,8 @@ def _without_notices() -> Iterator[None]:
 
 
 def _unknown_layer(what: str, layer: str, known: Iterable[str], default: str) -> InputError:
-    near = difflib.get_close_matches(layer, known, 4, 0.3) or list(known)[-4:]
-    return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(near)}; the default is {default}')
+    found = near(layer, known, 4, 0.3) or list(known)[-4:]
+    return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(found)}; the default is {default}')
 
 
 def _tail(what: str, first: str, layer: str, names: Sequence[str], weighted: Sequence[str]) -> list[int]:
@@ -78,9 +78,9 @@ def _tail(what: str, first: str, layer: str, names: Sequence[str], weighted: Seq
     """
     known = [name for name in names if name in set(weighted)]
     if first not in names:
-        near = difflib.get_close_matches(first, names, 4, 0.3) or known[-4:]
+        found = near(first, names, 4, 0.3) or known[-4:]
         raise InputError(f'finetune_from: {what} has no layer {first!r} before its map {layer}; near it: '
-                         f'{", ".join(near)}')
+                         f'{", ".join(found)}')
     chosen = set(names[names.index(first):])
     places = [place for place, name in enumerate(weighted) if name in chosen]
     if not places:

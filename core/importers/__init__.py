@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
-from core.config.options import Config
+from core.config.config import Config
 from core.data import data_dir
 from core.data.vocabulary import Vocabulary
 from core.encoders.encoder import EncoderSpec, describe

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
-from core.config.options import ModelConfig
+from core.config.model import ModelConfig
 from core.data.vocabulary import SPECIALS
 from core.importers import imported, safe_pickle
 from core.importers.imported import Imported

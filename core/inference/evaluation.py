@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.common import terminal
+from core.common import progress
 from core.common.aliases import PathLike, Rectangle, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 from core.data.vocabulary import tokenize
 from core.decoding.captions import generate_n_best
 from core.decoding.ensemble import build as build_ensemble
@@ -142,7 +142,7 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
             of = '' if len(images) == len(data) else f'of {len(data)} '
             say(f'captioning {len(images)} {of}{split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
             found = {}
-            with terminal.progress(len(images), 'captioning', unit='image') as bar:
+            with progress.bar(len(images), 'captioning', unit='image') as bar:
                 made = generate_n_best(session, model, search, data, images, options.decode_batch, seed)
                 for image, captions in zip(images, made, strict=True):
                     found[int(image)] = captions
@@ -267,7 +267,7 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
             raise InputError('the data name no photos')
         return attention_pictures.view(data.paths[numbers[number]], run.spec.preprocessing, gallery.SIDE)
 
-    with terminal.progress(len(numbers), 'page', unit='image') as bar:
+    with progress.bar(len(numbers), 'page', unit='image') as bar:
         def counted() -> Iterator[dict[str, Any]]:
             for record in records():
                 yield record

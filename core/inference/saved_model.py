@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.aliases import PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 
 if TYPE_CHECKING:
     from core.decoding.search_graphs import Beams
@@ -246,8 +246,8 @@ Serving with --model_base_path=.../captioner. docs/export.md names inputs and ou
 """
 
 
-def _parser() -> terminal.Parser:
-    parser = terminal.Parser(_EXAMPLES, 'RUN DIR [options]', prog='python -m core.inference.saved_model')
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(_EXAMPLES, 'RUN DIR [options]', prog='python -m core.inference.saved_model')
     parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
     parser.add_argument('directory', metavar='DIR', help='directory to make')
     parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for text in args.assignments:
         if text.partition('=')[0].strip() not in DECODING:
             raise InputError(f'--set {text}: only options of decoding can be set here: {", ".join(DECODING)}')
-    terminal.check_seed(args.seed)
+    command_line.check_seed(args.seed)
     check_directory(args.directory)
     from core.data import data_dir
 

@@ -17,7 +17,7 @@ from core.model.attention_kernels import Kernels
 from core.runtime.backend import cast, matmul, tf
 
 if TYPE_CHECKING:
-    from core.config.options import ModelConfig
+    from core.config.model import ModelConfig
     from core.runtime.variables import Variables
 
 DECODED_TOGETHER = 32  # images from which on compiling for their number pays in decoding

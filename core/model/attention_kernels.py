@@ -16,7 +16,8 @@ sums over steps or images, are of 32.
 from collections.abc import Callable
 
 from core.common.aliases import Tensor
-from core.runtime.backend import cast, tf, with_gradient
+from core.runtime.backend import cast, tf
+from core.runtime.custom_gradient import with_gradient
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}

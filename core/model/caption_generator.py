@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from core.common.aliases import DType, Session, Tensor, Variable
 from core.common.errors import InputError
-from core.config.options import Config
+from core.config.config import Config
 from core.data.vocabulary import SPECIALS
 from core.decoding.sampling import uniforms
 from core.decoding.search_graphs import LOCATION_DRAWS, Searches
@@ -71,7 +71,7 @@ class CaptionGenerator(Searches):
         features: float32 tensor (N, L, D) to use in the place of the placeholder, for an encoder in the same graph.
         dtype: of variables and computation.
         jit: XLA compiles the attention's large products (`core.model.attention_kernels`).
-        options: every other option of `core.config.options.ModelConfig`, where each is documented; the defaults give the
+        options: every other option of `core.config.model.ModelConfig`, where each is documented; the defaults give the
             model of the TF1 code.
 
     Attributes:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.common.aliases import Tensor
-from core.runtime.backend import cast, matmul, tf, tf1, with_gradient
+from core.runtime.backend import cast, matmul, tf, tf1
+from core.runtime.custom_gradient import with_gradient
 
 if TYPE_CHECKING:
     from core.model.attention import Memory

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.common.aliases import DType, Tensor
-from core.runtime.backend import cast, matmul, tf, with_gradient
+from core.runtime.backend import cast, matmul, tf
+from core.runtime.custom_gradient import with_gradient
 
 if TYPE_CHECKING:
-    from core.config.options import ModelConfig
+    from core.config.model import ModelConfig
     from core.runtime.variables import Variables
 
 ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}

@@ -17,7 +17,7 @@ from core.common import terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
-from core.config.options import Config
+from core.config.config import Config
 from core.data import data_dir
 
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')  # in order of interest

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from core.common.aliases import PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
-from core.config.options import Config
+from core.config.config import Config
 from core.data import data_dir, image_data
 from core.data.data_dir import DataDir, read_json
 from core.data.vocabulary import Vocabulary

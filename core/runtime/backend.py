@@ -5,14 +5,12 @@ and would break the promise that importing `core` prints nothing, so descriptor 
 during the import, and given back with its contents only if the import fails.
 """
 
-import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
-from core.common.aliases import DType, Operation, Tensor
+from core.common.aliases import DType, Tensor
 
 
 def _import_tensorflow() -> Any:
@@ -50,41 +48,3 @@ def matmul(x: Tensor, w: Tensor, **options: Any) -> Tensor:
     return cast(tf.matmul(cast(x, w.dtype), w, **options), x.dtype)
 
 
-_GRADIENT = 'ShowAttendTell'
-
-
-def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
-    """function(*inputs) in the default graph, with a gradient of its own.
-
-    As `tf.custom_gradient`, which keeps every graph that it was used in alive as long as the program runs.
-
-    Args:
-        function: of tensors; returns (tensor or tuple of tensors, function from their gradients to a gradient, or
-            None, for each input).
-        inputs: tensors.
-
-    Returns:
-        What the function returned first.
-    """
-    given = [tf.convert_to_tensor(x) for x in inputs]
-    outputs, gradient = function(*given)
-    flat = list(outputs) if isinstance(outputs, tuple) else [outputs]
-    graph = tf1.get_default_graph()
-    _register()
-    with graph.gradient_override_map({'IdentityN': _GRADIENT}):
-        # The inputs too: it is to them that gradients flow.
-        tied = tf.identity_n([*flat, *inputs])
-    if not hasattr(graph, '_show_attend_tell'):
-        graph._show_attend_tell = {}
-    graph._show_attend_tell[tied[0].op.name] = gradient, len(flat)
-    return tuple(tied[: len(flat)]) if isinstance(outputs, tuple) else tied[0]
-
-
-@functools.cache
-def _register() -> None:
-    """Make TensorFlow know the gradient of what `with_gradient` ties; once, and not at import."""
-    @tf.RegisterGradient(_GRADIENT)
-    def gradient_of(op: Operation, *gradients: Tensor) -> list[Tensor]:
-        gradient, n_outputs = op.graph._show_attend_tell[op.name]
-        found = gradient(*gradients[:n_outputs])
-        return [None] * n_outputs + list(found if isinstance(found, tuple) else [found])

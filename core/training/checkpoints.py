@@ -22,7 +22,7 @@ from core.common.aliases import PathLike, Session, Variable
 if __name__ == '__main__':  # its start-up lines; core.common.terminal says so too, but here TensorFlow is imported before
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-from core.common import terminal
+from core.common import command_line, terminal
 from core.common.errors import InputError
 from core.common.files import write_json
 from core.data.data_dir import read_json
@@ -177,9 +177,9 @@ What is imported becomes a run that evaluate.py uses. Pickles are read without b
 """
 
 
-def _parser() -> terminal.Parser:
-    parser = terminal.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.training.checkpoints')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=terminal.OneLineParser)
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.training.checkpoints')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=command_line.OneLineParser)
     run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
     run.add_argument('source', metavar='SOURCE', help="checkpoint without endings or its directory, or the authors' "
                                                       '.npz file')

@@ -17,7 +17,7 @@ from core.common.errors import InputError
 from core.runtime.backend import tf, tf1
 
 if TYPE_CHECKING:
-    from core.config.options import TrainingConfig
+    from core.config.training import TrainingConfig
     from core.model.caption_generator import CaptionGenerator
 
 PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}  # compute_dtype of `build_model`

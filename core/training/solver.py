@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from core.common import terminal
+from core.common import progress, terminal
 from core.common.aliases import DType, PathLike, Say, Session
 from core.common.errors import InputError
-from core.config.options import Config, DecodingConfig
+from core.config.config import Config
+from core.config.decoding import DecodingConfig
 from core.data.batches import Batches, prefetch
 from core.data.data_dir import CaptionData
 from core.data.vocabulary import tokenize
@@ -51,7 +52,7 @@ class Solver:
         decoding: DecodingConfig.
         machine: core.runtime.devices.Machine, where to train; None: Machine().
         say: function that prints a line.
-        options: the options of `core.config.options.TrainingConfig`, such as n_epochs, batch_size, update_rule,
+        options: the options of `core.config.training.TrainingConfig`, such as n_epochs, batch_size, update_rule,
             learning_rate, print_every, save_every. For the same initial weights in every process, also call
             `tf.compat.v1.set_random_seed` before the model is made.
 
@@ -293,7 +294,7 @@ class Solver:
         inputs = self._resident.numbers if self._resident else model.inputs
         saved = printed = time.monotonic()
         printed_captions = 0
-        with terminal.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
+        with progress.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
                                state['position']) as bar:
             for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
                 result = session.run(fetches, {
@@ -330,7 +331,7 @@ class Solver:
         loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
         n_epochs, size = self.options.n_epochs, len(self.batches)
         left = (n_epochs - state['epoch'] - state['position'] / size) * len(self.data.captions) / max(speed, 1e-9)
-        terminal.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
+        progress.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
                            f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
                            f'{speed:.0f} captions/s' + (
                                f'  {terminal.duration(left)} left without validation' if left > 0 else ''))

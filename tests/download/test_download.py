@@ -232,7 +232,7 @@ def test_what_came_is_kept_when_the_line_stays_cut(site):
 
 def test_unknown_names(site):
     line = site.refuses('weigths')
-    assert line == "--download weigths: not known; did you mean 'weights'? There is weights, data, copied"
+    assert line == "--download weigths: not known; did you mean weights? There is weights, data, copied"
     assert not site.to.exists()
 
 

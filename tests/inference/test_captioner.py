@@ -16,20 +16,20 @@ from core.decoding.captions import generate_n_best
 from core.encoders.preprocessing import UnreadableImage
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
+from tests.support import sample_dirs
 
 
 @pytest.fixture(scope='module')
 def captioner():
-    with Captioner.load(tiny.run_dir(), beam_width=3, n_best=2, max_len=6) as opened:
+    with Captioner.load(sample_dirs.run_dir(), beam_width=3, n_best=2, max_len=6) as opened:
         yield opened
 
 
 @pytest.fixture(scope='module')
 def paths():
     """Photos of three splits."""
-    tiny.data_dir()  # draws them
-    return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
+    sample_dirs.data_dir()  # draws them
+    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 
 def same(first, second):
@@ -39,7 +39,7 @@ def same(first, second):
 
 
 def test_captions_are_those_of_the_stored_features(captioner, paths):
-    run = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
     data = run.data().split('train')
     with tf.Graph().as_default() as graph:
         model = run.build_model()
@@ -122,7 +122,7 @@ def test_pictures_of_a_result(captioner, paths):
 
 def test_many_threads_and_several_captioners(captioner, paths):
     expected = [captioner(path)[0] for path in paths]
-    with Captioner.load(tiny.run_dir(), max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with Captioner.load(sample_dirs.run_dir(), max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
         cut = pool.submit(other, paths)
         for result, first in zip(pool.map(lambda path: captioner(path)[0], paths * 3), expected * 3, strict=True):
             same(result.best, first.best)
@@ -130,21 +130,21 @@ def test_many_threads_and_several_captioners(captioner, paths):
 
 
 def test_closed_and_wrong(paths, tmp_path):
-    with Captioner.load(tiny.run_dir()) as opened:
-        assert opened.n_best == 1 and opened.config == Run(tiny.run_dir()).config.decoding
+    with Captioner.load(sample_dirs.run_dir()) as opened:
+        assert opened.n_best == 1 and opened.config == Run(sample_dirs.run_dir()).config.decoding
     with pytest.raises(ValueError, match='closed'):
         opened(paths[0])
     opened.close()
-    with pytest.raises(InputError, match="did you mean 'beam_width'"):
-        Captioner.load(tiny.run_dir(), beam_with=3)
+    with pytest.raises(InputError, match="did you mean beam_width"):
+        Captioner.load(sample_dirs.run_dir(), beam_with=3)
     with pytest.raises(InputError, match='n_best must be at least 1'):
-        Captioner.load(tiny.run_dir(), n_best=0)
+        Captioner.load(sample_dirs.run_dir(), n_best=0)
     with pytest.raises(InputError, match='sample=true needs beam_width=1'):
-        Captioner.load(tiny.run_dir(), n_best=2, sample=True)
+        Captioner.load(sample_dirs.run_dir(), n_best=2, sample=True)
     with pytest.raises(InputError, match='not a run'):
         Captioner.load(tmp_path)
     with pytest.raises(InputError, match='seed must be'):
-        Captioner.load(tiny.run_dir(), seed=-1)
+        Captioner.load(sample_dirs.run_dir(), seed=-1)
 
 
 def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
@@ -154,7 +154,7 @@ def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
 
 
 def test_closing_waits_for_what_is_being_decoded(paths):
-    opened = Captioner.load(tiny.run_dir(), max_len=6)
+    opened = Captioner.load(sample_dirs.run_dir(), max_len=6)
     pixels = np.stack([opened.read(paths[0])] * 200)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(opened.decode, pixels)
@@ -168,7 +168,7 @@ def test_closing_waits_for_what_is_being_decoded(paths):
 
 def test_samples_follow_seed_and_place(paths):
     def sampled(seed, photos):
-        with Captioner.load(tiny.run_dir(), seed=seed, sample=True, max_len=6) as opened:
+        with Captioner.load(sample_dirs.run_dir(), seed=seed, sample=True, max_len=6) as opened:
             return [result.caption for result in opened.stream(photos, 4)]
 
     first = sampled(1, [paths[0]] * 9)
@@ -177,7 +177,7 @@ def test_samples_follow_seed_and_place(paths):
 
 def test_weights_that_moved_are_asked_for(tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
+    shutil.copytree(sample_dirs.run_dir(), run)
     config = json.loads((run / 'config.json').read_text())
     config['data']['encoder']['weights'] = str(tmp_path / 'gone.h5')
     (run / 'config.json').write_text(json.dumps(config))
@@ -193,7 +193,7 @@ def test_weights_that_moved_are_asked_for(tmp_path):
 
 def test_drawn_locations_are_named(tmp_path, paths):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
+    shutil.copytree(sample_dirs.run_dir(), run)
     config = json.loads((run / 'config.json').read_text())
     config['model'].update(attention='hard', decode_context='sample')
     (run / 'config.json').write_text(json.dumps(config))
@@ -203,4 +203,4 @@ def test_drawn_locations_are_named(tmp_path, paths):
             places = np.array(fields['locations'])
             assert places.shape == (len(caption.words),)
             assert (caption.alphas[np.arange(len(places)), places] == 1).all()
-        assert DataDir(tiny.data_dir()).encoder['grid'] == opened(paths[0])[0].to_dict()['grid']
+        assert DataDir(sample_dirs.data_dir()).encoder['grid'] == opened(paths[0])[0].to_dict()['grid']

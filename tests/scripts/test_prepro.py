@@ -93,7 +93,7 @@ WRONG = {
     'preset without weights': ([*FOLDER, '--preset', 'tf1'], 'name the --encoder and its --weights'),
     'like and preset': ([*FOLDER, '--like', 'photos', '--preset', 'tf2'], '--preset and --like exclude'),
     'like and encoder': ([*FOLDER, '--like', 'photos', '--encoder', 'vgg19'], '--encoder and --like exclude'),
-    'download unknown': (['--download', 'vgg91', '--to', 'new'], "--download vgg91: not known; did you mean 'vgg19'?"),
+    'download unknown': (['--download', 'vgg91', '--to', 'new'], "--download vgg91: not known; did you mean vgg19?"),
     'download and more': (['--download', 'vgg19', '--to', 'new', '--limit', '3'], 'stands alone, without --limit'),
     'download to nowhere': (['--download', 'vgg19'], '--download NAME ... and --to DIR go together'),
     'to without download': (['--to', 'new', *FOLDER, *ENCODER], '--download NAME ... and --to DIR go together'),

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.support import tiny
+from tests.support import sample_dirs, scripts
+from tests.support.scripts import ROOT
 
 SLOW = {'tensorflow', 'tf_keras', 'keras', 'matplotlib', 'pycocoevalcap'}
 FLICKR = ['--dataset', 'flickr8k', '--images', '.', '--encoder', 'mobilenet_v2', '--out', 'x']
@@ -17,8 +18,8 @@ FLICKR = ['--dataset', 'flickr8k', '--images', '.', '--encoder', 'mobilenet_v2',
 def imported(script, *arguments):
     """(status, last line on stderr, modules imported, CPU seconds) of a script."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, '-X', 'importtime', tiny.ROOT / script, *map(str, arguments)], text=True,
-                          capture_output=True, timeout=120, cwd=tiny.workplace())
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / script, *map(str, arguments)], text=True,
+                          capture_output=True, timeout=120, cwd=sample_dirs.workplace())
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = done.stderr.splitlines()
     modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
@@ -49,23 +50,23 @@ def test_help_imports_nothing_slow(script):
     ('train.py', ['data', '--n-epochs', '3'], 'did you mean --set n_epochs=VALUE'),
     ('prepro.py', ['--download', 'vgg19'], '--download NAME ... and --to DIR go together'),
     ('prepro.py', ['--dataset', 'coco', '--images', '.', '--out', 'x'], 'did you mean coco'),
-    ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean 'dim_hidden'"),
+    ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean dim_hidden"),
     ('evaluate.py', [], 'name a run'),
     ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
     ('evaluate.py', ['nowhere', '--set', 'n_epochs=1'], 'sets options of decoding only'),
     ('evaluate.py', ['--results', 'gone.json', '--references', 'gone.json'], 'gone.json'),
 ])
 def test_wrong_arguments_are_known_without_tensorflow(script, arguments, part):
-    before = sorted(os.listdir(tiny.workplace()))
+    before = sorted(os.listdir(sample_dirs.workplace()))
     status, said, modules, _ = imported(script, *arguments)
     assert status == 2 and part in said[-1]
     assert not modules & {'tensorflow', 'tf_keras', 'keras', 'matplotlib'}
-    assert sorted(os.listdir(tiny.workplace())) == before
+    assert sorted(os.listdir(sample_dirs.workplace())) == before
 
 
 @pytest.mark.parametrize('script', ['prepro.py', 'train.py', 'evaluate.py', 'caption.py'])
 def test_help_fits_a_screen_and_help_all_shows_everything(script):
-    short, whole = (tiny.script(script, option).stdout for option in ('--help', '--help-all'))
+    short, whole = (scripts.run(script, option).stdout for option in ('--help', '--help-all'))
     assert len(short.splitlines()) <= 60 and 'examples:' in short  # at 80 columns
     options = {text: set(re.findall(r'--[a-z][a-z0-9-]+', text)) for text in (short, whole)}
     assert options[short] < options[whole] >= {'--quiet', '--verbose', '--version', '--seed', '--device', '--weights'}
@@ -78,7 +79,7 @@ def test_completion_in_a_shell(tmp_path):
         out.write_text('')
         environment = {**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)),
                        '_ARGCOMPLETE_STDOUT_FILENAME': str(out), '_ARGCOMPLETE_IFS': '\n'}
-        subprocess.run([sys.executable, tiny.ROOT / script], env=environment, cwd=tmp_path, timeout=60)
+        subprocess.run([sys.executable, ROOT / script], env=environment, cwd=tmp_path, timeout=60)
         return set(map(str.strip, out.read_text().split('\n')))
 
     assert {'--beam-width'} == completed('caption.py', 'caption.py run --beam-w')

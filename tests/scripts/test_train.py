@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from core.runtime.backend import tf
-from tests.support import tiny
+from tests.support import sample_dirs, scripts
+from tests.support.files import snapshot
+from tests.support.scripts import ROOT, assert_refused
 
 
 def refused(*arguments, parts=()):
     """train.py refuses and changes neither the data nor anything beside it."""
-    before = tiny.snapshot(tiny.workplace())
-    tiny.assert_refused(tiny.script('train.py', *arguments), *parts)
-    assert tiny.snapshot(tiny.workplace()) == before
+    before = snapshot(sample_dirs.workplace())
+    assert_refused(scripts.run('train.py', *arguments), *parts)
+    assert snapshot(sample_dirs.workplace()) == before
 
 
 @pytest.mark.parametrize(('arguments', 'parts'), [
@@ -36,48 +38,48 @@ def test_wrong_arguments(arguments, parts):
 
 
 @pytest.mark.parametrize(('assignment', 'part'), [
-    ('dim_hiden=5', "did you mean 'dim_hidden'"), ('dim_hidden=much', 'must be a whole number'),
+    ('dim_hiden=5', "did you mean dim_hidden"), ('dim_hidden=much', 'must be a whole number'),
     ('n_epochs=0', 'at least 1'), ('dropout', 'expected name=value'),
 ])
 def test_wrong_options(assignment, part):
-    refused(tiny.data_dir(), '--out', tiny.workplace() / 'run-x', '--set', assignment, parts=['--set', part])
+    refused(sample_dirs.data_dir(), '--out', sample_dirs.workplace() / 'run-x', '--set', assignment, parts=['--set', part])
 
 
 def test_incomplete_and_foreign_directories(tmp_path):
     data = tmp_path / 'data'
-    shutil.copytree(tiny.data_dir(), data)
+    shutil.copytree(sample_dirs.data_dir(), data)
     (data / 'manifest.json').unlink()
     refused(data, '--out', tmp_path / 'run', parts=['prepro.py has not finished here'])
     refused(tmp_path, '--out', tmp_path / 'run', parts=['not a data directory'])
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'thesis.tex').write_text('years')
-    before = tiny.snapshot(tmp_path)
-    refused(tiny.data_dir(), '--out', tmp_path / 'other', parts=['not empty and not a run'])
-    assert tiny.snapshot(tmp_path) == before
+    before = snapshot(tmp_path)
+    refused(sample_dirs.data_dir(), '--out', tmp_path / 'other', parts=['not empty and not a run'])
+    assert snapshot(tmp_path) == before
 
 
 def test_a_run_does_not_go_on_with_other_options_or_data(tmp_path):
-    run = tiny.run_dir()
-    options = tiny.settings(*tiny.TINY_RUN)
-    refused(tiny.data_dir(), '--out', run, *options, '--set', 'dim_hidden=13',
+    run = sample_dirs.run_dir()
+    options = scripts.settings(*sample_dirs.TINY_RUN)
+    refused(sample_dirs.data_dir(), '--out', run, *options, '--set', 'dim_hidden=13',
             parts=['started with dim_hidden=12, now it is 13'])
     refused('--resume', run, '--set', 'batch_size=3', parts=['started with batch_size=8, now it is 3'])
-    other = tiny.data_dir('conv2_2', 2)
+    other = sample_dirs.data_dir('conv2_2', 2)
     refused(other, '--out', run, *options, parts=['not what the run', 'was trained on', 'weights_sha256'])
 
 
 @pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'cannot be read'), ('{}', 'lacks the entry data')])
 def test_damaged_run(tmp_path, text, part):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
+    shutil.copytree(sample_dirs.run_dir(), run)
     (run / 'config.json').write_text(text)
-    before = tiny.snapshot(run)
+    before = snapshot(run)
     refused('--resume', run, parts=[run / 'config.json', part])
-    assert tiny.snapshot(run) == before
+    assert snapshot(run) == before
 
 
 def test_options_are_listed():
-    done = tiny.script('train.py', '--options')
+    done = scripts.run('train.py', '--options')
     assert done.returncode == 0 and done.stderr == ''
     for name in ('dim_hidden', 'learning_rate_schedule', 'max_len', 'mask_padding'):
         assert name in done.stdout
@@ -85,7 +87,7 @@ def test_options_are_listed():
 
 def shown(*arguments):
     """--options as a dict of name -> value, and the line of presets."""
-    done = tiny.script('train.py', '--options', *arguments)
+    done = scripts.run('train.py', '--options', *arguments)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, *lines = done.stdout.splitlines()
     return {line.split()[1]: line.split()[3] for line in lines}, first
@@ -106,7 +108,7 @@ def test_options_are_those_of_preset_then_file_then_set(tmp_path):
 
 @pytest.mark.parametrize(('text', 'part'), [
     ('[]', 'expected a JSON object'), ('{"model": 3}', "section 'model' must be a JSON object"),
-    ('{"modle": {}}', "did you mean 'model'"), ('{"model": {"dim_hiden": 3}}', "did you mean 'dim_hidden'"),
+    ('{"modle": {}}', "did you mean model"), ('{"model": {"dim_hiden": 3}}', "did you mean dim_hidden"),
 ])
 def test_wrong_files_of_options(tmp_path, text, part):
     (tmp_path / 'mine.json').write_text(text)
@@ -123,18 +125,18 @@ def test_wrong_files_of_options(tmp_path, text, part):
     (['--pretrained-model', 'none'], 'none: neither a run directory nor a TensorFlow checkpoint'),
 ])
 def test_what_training_starts_from_is_checked_first(arguments, part):
-    out = tiny.workplace() / 'run-y'
+    out = sample_dirs.workplace() / 'run-y'
     try:
-        refused(tiny.data_dir(), '--out', out, *arguments, parts=[part])
+        refused(sample_dirs.data_dir(), '--out', out, *arguments, parts=[part])
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
 
 def test_missing_images_are_missed_before_anything_is_made(tmp_path):
     data = tmp_path / 'data'
-    shutil.copytree(tiny.data_dir(), data)
+    shutil.copytree(sample_dirs.data_dir(), data)
     place = data / 'annotations.json'
-    place.write_text(place.read_text().replace(str(tiny.workplace() / 'shapes'), str(tmp_path / 'moved')))
+    place.write_text(place.read_text().replace(str(sample_dirs.workplace() / 'shapes'), str(tmp_path / 'moved')))
     refused(data, '--out', tmp_path / 'run', '--finetune-from', 'conv2_2',
             parts=['8 of 8 image files are gone', 'moved'])
     assert not (tmp_path / 'run').exists()
@@ -143,33 +145,33 @@ def test_missing_images_are_missed_before_anything_is_made(tmp_path):
 @pytest.mark.slow
 def test_from_a_run_to_its_fine_tuning_and_on(tmp_path):
     """A run directory gives variables and model options; --resume and the same command go on; evaluate.py follows."""
-    tuned, options = tmp_path / 'tuned', tiny.settings('batch_size=8', 'batch_by=image')
-    command = [tiny.data_dir(), '--out', tuned, '--pretrained-model', tiny.run_dir(), '--finetune-from', 'conv2_2',
+    tuned, options = tmp_path / 'tuned', scripts.settings('batch_size=8', 'batch_by=image')
+    command = [sample_dirs.data_dir(), '--out', tuned, '--pretrained-model', sample_dirs.run_dir(), '--finetune-from', 'conv2_2',
                *options, '--set']
-    done = tiny.script('train.py', *command, 'n_epochs=1')
+    done = scripts.run('train.py', *command, 'n_epochs=1')
     assert done.returncode == 0 and 'the encoder from conv2_2 on among them' in done.stdout, done.stderr
     config = json.loads((tuned / 'config.json').read_text())
     assert config['model']['dim_hidden'] == 12 and config['training']['finetune_from'] == 'conv2_2'
-    done = tiny.script('train.py', '--resume', tuned, '--set', 'n_epochs=2')
+    done = scripts.run('train.py', '--resume', tuned, '--set', 'n_epochs=2')
     assert done.returncode == 0 and 'going on from step' in done.stdout, done.stderr
-    done = tiny.script('train.py', *command, 'n_epochs=2')
+    done = scripts.run('train.py', *command, 'n_epochs=2')
     assert done.returncode == 0 and 'training is complete' in done.stdout, done.stderr
     assert len([entry for entry in metrics(tuned) if entry['kind'] == 'validation']) == 2
     refused('--resume', tuned, '--finetune-from', 'conv2_1', parts=["started with finetune_from='conv2_2'"])
-    done = tiny.script('evaluate.py', tuned, '--data', tiny.data_dir('conv1_2'), '--pictures', '1')
+    done = scripts.run('evaluate.py', tuned, '--data', sample_dirs.data_dir('conv1_2'), '--pictures', '1')
     assert done.returncode == 0, done.stderr
-    place = tuned / 'evaluation' / f'{tiny.data_dir("conv1_2").name}-test'
+    place = tuned / 'evaluation' / f'{sample_dirs.data_dir("conv1_2").name}-test'
     assert len(list((place / 'pictures').iterdir())) == 1 and 'CIDEr' in (place / 'scores.json').read_text()
 
 
 def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
     import train
     from core.common.errors import InputError
-    from core.config.options import Config
+    from core.config.config import Config
     from core.data.data_dir import DataDir
     from core.runs import run_dir
 
-    data, config = DataDir(tiny.data_dir()), Config()
+    data, config = DataDir(sample_dirs.data_dir()), Config()
     run_dir.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()
     pretrained = run_dir.Run(tmp_path / 'run')
     for layer in ('conv2_1', 'conv1_2'):
@@ -179,27 +181,27 @@ def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
             train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
     with pytest.raises(InputError, match='conv1_2'):
         train.check_pretrained('run', pretrained, config.override(['finetune_from=conv1_1']),
-                               DataDir(tiny.data_dir('conv1_2')))
+                               DataDir(sample_dirs.data_dir('conv1_2')))
     with pytest.raises(InputError, match='no trained model here yet'):
         train.pretrained_run(tmp_path / 'run', data, True)
 
 
 def test_a_run_of_other_words_is_no_start(tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
+    shutil.copytree(sample_dirs.run_dir(), run)
     place = run / 'vocabulary.json'
     place.write_text(place.read_text().replace('"circle"', '"ellipse"'))
-    refused(tiny.data_dir(), '--out', tmp_path / 'new', '--pretrained-model', run, parts=['another vocabulary'])
+    refused(sample_dirs.data_dir(), '--out', tmp_path / 'new', '--pretrained-model', run, parts=['another vocabulary'])
 
 
 def test_word_vectors_are_counted_once_and_used_at_the_start(tmp_path):
     (tmp_path / 'vectors.txt').write_text(f'circle{" 0.5" * 8}\nzebra{" 0.1" * 8}\n')
-    command = [tiny.data_dir(), '--out', tmp_path / 'run', '--word-vectors', tmp_path / 'vectors.txt',
-               *tiny.settings(*tiny.TINY_RUN, 'train_embedding=false')]
-    done = tiny.script('train.py', *command)
+    command = [sample_dirs.data_dir(), '--out', tmp_path / 'run', '--word-vectors', tmp_path / 'vectors.txt',
+               *scripts.settings(*sample_dirs.TINY_RUN, 'train_embedding=false')]
+    done = scripts.run('train.py', *command)
     assert done.returncode == 0 and 'vectors of 1 of the ' in done.stdout, done.stderr
     (tmp_path / 'vectors.txt').unlink()  # going on needs it no more
-    done = tiny.script('train.py', *command)
+    done = scripts.run('train.py', *command)
     assert done.returncode == 0 and 'training is complete' in done.stdout, done.stderr
     words = json.loads((tmp_path / 'run' / 'vocabulary.json').read_text())['words']
     checkpoint = tf.train.load_checkpoint(str(next((tmp_path / 'run' / 'best').glob('*.index')).with_suffix('')))
@@ -209,11 +211,11 @@ def test_word_vectors_are_counted_once_and_used_at_the_start(tmp_path):
 
 def test_finished_run_stays_as_it_is(tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
-    before = tiny.snapshot(run / 'best', run / 'checkpoints')
-    done = tiny.script('train.py', '--resume', run)
+    shutil.copytree(sample_dirs.run_dir(), run)
+    before = snapshot(run / 'best', run / 'checkpoints')
+    done = scripts.run('train.py', '--resume', run)
     assert done.returncode == 0 and 'training is complete: all epochs are done; step 5' in done.stdout, done.stderr
-    assert tiny.snapshot(run / 'best', run / 'checkpoints') == before
+    assert snapshot(run / 'best', run / 'checkpoints') == before
 
 
 def metrics(run):
@@ -227,11 +229,11 @@ def metrics(run):
 
 @pytest.mark.slow
 def test_killed_training_goes_on_bit_for_bit(tmp_path):
-    options = tiny.settings(*tiny.TINY_RUN, 'batch_size=2', 'n_epochs=4', 'validate_every=2', 'print_every=1')
-    data = tiny.data_dir()
-    done = tiny.script('train.py', data, '--out', tmp_path / 'whole', *options)
+    options = scripts.settings(*sample_dirs.TINY_RUN, 'batch_size=2', 'n_epochs=4', 'validate_every=2', 'print_every=1')
+    data = sample_dirs.data_dir()
+    done = scripts.run('train.py', data, '--out', tmp_path / 'whole', *options)
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, tiny.ROOT / 'train.py', data, '--out', tmp_path / 'cut', *options]
+    command = [sys.executable, ROOT / 'train.py', data, '--out', tmp_path / 'cut', *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120

@@ -11,9 +11,10 @@ from core.data.data_dir import CaptionData
 from core.decoding.captions import generate
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf
-from tests.support import tiny
+from tests.support import tiny_model
+from tests.support.java_log import logged_java, meteor_processes
 from tests.support.solvers import make, metrics, saved, watched
-from tests.support.tiny import END, NULL, START, D, L, M, T, V
+from tests.support.tiny_model import END, NULL, START, D, L, M, T, V
 
 
 @pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
@@ -28,7 +29,7 @@ def test_loss_falls_under_every_update_rule(tmp_path, rule):
 
 
 def test_every_caption_once_an_epoch(tmp_path):
-    data = watched(tiny.arrays(7, 3))
+    data = watched(tiny_model.arrays(7, 3))
     make(tmp_path, data, n_epochs=2, batch_size=4).train()
     reads = data.features.reads
     assert len(reads) == 12
@@ -43,8 +44,8 @@ def test_gradients_are_clipped(tmp_path):
         directory = tmp_path / str(clip)
         solver = make(directory, n_epochs=1, batch_size=50, update_rule='sgd', learning_rate=1.0, clip_norm=clip,
                       model_options={'dropout': False})
-        with tiny.session(solver.model) as session:
-            before = {name: v for name, v in tiny.fetch(session, solver.model).items() if 'moving' not in name}
+        with tiny_model.session(solver.model) as session:
+            before = {name: v for name, v in tiny_model.fetch(session, solver.model).items() if 'moving' not in name}
         state = solver.train()
         after = saved(directory, state['step'])
         moved[clip] = np.sqrt(sum(((after[name] - value)**2).sum() for name, value in before.items()))
@@ -80,10 +81,10 @@ def test_reported_losses_are_those_of_the_steps(tmp_path):
     """With a rate of nothing and no dropout the loss of an epoch is that of the initial model, however printed."""
     options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False}, 'batch_size': 12}
     solver = make(tmp_path / 'a', print_every=1, **options)
-    data = tiny.arrays()
-    with tiny.session(solver.model) as session:
-        expected = tiny.transcription(tiny.fetch(session, solver.model), data['features'][data['image_idxs']],
-                                      data['captions'])
+    data = tiny_model.arrays()
+    with tiny_model.session(solver.model) as session:
+        expected = tiny_model.transcription(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
+                                            data['captions'])
     solver.train()
     entry, = metrics(tmp_path / 'a')
     words = np.count_nonzero(data['captions'][:, 1:])
@@ -96,7 +97,7 @@ def test_reported_losses_are_those_of_the_steps(tmp_path):
 def test_early_stopping_keeps_the_best_model(tmp_path):
     """With a rate of nothing only the moving statistics change, so validations soon stop getting better."""
     said = []
-    solver = make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
+    solver = make(tmp_path, tiny_model.arrays(), tiny_model.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
                   validation_metric='CIDEr', say=said.append, model_options={'dropout': False})
     state = solver.train()
     validations = [entry for entry in metrics(tmp_path) if entry['kind'] == 'validation']
@@ -109,19 +110,19 @@ def test_early_stopping_keeps_the_best_model(tmp_path):
     assert best['step'] == 3 * best_epoch and best['epoch'] == best_epoch
     assert {'Bleu_4', 'CIDEr', 'ROUGE_L'} <= best['scores'].keys()
     assert state['best_score'] == best['scores']['CIDEr'] == max(scores)
-    again = make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
+    again = make(tmp_path, tiny_model.arrays(), tiny_model.arrays(3, seed=2), learning_rate=0.0, n_epochs=9, patience=2,
                  validation_metric='CIDEr', model_options={'dropout': False}).train()
     assert again == state
 
 
 def test_best_model_is_the_one_validated_and_test_reads_it(tmp_path):
-    data = tiny.arrays(4, 1)
+    data = tiny_model.arrays(4, 1)
     solver = make(tmp_path, data, data, n_epochs=60, learning_rate=0.02, batch_size=4, validate_every=20, patience=0,
                   print_every=50, model_options={'dropout': False}, validation_metric='ROUGE_L')
     state = solver.train()
     captions = solver.test()
     assert state['best_score'] > 0.9
-    references = CaptionData.from_arrays(data, dict(enumerate(tiny.WORDS))).references
+    references = CaptionData.from_arrays(data, dict(enumerate(tiny_model.WORDS))).references
     exact = sum(caption.text == texts[0] for caption, texts in zip(captions, references, strict=True))
     assert exact >= 3
     for caption in captions:
@@ -131,7 +132,7 @@ def test_best_model_is_the_one_validated_and_test_reads_it(tmp_path):
 
 
 def test_not_a_number(tmp_path):
-    data = tiny.arrays()
+    data = tiny_model.arrays()
     data['features'][2, 1, 1] = np.inf
     with pytest.raises(InputError, match='not finite at step [123]; lower learning_rate'):
         make(tmp_path, data, n_epochs=1).train()
@@ -139,7 +140,7 @@ def test_not_a_number(tmp_path):
 
 
 @pytest.mark.parametrize(('option', 'hint'), [
-    ('learning_rat', "did you mean 'learning_rate'"), ('epochs', "did you mean 'n_epochs'"),
+    ('learning_rat', "did you mean learning_rate"), ('epochs', "did you mean n_epochs"),
     ('zzz', 'known: n_epochs'),
 ])
 def test_unknown_options_name_the_nearest(tmp_path, option, hint):
@@ -164,25 +165,25 @@ def test_bad_values(tmp_path, option, value):
 ])
 def test_data_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
-        make(tmp_path, {**tiny.arrays(), 'references': [['a']] * 6, **change})
+        make(tmp_path, {**tiny_model.arrays(), 'references': [['a']] * 6, **change})
 
 
 def test_data_without_a_key_and_dev_data_without_captions(tmp_path):
-    data = tiny.arrays()
+    data = tiny_model.arrays()
     del data['image_idxs']
     with pytest.raises(InputError, match="lacks 'image_idxs'"):
         make(tmp_path, data)
     with pytest.raises(InputError, match='no dev image has a caption'):
-        make(tmp_path, val_data={**tiny.arrays(), 'references': [[]] * 6}, n_epochs=1).train()
+        make(tmp_path, val_data={**tiny_model.arrays(), 'references': [[]] * 6}, n_epochs=1).train()
 
 
 def test_test_before_training(tmp_path):
     with pytest.raises(InputError, match='no trained model here yet'):
-        make(tmp_path).test(tiny.arrays())
+        make(tmp_path).test(tiny_model.arrays())
 
 
 def test_default_sizes_of_the_tf1_code_are_positional(graph):
-    model = CaptionGenerator(tiny.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False, False)
+    model = CaptionGenerator(tiny_model.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False, False)
     options = model.options
     assert (options.prev2out, options.ctx2out, options.alpha_c, options.selector, options.dropout) == (
         False, False, 1.0, False, False)
@@ -190,7 +191,7 @@ def test_default_sizes_of_the_tf1_code_are_positional(graph):
 
 def test_broken_variables_are_never_saved(tmp_path):
     with pytest.raises(InputError, match='not finite'):
-        make(tmp_path, tiny.arrays(), tiny.arrays(3, seed=2), learning_rate=3e38, update_rule='sgd', clip_norm=0.0,
+        make(tmp_path, tiny_model.arrays(), tiny_model.arrays(3, seed=2), learning_rate=3e38, update_rule='sgd', clip_norm=0.0,
              n_epochs=1, batch_size=12).train()
     assert not list((tmp_path / 'checkpoints').glob('*')) and not (tmp_path / 'best').exists()
 
@@ -206,10 +207,10 @@ def test_annealed_values_reach_the_model(tmp_path):
 
 def test_entropy_of_the_steps_is_reported(tmp_path, capsys):
     options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False}, 'batch_size': 12}
-    solver, data = make(tmp_path, **options), tiny.arrays()
-    with tiny.session(solver.model) as session:
-        expected = tiny.transcription(tiny.fetch(session, solver.model), data['features'][data['image_idxs']],
-                                      data['captions'])
+    solver, data = make(tmp_path, **options), tiny_model.arrays()
+    with tiny_model.session(solver.model) as session:
+        expected = tiny_model.transcription(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
+                                            data['captions'])
     solver.train()
     real = data['captions'][:, 1:] != NULL
     entropy = -(expected['alphas'] * np.log(expected['alphas'])).sum(axis=2)[real].mean()
@@ -224,7 +225,7 @@ def test_plateau_needs_validations(tmp_path):
 
 
 def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(tmp_path):
-    dev = tiny.arrays(3, seed=2)
+    dev = tiny_model.arrays(3, seed=2)
     make(tmp_path / 'plain', val_data=dev, n_epochs=2, validate_every=1).train()
     solver = make(tmp_path / 'averaged', val_data=dev, n_epochs=2, weight_averaging=0.9)
     state = solver.train()
@@ -239,7 +240,7 @@ def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(t
     assert np.abs(best.get_tensor('logits/w_out') - at_best['logits/w_out']).max() > 1e-3
     # What was validated is what `test` sees.
     captions_seen = solver.test(dev)
-    with tiny.session(solver.model, {n: best.get_tensor(n) for n in best.get_variable_to_shape_map()}) as session:
+    with tiny_model.session(solver.model, {n: best.get_tensor(n) for n in best.get_variable_to_shape_map()}) as session:
         expected = list(generate(session, solver.model, solver._sampled, solver.val_data))
     assert [c.words for c in captions_seen] == [c.words for c in expected]
     for found, wanted in zip(captions_seen, expected, strict=True):
@@ -254,7 +255,7 @@ def test_averages_without_validation_are_kept_too(tmp_path):
 
 def test_batches_by_image_give_the_same_loss(tmp_path):
     """Features projected once an image, and every caption counted once."""
-    data = tiny.arrays(6, 3)
+    data = tiny_model.arrays(6, 3)
     data = {key: value[:-1] if key != 'features' else value for key, value in data.items()}  # one image with 2
     options = {'learning_rate': 0.0, 'n_epochs': 1, 'print_every': 99,
                'model_options': {'dropout': False, 'batch_norm': False}}
@@ -268,8 +269,8 @@ def test_batches_by_image_give_the_same_loss(tmp_path):
 
 
 def test_one_meteor_serves_all_validations(tmp_path, monkeypatch):
-    log = tiny.logged_java(tmp_path, monkeypatch)
-    make(tmp_path / 'run', tiny.arrays(10), tiny.arrays(4, seed=2), validation_metric='METEOR').train()
+    log = logged_java(tmp_path, monkeypatch)
+    make(tmp_path / 'run', tiny_model.arrays(10), tiny_model.arrays(4, seed=2), validation_metric='METEOR').train()
     assert [json.loads(line)['METEOR'] >= 0 for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
             if 'METEOR' in line] == [True] * 3
-    assert len(tiny.meteor_processes(log)) == 1
+    assert len(meteor_processes(log)) == 1

@@ -1,0 +1,136 @@
+"""All options of a run, their JSON form, and --set.
+
+    config = Config()
+    config = config.override(['dim_hidden=512', 'learning_rate=4e-4'])
+    config.save('run/config.json')
+
+A name belongs to one section only, so `--set dim_hidden=512` needs no prefix. Unknown names and values of the wrong
+type are errors (InputError), with the nearest known name proposed.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from core.common.aliases import PathLike
+from core.common.errors import InputError
+from core.common.files import write_json
+from core.common.suggestions import nearest_or_all
+from core.config.decoding import DecodingConfig
+from core.config.model import ModelConfig
+from core.config.options import checked
+from core.config.training import TrainingConfig
+
+SECTIONS = {'model': ModelConfig, 'training': TrainingConfig, 'decoding': DecodingConfig}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All options: `config.model`, `config.training`, `config.decoding`."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    decoding: DecodingConfig = DecodingConfig()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain dicts of section name -> option name -> value."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Any], where: str = 'configuration') -> 'Config':
+        """The inverse of `to_dict`; options that are left out keep their defaults.
+
+        Raises:
+            InputError: an unknown section or option, or a value of the wrong type; names `where` and the nearest name.
+        """
+        if not isinstance(sections, dict):
+            raise InputError(f'{where}: expected a JSON object with the sections {", ".join(SECTIONS)}')
+        for name in sections:
+            if name not in SECTIONS:
+                raise InputError(f'{where}: unknown section {name!r}{nearest_or_all(name, SECTIONS)}')
+        built = {}
+        for section, kind in SECTIONS.items():
+            values = sections.get(section, {})
+            if not isinstance(values, dict):
+                raise InputError(f'{where}: section {section!r} must be a JSON object')
+            fields = {field.name: field for field in dataclasses.fields(kind)}
+            for name in values:
+                if name not in fields:
+                    raise InputError(f'{where}: unknown option {name!r} in {section!r}{nearest_or_all(name, fields)}')
+            built[section] = kind(**{name: checked(fields[name], v, where) for name, v in values.items()})
+        built['model'].check(where)
+        built['decoding'].check(where)
+        return cls(**built)
+
+    def override(self, assignments: Iterable[str], where: str = '--set',
+                 only: Collection[str] = tuple(SECTIONS)) -> 'Config':
+        """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON, else as text.
+
+        Args:
+            assignments: the texts. where: for messages. only: names of the sections that may be changed.
+        """
+        sections = self.to_dict()
+        owner = {name: section for section, values in sections.items() for name in values if section in only}
+        for text in assignments:
+            name, equals, value = text.partition('=')
+            name = name.strip()
+            if not equals:
+                raise InputError(f'{where} {text}: expected name=value, for example {where} dim_hidden=512')
+            if name not in owner:
+                raise InputError(f'{where} {text}: unknown option {name!r}{nearest_or_all(name, owner)}')
+            try:
+                parsed = json.loads(value)
+            except ValueError:
+                parsed = {'True': True, 'False': False}.get(value, value)
+            sections[owner[name]][name] = parsed
+        return Config.from_dict(sections, where=where)
+
+    def idle(self) -> list[str]:
+        """Options that were changed and do nothing beside the others: list of 'name (what they need)'."""
+        model, training = self.model, self.training
+        drawing = model.attention == 'hard' and model.semi_sampling_p > 0
+        needs = (
+            ('attention=hard', model.attention == 'hard', ('lambda_e', 'semi_sampling_p')),
+            ('attention=hard, semi_sampling_p > 0 and lambda_r > 0', drawing and model.lambda_r > 0,
+             ('reward', 'baseline')),
+            ('attention=hard and semi_sampling_p > 0', drawing, ('lambda_r', 'n_samples')),
+            ('alpha_c > 0', model.alpha_c > 0, ('regularizer_target', 'regularizer_reduction')),
+            ('dropout=true', model.dropout, ('dropout_rate',)),
+            ('update_rule=momentum', training.update_rule == 'momentum', ('momentum',)),
+            ('batch_by=bucket', training.batch_by == 'bucket', ('bucket_width',)),
+            ('batch_by=image', training.batch_by == 'image', ('captions_per_image',)),
+            ('learning_rate_schedule=plateau', training.learning_rate_schedule == 'plateau', ('plateau_patience',)),
+            ('learning_rate_schedule=exponential or plateau',
+             training.learning_rate_schedule in ('exponential', 'plateau'), ('learning_rate_decay',)),
+            ('finetune_from', bool(training.finetune_from), ('finetune_rate', 'augment')),
+        )
+        defaults = Config()
+        return [f'{name} (needs {what})' for what, met, names in needs if not met for name in names
+                for section, default in ((model, defaults.model), (training, defaults.training))
+                if hasattr(section, name) and getattr(section, name) != getattr(default, name)]
+
+    def save(self, path: PathLike, **more: Any) -> None:
+        """Write as JSON, atomically; `more` adds top-level entries such as the features' identity."""
+        write_json(path, {**self.to_dict(), **more})
+
+    @classmethod
+    def load(cls, path: PathLike) -> 'Config':
+        """Read what a user wrote or `save` wrote without more entries."""
+        path = pathlib.Path(path)
+        try:
+            sections = json.loads(path.read_text(encoding='utf8'))
+        except (OSError, ValueError) as error:
+            raise InputError(f'{path}: not a readable JSON configuration ({error}); see data/recipes for examples'
+                             ) from None
+        return cls.from_dict(sections, where=str(path))
+
+
+def options() -> Iterator[tuple[str, str, str, Any, str, Sequence[str] | None]]:
+    """Yields (section, name, type name, default, help, choices) of every option: what --help and the docs list."""
+    for section, kind in SECTIONS.items():
+        for field in dataclasses.fields(kind):
+            type_: Any = field.type  # a class in this module, never the name of one
+            yield (section, field.name, type_.__name__, field.default, field.metadata['help'],
+                   field.metadata['choices'])
