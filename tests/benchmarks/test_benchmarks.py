@@ -18,14 +18,15 @@ from benchmarks.textbook import Textbook, until_end
 from core.common.errors import InputError
 from core.data.vocabulary import END, NULL
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
+from tests.support import tiny_model
+from tests.support.scripts import ROOT, assert_refused
 
-SIZES = Sizes(N=tiny.N, L=tiny.L, D=tiny.D, H=tiny.H, M=tiny.M, T=tiny.T, V=tiny.V)
+SIZES = Sizes(**{name: getattr(tiny_model, name) for name in 'NLDHMTV'})
 LENGTHS = (0, 3, 5, 2)
 
 
 def textbook(**options):
-    return Textbook(tiny.V, **SIZES.model(), **options)
+    return Textbook(tiny_model.V, **SIZES.model(), **options)
 
 
 def textbook_session(model, values):
@@ -38,20 +39,20 @@ def textbook_session(model, values):
 
 
 def feeds(model):
-    features, captions = tiny.batch()
+    features, captions = tiny_model.batch()
     return {model.features: features, model.captions: captions}
 
 
 def ours(alpha_c, training=True):
     """Loss, gradients and moving statistics of CaptionGenerator, and the values of its variables."""
-    with tiny.tf_graph():
-        model = tiny.build(dropout=False, alpha_c=alpha_c, dtype=tf.float64)
-        loss, values = model.build_model(training), tiny.values(model)
+    with tiny_model.tf_graph():
+        model = tiny_model.build(dropout=False, alpha_c=alpha_c, dtype=tf.float64)
+        loss, values = model.build_model(training), tiny_model.values(model)
         trained = [variable for variable in model.variables if variable.trainable]
         gradients = [tf.convert_to_tensor(gradient) for gradient in tf1.gradients(loss, trained)]
-        with tiny.session(model, values) as session:
+        with tiny_model.session(model, values) as session:
             found = session.run((loss, gradients), feeds(model))
-            after = tiny.fetch(session, model)
+            after = tiny_model.fetch(session, model)
     return found[0], dict(zip((v.op.name for v in trained), found[1], strict=True)), after, values
 
 
@@ -59,7 +60,7 @@ def ours(alpha_c, training=True):
 
 def test_the_textbook_has_the_loss_and_every_gradient_of_the_model():
     loss, gradients, after, values = ours(alpha_c=0.7)
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = textbook(dropout=False, alpha_c=0.7, dtype=tf.float64)
         built = model.build_model()
         found = [tf.convert_to_tensor(g) for g in tf1.gradients(built, [model.variables[name] for name in gradients])]
@@ -76,31 +77,31 @@ def test_the_textbook_has_the_loss_and_every_gradient_of_the_model():
 
 
 def test_the_textbook_writes_the_captions_of_the_sampler():
-    with tiny.tf_graph():
-        model = tiny.build(dtype=tf.float64)
-        sampled, values = model.build_sampler(9), tiny.values(model, seed=10)
-        with tiny.session(model, values) as session:
-            alphas, _, captions = session.run(sampled, {model.features: tiny.batch()[0]})
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
+        model = tiny_model.build(dtype=tf.float64)
+        sampled, values = model.build_sampler(9), tiny_model.values(model, seed=10)
+        with tiny_model.session(model, values) as session:
+            alphas, _, captions = session.run(sampled, {model.features: tiny_model.batch()[0]})
+    with tiny_model.tf_graph():
         model = textbook(dtype=tf.float64)
         its = model.build_sampler(9)
     with textbook_session(model, values) as session:
-        its_alphas, _, its_captions = session.run(its, {model.features: tiny.batch()[0]})
+        its_alphas, _, its_captions = session.run(its, {model.features: tiny_model.batch()[0]})
     assert [len(until_end(caption)) for caption in captions] == [9, 2, 6]
-    for k in range(tiny.N):
+    for k in range(tiny_model.N):
         assert until_end(its_captions[k]) == until_end(captions[k])
         n = len(until_end(captions[k]))
         np.testing.assert_allclose(its_alphas[k, :n], alphas[k, :n], rtol=1e-9, atol=1e-12)
 
 
 def test_the_textbook_trains_with_dropout():
-    with tiny.tf_graph() as graph:
+    with tiny_model.tf_graph() as graph:
         model = textbook()
         loss = model.build_model()
         train = model.minimize(loss, learning_rate=0.0)
         before = sum('random_uniform' in op.name for op in graph.get_operations())
         initialize = tf1.global_variables_initializer()
-    assert before >= 2 * tiny.T
+    assert before >= 2 * tiny_model.T
     with tf1.Session(graph=graph) as session:
         session.run(initialize)
         losses = {float(session.run((train, loss), feeds(model))[1]) for _ in range(3)}
@@ -120,7 +121,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec('torch') is None,
 
 def captioner(values, **options):
     """A PyTorch captioner in a process of its own."""
-    return Worker('pytorch_side:Checked', n_words=tiny.V, values=values, **SIZES.model(), **options)
+    return Worker('pytorch_side:Checked', n_words=tiny_model.V, values=values, **SIZES.model(), **options)
 
 
 @needs_torch
@@ -128,7 +129,7 @@ def captioner(values, **options):
 def test_pytorch_has_the_loss_and_every_gradient_of_the_model(hoisted):
     loss, gradients, _, values = ours(alpha_c=0.7)
     with captioner(values, alpha_c=0.7, dropout=0.0, hoist_projection=hoisted) as worker:
-        its_loss, its_gradients = worker.call('gradients', *tiny.batch())
+        its_loss, its_gradients = worker.call('gradients', *tiny_model.batch())
     for name in ('lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias'):
         i, j, f, o = np.split(gradients[name], 4, axis=-1)
         gradients[name] = np.concatenate([i, f, j, o], axis=-1)
@@ -142,18 +143,19 @@ def test_pytorch_has_the_loss_and_every_gradient_of_the_model(hoisted):
 @needs_torch
 @pytest.mark.parametrize('hoisted', [False, True])
 def test_pytorch_beam_search_finds_sentences_by_their_log_probabilities(hoisted):
-    with tiny.tf_graph():
-        values = tiny.values(tiny.build(dtype=tf.float64))
-    max_len, image = 3, tiny.batch()[0][1]
+    with tiny_model.tf_graph():
+        values = tiny_model.values(tiny_model.build(dtype=tf.float64))
+    max_len, image = 3, tiny_model.batch()[0][1]
     # By brute force: every sentence of at most three words, scored by the equations in NumPy.
-    real = [word for word in range(tiny.V) if word not in (NULL, tiny.START, tiny.UNK)]
+    real = [word for word in range(tiny_model.V) if word not in (NULL, tiny_model.START, tiny_model.UNK)]
     others = [word for word in real if word != END]
     sentences = [[END], *([a, END] for a in others), *([a, b, c] for a in others for b in others for c in real)]
     captions = np.zeros((len(sentences), max_len + 1), np.int32)
-    captions[:, 0] = tiny.START
+    captions[:, 0] = tiny_model.START
     for row, sentence in zip(captions, sentences, strict=True):
         row[1 : len(sentence) + 1] = sentence
-    told = tiny.transcription(values, np.repeat(image[np.newaxis], len(sentences), axis=0), captions, training=False)
+    told = tiny_model.transcription(values, np.repeat(image[np.newaxis], len(sentences), axis=0), captions,
+                                    training=False)
     scores = [told['log_probs'][k, range(len(s)), s].sum() for k, s in enumerate(sentences)]
     best = int(np.argmax(scores))
     with captioner(values, hoist_projection=hoisted) as worker:
@@ -171,7 +173,7 @@ def test_a_corpus_has_the_lengths_of_flickr8k_and_batches_of_one_length_stand_fo
     corpus = Corpus(sizes)
     words = np.count_nonzero(corpus.captions, axis=1) - 2
     assert np.bincount(words).tolist() == [0, 0, *FLICKR8K[2:16]] and len(words) == 26769
-    assert corpus.captions.max() == 49 and corpus.captions[:, 0].tolist() == [tiny.START] * 26769
+    assert corpus.captions.max() == 49 and corpus.captions[:, 0].tolist() == [tiny_model.START] * 26769
     assert all(caption[n + 1] == END for caption, n in zip(corpus.captions[::1000], words[::1000], strict=True))
     batches = corpus.batches(40)
     assert [batch.shape for batch in batches] == [(16, 17)] * 40
@@ -195,9 +197,11 @@ def test_captions_that_do_not_fit_are_left_out():
 
 def test_full_captions_and_features():
     captions = full_captions(SIZES)
-    assert captions.shape == (tiny.N, tiny.T + 1) and (captions != NULL).all() and (captions[:, -1] == END).all()
+    assert captions.shape == (tiny_model.N, tiny_model.T + 1)
+    assert (captions != NULL).all() and (captions[:, -1] == END).all()
     features = relu_features(SIZES, 1)
-    assert features.dtype == np.float16 and features.shape == (tiny.N, tiny.L, tiny.D) and features.min() == 0
+    assert features.dtype == np.float16 and features.min() == 0
+    assert features.shape == (tiny_model.N, tiny_model.L, tiny_model.D)
     assert 0.3 < (features > 0).mean() < 0.7
 
 
@@ -315,7 +319,7 @@ def test_both_graphs_train_decode_and_are_traced(tmp_path, monkeypatch):
         before = side.session.run(side.graph.get_collection(tf1.GraphKeys.TRAINABLE_VARIABLES))
         done = side.train(0, 2)
         after = side.session.run(side.graph.get_collection(tf1.GraphKeys.TRAINABLE_VARIABLES))
-        assert done['items'] == 2 * tiny.N and done['seconds'] > 0
+        assert done['items'] == 2 * tiny_model.N and done['seconds'] > 0
         assert all((a != b).any() for a, b in zip(before, after, strict=True))
         assert side.memory()['peak'] > side.memory()['idle'] == 1 and side.start()['nodes'] > 100
         assert any('MatMul' in name for name, _, _ in side.profile()['ops'])
@@ -324,9 +328,9 @@ def test_both_graphs_train_decode_and_are_traced(tmp_path, monkeypatch):
     sides.CommonState(SIZES, lengths=LENGTHS).learn(3, state, LENGTHS)
     ours, plain = (kind(SIZES, weights=state, max_len=6, lengths=LENGTHS).decode(1)
                    for kind in (sides.OursDecoding, sides.TextbookDecoding))
-    assert ours['captions'] == plain['captions'] and ours['items'] == tiny.N
+    assert ours['captions'] == plain['captions'] and ours['items'] == tiny_model.N
     endless = sides.OursDecoding(SIZES, weights=state, never_end=True, max_len=6, lengths=LENGTHS).decode(1)
-    assert [len(caption) for caption in endless['captions']] == [6] * tiny.N
+    assert [len(caption) for caption in endless['captions']] == [6] * tiny_model.N
 
 
 def test_waiting_for_input_is_measured_on_a_features_file(monkeypatch):
@@ -350,7 +354,7 @@ def test_waiting_for_input_is_measured_on_a_features_file(monkeypatch):
 def test_pytorch_trains_every_parameter():
     with Worker('pytorch_side:Trained', sizes=SIZES, lengths=LENGTHS) as worker:
         before = worker.call('parameters')
-        assert worker.call('train', 0, 2)['items'] == 2 * tiny.N
+        assert worker.call('train', 0, 2)['items'] == 2 * tiny_model.N
         assert all((a != b).any() for a, b in zip(before, worker.call('parameters'), strict=True))
         assert worker.call('memory')['peak'] > worker.call('memory')['idle'] > 1e8
 
@@ -369,7 +373,7 @@ def test_growth_is_a_table_and_a_plot(tmp_path):
 
 def command(*arguments):
     return subprocess.run([sys.executable, '-m', 'benchmarks.run', *map(str, arguments)], capture_output=True,
-                          text=True, cwd=tiny.ROOT, timeout=300)
+                          text=True, cwd=ROOT, timeout=300)
 
 
 def test_the_command_measures_prints_and_writes(tmp_path):
@@ -397,4 +401,4 @@ def test_the_command_measures_prints_and_writes(tmp_path):
     (['train', '--write', 'missing.md'], ['missing.md']),
 ])
 def test_refusals(arguments, parts):
-    tiny.assert_refused(command(*arguments), *parts)
+    assert_refused(command(*arguments), *parts)

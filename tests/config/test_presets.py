@@ -7,14 +7,14 @@ import pytest
 
 from core.common.errors import InputError
 from core.config import presets
-from core.config.options import Config
+from core.config.config import Config
 from core.data.batches import Batches
 from core.data.data_dir import DataDir
 from core.encoders.encoder import ENCODERS
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
-from tests.support import tiny
+from tests.support import sample_dirs, tiny_model
 
 PAPER = {
     'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh', 'attention_layers': 2,
@@ -152,7 +152,7 @@ def dense(n_in, n_out):
 
 def parameters(name, dim_feature, n_words):
     """Numbers in the model's variables."""
-    words = {word: index for index, word in enumerate(tiny.WORDS)}
+    words = {word: index for index, word in enumerate(tiny_model.WORDS)}
     words |= {f'word{index}': index for index in range(len(words), n_words)}
     options = dataclasses.asdict(presets.config(name).model)
     model = CaptionGenerator(words, (4, dim_feature), n_time_step=16, **options)
@@ -183,7 +183,7 @@ def train(config, learning_rate, n_steps):
     Every eighth feature is used, which keeps the steps fast.
     """
     sizes = {option: size for option, size in SIZES.items() if getattr(config.model, option)}
-    data_dir = DataDir(tiny.data_dir('conv4_4'))
+    data_dir = DataDir(sample_dirs.data_dir('conv4_4'))
     data, words = data_dir.split('train'), data_dir.vocabulary.word_to_idx
     training = dataclasses.replace(config.training, learning_rate=learning_rate, batch_size=16)
     with tf.Graph().as_default():
@@ -195,7 +195,7 @@ def train(config, learning_rate, n_steps):
         batches = Batches(data, training.batch_size, 1, batch_by=training.batch_by)
         optimization = Optimization(model, loss, training, len(batches))
         losses = []
-        with tiny.session(model) as session:
+        with tiny_model.session(model) as session:
             while len(losses) < n_steps:
                 for batch in batches.epoch(len(losses) // len(batches)):
                     nll, n, _ = session.run([model.nll, model.outputs.n_words, optimization.train_op], {

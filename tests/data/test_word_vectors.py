@@ -5,8 +5,8 @@ import pytest
 
 from core.common.errors import InputError
 from core.data.word_vectors import assign_word_vectors, read_word_vectors
-from tests.support import tiny
-from tests.support.tiny import M, V
+from tests.support import tiny_model
+from tests.support.tiny_model import M, V
 
 WORDS = ['<NULL>', '<START>', '<END>', '<UNK>', 'dog', 'café', 'paris', 'never']
 GLOVE = 'the 1 2 3\ndog 0.5 -1e-1 .25\ncafé 4 5 6\nParis 7 8 9\n'
@@ -99,8 +99,8 @@ def test_a_large_file_is_not_held_in_memory(tmp_path):
 
 
 def test_assign(graph):
-    model = tiny.build()
-    with tiny.session(model) as session:
+    model = tiny_model.build()
+    with tiny_model.session(model) as session:
         before = session.run(model.embedding)
         matrix = np.arange(2 * M, dtype=np.float32).reshape(2, M)
         assign_word_vectors(session, model.embedding, np.array([5, 12]), matrix)
@@ -114,6 +114,6 @@ def test_assign(graph):
     ([1, 2], (2, M + 1)), ([1, 2], (3, M)), ([V], (1, M)), ([-1], (1, M)), (np.zeros((2, M)), (2,)),
 ])
 def test_what_does_not_fit_is_refused(graph, indices, shape):
-    model = tiny.build()
-    with tiny.session(model) as session, pytest.raises(InputError, match='do not fit the 13 words of 6 numbers'):
+    model = tiny_model.build()
+    with tiny_model.session(model) as session, pytest.raises(InputError, match='do not fit the 13 words of 6 numbers'):
         assign_word_vectors(session, model.embedding, np.array(indices), np.zeros(shape))

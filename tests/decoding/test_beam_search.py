@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from core.decoding import beam_search, search_loop
-from core.decoding.search_loop import Rules
+from core.decoding.word_rules import Rules
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf
-from tests.support import table_decoder, tiny
+from tests.support import table_decoder, tiny_model
 
 END, NEVER = 2, (0, 1)  # words: 0 never written, 1 start, 2 end, the others ordinary
 
@@ -241,7 +241,8 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
     """Also: scores, each word's and the caption's, and attention are those of the training graph."""
     options = {'soft': {}, 'gru': {'cell': 'gru', 'attention_activation': 'tanh', 'selector': False}}.get(
         kind, {'attention': 'hard', 'decode_context': kind})
-    model = CaptionGenerator(WORDS, (tiny.L, tiny.D), tiny.M, tiny.H, T, dtype=tf.float64, **options)
+    model = CaptionGenerator(WORDS, (tiny_model.L, tiny_model.D), tiny_model.M, tiny_model.H, T, dtype=tf.float64,
+                             **options)
     model.build_model(training=False)
     width = len(ALL)
     rules = [(0.0, {}), (0.7, {}), (2.0, {'min_length': 3}), (0.7, {'no_repeat_ngram': 3}),
@@ -251,17 +252,17 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
     searches = [model.build_beam_search(width, T, penalty, **rule) for penalty, rule in rules]
     narrow = model.build_beam_search(3, T, 0.7)
     one, sampler = model.build_beam_search(1, T), model.build_sampler(T)
-    assigned = tiny.values(model, seed=2)
+    assigned = tiny_model.values(model, seed=2)
     assigned['logits/b_out'][END] += 0.8
-    n, features = 2, tiny.batch()[0][:2]
+    n, features = 2, tiny_model.batch()[0][:2]
     captions = np.concatenate([np.full((len(ALL), 1), 1), ALL], axis=1).astype(np.int32)
     feeds = {model.features: features, model.captions: np.tile(captions, (n, 1)), model.dropout_seed: (1, 2)}
-    with tiny.session(model, assigned) as session:
+    with tiny_model.session(model, assigned) as session:
         found, few, single, greedy = session.run((searches, narrow, one, sampler), feeds)
         forced = session.run(model.outputs, feeds)
     by_word = forced.log_probs.reshape(n, len(ALL), T)
     log_probs = by_word.sum(axis=2)
-    alphas = forced.alphas.reshape(n, len(ALL), T, tiny.L)
+    alphas = forced.alphas.reshape(n, len(ALL), T, tiny_model.L)
     for (penalty, rule), beams in zip(rules, found, strict=True):
         admitted = np.flatnonzero(kept(rule.get('min_length', 0), rule.get('no_repeat_ngram', 0)))
         for image in range(n):
@@ -281,7 +282,7 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
                     length = LENGTHS[order[slot]]
                     np.testing.assert_allclose(beams.alphas[image, slot, :length],
                                                alphas[image, order[slot], :length], rtol=1e-10)
-    assert few.captions.shape == (n, 3, T) and few.alphas.shape == (n, 3, T, tiny.L) and few.betas.shape == (n, 3, T)
+    assert few.captions.shape == few.betas.shape == (n, 3, T) and few.alphas.shape == (n, 3, T, tiny_model.L)
     for name, value in greedy._asdict().items():
         np.testing.assert_allclose(getattr(single, name)[:, 0], value, rtol=1e-12)
 
@@ -289,13 +290,13 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(tf.float64, 1e-12), (tf.float32, 1e-4)])
 def test_results_of_the_model_do_not_depend_on_batch_mates(graph, dtype, tolerance):
     """In float64 to rounding; in float32 the words."""
-    model = tiny.build(dtype=dtype, alpha_c=0.5)
+    model = tiny_model.build(dtype=dtype, alpha_c=0.5)
     graphs = (model.build_sampler(9), model.build_sampler(9, sample=True), model.build_beam_search(3, 9, 0.7))
-    features = np.random.default_rng(8).normal(1.0, 2.0, (10, tiny.L, tiny.D))
-    assigned = tiny.values(model, seed=1)
+    features = np.random.default_rng(8).normal(1.0, 2.0, (10, tiny_model.L, tiny_model.D))
+    assigned = tiny_model.values(model, seed=1)
     assigned['logits/w_out'] *= 4
     assigned['logits/b_out'][END] += 2.0  # captions of many lengths
-    with tiny.session(model, assigned) as session:
+    with tiny_model.session(model, assigned) as session:
         def run(images):
             return session.run(graphs, {model.features: features[images], model.image_numbers: images,
                                         model.dropout_seed: (3, 4)})

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 from core.decoding.captions import generate, generate_n_best
-from tests.support import tiny
+from tests.support import tiny_model
 
 MAX_LEN = 6
 
@@ -17,7 +17,7 @@ class Data:
     """Features in memory; `read` says which images were read."""
 
     def __init__(self, n=7):
-        self.features = np.random.default_rng(8).normal(1.0, 2.0, (n, tiny.L, tiny.D)).astype(np.float16)
+        self.features = np.random.default_rng(8).normal(1.0, 2.0, (n, tiny_model.L, tiny_model.D)).astype(np.float16)
         self.read = []
 
     def __len__(self):
@@ -31,8 +31,8 @@ class Data:
 @pytest.fixture(scope='module')
 def made():
     """The model, its searches by name, and a session."""
-    with tiny.tf_graph():
-        model = tiny.build()
+    with tiny_model.tf_graph():
+        model = tiny_model.build()
         searches = {
             'sampler': model.build_sampler(MAX_LEN),
             'greedy': model.build_search(DecodingConfig(max_len=MAX_LEN)),
@@ -41,10 +41,10 @@ def made():
             'sample': model.build_search(DecodingConfig(max_len=MAX_LEN, sample=True, top_k=5)),
             'wide': model.build_search(DecodingConfig(max_len=1, beam_width=20), n_best=20),
         }
-        assigned = tiny.values(model, seed=1)
+        assigned = tiny_model.values(model, seed=1)
         assigned['logits/w_out'] *= 4
-        assigned['logits/b_out'][tiny.END] += 2.0
-        with tiny.session(model, assigned) as session:
+        assigned['logits/b_out'][tiny_model.END] += 2.0
+        with tiny_model.session(model, assigned) as session:
             yield model, searches, session
 
 
@@ -108,7 +108,7 @@ def test_the_best_of_a_beam_is_the_same_with_fewer_kept(made):
         for caption in captions:
             length = len(caption.words) + caption.ended
             assert caption.score == pytest.approx(caption.log_prob / length**0.7, rel=1e-5)
-            assert caption.alphas.shape == (len(caption.words), tiny.L)
+            assert caption.alphas.shape == (len(caption.words), tiny_model.L)
     model, searches, session = made
     assert [caption.text for caption in generate(session, model, searches['beam'], Data())] == [
         captions[0].text for captions in several]

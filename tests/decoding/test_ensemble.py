@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 from core.decoding import ensemble
 from core.decoding.captions import generate_n_best
 from core.model.caption_generator import CaptionGenerator
+from core.runs import run_ensemble
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
+from tests.support import sample_dirs, tiny_model
 
 
 def members(*options, **more):
@@ -22,12 +23,13 @@ def members(*options, **more):
     made = []
     for number, chosen in enumerate(options):
         with tf1.variable_scope(f'model_{number}'):
-            made.append(tiny.build(dtype=tf.float64, features=made[0].features if made else None, **chosen, **more))
+            shared = made[0].features if made else None
+            made.append(tiny_model.build(dtype=tf.float64, features=shared, **chosen, **more))
     return made
 
 
 def plain_values(model, seed):
-    """`tiny.values` drawn by the variables' names without their scope."""
+    """`tiny_model.values` drawn by the variables' names without their scope."""
     drawn = {}
     random = np.random.default_rng(seed)
     for variable in sorted(model.variables, key=lambda v: v.op.name):
@@ -39,12 +41,12 @@ def plain_values(model, seed):
 
 @pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'decode_context': 'sample'}], ids=['soft', 'sample'])
 def test_a_model_with_itself_is_the_model(graph, options):
-    model = tiny.build(dtype=tf.float64, **options)
+    model = tiny_model.build(dtype=tf.float64, **options)
     both = ensemble.Ensemble([model, model])
     pairs = [(what.build_sampler(6), what.build_beam_search(3, 6, 0.7), what.build_sampler(6, sample=True))
              for what in (model, both)]
-    with tiny.session(model, tiny.values(model)) as session:
-        alone, together = session.run(pairs, {model.features: tiny.batch()[0], model.dropout_seed: (1, 2)})
+    with tiny_model.session(model, tiny_model.values(model)) as session:
+        alone, together = session.run(pairs, {model.features: tiny_model.batch()[0], model.dropout_seed: (1, 2)})
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), alone, together)
 
 
@@ -67,9 +69,9 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
     with tf1.Session() as session:
         session.run(tf1.global_variables_initializer())
         for model in models:
-            tiny.assign(session, model, assigned)
-        beams, taken = session.run((found, steps), {both.features: tiny.batch()[0]})
-    total = np.zeros(tiny.N)
+            tiny_model.assign(session, model, assigned)
+        beams, taken = session.run((found, steps), {both.features: tiny_model.batch()[0]})
+    total = np.zeros(tiny_model.N)
     for t in range(5):
         (first, first_trace), (second, second_trace) = taken[t], taken[5 + t]
         assert np.abs(first - second).max() > 0.1
@@ -84,12 +86,12 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
 
 
 def test_models_that_do_not_fit_are_refused(graph):
-    first = tiny.build()
+    first = tiny_model.build()
     with tf1.variable_scope('b'):
-        other_words = CaptionGenerator({word: (i + 1) % 4 if i < 4 else i for word, i in tiny.WORD_TO_IDX.items()},
-                                       (tiny.L, tiny.D), 4, 5, 3, features=first.features)
+        other_words = CaptionGenerator({word: (i + 1) % 4 if i < 4 else i for word, i in tiny_model.WORD_TO_IDX.items()},
+                                       (tiny_model.L, tiny_model.D), 4, 5, 3, features=first.features)
     with tf1.variable_scope('c'):
-        own_features = tiny.build(dim_hidden=3)
+        own_features = tiny_model.build(dim_hidden=3)
     for models, message in (([], 'needs a model'), ([first, other_words], 'vocabulary'),
                             ([first, own_features], 'one tensor')):
         with pytest.raises(ValueError, match=message):
@@ -100,7 +102,7 @@ def test_models_that_do_not_fit_are_refused(graph):
 
 def changed_run(place, scale):
     """A copy of the tiny run whose variables are others."""
-    shutil.copytree(tiny.run_dir(), place)
+    shutil.copytree(sample_dirs.run_dir(), place)
     run = Run(place)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         model = run.build_model()
@@ -122,7 +124,7 @@ def captions_of(model, restore, data, images=None, **options):
 
 
 def test_runs_are_restored_side_by_side(tmp_path):
-    run, other = Run(tiny.run_dir()), changed_run(tmp_path / 'other', 0.3)
+    run, other = Run(sample_dirs.run_dir()), changed_run(tmp_path / 'other', 0.3)
     data = run.data().split('dev')
     with tf.Graph().as_default():
         model = run.build_model()
@@ -130,16 +132,16 @@ def test_runs_are_restored_side_by_side(tmp_path):
     texts = {}
     for name, runs in (('self', [run, run]), ('both', [run, other]), ('reverse', [other, run])):
         with tf.Graph().as_default():
-            built = ensemble.build(runs)
+            built = run_ensemble.build(runs)
             found = captions_of(built, built.restore, data)
         texts[name] = [[(c.text, round(c.log_prob, 3)) for c in captions] for captions in found]
     assert texts['self'] == [[(c.text, round(c.log_prob, 3)) for c in captions] for captions in alone]
     assert texts['both'] == texts['reverse'] != texts['self']
     with tf.Graph().as_default():
-        built = ensemble.build([run, other])
+        built = run_ensemble.build([run, other])
         with tf1.Session() as session:
             infos = built.restore(session)
-            values = [tiny.fetch(session, model) for model in built.models]
+            values = [tiny_model.fetch(session, model) for model in built.models]
     assert [info['step'] for info in infos] == [run.best().info()['step']] * 2
     assert values[0].keys() == {f'model_0/{name.removeprefix("model_1/")}' for name in values[1]}
     for one, value in zip((run, other), values, strict=True):
@@ -149,11 +151,11 @@ def test_runs_are_restored_side_by_side(tmp_path):
 
 
 def test_runs_that_do_not_fit_are_refused(tmp_path):
-    run = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
 
     def copied(name, change):
         place = tmp_path / name
-        shutil.copytree(tiny.run_dir(), place)
+        shutil.copytree(sample_dirs.run_dir(), place)
         change(place)
         return Run(place)
 
@@ -170,20 +172,20 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
     for name, change, message in (('words', other_words, 'another vocabulary'),
                                   ('features', other_features, 'other features.*weights_sha256')):
         with pytest.raises(InputError, match=f'{name}.*{message}'):
-            ensemble.check([run, copied(name, change)])
-    tuned = Run(tiny.run_dir())
+            run_ensemble.check([run, copied(name, change)])
+    tuned = Run(sample_dirs.run_dir())
     tuned.config = dataclasses.replace(tuned.config, training=dataclasses.replace(
         tuned.config.training, finetune_from='conv2_2'))
     with pytest.raises(InputError, match='fine-tuned'):
-        ensemble.check([run, tuned])
-    ensemble.check([run, run])
+        run_ensemble.check([run, tuned])
+    run_ensemble.check([run, run])
 
 
 def test_a_run_whose_options_do_not_fit_its_model_says_so(tmp_path):
-    run = Run(tiny.run_dir())
-    other = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
+    other = Run(sample_dirs.run_dir())
     other.config = other.config.override(['dim_hidden=13'])
     with tf.Graph().as_default():
-        built = ensemble.build([run, other])
+        built = run_ensemble.build([run, other])
         with tf1.Session() as session, pytest.raises(InputError, match='does not fit the options'):
             built.restore(session)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from core.decoding.sampling import draw, sample, uniforms
-from core.decoding.search_loop import Rules
+from core.decoding.word_rules import Rules
 from core.runtime.backend import tf, tf1
-from tests.support import table_decoder, tiny
+from tests.support import table_decoder, tiny_model
 
 END, NEVER = 2, (0, 1)
 
@@ -130,11 +130,11 @@ def test_options_out_of_range(options, message):
 
 
 def test_model_draws_follow_seed_and_image_number(graph):
-    model = tiny.build(attention='hard', decode_context='sample')
+    model = tiny_model.build(attention='hard', decode_context='sample')
     captions = model.build_sampler(8, sample=True, temperature=1.5)
-    features = np.repeat(tiny.batch()[0][:1], 60, axis=0)
+    features = np.repeat(tiny_model.batch()[0][:1], 60, axis=0)
 
-    with tiny.session(model, tiny.values(model)) as session:
+    with tiny_model.session(model, tiny_model.values(model)) as session:
         def run(seed=(1, 2), **more):
             return session.run(captions, {model.features: features, model.dropout_seed: seed, **more})
 

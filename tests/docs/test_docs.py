@@ -10,15 +10,15 @@ import tokenize
 
 import pytest
 
-from core.config import options
-from tests.support import tiny
+from core.config import config
+from tests.support.scripts import ROOT
 
-PAGES = [*sorted(tiny.ROOT.glob('*.md')), *sorted((tiny.ROOT / 'docs').glob('*.md'))]
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
 SCRIPTS = ('prepro', 'train', 'evaluate', 'caption')
 ROOMS = ('core', 'tests', 'docs', 'benchmarks', 'data/recipes', '.ci')  # what their paths name is in the repository
 OPTION = re.compile(r'(?<![\w-])(--[a-z][a-z-]*)')
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-SETTINGS = {name for _, name, *_ in options.options()}
+SETTINGS = {name for _, name, *_ in config.options()}
 MADE = {'docs/api', 'docs/api/index.html'}  # by make docs
 
 
@@ -71,16 +71,16 @@ def options_of(program):
 
 @functools.cache
 def options_of_devices():
-    from core.runtime import devices
+    from core.runtime import machine_options
 
     empty = argparse.ArgumentParser()
-    devices.add_arguments(empty, xla=('kernels', 'off'), features=True)
+    machine_options.add_arguments(empty, xla=('kernels', 'off'), features=True)
     return {option for action in empty._actions for option in action.option_strings}
 
 
 def module_file(name):
     """The file of a module of this repository, by its dotted name; None where there is none."""
-    path = tiny.ROOT.joinpath(*name.split('.'))
+    path = ROOT.joinpath(*name.split('.'))
     files = [path / '__main__.py', path / '__init__.py', path.with_suffix('.py')]
     return next((file for file in files if file.is_file()), None)
 
@@ -127,8 +127,8 @@ def test_commands_are_taken_by_their_parsers(monkeypatch):
 def test_options_named_in_the_text_exist():
     """`script.py --option` must be that script's; an option alone must be one of somebody's of ours."""
     everybody = set().union(*map(options_of, SCRIPTS), options_of_devices(), *(
-        options_of('.'.join(path.relative_to(tiny.ROOT).with_suffix('').parts))
-        for folder in ('core', 'benchmarks') for path in (tiny.ROOT / folder).rglob('*.py')))
+        options_of('.'.join(path.relative_to(ROOT).with_suffix('').parts))
+        for folder in ('core', 'benchmarks') for path in (ROOT / folder).rglob('*.py')))
     wrong = []
     for page in PAGES:
         for code in code_of(page)[1]:
@@ -176,7 +176,7 @@ def test_paths_named_in_the_text_exist():
                 path = path.rstrip('.')
                 named = path.startswith(tuple(f'{room}/' for room in ROOMS)) or (
                     '/' not in path and path.endswith(('.py', '.md')) and code == path)
-                places = (tiny.ROOT, page.parent, tiny.ROOT / 'core')
+                places = (ROOT, page.parent, ROOT / 'core')
                 if named and path not in MADE and not any(list(place.glob(path)) for place in places):
                     wrong.append(f'{page.name}: {path}')
     assert not wrong, '\n'.join(wrong)
@@ -188,8 +188,8 @@ def test_paths_named_in_the_text_exist():
 def modules():
     """Module name -> its syntax tree, of all of core."""
     found = {}
-    for path in sorted((tiny.ROOT / 'core').rglob('*.py')):
-        parts = path.relative_to(tiny.ROOT).with_suffix('').parts
+    for path in sorted((ROOT / 'core').rglob('*.py')):
+        parts = path.relative_to(ROOT).with_suffix('').parts
         with tokenize.open(path) as file:
             found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = ast.parse(file.read())
     return found

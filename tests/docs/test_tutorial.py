@@ -5,9 +5,9 @@ import re
 
 import nbformat
 
-from tests.support import tiny
+from tests.support.scripts import ROOT
 
-NOTEBOOK = tiny.ROOT / 'docs' / 'tutorial.ipynb'
+NOTEBOOK = ROOT / 'docs' / 'tutorial.ipynb'
 PATHS = re.compile(r'/(?:tmp|home|root|work|Users|var|usr)/|\.venv')
 CHATTER = re.compile(r'WARNING|Warning|INFO:|oneDNN|cuda|E0000|Traceback', re.IGNORECASE)
 

@@ -9,13 +9,13 @@ import pytest
 
 from core import importers
 from core.common.errors import InputError
-from core.config.options import ModelConfig
+from core.config.model import ModelConfig
 from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import authors_theano
 from core.model.caption_generator import CaptionGenerator
 from core.runs import run_dir
 from core.runtime.backend import tf
-from tests.support import authors_model, tiny
+from tests.support import authors_model, tiny_model
 
 N, L, D, H, M, T, N_WORDS = 3, 5, 7, 11, 6, 4, 13
 DICTIONARY = {'<eos>': 0, 'UNK': 1, 'a': 2, 'dog': 3, '.': 4, 'Red': 5, 'runs': 6, 'on': 8, 'grass': 9, 'rare': 13}
@@ -71,7 +71,7 @@ def test_probabilities_and_alphas_are_the_authors(tmp_path, graph, name):
         given = None if locations is None else tf.constant(locations.T, tf.int32)
         model.build_model(training=False, locations=given)
         fetches.append((locations, model.outputs.log_probs, model.outputs.alphas))
-    with tiny.session(model, imported.values) as session:
+    with tiny_model.session(model, imported.values) as session:
         for locations, log_probs, alphas in fetches:
             got, got_alphas = session.run([log_probs, alphas], {model.features: context(), model.captions: OURS})
             expected, expected_alphas = authors_model.run(parameters, options, context(), WORDS, locations)
@@ -89,7 +89,7 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     imported = authors_theano.read(path, None)
     model = build(imported)
     sampled = model.build_sampler(max_len=T)
-    with tiny.session(model, imported.values) as session:
+    with tiny_model.session(model, imported.values) as session:
         captions, alphas = session.run([sampled.captions, sampled.alphas], {model.features: context()})
 
     words = np.zeros((0, N), int)
@@ -416,10 +416,10 @@ def test_a_run_of_it(tmp_path):
     assert any('kind authors' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = run.build_model()
         model.build_model(training=False)
-        with tiny.session(model) as session:
+        with tiny_model.session(model) as session:
             run.restore(session, model)
             got = session.run(model.outputs.log_probs, {model.features: features, model.captions: OURS})
     expected, _ = authors_model.run(parameters, options, features, WORDS)

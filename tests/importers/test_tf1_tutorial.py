@@ -10,15 +10,18 @@ import pytest
 
 from core import importers
 from core.common.errors import InputError
-from core.config.options import Config, ModelConfig
+from core.config.config import Config
+from core.config.model import ModelConfig
 from core.importers import imported
 from core.importers import tf1_tutorial as tf1_code
 from core.runs import run_dir
 from core.runtime.backend import tf, tf1
 from core.training import checkpoints
-from tests.support import tiny
+from tests.support import sample_dirs, scripts, tiny_model
+from tests.support.files import snapshot
+from tests.support.scripts import ROOT, assert_refused
 
-# Features as in tiny.data_dir(): vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
+# Features as in sample_dirs.data_dir(): vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
 D, H, M, L = 128, 11, 6, 256
 WORD_TO_IDX = {'<NULL>': 0, '<START>': 1, '<END>': 2, 'red': 3, 'a': 4, 'dog': 5, 'runs': 6, 'over': 7, 'grass': 8}
 V = len(WORD_TO_IDX)
@@ -76,10 +79,10 @@ def write_words(path, word_to_idx=None):
 
 
 def decode(values, a, max_len=8):
-    """The TF1 code's greedy decoder in float64: words, alphas, betas. The equations are those of tests/support/tiny.py."""
+    """The TF1 code's greedy decoder in float64: words, alphas, betas. The equations: tests/support/tiny_model.py."""
     captions = np.full((len(a), max_len + 1), WORD_TO_IDX['<START>'])
     for t in range(max_len):
-        found = tiny.transcription(values, a, captions[:, :t + 2], training=False)
+        found = tiny_model.transcription(values, a, captions[:, :t + 2], training=False)
         captions[:, t + 1] = found['log_probs'][:, t].argmax(axis=1)
     return captions[:, 1:], found['alphas'], found['betas']
 
@@ -134,7 +137,7 @@ def test_an_imported_model_decodes_like_the_old_code(run):
     assert len(set(words.ravel().tolist())) > 4 and len(set(lengths)) > 1 and max(lengths) > 4
     assert np.abs(np.diff(alphas, axis=1)).max() > 0.01
     # and the probability of every word is that of the old code, which knows no <UNK>
-    assert nll == pytest.approx(tiny.transcription(values, a[:3], captions, training=False)['nll'], rel=1e-5)
+    assert nll == pytest.approx(tiny_model.transcription(values, a[:3], captions, training=False)['nll'], rel=1e-5)
 
 
 def test_what_travels_in_the_run(place, run):
@@ -345,18 +348,18 @@ def test_sources_of_other_kinds(place, tmp_path):
                                (tmp_path / 'model.npz', 'tf1', 'kind authors, not tf1'),
                                (tmp_path / 'none.npz', 'authors', 'no such .npz file'),
                                (tmp_path, 'tf3', "unknown kind 'tf3'"),
-                               (tiny.workplace(), None, 'no checkpoint')):
+                               (sample_dirs.workplace(), None, 'no checkpoint')):
         with pytest.raises(InputError, match=part):
             importers.detect(source, kind)
 
 
 def test_an_existing_run_and_one_of_ours_are_refused(place, run):
-    before = tiny.snapshot(run.path)
+    before = snapshot(run.path)
     with pytest.raises(InputError, match='exists already'):
         importers.make_run(place / 'model-7', place / 'words.pkl', run.path, encoder=ENCODER)
     with pytest.raises(InputError, match='is a run of this program already'):
         importers.make_run(run.path, place / 'words.pkl', place / 'new')
-    assert tiny.snapshot(run.path) == before
+    assert snapshot(run.path) == before
 
 
 def test_the_usual_layer_belongs_to_the_usual_encoder():
@@ -426,14 +429,14 @@ def test_the_old_code_restores_what_is_exported(run, tmp_path):
     assert set(found) == set(ours) and all((found[name] == ours[name]).all() for name in ours)
 
     # a second one beside it changes neither the first nor its state file; the same name is refused
-    before = tiny.snapshot(tmp_path / 'old')
+    before = snapshot(tmp_path / 'old')
     tf1_code.export(run, tmp_path / 'old' / 'model-2', say=lines.append)
-    assert before.items() <= tiny.snapshot(tmp_path / 'old').items()
-    before = tiny.snapshot(tmp_path)
+    assert before.items() <= snapshot(tmp_path / 'old').items()
+    before = snapshot(tmp_path)
     for prefix, part in (('old/model-1', 'exists already'), ('old', 'is a directory')):
         with pytest.raises(InputError, match=part):
             tf1_code.export(run, tmp_path / prefix)
-    assert tiny.snapshot(tmp_path) == before
+    assert snapshot(tmp_path) == before
 
 
 def test_every_option_is_either_the_old_codes_or_refused():
@@ -459,12 +462,12 @@ def test_models_that_the_old_code_has_not_are_refused_by_name(run, tmp_path, ass
     entries = json.loads((run.path / 'config.json').read_text())
     data = entries.pop('data')
     Config.from_dict(entries).override(assignments).save(tmp_path / 'run' / 'config.json', data=data)
-    before = tiny.snapshot(tmp_path)
+    before = snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
         tf1_code.export(run_dir.Run(tmp_path / 'run'), tmp_path / 'old' / 'm')
     assert all(part in str(caught.value) for part in ['the TF1 code has no', *parts])
     assert 'dim_' not in str(caught.value)
-    assert tiny.snapshot(tmp_path) == before
+    assert snapshot(tmp_path) == before
 
 
 def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
@@ -481,8 +484,8 @@ def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
 # ---- the command line
 
 def command(*arguments, fresh=False):
-    """python -m core.training.checkpoints, as tiny.script runs scripts."""
-    return tiny.script('core.training.checkpoints', *arguments, cwd=tiny.ROOT, fresh=fresh)
+    """python -m core.training.checkpoints, as scripts.run runs scripts."""
+    return scripts.run('core.training.checkpoints', *arguments, cwd=ROOT, fresh=fresh)
 
 
 def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsys):
@@ -500,18 +503,18 @@ def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsy
 
 @pytest.mark.slow
 def test_from_a_foreign_checkpoint_to_scores_and_back(place, tmp_path):
-    data = tiny.data_dir()
+    data = sample_dirs.data_dir()
     done = command('import', place / 'model-7', '--vocab', place / 'words.pkl', '--out', tmp_path / 'run', '--data',
                    data, fresh=True)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert f'evaluate.py {tmp_path / "run"} --data {data}' in done.stdout
-    evaluated = tiny.script('evaluate.py', tmp_path / 'run', '--data', data, '--pictures', '0', '--out',
+    evaluated = scripts.run('evaluate.py', tmp_path / 'run', '--data', data, '--pictures', '0', '--out',
                             tmp_path / 'scores')
     assert evaluated.returncode == 0, evaluated.stderr
     assert len(json.loads((tmp_path / 'scores' / 'captions.json').read_text())) > 0
     done = command('export-tf1', tmp_path / 'run', tmp_path / 'old')
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert 'dim_embed=6' in done.stdout and (tmp_path / 'old.index').exists()
-    before = tiny.snapshot(tmp_path)
-    tiny.assert_refused(command('export-tf1', tmp_path / 'run', tmp_path / 'old'), 'exists already')
-    assert tiny.snapshot(tmp_path) == before
+    before = snapshot(tmp_path)
+    assert_refused(command('export-tf1', tmp_path / 'run', tmp_path / 'old'), 'exists already')
+    assert snapshot(tmp_path) == before

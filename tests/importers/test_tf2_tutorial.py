@@ -13,13 +13,13 @@ import pytest
 
 from core import importers
 from core.common.errors import InputError
-from core.config.options import ModelConfig
+from core.config.model import ModelConfig
 from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import tf2_tutorial
 from core.model.caption_generator import CaptionGenerator
 from core.runs import run_dir
 from core.runtime.backend import tf
-from tests.support import tiny
+from tests.support import tiny_model
 
 tf_keras = pytest.importorskip('tf_keras')
 
@@ -154,11 +154,11 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
     expected, gradients = tutorial_loss(encoder, decoder)
     gradients = in_our_names(encoder, decoder, gradients)
     imported = tf2_tutorial.read(save(tmp_path, encoder, decoder), save_words(tmp_path))
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = build(imported, carry_state=carry_state)
         loss = model.build_model()
         computed = tf.gradients(loss, model.variables)
-        with tiny.session(model, imported.values) as session:
+        with tiny_model.session(model, imported.values) as session:
             fetches = [loss, dict(zip([v.op.name for v in model.variables], map(tf.convert_to_tensor, computed),
                                       strict=True))]
             got, got_gradients = session.run(fetches, {model.features: features(), model.captions: OURS})
@@ -179,10 +179,10 @@ def test_the_state_does_not_reach_the_cell(saved):
 def test_greedy_captions_are_the_tutorials(tmp_path, saved):
     prefix, encoder, decoder = saved
     imported = tf2_tutorial.read(prefix, save_words(tmp_path))
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = build(imported)
         sampled = model.build_sampler(max_len=T)
-        with tiny.session(model, imported.values) as session:
+        with tiny_model.session(model, imported.values) as session:
             captions = session.run(sampled.captions, {model.features: features()})
     ours = {theirs: Vocabulary(imported.words).word_to_idx.get(word) for word, theirs in WORD_INDEX.items()} | {4: END}
     words, hidden, expected = np.full((N, 1), 3), tf.zeros([N, H]), []
@@ -394,10 +394,10 @@ def test_a_run_of_it(tmp_path):
                        max_length=T - 1, say=lines.append)
     assert any('kind tf2' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = run.build_model()
         loss = model.build_model(training=False)
-        with tiny.session(model) as session:
+        with tiny_model.session(model) as session:
             run.restore(session, model)
             got = session.run(loss, {model.features: images, model.captions: OURS})
     assert got == pytest.approx(tutorial_loss(encoder, decoder, images)[0], abs=1e-4)

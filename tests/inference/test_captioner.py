@@ -13,7 +13,7 @@ from core import Captioner
 from core.common.errors import InputError
 from core.data.data_dir import DataDir
 from core.decoding.captions import generate_n_best
-from core.encoders.preprocessing import UnreadableImage
+from core.encoders.photos import UnreadableImage
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 from tests.support import sample_dirs

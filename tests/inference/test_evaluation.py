@@ -13,12 +13,13 @@ from core.decoding.captions import Caption
 from core.inference import evaluation
 from core.metrics.scorer import Scorer, load_results, score_table
 from core.runs.run_dir import Run
-from tests.support import tiny
+from tests.support import sample_dirs
+from tests.support.java_log import logged_java, meteor_processes
 
 
 @pytest.fixture(scope='module')
 def evaluated(tmp_path_factory):
-    run, lines = Run(tiny.run_dir()), []
+    run, lines = Run(sample_dirs.run_dir()), []
     out = tmp_path_factory.mktemp('evaluated')
     scores = evaluation.evaluate(run, run.data(), 'dev', out, n_pictures=2, paper_scoring=True, say=lines.append)
     return run, out, scores, lines
@@ -105,8 +106,8 @@ def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
     from core.data.prepare import prepare
     from core.datasets.folder import read
 
-    run = Run(tiny.run_dir())
-    scene = next((tiny.workplace() / 'shapes' / 'images').iterdir())
+    run = Run(sample_dirs.run_dir())
+    scene = next((sample_dirs.workplace() / 'shapes' / 'images').iterdir())
     (tmp_path / 'photos').mkdir()
     for name in ('IMG_1.png', 'IMG_1.PNG', '\N{DOG FACE}.png', '\N{CAT FACE}.png'):
         (tmp_path / 'photos' / name).write_bytes(scene.read_bytes())
@@ -126,29 +127,29 @@ def waiting_for(condition, seconds=30):
 
 
 def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(tmp_path, monkeypatch):
-    run, log, running = Run(tiny.run_dir()), tiny.logged_java(tmp_path, monkeypatch), []
+    run, log, running = Run(sample_dirs.run_dir()), logged_java(tmp_path, monkeypatch), []
 
     def say(line):
         if line.startswith('captioning'):
-            running.append(waiting_for(lambda: log.exists() and len(tiny.meteor_processes(log)) == 1))
+            running.append(waiting_for(lambda: log.exists() and len(meteor_processes(log)) == 1))
 
     evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', n_pictures=0, paper_scoring=True, say=say)
     assert running == [True]
-    (meteor,) = tiny.meteor_processes(log)
+    (meteor,) = meteor_processes(log)
     with pytest.raises(ProcessLookupError):
         os.kill(meteor, 0)
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
 def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(tmp_path, monkeypatch, error):
-    run, log = Run(tiny.run_dir()), tiny.logged_java(tmp_path, monkeypatch)
+    run, log = Run(sample_dirs.run_dir()), logged_java(tmp_path, monkeypatch)
 
     def say(line):
-        assert waiting_for(lambda: log.exists() and tiny.meteor_processes(log))
+        assert waiting_for(lambda: log.exists() and meteor_processes(log))
         raise error('stopped here')
 
     with pytest.raises(error):
         evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=say)
-    (meteor,) = tiny.meteor_processes(log)
+    (meteor,) = meteor_processes(log)
     with pytest.raises(ProcessLookupError):
         os.kill(meteor, 0)

@@ -14,13 +14,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from core import Captioner
 from core.common.errors import InputError
-from core.common.files import write_json
-from core.config.options import DecodingConfig
-from core.data.data_dir import read_json
+from core.common.files import read_json, write_json
+from core.config.decoding import DecodingConfig
 from core.inference import saved_model
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
+from tests.support import sample_dirs
+from tests.support.scripts import ROOT
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
 PROGRAM = """
@@ -53,13 +53,13 @@ DECODING = {'beam_width': 3, 'length_penalty': 0.7, 'max_len': 3}
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     """Three photos: a drawn scene, a JPEG that EXIF turns, and a PNG with transparency."""
-    tiny.data_dir()
+    sample_dirs.data_dir()
     place, random = tmp_path_factory.mktemp('photos'), np.random.default_rng(2)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(random.integers(0, 256, (5, 7, 3), np.uint8)).resize((90, 61)).save(place / 'b.jpg', exif=exif)
     Image.fromarray(random.integers(0, 256, (40, 33, 4), np.uint8)).save(place / 'c.png')
-    return [next((tiny.workplace() / 'shapes' / 'images').rglob('*.png')), place / 'b.jpg', place / 'c.png']
+    return [next((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png')), place / 'b.jpg', place / 'c.png']
 
 
 @pytest.fixture(scope='module')
@@ -67,8 +67,8 @@ def exported(tmp_path_factory):
     """What the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
     done = subprocess.run(
-        [sys.executable, '-m', 'core.inference.saved_model', tiny.run_dir(), out, '--beam-width', '3', '--n-best', '2',
-         '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
+        [sys.executable, '-m', 'core.inference.saved_model', sample_dirs.run_dir(), out, '--beam-width', '3', '--n-best', '2',
+         '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (0, '')
     assert len(done.stdout.splitlines()) == 1 and str(out) in done.stdout
     return out
@@ -109,7 +109,7 @@ def same(answer, results):
 
 
 def test_plain_tensorflow_writes_the_captioners_sentences(answers, photos):
-    with Captioner.load(tiny.run_dir(), n_best=2, **DECODING) as captioner:
+    with Captioner.load(sample_dirs.run_dir(), n_best=2, **DECODING) as captioner:
         results = captioner(photos)
     same(answers[0], results)
     same(answers[1], results[:1])
@@ -141,12 +141,12 @@ def test_conventions_of_tensorflow_serving(exported):
     operations = {node.op for nodes in [graph.node, *(each.node_def for each in graph.library.function)]
                   for node in nodes}
     assert not {op for op in operations if 'PyFunc' in op or 'XlaLaunch' in op} and 'DecodeJpeg' in operations
-    assert str(tiny.workplace()).encode() not in (exported / 'saved_model.pb').read_bytes()
+    assert str(sample_dirs.workplace()).encode() not in (exported / 'saved_model.pb').read_bytes()
 
 
 def test_what_is_written_beside_the_model(exported):
     about = read_json(exported / 'export.json')
-    run = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
     assert (about['run'], about['step']) == ('run', run.best().info()['step'])
     assert {name: about['decoding'][name] for name in DECODING} == DECODING and about['n_best'] == 2
     assert set(about['decoding']) == {*DecodingConfig().__dataclass_fields__}
@@ -157,7 +157,7 @@ def test_what_is_written_beside_the_model(exported):
 
 def test_slots_without_a_sentence(tmp_path, photos):
     """Two groups that find the same captions leave slots over, which JSON can say too."""
-    run = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
     run.config = run.config.override(['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
     saved_model.export(run, tmp_path / 'model', n_best=4)
     found = serve(tmp_path / 'model', photos)
@@ -175,7 +175,7 @@ def changed_run(place, changes, change=None):
     Args:
         change: function of the session and the dict of the best model's variables by name.
     """
-    shutil.copytree(tiny.run_dir(), place)
+    shutil.copytree(sample_dirs.run_dir(), place)
     config = read_json(place / 'config.json')
     for section, values in changes.items():
         config[section].update(values)
@@ -253,8 +253,8 @@ def test_directories_in_use(tmp_path):
     (tmp_path / 'used' / 'mine').write_text('kept')
     (tmp_path / 'file').write_text('kept')
     for name in ('used', 'file'):
-        refused([tiny.run_dir(), tmp_path / name], name, 'not empty')
-    refused([tiny.run_dir(), tmp_path / 'file' / 'a' / 'model'], 'no directory to write in')
+        refused([sample_dirs.run_dir(), tmp_path / name], name, 'not empty')
+    refused([sample_dirs.run_dir(), tmp_path / 'file' / 'a' / 'model'], 'no directory to write in')
     assert (tmp_path / 'used' / 'mine').read_text() == (tmp_path / 'file').read_text() == 'kept'
     assert sorted(os.listdir(tmp_path)) == ['file', 'used']
 
@@ -271,7 +271,7 @@ def test_directories_in_use(tmp_path):
     (['--beam', '2', 'more'], 'did you mean --beam-width'),
 ])
 def test_wrong_choices(tmp_path, arguments, part):
-    refused([tiny.run_dir(), tmp_path / 'out', *arguments], part)
+    refused([sample_dirs.run_dir(), tmp_path / 'out', *arguments], part)
     assert os.listdir(tmp_path) == []
 
 
@@ -287,7 +287,7 @@ def test_help_comes_without_tensorflow():
             "try: core.inference.saved_model.main()\n"
             "except SystemExit: pass\n"
             "assert not {'tensorflow', 'PIL', 'numpy'} & set(sys.modules), 'slow'")
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tiny.ROOT)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, '')
     assert 'python -m core.inference.saved_model runs/flickr8k captioner/1' in done.stdout
     assert len(done.stdout.splitlines()) <= 45

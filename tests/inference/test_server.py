@@ -19,18 +19,19 @@ from PIL import Image
 
 from core.inference import server
 from core.inference.captioner import Captioner
-from tests.support import headless_chromium, tiny
+from tests.support import headless_chromium, sample_dirs
+from tests.support.scripts import ROOT
 
 
 @pytest.fixture(scope='module')
 def paths():
-    tiny.data_dir()  # draws them
-    return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
+    sample_dirs.data_dir()  # draws them
+    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 
 @pytest.fixture(scope='module')
 def captioner():
-    with Captioner.load(tiny.run_dir(), n_best=2, max_len=6) as opened:
+    with Captioner.load(sample_dirs.run_dir(), n_best=2, max_len=6) as opened:
         yield opened
 
 
@@ -128,7 +129,7 @@ def test_what_is_refused_says_why(port, method, path, body, headers, status, par
 def test_the_page_of_the_same_origin_and_what_is_served(port, captioner):
     status, about, _ = ask(port, 'GET', '/about', headers={'Origin': f'http://127.0.0.1:{port}'})
     assert status == 200 and (about['n_best'], about['beam_width']) == (2, 2)
-    assert about['run'] == pathlib.Path(tiny.run_dir()).name and about['step'] == captioner.step
+    assert about['run'] == pathlib.Path(sample_dirs.run_dir()).name and about['step'] == captioner.step
     for path, (_, kind) in server.PAGES.items():
         status, _, headers = ask(port, 'GET', path)
         assert status == 200 and headers['Content-Type'].startswith(kind)
@@ -167,9 +168,9 @@ def test_too_many_are_turned_away_and_an_error_reaches_those_who_wait():
 def address():
     """Of caption.py --serve, ended by Ctrl-C."""
     code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-            f'sys.path.insert(0, {str(tiny.ROOT)!r}); sys.argv[0] = "caption.py"\nimport caption; caption.cli()')
-    process = subprocess.Popen([sys.executable, '-c', code, tiny.run_dir(), '--serve', '--port', '0', '--n-best', '2'],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny.workplace())
+            f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\nimport caption; caption.cli()')
+    process = subprocess.Popen([sys.executable, '-c', code, sample_dirs.run_dir(), '--serve', '--port', '0', '--n-best', '2'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sample_dirs.workplace())
     found = re.search(r'http://127\.0\.0\.1:\d+/', process.stdout.readline())
     assert found, process.stderr.read()
     yield found[0]

@@ -14,7 +14,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from core.common.errors import InputError
 from core.metrics import java_tools
-from tests.support import tiny
+from tests.support.java_log import logged_java, meteor_processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -201,7 +201,7 @@ def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
 
 
 def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
-    log, meteor = tiny.logged_java(tmp_path, monkeypatch), java_tools.Meteor()
+    log, meteor = logged_java(tmp_path, monkeypatch), java_tools.Meteor()
     begun = time.monotonic()
     meteor.start()
     assert time.monotonic() - begun < 4  # it does not wait until the process is ready
@@ -210,18 +210,18 @@ def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
     for _ in range(2):
         assert meteor.compute_score({1: [reference]}, {1: [hypothesis]})[0] == pytest.approx(score)
     meteor.close()
-    assert len(tiny.meteor_processes(log)) == 1
+    assert len(meteor_processes(log)) == 1
 
 
 def test_meteor_ends_where_python_is_killed(tmp_path, monkeypatch):
-    log = tiny.logged_java(tmp_path, monkeypatch)
+    log = logged_java(tmp_path, monkeypatch)
     process = subprocess.Popen([sys.executable, '-c', 'from core import java\nmeteor = java.Meteor()\nmeteor.start()\n'
                                 'input()'], cwd=ROOT, stdin=subprocess.PIPE)
-    while not (log.exists() and tiny.meteor_processes(log)):
+    while not (log.exists() and meteor_processes(log)):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    (meteor,), deadline = tiny.meteor_processes(log), time.monotonic() + 120
+    (meteor,), deadline = meteor_processes(log), time.monotonic() + 120
     while alive(meteor) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(meteor)

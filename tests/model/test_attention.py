@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from core.config.options import ModelConfig
+from core.config.model import ModelConfig
 from core.model.attention import Annotations, Attention
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
-from tests.support.tiny import D, H, L, N
+from tests.support.tiny_model import D, H, L, N
 
 
 def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=False, **options):

@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks.hard_gradient import PLAIN, Gradients, exact, measure
 from core.model import hard_attention
+from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
-from tests.support import reference_numpy, tiny
+from tests.support import reference_numpy, tiny_model
 from tests.support.reference_numpy import NULL, L, N, T, moved, number
 
 SAMPLED = {'attention': 'hard', 'semi_sampling_p': 1.0, 'baseline': 'none'}
@@ -202,9 +203,9 @@ def test_a_drawn_location_passes_no_gradient_to_alpha(opened):
 
 
 def test_the_baseline_is_no_weight():
-    for reward, shape in (('sequence', []), ('to_go', [tiny.T])):
-        with tiny.tf_graph():
-            model = tiny.build(attention='hard', baseline='moving', reward=reward)
+    for reward, shape in (('sequence', []), ('to_go', [tiny_model.T])):
+        with tiny_model.tf_graph():
+            model = tiny_model.build(attention='hard', baseline='moving', reward=reward)
             loss = model.build_model()
             assert model.baseline.op.name == 'hard_attention/baseline' and model.baseline.shape.as_list() == shape
             assert all(model.baseline is not variable for variable in model.variables)
@@ -212,23 +213,23 @@ def test_the_baseline_is_no_weight():
             assert any(model.baseline is variable for variable in tf1.global_variables())
             assert tf1.gradients(loss, [model.baseline]) == [None]
     for baseline in ('none', 'self_critical'):
-        with tiny.tf_graph():
-            assert tiny.build(attention='hard', baseline=baseline).baseline is None
+        with tiny_model.tf_graph():
+            assert tiny_model.build(attention='hard', baseline=baseline).baseline is None
 
 
 def test_the_baseline_moves_only_by_drawn_rows_of_training(graph):
-    features, captions = tiny.batch()
-    model = tiny.build(attention='hard', baseline='moving', semi_sampling_p=0.0)
+    features, captions = tiny_model.batch()
+    model = tiny_model.build(attention='hard', baseline='moving', semi_sampling_p=0.0)
     loss, validation = model.build_model(), model.build_model(training=False)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         session.run(model.baseline.assign(-3.0))
         session.run([loss, validation], {model.features: features, model.captions: captions})
         assert session.run(model.baseline) == -3.0
-    with tiny.tf_graph():
-        model = tiny.build(attention='hard', baseline='moving', semi_sampling_p=1.0)
+    with tiny_model.tf_graph():
+        model = tiny_model.build(attention='hard', baseline='moving', semi_sampling_p=1.0)
         loss, log_probs = model.build_model(), model.outputs.log_probs
         validation = model.build_model(training=False)
-        with tiny.session(model) as session:
+        with tiny_model.session(model) as session:
             session.run(model.baseline.assign(-3.0))
             feed = {model.features: features, model.captions: captions}
             session.run(validation, feed)
@@ -261,11 +262,11 @@ def test_given_locations():
     v, (features, captions) = exact().v, reference_numpy.batch()
     enumerated = exact(alpha_c=0.5)
     with tf.Graph().as_default():
-        model = tiny.CaptionGenerator(reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, **SAMPLED, batch_norm=False,
-                                      dropout=False, alpha_c=0.5, n_samples=3, dtype=tf.float64)
+        model = CaptionGenerator(reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, **SAMPLED, batch_norm=False,
+                                 dropout=False, alpha_c=0.5, n_samples=3, dtype=tf.float64)
         given = tf1.placeholder(tf.int32, [None, T])
         loss = model.build_model(locations=given)
-        with tiny.session(model, v) as session:
+        with tiny_model.session(model, v) as session:
             for one, other in ((0, 26), (5, 13), (17, 2)):
                 feed = {model.features: features, model.captions: captions, given: enumerated.paths[[one, other]]}
                 total, nll, alphas = session.run([loss, model.nll, model.outputs.alphas], feed)
@@ -274,7 +275,7 @@ def test_given_locations():
                 np.testing.assert_allclose(total, (at['penalty'] - at['words'].sum(axis=1)).sum() / N)
                 np.testing.assert_allclose(alphas, at['alphas'], rtol=1e-9)
     with tf.Graph().as_default(), pytest.raises(ValueError, match='attention=hard'):
-        tiny.build().build_model(locations=tf.zeros([tiny.N, tiny.T], tf.int32))
+        tiny_model.build().build_model(locations=tf.zeros([tiny_model.N, tiny_model.T], tf.int32))
 
 
 def test_captions_of_one_image_share_its_features(opened):
@@ -316,11 +317,11 @@ def test_context_while_decoding(kind):
     features, captions = reference_numpy.batch()
     repeats = 400
     with tf.Graph().as_default():
-        model = tiny.CaptionGenerator(reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, **SAMPLED, batch_norm=False,
-                                      dropout=False, decode_context=kind, dtype=tf.float64)
+        model = CaptionGenerator(reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, **SAMPLED, batch_norm=False,
+                                 dropout=False, decode_context=kind, dtype=tf.float64)
         sampler = model.build_sampler(max_len=T)
         model.build_model(training=False)
-        with tiny.session(model, exact().v) as session:
+        with tiny_model.session(model, exact().v) as session:
             feed = {model.features: np.repeat(features, repeats, axis=0), model.dropout_seed: (1, 2),
                     model.captions: np.repeat(captions, repeats, axis=0)}
             decoded, again = (session.run(sampler, feed) for _ in range(2))
@@ -347,7 +348,7 @@ def test_context_while_decoding(kind):
 # ---- the pieces of core.model.hard_attention
 
 def run(*tensors):
-    with tf1.Session(config=tiny.as_built()) as session:
+    with tf1.Session(config=tiny_model.as_built()) as session:
         return session.run(tensors)
 
 

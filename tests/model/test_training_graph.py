@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from core.config import presets
-from core.decoding import search_loop
+from core.decoding import search_loop, word_rules
 from core.model.caption_generator import CaptionGenerator
 from core.model.cells import GRUState, LSTMState
 from core.model.output_layer import Dropout
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
-from tests.support.tiny import END, NULL, START, UNK, H, L, M, N, T, V
+from tests.support import tiny_model
+from tests.support.tiny_model import END, NULL, START, UNK, H, L, M, N, T, V
 
 PAPER = presets.config('paper').to_dict()['model']
 TF2 = presets.config('tf2').to_dict()['model']
@@ -29,8 +29,8 @@ def outputs(model, assigned, features=None, captions=None, feeds=(), fetch=None,
     """TrainingOutputs (or `fetch`) of one batch."""
     if model.outputs is None:
         model.build_model(**build)
-    own = tiny.batch()
-    with tiny.session(model, assigned) as session:
+    own = tiny_model.batch()
+    with tiny_model.session(model, assigned) as session:
         return session.run(fetch if fetch is not None else model.outputs, {
             model.features: own[0] if features is None else features,
             model.captions: own[1] if captions is None else captions, **dict(feeds)})
@@ -38,34 +38,34 @@ def outputs(model, assigned, features=None, captions=None, feeds=(), fetch=None,
 
 def test_label_smoothing(graph):
     """(1 - e) cross entropy + e the mean cross entropy over all words; nll stays the plain one."""
-    plain = tiny.build(dropout=False, dtype=tf.float64)
-    assigned = tiny.values(plain)
-    expected = tiny.transcription(assigned, *tiny.batch())
-    real = tiny.batch()[1][:, 1:] != NULL
+    plain = tiny_model.build(dropout=False, dtype=tf.float64)
+    assigned = tiny_model.values(plain)
+    expected = tiny_model.transcription(assigned, *tiny_model.batch())
+    real = tiny_model.batch()[1][:, 1:] != NULL
     even = -expected['log_probs'].mean(axis=2)[real].sum() / N
-    model = tiny.build(dropout=False, dtype=tf.float64, label_smoothing=0.3)
+    model = tiny_model.build(dropout=False, dtype=tf.float64, label_smoothing=0.3)
     loss = model.build_model()
     found_loss, found_nll = outputs(model, assigned, fetch=(loss, model.nll))
     assert found_nll == pytest.approx(expected['nll'], rel=1e-9)
     assert found_loss == pytest.approx(0.7 * expected['nll'] + 0.3 * even, rel=1e-9)
     evaluated = model.build_model(training=False)
     assert outputs(model, assigned, fetch=evaluated) == pytest.approx(
-        tiny.transcription(assigned, *tiny.batch(), training=False)['nll'], rel=1e-9)
+        tiny_model.transcription(assigned, *tiny_model.batch(), training=False)['nll'], rel=1e-9)
 
 
 def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph):
     """Of the caption `a <END>` only the input `a` can be replaced, so its loss has exactly two values."""
-    model = tiny.build(dropout=False, dtype=tf.float64, word_dropout=0.3, batch_norm=False)
-    assigned = tiny.values(model)
-    features, captions = tiny.batch()[0][:1], np.array([[START, 4, END, NULL, NULL]])
+    model = tiny_model.build(dropout=False, dtype=tf.float64, word_dropout=0.3, batch_norm=False)
+    assigned = tiny_model.values(model)
+    features, captions = tiny_model.batch()[0][:1], np.array([[START, 4, END, NULL, NULL]])
     n = 2000
     found = outputs(model, assigned, np.repeat(features, n, axis=0), np.repeat(captions, n, axis=0))
     first, second = found.log_probs[:, 0], found.log_probs[:, 1]
     np.testing.assert_allclose(first, first[0], rtol=1e-12)
     values, counts = np.unique(second.round(9), return_counts=True)
     assert len(values) == 2
-    plain = outputs(tiny.build(dropout=False, dtype=tf.float64, batch_norm=False), assigned, features, captions)
-    unknown = outputs(tiny.build(dropout=False, dtype=tf.float64, batch_norm=False), assigned, features,
+    plain = outputs(tiny_model.build(dropout=False, dtype=tf.float64, batch_norm=False), assigned, features, captions)
+    unknown = outputs(tiny_model.build(dropout=False, dtype=tf.float64, batch_norm=False), assigned, features,
                       np.array([[START, UNK, END, NULL, NULL]]))
     shares = dict(zip(values, counts / n, strict=True))
     assert shares[plain.log_probs[0, 1].round(9)] == pytest.approx(0.7, abs=0.04)
@@ -78,41 +78,41 @@ def test_word_dropout_finds_unknown_wherever_it_is(graph):
     words = {word: index for index, word in enumerate(['<NULL>', '<START>', '<END>', 'a', 'b', '<UNK>'])}
     model = CaptionGenerator(words, (L, 7), M, H, T, dropout=False, word_dropout=0.9)
     model.build_model()
-    features, captions = tiny.batch()[0], np.array([[1, 3, 4, 2, 0]] * N)
-    with tiny.session(model) as session:
+    features, captions = tiny_model.batch()[0], np.array([[1, 3, 4, 2, 0]] * N)
+    with tiny_model.session(model) as session:
         losses = {session.run(model.nll, {model.features: features, model.captions: captions}) for _ in range(12)}
     assert len(losses) > 1
 
 
 def test_scheduled_sampling_feeds_the_models_own_words(graph):
     """A model that is sure of word 7 sees 7 in the place of every true input but <START>."""
-    model = tiny.build(dropout=False, dtype=tf.float64, scheduled_sampling=1.0)
+    model = tiny_model.build(dropout=False, dtype=tf.float64, scheduled_sampling=1.0)
     model.build_model()
-    assigned = tiny.values(model)
+    assigned = tiny_model.values(model)
     assigned['logits/b_out'][7] += 60.0
-    features, captions = tiny.batch()
+    features, captions = tiny_model.batch()
     own = captions.copy()
     own[:, 1:][captions[:, 1:] != NULL] = 7
-    expected = tiny.transcription(assigned, features, own)['log_probs']
+    expected = tiny_model.transcription(assigned, features, own)['log_probs']
     targets = captions[:, 1:]
     found = outputs(model, assigned)
     for n, t in zip(*np.nonzero(targets), strict=True):
         assert found.log_probs[n, t] == pytest.approx(expected[n, t, targets[n, t]], rel=1e-9)
     off = outputs(model, assigned, feeds={model.annealed['scheduled_sampling']: 0.0})
-    assert off.nll == pytest.approx(tiny.transcription(assigned, features, captions)['nll'], rel=1e-9)
+    assert off.nll == pytest.approx(tiny_model.transcription(assigned, features, captions)['nll'], rel=1e-9)
     assert abs(off.nll - found.nll) > 1e-3
 
 
 def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
-    model = tiny.build(dropout=False, dtype=tf.float64, scheduled_sampling=0.4, batch_norm=False)
-    assigned = tiny.values(model)
+    model = tiny_model.build(dropout=False, dtype=tf.float64, scheduled_sampling=0.4, batch_norm=False)
+    assigned = tiny_model.values(model)
     n = 3000
-    features, captions = tiny.batch()[0][:1], np.array([[START, 4, END, NULL, NULL]])
+    features, captions = tiny_model.batch()[0][:1], np.array([[START, 4, END, NULL, NULL]])
     found = outputs(model, assigned, np.repeat(features, n, axis=0), np.repeat(captions, n, axis=0))
-    plain = tiny.build(dropout=False, dtype=tf.float64, batch_norm=False)
+    plain = tiny_model.build(dropout=False, dtype=tf.float64, batch_norm=False)
     loss = plain.build_model()
     expected = {}
-    with tiny.session(plain, assigned) as session:
+    with tiny_model.session(plain, assigned) as session:
         begin = plain.decoding()
         first = begin.step(begin.images, begin.start, begin.state).log_probs
         probabilities = np.exp(session.run(first, {plain.features: features}))[0]
@@ -142,10 +142,10 @@ def test_dropout_of_a_sequence_keeps_its_masks_over_the_steps(graph):
 
 
 def test_variational_dropout_reaches_the_loss(graph):
-    model = tiny.build(dropout_mask='sequence')
+    model = tiny_model.build(dropout_mask='sequence')
     model.build_model()
-    features, captions = tiny.batch()
-    with tiny.session(model, tiny.values(model)) as session:
+    features, captions = tiny_model.batch()
+    with tiny_model.session(model, tiny_model.values(model)) as session:
         losses = [session.run(model.loss, {model.features: features, model.captions: captions,
                                            model.dropout_seed: seed}) for seed in ((1, 2), (1, 2), (1, 3))]
     assert losses[0] == losses[1] != losses[2]
@@ -155,8 +155,8 @@ def test_variational_dropout_reaches_the_loss(graph):
     ({'regularizer_target': 'one'}, 1, N), ({}, T / L, N), ({'regularizer_reduction': 'locations'}, T / L, L),
 ])
 def test_targets_and_reductions_of_the_regularizer(graph, options, target, divisor):
-    model = tiny.build(dropout=False, dtype=tf.float64, alpha_c=0.7, **options)
-    found = outputs(model, tiny.values(model))
+    model = tiny_model.build(dropout=False, dtype=tf.float64, alpha_c=0.7, **options)
+    found = outputs(model, tiny_model.values(model))
     totals = (found.alphas * found.mask[:, :, None]).sum(axis=1)
     assert found.regularizer == pytest.approx(0.7 * ((target - totals)**2).sum() / divisor, rel=1e-9)
 
@@ -166,15 +166,15 @@ def test_targets_and_reductions_of_the_regularizer(graph, options, target, divis
     ids=['tf1', 'paper', 'tf2', 'hard'])
 def test_captions_of_one_image_share_its_projection(graph, options):
     """Features given once for two captions each, against features repeated: same loss and gradients."""
-    model = tiny.build(dtype=tf.float64, **{'dropout': False, **options})
+    model = tiny_model.build(dtype=tf.float64, **{'dropout': False, **options})
     loss = model.build_model()
     trained = [v for v in model.variables if v.trainable]
     gradients = tf1.gradients(loss, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     fetch = [loss, model.outputs.alphas] + [tf.convert_to_tensor(g) for g in gradients]
-    captions = np.concatenate([tiny.batch()[1], tiny.batch()[1][::-1]])
-    assigned = tiny.values(model)
+    captions = np.concatenate([tiny_model.batch()[1], tiny_model.batch()[1][::-1]])
+    assigned = tiny_model.values(model)
     once = outputs(model, assigned, captions=captions, fetch=fetch)
-    twice = outputs(model, assigned, np.repeat(tiny.batch()[0], 2, axis=0), captions, fetch=fetch)
+    twice = outputs(model, assigned, np.repeat(tiny_model.batch()[0], 2, axis=0), captions, fetch=fetch)
     for a, b in zip(once, twice, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
 
@@ -184,10 +184,10 @@ def test_captions_of_one_image_share_its_projection(graph, options):
     {'initial_state': 'relu', 'cell': 'gru'}, {'attention': 'hard', 'baseline': 'leave_one_out', 'n_samples': 2},
     {'attention': 'hard', 'semi_sampling_p': 1.0}], ids=['paper', 'tf2', 'deep', 'gru', 'hard', 'sampled'])
 def test_gradient_reaches_every_variable(graph, options):
-    model = tiny.build(**{'dropout': False, **options})
+    model = tiny_model.build(**{'dropout': False, **options})
     variables = [v for v in tf1.trainable_variables() if not v.op.name.endswith('b_att')]  # the softmax cancels it
     gradients = [tf.convert_to_tensor(g) for g in tf1.gradients(model.build_model(), variables)]
-    for variable, gradient in zip(variables, outputs(model, tiny.values(model), fetch=gradients), strict=True):
+    for variable, gradient in zip(variables, outputs(model, tiny_model.values(model), fetch=gradients), strict=True):
         assert np.abs(gradient).max() > 0, variable.op.name
 
 
@@ -195,33 +195,33 @@ def test_gradient_reaches_every_variable(graph, options):
                                      {'attention': 'hard', 'decode_context': 'argmax'}, {'temperature': 0.5}],
                          ids=['paper', 'tf2', 'gru', 'argmax', 'temperature'])
 def test_decoding_and_training_compute_the_same(graph, options):
-    model = tiny.build(dtype=tf.float64, **options)
+    model = tiny_model.build(dtype=tf.float64, **options)
     model.build_model(training=False)
-    decoded = search_loop.greedy(model.decoding(T), search_loop.Rules(END, model.never), T)
-    with tiny.session(model, tiny.values(model)) as session:
-        found = session.run(decoded, {model.features: tiny.batch()[0]})
+    decoded = search_loop.greedy(model.decoding(T), word_rules.Rules(END, model.never), T)
+    with tiny_model.session(model, tiny_model.values(model)) as session:
+        found = session.run(decoded, {model.features: tiny_model.batch()[0]})
         after = np.cumsum(found.words == END, axis=1) - (found.words == END) > 0
         captions = np.concatenate([np.full((N, 1), START), np.where(after, NULL, found.words)], axis=1)
-        forced = session.run(model.outputs, {model.features: tiny.batch()[0], model.captions: captions})
+        forced = session.run(model.outputs, {model.features: tiny_model.batch()[0], model.captions: captions})
     np.testing.assert_allclose(forced.log_probs.sum(axis=1), found.scores, rtol=1e-9)
 
 
 def test_first_word_zero_leaves_start_out(graph):
-    model = tiny.build(dropout=False, dtype=tf.float64, first_word='zero')
-    assigned = tiny.values(model)
+    model = tiny_model.build(dropout=False, dtype=tf.float64, first_word='zero')
+    assigned = tiny_model.values(model)
     zeroed = {**assigned, 'word_embedding/w': assigned['word_embedding/w'].copy()}
     zeroed['word_embedding/w'][START] = 0
     found = outputs(model, assigned)
-    assert found.nll == pytest.approx(tiny.transcription(zeroed, *tiny.batch())['nll'], rel=1e-9)
+    assert found.nll == pytest.approx(tiny_model.transcription(zeroed, *tiny_model.batch())['nll'], rel=1e-9)
 
 
 @pytest.mark.parametrize(('options', 'expected'), [
     ({'initial_state': 'zero'}, 0), ({'initial_state': 'relu'}, 'relu'), ({'initial_state': 'linear'}, 'linear')])
 def test_initial_states(graph, options, expected):
-    model = tiny.build(dtype=tf.float64, batch_norm=False, **options)
-    assigned, features = tiny.values(model), tiny.batch()[0]
+    model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)
+    assigned, features = tiny_model.values(model), tiny_model.batch()[0]
     state, _ = model.decoding().state
-    with tiny.session(model, assigned) as session:
+    with tiny_model.session(model, assigned) as session:
         found = session.run(state, {model.features: features})
     assert isinstance(found, LSTMState)
     for part, value in found._asdict().items():
@@ -234,7 +234,7 @@ def test_initial_states(graph, options, expected):
 
 
 def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
-    model = tiny.build(cell='gru')
+    model = tiny_model.build(cell='gru')
     assert isinstance(model.decoding().state[0], GRUState)
     names = {v.op.name: v.shape.as_list() for v in model.variables}
     assert names['gru/kernel'] == [M + 7, 3 * H] and names['gru/bias'] == [2, 3 * H]
@@ -243,9 +243,9 @@ def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
 
 @pytest.mark.parametrize('initializer', ['authors', 'keras'])
 def test_other_initial_values(graph, initializer):
-    model = tiny.build(initializer=initializer, batch_norm=False, dim_hidden=40, dim_embed=30)
-    with tiny.session(model) as session:
-        found = tiny.fetch(session, model)
+    model = tiny_model.build(initializer=initializer, batch_norm=False, dim_hidden=40, dim_embed=30)
+    with tiny_model.session(model) as session:
+        found = tiny_model.fetch(session, model)
     words, kernel = found['word_embedding/w'], found['lstm/basic_lstm_cell/kernel']
     if initializer == 'keras':
         assert 0.03 < np.abs(words).max() <= 0.05
@@ -267,5 +267,5 @@ def test_other_initial_values(graph, initializer):
 ])
 def test_options_that_do_not_fit_are_refused_by_name(graph, options, names):
     with pytest.raises(ValueError) as refused:
-        tiny.build(**options)
+        tiny_model.build(**options)
     assert all(name in str(refused.value) for name in names)

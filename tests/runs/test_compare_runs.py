@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from core.common.errors import InputError
-from core.config.options import Config
+from core.config.config import Config
 from core.runs import compare_runs
-from tests.support import tiny
+from tests.support import sample_dirs
+from tests.support.files import snapshot
+from tests.support.scripts import ROOT
 
 DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop',
                                        'weights_sha256': 'ab' * 32}, 'max_length': 15, 'dataset': 'flickr8k',
@@ -269,10 +271,10 @@ def test_a_directory_gets_all(tmp_path):
 ])
 def test_places_that_are_refused(tmp_path, out, part):
     path = run(tmp_path / 'a')
-    before = tiny.snapshot(tmp_path)
+    before = snapshot(tmp_path)
     with pytest.raises(InputError, match=part):
         compared(path, out=tmp_path / out)
-    assert tiny.snapshot(tmp_path) == before
+    assert snapshot(tmp_path) == before
 
 
 def test_no_run(tmp_path):
@@ -287,7 +289,7 @@ def test_no_run(tmp_path):
 
 
 def train(*arguments, cwd):
-    command = [sys.executable, '-X', 'importtime', tiny.ROOT / 'train.py', *map(str, arguments)]
+    command = [sys.executable, '-X', 'importtime', ROOT / 'train.py', *map(str, arguments)]
     done = subprocess.run(command, text=True, capture_output=True, timeout=120, cwd=cwd)
     lines = done.stderr.splitlines()
     modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
@@ -311,5 +313,5 @@ def test_the_command(tmp_path):
 
 def test_a_run_of_train_py():
     """A real one, tiny."""
-    lines, summary = compared(tiny.run_dir())
+    lines, summary = compared(sample_dirs.run_dir())
     assert summary['runs'][0]['steps'] > 0 and summary['runs'][0]['best_scores'], lines

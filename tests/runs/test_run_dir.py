@@ -5,23 +5,24 @@ import json
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import Config
+from core.config.config import Config
 from core.data.data_dir import DataDir
 from core.runs import run_dir
-from tests.support import tiny
+from tests.support import sample_dirs, tiny_model
+from tests.support.files import snapshot
 
-CONFIG = Config().override(tiny.TINY_RUN)
+CONFIG = Config().override(sample_dirs.TINY_RUN)
 
 
 def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
-    data = DataDir(tiny.data_dir())
+    data = DataDir(sample_dirs.data_dir())
     run_dir.create(tmp_path / 'run', CONFIG, data)
     run = run_dir.Run(tmp_path / 'run')
     assert run.config == CONFIG and run.vocabulary == data.vocabulary and run.max_length == data.max_length
     assert run.spec.to_dict() == data.encoder
     assert run.data().path == data.path.absolute()
     assert run.encoder().identity() == run.spec.identity()
-    with tiny.tf_graph():
+    with tiny_model.tf_graph():
         model = run.build_model()
     rows, cols = run.spec.grid
     sizes = (model.L, model.D, model.H, model.T, model.V)
@@ -29,7 +30,7 @@ def test_all_that_a_later_step_needs_travels_in_the_run(tmp_path):
 
 
 def test_going_on_admits_longer_training_only(tmp_path):
-    data = DataDir(tiny.data_dir())
+    data = DataDir(sample_dirs.data_dir())
     run_dir.create(tmp_path / 'run', CONFIG, data)
     run_dir.create(tmp_path / 'run', CONFIG.override(['n_epochs=9', 'print_every=7']), data)
     assert run_dir.Run(tmp_path / 'run').config.training.n_epochs == 9
@@ -43,24 +44,24 @@ def test_going_on_admits_longer_training_only(tmp_path):
 
 
 def test_before_training_a_mistaken_option_can_be_corrected(tmp_path):
-    data = DataDir(tiny.data_dir())
+    data = DataDir(sample_dirs.data_dir())
     run_dir.create(tmp_path / 'run', CONFIG, data).close()
     run_dir.create(tmp_path / 'run', CONFIG.override(['dim_hidden=13']), data)
     assert run_dir.Run(tmp_path / 'run').config.model.dim_hidden == 13
 
 
 def test_features_of_another_kind_are_refused_by_name(tmp_path):
-    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
-    run, other = run_dir.Run(tmp_path / 'run'), DataDir(tiny.data_dir(layer='conv1_2'))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
+    run, other = run_dir.Run(tmp_path / 'run'), DataDir(sample_dirs.data_dir(layer='conv1_2'))
     with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
         run.check_features(other)
     with pytest.raises(InputError, match='weights_sha256'):
-        run.check_features(DataDir(tiny.data_dir(seed=2)))
+        run.check_features(DataDir(sample_dirs.data_dir(seed=2)))
 
 
 @pytest.mark.parametrize('damage', ['{', '[]', '{}', '{"data": {"encoder": {}}}'])
 def test_damaged_config_is_one_error(tmp_path, damage):
-    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
     (tmp_path / 'run' / 'config.json').write_text(damage)
     with pytest.raises(InputError, match='config.json'):
         run_dir.Run(tmp_path / 'run')
@@ -69,18 +70,18 @@ def test_damaged_config_is_one_error(tmp_path, damage):
 def test_strangers_directory_is_left_alone(tmp_path):
     (tmp_path / 'thesis.txt').write_text('mine')
     with pytest.raises(InputError, match='not empty and not a run'):
-        run_dir.create(tmp_path, CONFIG, DataDir(tiny.data_dir()))
+        run_dir.create(tmp_path, CONFIG, DataDir(sample_dirs.data_dir()))
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.txt']
 
 
 def test_no_model_yet_says_so(tmp_path):
-    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
     with pytest.raises(InputError, match='no trained model here yet'):
         run_dir.Run(tmp_path / 'run').best().prefix()
 
 
 def test_config_is_plain_json(tmp_path):
-    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
     entries = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert set(entries) == {'model', 'training', 'decoding', 'data'}
     assert entries['model']['dim_hidden'] == 12 and entries['data']['encoder']['layer'] == 'conv2_2'
@@ -91,9 +92,9 @@ def test_other_images_of_the_same_kind_are_refused(tmp_path):
     from core.data import prepare
     from core.encoders import encoder
 
-    data = DataDir(tiny.data_dir())
+    data = DataDir(sample_dirs.data_dir())
     run_dir.create(tmp_path / 'run', CONFIG, data)
-    records = datasets.select(datasets.read('shapes', tiny.workplace() / 'shapes'), limit=2)
+    records = datasets.select(datasets.read('shapes', sample_dirs.workplace() / 'shapes'), limit=2)
     prepare.prepare(records, encoder.EncoderSpec.from_dict(data.encoder), tmp_path / 'few', 'shapes',
                     vocabulary=data.vocabulary, say=lambda line: None)
     with pytest.raises(InputError, match='other images or captions'):
@@ -101,7 +102,7 @@ def test_other_images_of_the_same_kind_are_refused(tmp_path):
 
 
 def test_a_run_in_use_is_left_as_it_is(tmp_path):
-    data = DataDir(tiny.data_dir())
+    data = DataDir(sample_dirs.data_dir())
     with run_dir.create(tmp_path / 'run', CONFIG, data):
         before = (tmp_path / 'run' / 'config.json').read_bytes()
         with pytest.raises(InputError, match='another train.py is at work'):
@@ -111,7 +112,7 @@ def test_a_run_in_use_is_left_as_it_is(tmp_path):
 
 def imported(place):
     """A run as `python -m core.training.checkpoints import` makes it: without data, of unknown weights."""
-    run_dir.create(place, CONFIG, DataDir(tiny.data_dir())).close()
+    run_dir.create(place, CONFIG, DataDir(sample_dirs.data_dir())).close()
     config = json.loads((place / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None, dataset=None)
     config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
@@ -121,14 +122,14 @@ def imported(place):
 
 def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(tmp_path):
     run = imported(tmp_path / 'run')
-    assert run.imported and not run_dir.Run(tiny.run_dir()).imported
+    assert run.imported and not run_dir.Run(sample_dirs.run_dir()).imported
     with pytest.raises(InputError, match='imported run .*--data DATA'):
         run.data()
     for seed in (1, 2):
-        assert run.data(tiny.data_dir(seed=seed)).path == tiny.data_dir(seed=seed)
+        assert run.data(sample_dirs.data_dir(seed=seed)).path == sample_dirs.data_dir(seed=seed)
     with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
-        run.data(tiny.data_dir(layer='conv1_2'))
-    with tiny.tf_graph():
+        run.data(sample_dirs.data_dir(layer='conv1_2'))
+    with tiny_model.tf_graph():
         assert len(run.vocabulary) == run.build_model().V
 
 
@@ -141,14 +142,14 @@ def test_imported_runs_ask_for_their_encoders_weights(tmp_path):
 
 def test_imported_runs_are_not_trained_over(tmp_path):
     imported(tmp_path / 'run')
-    before = tiny.snapshot(tmp_path)
+    before = snapshot(tmp_path)
     with pytest.raises(InputError, match='--pretrained-model'):
-        run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
-    assert tiny.snapshot(tmp_path) == before
+        run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
+    assert snapshot(tmp_path) == before
 
 
 def test_moved_data_are_named_with_the_way_out(tmp_path):
-    run_dir.create(tmp_path / 'run', CONFIG, DataDir(tiny.data_dir()))
+    run_dir.create(tmp_path / 'run', CONFIG, DataDir(sample_dirs.data_dir()))
     config = json.loads((tmp_path / 'run' / 'config.json').read_text())
     config['data']['path'] = str(tmp_path / 'gone')
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import TrainingConfig
+from core.config.training import TrainingConfig
+from core.data import device_features
 from core.data.data_dir import CaptionData
+from core.data.device_features import ResidentFeatures
+from core.model import attention_kernels
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
-from core.runtime.devices import CPU, Machine, ResidentFeatures, session_config
+from core.runtime.devices import CPU, Machine, session_config
 from core.training.optimization import PRECISIONS, Optimization
-from tests.support import tiny
+from tests.support import sample_dirs, scripts, tiny_model
+from tests.support.files import snapshot
+from tests.support.scripts import ROOT, assert_refused
 from tests.support.solvers import make, saved
-from tests.support.tiny import D, L
+from tests.support.tiny_model import D, L
 
 NO_GPU = not devices.gpu_names()
 TWO = ['Tesla', 'Quadro']
@@ -73,7 +78,7 @@ def test_threads():
 def python(code):
     """Run code in a process of its own; returns what it prints."""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300,
-                          cwd=tiny.ROOT, env={**devices.os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'})
+                          cwd=ROOT, env={**devices.os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -85,23 +90,23 @@ def test_settings_need_no_tensorflow_and_change_nothing():
 
 @pytest.mark.skipif(not NO_GPU, reason='there is a GPU here')
 @pytest.mark.parametrize('arguments', [
-    ['train.py', tiny.data_dir, '--out', 'run-g', '--device', 'gpu'],
-    ['evaluate.py', tiny.run_dir, '--device', 'gpu:1'],
+    ['train.py', sample_dirs.data_dir, '--out', 'run-g', '--device', 'gpu'],
+    ['evaluate.py', sample_dirs.run_dir, '--device', 'gpu:1'],
     ['prepro.py', '--dataset', 'shapes', '--draw', '3,1,1', '--images', 'scenes-g', '--encoder', 'vgg19', '--weights',
      'random', '--out', 'data-g', '--device', 'gpu'],
 ], ids=lambda arguments: arguments[0])
 def test_the_scripts_refuse_a_gpu_that_is_not_there(arguments):
     arguments = [part() if callable(part) else part for part in arguments]
-    before = tiny.snapshot(tiny.workplace())
-    tiny.assert_refused(tiny.script(*arguments), arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'",
-                        '--device cpu')
-    assert tiny.snapshot(tiny.workplace()) == before
+    before = snapshot(sample_dirs.workplace())
+    assert_refused(scripts.run(*arguments), arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'",
+                   '--device cpu')
+    assert snapshot(sample_dirs.workplace()) == before
 
 
 def test_a_run_does_not_record_the_machine(tmp_path):
     """The same training as the plain command's, bit for bit, from features that stay in memory."""
-    plain, run = tiny.run_dir(), tmp_path / 'run'
-    done = tiny.script('train.py', tiny.data_dir(), '--out', run, *tiny.settings(*tiny.TINY_RUN), '--device', 'cpu',
+    plain, run = sample_dirs.run_dir(), tmp_path / 'run'
+    done = scripts.run('train.py', sample_dirs.data_dir(), '--out', run, *scripts.settings(*sample_dirs.TINY_RUN), '--device', 'cpu',
                        '--features-on-device', 'on')
     assert done.returncode == 0, done.stderr
     assert 'features of 8 images stay on the device: 524 kB' in done.stdout
@@ -150,7 +155,7 @@ def without_gpu_kernel(graph):
 @pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_activation': 'tanh'}])
 def test_every_operation_has_a_kernel_for_gpus(graph, precision, options):
     resident = ResidentFeatures(data(), tf.float16)
-    model = tiny.build(**options)
+    model = tiny_model.build(**options)
     loss = model.build_model(features=resident.features, compute_dtype=PRECISIONS[precision])
     Optimization(model, loss, TrainingConfig(precision=precision, weight_averaging=0.9), 3)
     model.build_beam_search(2, 4)
@@ -162,7 +167,7 @@ def test_every_operation_has_a_kernel_for_gpus(graph, precision, options):
 # ---- XLA
 
 def test_switching_the_kernels_off(graph):
-    model = tiny.build()
+    model = tiny_model.build()
 
     def compiled():
         return sum(function.attr['_XlaMustCompile'].b for function in graph.as_graph_def().library.function)
@@ -176,12 +181,12 @@ def test_switching_the_kernels_off(graph):
 @pytest.mark.parametrize('dtype', [None, tf.bfloat16, tf.float16])
 def test_xla_compiles_here(dtype):
     machine, said = Machine('cpu'), []
-    assert devices.compile_failure(machine, dtype) == ''
-    assert devices.with_working_xla(machine, dtype, said.append) is machine and said == []
+    assert attention_kernels.compile_failure(machine, dtype) == ''
+    assert attention_kernels.with_working_xla(machine, dtype, said.append) is machine and said == []
 
 
 def test_training_goes_on_where_xla_does_not_compile(tmp_path, monkeypatch):
-    monkeypatch.setitem(devices._failures, ('cpu', 'float32'), 'no libdevice')
+    monkeypatch.setitem(attention_kernels._failures, ('cpu', 'float32'), 'no libdevice')
     said = []
     solver = make(tmp_path, n_epochs=1, machine=CPU, say=said.append)
     solver.train()
@@ -204,16 +209,16 @@ sys.path.insert(0, '.')
 from core.runtime.devices import Machine, prepare_environment, session_config
 machine = Machine('cpu', xla='all')
 prepare_environment(machine)
-from tests.support import tiny
+from tests.support import tiny_model
 from core.runtime.backend import tf, tf1
 found = []
 for machine in (machine, Machine('cpu')):
     with tf.Graph().as_default():
         tf1.set_random_seed(1)
-        model = tiny.build(jit=False)
+        model = tiny_model.build(jit=False)
         loss = model.build_model()
         (gradient,) = tf1.gradients(loss, [model.output.weights['w_h']])
-        features, captions = tiny.batch()
+        features, captions = tiny_model.batch()
         feeds = {model.features: features, model.captions: captions, model.dropout_seed: (1, 2)}
         with tf1.Session(config=session_config(machine)) as session:
             session.run(tf1.global_variables_initializer())
@@ -230,14 +235,14 @@ print(json.dumps([clusters, *found]))
 # ---- features in the device's memory
 
 def data(n_images=10):
-    return CaptionData.from_arrays(tiny.arrays(n_images), dict(enumerate(tiny.WORDS)))
+    return CaptionData.from_arrays(tiny_model.arrays(n_images), dict(enumerate(tiny_model.WORDS)))
 
 
 @pytest.mark.parametrize('options', [
     {'batch_by': 'image', 'captions_per_image': 2}, {'precision': 'float16', 'batch_by': 'image'},
 ], ids=lambda options: '-'.join(map(str, options.values())))
 def test_training_is_that_of_fed_features_bit_for_bit(tmp_path, options):
-    states = [make(tmp_path / choice, tiny.arrays(10), n_epochs=2, val_data=tiny.arrays(3, seed=2),
+    states = [make(tmp_path / choice, tiny_model.arrays(10), n_epochs=2, val_data=tiny_model.arrays(3, seed=2),
                    machine=Machine('cpu', features_on_device=choice), **options).train() for choice in ('off', 'on')]
     assert states[0] == states[1]
     assert_equal(*(saved(tmp_path / choice, states[0]['step']) for choice in ('off', 'on')))
@@ -258,12 +263,12 @@ def test_features_in_several_variables(graph, rows, dtype):
 
 def test_whether_features_are_kept():
     def kept(choice, n_bytes):
-        return devices.keeps_features(Machine('cpu', features_on_device=choice), n_bytes)
+        return device_features.keeps_features(Machine('cpu', features_on_device=choice), n_bytes)
 
     assert kept('on', 1e15) and not kept('off', 1) and not kept('auto', 1)  # auto: never on the CPU
     assert kept('0.5', 2**29) and not kept('0.5', 2**29 + 1) and not kept('0', 1)
     assert ResidentFeatures.size(data(), tf.float16) == 10 * L * D * 2
-    assert devices.memory(CPU) > 0
+    assert device_features.memory(CPU) > 0
 
 
 def test_fine_tuning_has_no_features_to_keep(tmp_path):

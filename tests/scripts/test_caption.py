@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-from tests.support import tiny
+from tests.support import sample_dirs, scripts
+from tests.support.scripts import ROOT
 
-PHOTO = str(tiny.ROOT / 'docs' / 'attention.png')
+PHOTO = str(ROOT / 'docs' / 'attention.png')
 
 
 @pytest.fixture(scope='module')
 def photos():
-    tiny.data_dir()  # draws them
-    return sorted((tiny.workplace() / 'shapes' / 'images').rglob('*.png'))
+    sample_dirs.data_dir()  # draws them
+    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
 
 
 def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
@@ -24,9 +25,9 @@ def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
         shutil.copy(path, tmp_path)
     photos = [tmp_path / path.name for path in photos[:3]]
     done = subprocess.run(
-        [sys.executable, tiny.ROOT / 'caption.py', tiny.run_dir(), photos[1], tmp_path / 'gone.jpg', tmp_path,
+        [sys.executable, ROOT / 'caption.py', sample_dirs.run_dir(), photos[1], tmp_path / 'gone.jpg', tmp_path,
          '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
-        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tiny.workplace())
+        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=sample_dirs.workplace())
     errors = done.stderr.decode()
     assert done.returncode == 1, errors
     records = [json.loads(line) for line in done.stdout.decode().splitlines()]
@@ -46,7 +47,7 @@ def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
 
 def test_one_photo_for_people(photos, tmp_path):
     picture = tmp_path / 'a.png'
-    done = tiny.script('caption.py', tiny.run_dir(), photos[0], '--picture', picture, '--set', 'max_len=4')
+    done = scripts.run('caption.py', sample_dirs.run_dir(), photos[0], '--picture', picture, '--set', 'max_len=4')
     assert (done.returncode, done.stderr) == (0, '')
     name, _, caption = done.stdout.rstrip('\n').partition(': ')
     assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption
@@ -62,7 +63,7 @@ def test_one_photo_for_people(photos, tmp_path):
     (['x.png', 'y.png'], ['no photo x.png, y.png']),
     ([PHOTO, '--beam-width', '0'], ['decoding: beam_width must be at least 1']),
     (['--serve', '--port', '70000'], ['--port']),
-    ([PHOTO, str(tiny.ROOT / 'docs' / 'growth.png'), '--picture', 'a.png'], ['one file for 2 photos']),
+    ([PHOTO, str(ROOT / 'docs' / 'growth.png'), '--picture', 'a.png'], ['one file for 2 photos']),
     (['*.jpx'], ['no file matches']),
     ([PHOTO, '--set', 'n_epochs=3'], ["unknown option 'n_epochs'"]),
     ([PHOTO, '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
@@ -72,7 +73,7 @@ def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
     import caption
     from core.common import terminal
 
-    monkeypatch.setattr(sys, 'argv', ['caption.py', str(tiny.run_dir()), *arguments])
+    monkeypatch.setattr(sys, 'argv', ['caption.py', str(sample_dirs.run_dir()), *arguments])
     capsys.readouterr()  # what making the run said
     with pytest.raises(SystemExit) as stopped:
         terminal.run(caption.main)

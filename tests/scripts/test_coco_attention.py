@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.datasets.coco import split_of
-from tests.support import tiny
+from tests.support import sample_dirs, scripts
+from tests.support.scripts import assert_refused
 
 SENTENCE = 'A woman walks two puppies near a hot dog.'
 CATEGORIES = [{'id': 1, 'name': 'person'}, {'id': 18, 'name': 'dog'}, {'id': 58, 'name': 'hot dog'}]
@@ -33,18 +34,18 @@ def coco_run(tmp_path_factory):
         (root / f'instances_{split}2017.json').write_text(json.dumps(
             {'images': images, 'annotations': things, 'categories': CATEGORIES}))
     captions = [root / f'captions_{split}2017.json' for split in ('train', 'val')]
-    done = tiny.script('prepro.py', '--dataset', 'coco2017', '--images', root, '--captions', *captions, '--instances',
+    done = scripts.run('prepro.py', '--dataset', 'coco2017', '--images', root, '--captions', *captions, '--instances',
                        root / 'instances_val2017.json', '--encoder', 'vgg19', '--weights', 'random', '--layer',
                        'conv2_2', '--image-size', 32, '--resize', 'squash', '--out', root / 'data')
     assert done.returncode == 0, done.stderr
-    done = tiny.script('train.py', root / 'data', '--out', root / 'run', *tiny.settings(
-        *tiny.TINY_RUN, 'n_epochs=40', 'validate_every=40', 'dropout=false'))
+    done = scripts.run('train.py', root / 'data', '--out', root / 'run', *scripts.settings(
+        *sample_dirs.TINY_RUN, 'n_epochs=40', 'validate_every=40', 'dropout=false'))
     assert done.returncode == 0, done.stderr
     return root / 'run'
 
 
 def evaluated(run, out, *arguments):
-    done = tiny.script('evaluate.py', run, '--split', 'test', '--pictures', 0, '--out', out, *arguments)
+    done = scripts.run('evaluate.py', run, '--split', 'test', '--pictures', 0, '--out', out, *arguments)
     assert done.returncode == 0, done.stderr
     captions = json.loads((out / 'captions.json').read_text())
     assert captions and {row['caption'] for row in captions} == {SENTENCE.lower()[:-1]}
@@ -82,5 +83,5 @@ def test_lists_that_do_not_fit_are_refused(coco_run, tmp_path):
     for arguments, part in (([coco_run, '--synonyms', path], 'none of the categories of these data (dog, person'),
                             ([coco_run, '--split', 'train', '--synonyms', path], 'the train images have no boxes'),
                             ([coco_run, '--synonyms', tmp_path / 'gone.txt'], 'gone.txt: cannot be read')):
-        tiny.assert_refused(tiny.script('evaluate.py', *arguments, '--out', out), part)
+        assert_refused(scripts.run('evaluate.py', *arguments, '--out', out), part)
     assert not out.exists()

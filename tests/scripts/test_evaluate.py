@@ -6,27 +6,29 @@ import shutil
 import pytest
 
 from core.data.data_dir import DataDir
-from tests.support import tiny
+from tests.support import sample_dirs, scripts
+from tests.support.files import snapshot
+from tests.support.scripts import assert_refused
 
 
 def refused(*arguments, parts=()):
-    before = tiny.snapshot(tiny.workplace())
-    tiny.assert_refused(tiny.script('evaluate.py', *arguments), *parts)
-    assert tiny.snapshot(tiny.workplace()) == before
+    before = snapshot(sample_dirs.workplace())
+    assert_refused(scripts.run('evaluate.py', *arguments), *parts)
+    assert snapshot(sample_dirs.workplace()) == before
 
 
 def evaluate(*arguments, fresh=False):
-    done = tiny.script('evaluate.py', *arguments, fresh=fresh)
+    done = scripts.run('evaluate.py', *arguments, fresh=fresh)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_twice_the_same_and_complete(tmp_path):
-    test = DataDir(tiny.data_dir()).split('test')
+    test = DataDir(sample_dirs.data_dir()).split('test')
     for name in ('a', 'b'):
-        output = evaluate(tiny.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
+        output = evaluate(sample_dirs.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
         assert 'COCO scoring' in output and "paper's scoring" in output
-    assert tiny.snapshot(tmp_path / 'a').keys() != {} and [
+    assert snapshot(tmp_path / 'a').keys() != {} and [
         (tmp_path / 'a' / place).read_bytes() == (tmp_path / 'b' / place).read_bytes()
         for place in ('captions.json', 'scores.json')] == [True, True]
     results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
@@ -38,17 +40,17 @@ def test_twice_the_same_and_complete(tmp_path):
     assert len(list((tmp_path / 'a' / 'pictures').glob('*.png'))) == 1
 
     # The same captions scored as a file of anybody's give the same figures.
-    references = next((tiny.workplace() / 'shapes' / 'annotations').glob('captions_test.json'))
+    references = next((sample_dirs.workplace() / 'shapes' / 'annotations').glob('captions_test.json'))
     evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out', tmp_path / 'c')
     assert json.loads((tmp_path / 'c' / 'scores.json').read_text())['coco'] == pytest.approx(scores['coco'])
 
 
 def test_other_data_limit_and_chosen_pictures(tmp_path):
     data = tmp_path / 'held back'
-    shutil.copytree(tiny.data_dir(), data)
+    shutil.copytree(sample_dirs.data_dir(), data)
     train = DataDir(data).split('train')
     chosen = train.image_ids[0]
-    evaluate(tiny.run_dir(), '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
+    evaluate(sample_dirs.run_dir(), '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
              tmp_path / 'out')
     results = json.loads((tmp_path / 'out' / 'captions.json').read_text())
     assert [entry['image_id'] for entry in results] == [train.image_ids[0], train.image_ids[-1]]
@@ -62,15 +64,15 @@ def photos(tmp_path_factory):
     from core.data import prepare
     from core.runs.run_dir import Run
 
-    run, place = Run(tiny.run_dir()), tmp_path_factory.mktemp('photos')
-    shutil.copytree(tiny.workplace() / 'shapes' / 'images', place / 'photos')
+    run, place = Run(sample_dirs.run_dir()), tmp_path_factory.mktemp('photos')
+    shutil.copytree(sample_dirs.workplace() / 'shapes' / 'images', place / 'photos')
     prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data', 'folder',
                     vocabulary=run.vocabulary, say=lambda line: None)
     return place / 'data'
 
 
 def test_photos_without_captions(photos, tmp_path):
-    output = evaluate(tiny.run_dir(), '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
+    output = evaluate(sample_dirs.run_dir(), '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
     assert 'no captions to compare with' in output
     assert len(json.loads((tmp_path / 'out' / 'captions.json').read_text())) == 13
     assert 'coco' not in json.loads((tmp_path / 'out' / 'scores.json').read_text())
@@ -95,19 +97,19 @@ def test_wrong_arguments(arguments, parts):
     (['--weights', 'a.h5'], ['--weights belongs to runs with a fine-tuned encoder']),
 ])
 def test_wrong_choices(arguments, parts):
-    refused(tiny.run_dir(), *arguments, parts=parts)
+    refused(sample_dirs.run_dir(), *arguments, parts=parts)
 
 
 def test_features_of_another_encoder_are_refused():
     for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
                               ('conv2_2', 2, 'weights_sha256')):
-        refused(tiny.run_dir(), '--data', tiny.data_dir(layer, seed), parts=['not what the run', part])
+        refused(sample_dirs.run_dir(), '--data', sample_dirs.data_dir(layer, seed), parts=['not what the run', part])
 
 
 @pytest.fixture(scope='module')
 def hard_run(tmp_path_factory):
     out = tmp_path_factory.mktemp('hard') / 'run'
-    done = tiny.script('train.py', tiny.data_dir(), '--out', out, *tiny.settings(*tiny.TINY_RUN, 'attention=hard'))
+    done = scripts.run('train.py', sample_dirs.data_dir(), '--out', out, *scripts.settings(*sample_dirs.TINY_RUN, 'attention=hard'))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -133,18 +135,18 @@ def test_the_context_of_hard_attention_is_chosen_and_recorded(hard_run, photos):
 
 
 def test_soft_runs_have_no_other_context():
-    refused(tiny.run_dir(), '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
+    refused(sample_dirs.run_dir(), '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
 
 
 def test_imported_runs_are_told_what_they_need(photos, tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(tiny.run_dir(), run)
+    shutil.copytree(sample_dirs.run_dir(), run)
     config = json.loads((run / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None)
     config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
     (run / 'config.json').write_text(json.dumps(config))
     refused(run, parts=['an imported run has no data of its own', '--data DATA'])
-    tiny.assert_refused(tiny.script('train.py', '--resume', run), '--pretrained-model')
+    assert_refused(scripts.run('train.py', '--resume', run), '--pretrained-model')
     evaluate(run, '--data', photos, '--pictures', '0')
     place = run / 'evaluation' / f'{photos.name}-test'
     assert 'novel_share' not in json.loads((place / 'scores.json').read_text())['diversity']
@@ -154,15 +156,15 @@ def test_damaged_runs(tmp_path):
     for place, text, part in (('config.json', '[', 'cannot be read'), ('vocabulary.json', '[', 'vocabulary.json'),
                               ('best/best.json', None, 'no trained model here yet')):
         run = tmp_path / part.replace(' ', '-')
-        shutil.copytree(tiny.run_dir(), run)
+        shutil.copytree(sample_dirs.run_dir(), run)
         if text is None:
             (run / place).unlink()
         else:
             (run / place).write_text(text)
-        before = tiny.snapshot(run)
-        done = tiny.script('evaluate.py', run)
+        before = snapshot(run)
+        done = scripts.run('evaluate.py', run)
         assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
-        assert {path: value for path, value in tiny.snapshot(run).items() if 'evaluation' not in path} == before
+        assert {path: value for path, value in snapshot(run).items() if 'evaluation' not in path} == before
 
 
 # ---- decoding
@@ -177,7 +179,7 @@ def outcome(place):
 
 @pytest.fixture
 def run_copy(tmp_path):
-    shutil.copytree(tiny.run_dir(), tmp_path / 'run')
+    shutil.copytree(sample_dirs.run_dir(), tmp_path / 'run')
     return tmp_path / 'run'
 
 
@@ -185,9 +187,9 @@ def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):
     name, common = photos.name, ('--data', photos, '--pictures', '0')
     evaluate(run_copy, *common)
     evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7', '--n-best', '2')
-    evaluate(run_copy, *common, *tiny.settings('beam_width=4', 'beam_groups=2', 'diversity_penalty=0.5'),
+    evaluate(run_copy, *common, *scripts.settings('beam_width=4', 'beam_groups=2', 'diversity_penalty=0.5'),
              '--min-length', '3', '--no-repeat-ngram', '2', '--n-best', '4')
-    evaluate(run_copy, *common, *tiny.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed', '3')
+    evaluate(run_copy, *common, *scripts.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed', '3')
     places = {'': {}, '-beam3-penalty0.7': {'beam_width': 3, 'length_penalty': 0.7},
               '-min3-norepeat2-beam4-groups2-diversity0.5': {
                   'beam_width': 4, 'beam_groups': 2, 'diversity_penalty': 0.5, 'min_length': 3, 'no_repeat_ngram': 2},
@@ -233,7 +235,7 @@ def test_the_runs_own_decoding_is_the_default(run_copy, photos):
 
 def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path):
     twin = tmp_path / 'runs' / 'twin'
-    shutil.copytree(tiny.run_dir(), twin)
+    shutil.copytree(sample_dirs.run_dir(), twin)
     common = ('--data', photos, '--pictures', '0', '--beam-width', '2')
     evaluate(run_copy, *common)
     output = evaluate(run_copy, *common, '--ensemble', twin, run_copy)
@@ -254,11 +256,11 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path)
     (['--ensemble', 'nowhere'], ['nowhere', 'not a run']),
 ])
 def test_decoding_that_does_not_fit_is_refused(arguments, parts):
-    refused(tiny.run_dir(), *arguments, parts=parts)
+    refused(sample_dirs.run_dir(), *arguments, parts=parts)
 
 
 def test_runs_of_other_words_do_not_caption_together(run_copy):
     words = json.loads((run_copy / 'vocabulary.json').read_text())
     words['words'][-1] += 'x'
     (run_copy / 'vocabulary.json').write_text(json.dumps(words))
-    refused(tiny.run_dir(), '--ensemble', run_copy, parts=['another vocabulary'])
+    refused(sample_dirs.run_dir(), '--ensemble', run_copy, parts=['another vocabulary'])

@@ -1,8 +1,8 @@
 """The project's scripts in processes of their own, without TensorFlow's seconds of import in each.
 
-One process (`python tests/support/forked_scripts.py`, see SERVER) imports everything once; each command line then runs in a fork of it,
-to the end of its interpreter. What a fork cannot show (imports, flags that TensorFlow reads as it is imported) belongs
-to tests that start Python themselves.
+One process (`python tests/support/forked_scripts.py`) imports everything once; each command line then runs in a fork
+of it, to the end of its interpreter. What a fork cannot show (imports, flags that TensorFlow reads as it is imported)
+belongs to tests that start Python themselves.
 """
 
 import atexit
@@ -17,8 +17,8 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = ('core.training.checkpoints', 'core.encoders.encoder', 'core.inference.evaluation', 'core.data.image_data', 'core.data.prepare', 'core.runs.run_dir',
-           'core.training.solver')
+MODULES = ('core.encoders.encoder', 'core.data.image_data', 'core.data.prepare', 'core.training.checkpoints',
+           'core.training.solver', 'core.runs.run_dir', 'core.inference.evaluation')
 _one_at_a_time = threading.Lock()
 
 

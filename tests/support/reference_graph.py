@@ -4,10 +4,10 @@ Every step is written from the equations of docs/model.md, one after the other, 
 of the loop and TensorFlow's own gradients throughout.
 """
 
-from core.decoding.search_loop import mask_words
+from core.decoding.word_rules import mask_words
 from core.model.training_graph import Steps, TrainingGraph, Unrolled
 from core.runtime.backend import tf
-from tests.support.tiny import M, T
+from tests.support.tiny_model import M, T
 
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh, 'linear': tf.identity}
 

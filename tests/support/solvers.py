@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from core.config.options import DecodingConfig
+from core.config.decoding import DecodingConfig
 from core.data.data_dir import CaptionData
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
-from tests.support import tiny
-from tests.support.tiny import T
+from tests.support import tiny_model
+from tests.support.tiny_model import T
 
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
 
@@ -22,16 +22,16 @@ class Quick(Solver):
     """
 
     def _session(self):
-        return tf1.Session(graph=self.model.graph, config=tiny.as_built(devices.session_config(self.machine)))
+        return tf1.Session(graph=self.model.graph, config=tiny_model.as_built(devices.session_config(self.machine)))
 
 
 def make(directory, data=None, val_data=None, model_options=None, seed=1, **options):
     """A Solver over a new tiny model in a graph of its own, with fixed initial weights."""
     with tf.Graph().as_default():
         tf1.set_random_seed(seed)
-        model = tiny.build(**(model_options or {}))
+        model = tiny_model.build(**(model_options or {}))
     options = {'batch_size': 5, 'n_epochs': 3, 'print_every': 2, 'learning_rate': 0.01, **options}
-    return Quick(model, data or tiny.arrays(), val_data, model_path=directory, **{**QUIET, **options})
+    return Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
 
 
 def metrics(directory):
@@ -71,6 +71,6 @@ class Watched:
 
 
 def watched(data, at=None, act=None):
-    made = CaptionData.from_arrays(data, dict(enumerate(tiny.WORDS)))
+    made = CaptionData.from_arrays(data, dict(enumerate(tiny_model.WORDS)))
     made.features = Watched(np.asarray(data['features']), at, act)
     return made

@@ -11,12 +11,13 @@ from core.common.errors import InputError
 from core.runtime.backend import tf1
 from core.training import checkpoints as module
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
-from tests.support import tiny
+from tests.support import tiny_model
+from tests.support.scripts import ROOT, assert_refused
 
 
 @pytest.fixture
 def model(graph):
-    return tiny.build()
+    return tiny_model.build()
 
 
 def names(directory):
@@ -25,13 +26,13 @@ def names(directory):
 
 def test_save_and_restore(model, tmp_path):
     checkpoints = Checkpoints(tmp_path / 'c', model.variables)
-    assigned = tiny.values(model)
-    with tiny.session(model, assigned) as session:
+    assigned = tiny_model.values(model)
+    with tiny_model.session(model, assigned) as session:
         checkpoints.save(session, {'step': 3, 'waited': 1})
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         state = latest_state(tmp_path / 'c')
         checkpoints.restore(session, state)
-        for name, value in tiny.fetch(session, model).items():
+        for name, value in tiny_model.fetch(session, model).items():
             np.testing.assert_array_equal(value, assigned[name].astype(np.float32), err_msg=name)
     assert state == {'step': 3, 'waited': 1}
 
@@ -45,7 +46,7 @@ def test_nothing_yet(model, tmp_path):
 
 def test_only_the_last_are_kept_in_the_order_of_their_steps(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables, keep=2)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         for step in (8, 9, 10, 100):
             checkpoints.save(session, {'step': step})
     assert {name.split('.')[0] for name in names(tmp_path)} == {'step-10', 'step-100'}
@@ -54,7 +55,7 @@ def test_only_the_last_are_kept_in_the_order_of_their_steps(model, tmp_path):
 
 def test_half_written_checkpoints_are_ignored(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
         checkpoints.save(session, {'step': 7})
     (tmp_path / 'step-7.json').unlink()  # killed before it was complete
@@ -63,7 +64,7 @@ def test_half_written_checkpoints_are_ignored(model, tmp_path):
     (tmp_path / 'step-copy.json').write_text('{}')
     (tmp_path / 'notes.json').write_text('{}')
     assert latest_state(checkpoints.directory) == {'step': 5}
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.restore(session, latest_state(checkpoints.directory))
         checkpoints.save(session, {'step': 9})
     assert latest_state(checkpoints.directory) == {'step': 9}
@@ -71,7 +72,7 @@ def test_half_written_checkpoints_are_ignored(model, tmp_path):
 
 def test_what_a_kill_left_does_not_pile_up(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables, keep=1)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
         (tmp_path / 'step-5.json').unlink()
         checkpoints.save(session, {'step': 6})
@@ -80,7 +81,7 @@ def test_what_a_kill_left_does_not_pile_up(model, tmp_path):
 
 def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
         (tmp_path / 'step-5.index').write_bytes(b'no index')
         with pytest.raises(InputError, match='step-5: not a TensorFlow checkpoint'):
@@ -104,7 +105,7 @@ def test_what_the_reader_raises_for_short_data_is_one_clear_line(model, tmp_path
     def fail(*_):
         raise IndexError('Read less bytes than requested')
 
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
         monkeypatch.setattr(*((module.tf.train, name) if name == 'load_checkpoint' else (tf1.train.Saver, name)), fail)
         with pytest.raises(InputError, match=rf'step-5: {part} \(Read less bytes'):
@@ -118,38 +119,38 @@ def test_first_line():
 
 def test_checkpoint_of_another_model_is_refused(model, tmp_path):
     checkpoints = Checkpoints(tmp_path, model.variables)
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
-    with tiny.tf_graph():
-        other = tiny.build(dim_hidden=tiny.H + 1)
-        with tiny.session(other) as session, pytest.raises(InputError, match='does not fit'):
+    with tiny_model.tf_graph():
+        other = tiny_model.build(dim_hidden=tiny_model.H + 1)
+        with tiny_model.session(other) as session, pytest.raises(InputError, match='does not fit'):
             Checkpoints(tmp_path, other.variables).restore(session, {'step': 5})
 
 
 def test_cannot_write(model, tmp_path):
     (tmp_path / 'step-5.json').mkdir()  # a directory cannot be replaced by a file, not even by root
-    with tiny.session(model) as session, pytest.raises(InputError, match='cannot write a checkpoint'):
+    with tiny_model.session(model) as session, pytest.raises(InputError, match='cannot write a checkpoint'):
         Checkpoints(tmp_path, model.variables).save(session, {'step': 5})
 
 
 def test_best_model_replaces_the_previous(model, tmp_path):
     best = BestModel(tmp_path, model.variables)
-    first, second = tiny.values(model, 1), tiny.values(model, 2)
-    with tiny.session(model, first) as session:
+    first, second = tiny_model.values(model, 1), tiny_model.values(model, 2)
+    with tiny_model.session(model, first) as session:
         best.save(session, {'step': 4, 'scores': {'Bleu_4': 0.1}})
-        tiny.assign(session, model, second)
+        tiny_model.assign(session, model, second)
         best.save(session, {'step': 8, 'scores': {'Bleu_4': 0.2}})
     assert names(tmp_path) == ['best.json', 'step-8.data-00000-of-00001', 'step-8.index']
     assert json.loads((tmp_path / 'best.json').read_text())['scores'] == {'Bleu_4': 0.2}
-    with tiny.session(model, first) as session:
+    with tiny_model.session(model, first) as session:
         BestModel(tmp_path, model.variables).restore(session)
-        np.testing.assert_array_equal(tiny.fetch(session, model)['logits/w_h'],
+        np.testing.assert_array_equal(tiny_model.fetch(session, model)['logits/w_h'],
                                       second['logits/w_h'].astype(np.float32))
 
 
 def test_best_model_that_was_killed_half_way_is_the_previous_one(model, tmp_path):
     best = BestModel(tmp_path, model.variables)
-    with tiny.session(model, tiny.values(model)) as session:
+    with tiny_model.session(model, tiny_model.values(model)) as session:
         best.save(session, {'step': 4})
         (tmp_path / 'step-8.data-00000-of-00001').write_bytes(b'half')
         (tmp_path / 'step-8.index').write_bytes(b'half')
@@ -158,23 +159,23 @@ def test_best_model_that_was_killed_half_way_is_the_previous_one(model, tmp_path
 
 
 def test_initialize_from(model, tmp_path):
-    assigned = tiny.values(model)
-    with tiny.session(model, assigned) as session:
+    assigned = tiny_model.values(model)
+    with tiny_model.session(model, assigned) as session:
         prefix = tf1.train.Saver(model.variables).save(session, str(tmp_path / 'm'))
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         initialize_from(session, prefix, model.variables)
-        assert tiny.fetch(session, model)['selector/b'] == np.float32(assigned['selector/b'])
+        assert tiny_model.fetch(session, model)['selector/b'] == np.float32(assigned['selector/b'])
         with pytest.raises(InputError, match='nothing: not a TensorFlow checkpoint'):
             initialize_from(session, tmp_path / 'nothing', model.variables)
 
 
 def test_initialize_from_names_what_does_not_fit(graph, tmp_path):
-    small = tiny.build(selector=False)
-    with tiny.session(small) as session:
+    small = tiny_model.build(selector=False)
+    with tiny_model.session(small) as session:
         prefix = tf1.train.Saver(small.variables).save(session, str(tmp_path / 'm'))
-    with tiny.tf_graph():
-        large = tiny.build(dim_embed=8)
-        with tiny.session(large) as session, pytest.raises(InputError) as caught:
+    with tiny_model.tf_graph():
+        large = tiny_model.build(dim_embed=8)
+        with tiny_model.session(large) as session, pytest.raises(InputError) as caught:
             initialize_from(session, prefix, large.variables)
     message = str(caught.value)
     assert 'selector/w [11, 1] (there: missing)' in message
@@ -208,9 +209,9 @@ def test_wrong_arguments_are_one_error(tmp_path, monkeypatch, arguments, part):
 
 def test_as_a_program():
     command = [sys.executable, '-m', 'core.training.checkpoints', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, timeout=300)
-    tiny.assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
-    assert not (tiny.ROOT / 'o').exists()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
+    assert not (ROOT / 'o').exists()
 
 
 def test_scores_of_nothing_order_no_models():

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from core.data.data_dir import ArrayFeatures, CaptionData
+from core.data.data_dir import CaptionData
+from core.data.feature_file import ArrayFeatures
 from core.decoding.captions import Caption
 from core.runtime.backend import tf, tf1
 from core.training.metrics_log import Journal
-from tests.support.tiny import L
+from tests.support.tiny_model import L
 
 
 def entries(directory):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import TrainingConfig
+from core.config.training import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
 from core.training.optimization import Optimization
 from tests.model.test_deferred_gradients import CASES
-from tests.support import tiny
+from tests.support import tiny_model
 from tests.support.solvers import assert_same_run, make, metrics, saved
-from tests.support.tiny import T
+from tests.support.tiny_model import T
 
 EPSILON = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}  # relative rounding error of one number
 LOW = tuple(EPSILON)
@@ -28,13 +28,13 @@ def loss_and_gradients(compute_dtype, jit, name):
     """[loss, nll], and the gradients of all trained variables as one vector, of the options NEAR[name]."""
     options = NEAR[name]
     with tf.Graph().as_default():
-        model = tiny.build(jit=jit, **options)
+        model = tiny_model.build(jit=jit, **options)
         loss = model.build_model(compute_dtype=compute_dtype)
         gradients = tf1.gradients(loss, [variable for variable in model.variables if variable.trainable])
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
         assert {gradient.dtype for gradient in gradients} == {tf.float32}
-        features, captions = tiny.batch()
-        with tiny.session(model, tiny.values(model)) as session:
+        features, captions = tiny_model.batch()
+        with tiny_model.session(model, tiny_model.values(model)) as session:
             losses, found = session.run([[loss, model.nll], gradients], {
                 model.features: features, model.captions: captions, model.dropout_seed: (3, 4)})
     return np.array(losses), np.concatenate([gradient.ravel() for gradient in found])
@@ -65,7 +65,7 @@ def operations(graph):
 @pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_layers': 2,
                                           'feature_layer': 9, 'initial_layers': 2, 'output_layers': 2}])
 def test_products_are_low_and_the_rest_is_float32(graph, precision, options):
-    model = tiny.build(alpha_c=1.0, jit=False, **options)
+    model = tiny_model.build(alpha_c=1.0, jit=False, **options)
     loss = model.build_model(compute_dtype=optimization.PRECISIONS[precision])
     Optimization(model, loss, TrainingConfig(precision=precision, weight_decay=0.1), 3)
     low = {op for op, types in operations(graph) if precision in types}
@@ -82,7 +82,7 @@ def test_products_are_low_and_the_rest_is_float32(graph, precision, options):
 
 
 def test_decoding_and_float32_have_no_16_bits(graph):
-    model = tiny.build()
+    model = tiny_model.build()
     model.build_model(compute_dtype=tf.float32)
     model.build_sampler(T)
     model.build_beam_search(2, T)
@@ -98,20 +98,20 @@ def test_float32_is_what_it_is_without_the_option():
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_one_batch_can_be_overfitted(graph, precision):
     tf1.set_random_seed(2)
-    model = tiny.build(dropout=False, alpha_c=0.1)
+    model = tiny_model.build(dropout=False, alpha_c=0.1)
     loss = model.build_model(compute_dtype=optimization.PRECISIONS[precision])
     training = Optimization(model, loss, TrainingConfig(precision=precision, learning_rate=0.01), 1)
     sampled = model.build_sampler(T)
-    features, captions = tiny.batch()
+    features, captions = tiny_model.batch()
     feeds = {model.features: features, model.captions: captions, **training.feeds(0)}
-    with tiny.session(model) as session:
+    with tiny_model.session(model) as session:
         begin = session.run(model.nll, feeds)
         for _ in range(250):
             session.run(training.train_op, feeds)
         end, words = session.run((model.nll, sampled.captions), feeds)
     assert begin > 5 and end < 0.1
     for written, caption in zip(words, captions[:, 1:], strict=True):
-        real = caption[caption != tiny.NULL]
+        real = caption[caption != tiny_model.NULL]
         np.testing.assert_array_equal(written[: len(real)], real)
 
 
@@ -128,19 +128,19 @@ def test_training_goes_on_exactly_with_skipped_steps_and_growth(tmp_path, monkey
     options = {'precision': 'float16', 'weight_averaging': 0.5, 'save_minutes': 1e-9, 'keep_checkpoints': 100,
                'batch_by': 'image', 'captions_per_image': 2, 'n_epochs': 6, 'print_every': 1,
                'model_options': {'attention': 'hard', 'alpha_c': 0.5}}
-    whole = make(tmp_path / 'whole', tiny.arrays(10), **options).train()
+    whole = make(tmp_path / 'whole', tiny_model.arrays(10), **options).train()
     found = scales(tmp_path / 'whole')
     assert len(found) == whole['step'] and found[0] == 2.0**30
     ratios = np.array(found[1:]) / found[:-1]
     assert set(ratios) == {0.5, 1.0, 2.0}  # halved, kept and doubled in the course of it
     middle = 1 + int(np.flatnonzero(ratios == 0.5)[2])  # where steps are being skipped
-    make(tmp_path / 'cut', tiny.arrays(10), **options).train()
+    make(tmp_path / 'cut', tiny_model.arrays(10), **options).train()
     for path in (tmp_path / 'cut' / 'checkpoints').iterdir():
         if int(path.name.split('.')[0].split('-')[1]) > middle:
             path.unlink()
     before, after = (saved(tmp_path / 'whole', step) for step in (middle, middle + 1))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {'loss_scale/factor'}
-    assert make(tmp_path / 'cut', tiny.arrays(10), **options).train() == whole
+    assert make(tmp_path / 'cut', tiny_model.arrays(10), **options).train() == whole
     assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
 
 
@@ -153,7 +153,7 @@ def test_training_stops_where_no_scale_helps(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('precision', ['float32', 'bfloat16', 'float16'])
 def test_training_stops_where_the_loss_is_not_finite(tmp_path, precision):
-    data = tiny.arrays()
+    data = tiny_model.arrays()
     data['features'][:] = np.nan
     with pytest.raises(InputError, match='diverged.* at step 1;'):
         make(tmp_path, data, precision=precision).train()

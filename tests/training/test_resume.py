@@ -11,15 +11,15 @@ import pytest
 from core.common.errors import InputError
 from core.metrics.scorer import Scorer
 from core.runtime.backend import tf, tf1
-from tests.support import tiny
+from tests.support import tiny_model
 from tests.support.solvers import QUIET, Quick, assert_same_run, make, metrics, saved, watched
-from tests.support.tiny import D, L, M
+from tests.support.tiny_model import D, L, M
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_training_goes_on_bit_for_bit(tmp_path, number):
-    data = tiny.arrays(10)  # 4 batches an epoch
-    options = {'model_options': {'alpha_c': 0.5}, 'val_data': tiny.arrays(3, seed=2)}
+    data = tiny_model.arrays(10)  # 4 batches an epoch
+    options = {'model_options': {'alpha_c': 0.5}, 'val_data': tiny_model.arrays(3, seed=2)}
     whole = make(tmp_path / 'whole', watched(data), **options).train()
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     # The 6th read is of the second epoch; reading runs ahead of training by a few batches.
@@ -37,7 +37,7 @@ def test_interrupted_training_goes_on_bit_for_bit(tmp_path, number):
 
 
 def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
-    data = tiny.arrays(40)  # 16 batches an epoch
+    data = tiny_model.arrays(40)  # 16 batches an epoch
     whole = make(tmp_path / 'whole', data, n_epochs=1).train()
     cut = watched(data, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_a_solver_trains_on_after_an_interrupt(tmp_path):
-    data = tiny.arrays()
+    data = tiny_model.arrays()
     solver = make(tmp_path, watched(data, 1, lambda: signal.raise_signal(signal.SIGINT)), n_epochs=2)
     with pytest.raises(KeyboardInterrupt):
         solver.train()
@@ -112,7 +112,7 @@ EVERYTHING = {
 
 def test_with_everything_on_training_goes_on_bit_for_bit(tmp_path):
     """Stopped in the middle of the last epoch, after the rate was lowered and with the annealing under way."""
-    data, dev = tiny.arrays(10), tiny.arrays(3, seed=2)
+    data, dev = tiny_model.arrays(10), tiny_model.arrays(3, seed=2)
     options = {**EVERYTHING, 'val_data': dev, 'learning_rate': 1e-4, 'print_every': 1}  # no score gets better
     solver = make(tmp_path / 'whole', watched(data), **options)
     n_batches, whole = len(solver.batches), solver.train()
@@ -176,7 +176,7 @@ def test_word_vectors_of_another_size(tmp_path):
 
 def test_hard_attention_starts_from_the_best_model_of_a_soft_run(tmp_path):
     """Named by its directory; word vectors come after it."""
-    dev = tiny.arrays(3, seed=2)
+    dev = tiny_model.arrays(3, seed=2)
     state = make(tmp_path / 'soft', val_data=dev, seed=3).train()
     matrix = np.ones((1, M), np.float32)
     make(tmp_path / 'hard', learning_rate=0.0, n_epochs=1, pretrained_model=tmp_path / 'soft',
@@ -201,7 +201,7 @@ def tunable(directory, data, val_data=None, **options):
         with tf1.variable_scope('encoder', use_resource=True):
             frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
             trained = tf1.get_variable('trained', [D, D])
-        model = tiny.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
+        model = tiny_model.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
         model.inputs, model.encoder_variables, model.encoder_saved = pixels, [trained], [trained]
 
         def restore(session):
@@ -214,7 +214,7 @@ def tunable(directory, data, val_data=None, **options):
 
 
 def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
-    data, dev = tiny.arrays(), tiny.arrays(3, seed=2)
+    data, dev = tiny_model.arrays(), tiny_model.arrays(3, seed=2)
     for arrays in (data, dev):
         arrays['features'] = np.random.default_rng(0).integers(0, 256, arrays['features'].shape, np.uint8)
     solver = tunable(tmp_path / 'a', data, dev, n_epochs=2, finetune_rate=0.5)
@@ -238,7 +238,7 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
 @pytest.mark.parametrize('at', [1, 3, 4])
 def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(tmp_path, at):
     """Two batches of dev images a validation, read number `at` of which brings the signal."""
-    data, dev = tiny.arrays(10), tiny.arrays(7, seed=2)
+    data, dev = tiny_model.arrays(10), tiny_model.arrays(7, seed=2)
     options = {'model_options': {'alpha_c': 0.5}, 'weight_averaging': 0.9, 'patience': 9}
     whole = make(tmp_path / 'whole', watched(data), dev, **options).train()
     n_batches = whole['step'] // 3
@@ -257,7 +257,7 @@ def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(tmp_path, a
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_scores_are_computed_is_one_too(tmp_path, number):
-    data, dev = tiny.arrays(10), tiny.arrays(4, seed=2)
+    data, dev = tiny_model.arrays(10), tiny_model.arrays(4, seed=2)
     whole = make(tmp_path / 'whole', data, dev, n_epochs=2).train()
     solver = make(tmp_path / 'cut', data, dev, n_epochs=2)
 

@@ -13,8 +13,10 @@ from core.inference import evaluation
 from core.metrics.scorer import Scorer
 from core.runs.run_dir import Run
 from core.viewer import gallery
-from tests.support import sample_gallery, tiny
+from tests.support import sample_dirs, sample_gallery, scripts
+from tests.support.files import snapshot
 from tests.support.sample_gallery import GREY, INFO, photo, records
+from tests.support.scripts import assert_refused
 
 
 @pytest.fixture(scope='module')
@@ -55,10 +57,10 @@ def test_an_earlier_page_is_replaced_and_nothing_else(tmp_path):
     for foreign in ('notes.txt', 'photos/mine.png', 'data/deep/er.js'):
         (place / foreign).parent.mkdir(exist_ok=True)
         (place / foreign).write_text('mine')
-        before = tiny.snapshot(tmp_path)
+        before = snapshot(tmp_path)
         with pytest.raises(InputError, match='no part of an earlier page'):
             gallery.write(place, INFO, records(), photo)
-        assert tiny.snapshot(tmp_path) == before
+        assert snapshot(tmp_path) == before
         (place / foreign).unlink()
     shutil.rmtree(place / 'data' / 'deep')
     gallery.write(place, INFO, records(), photo, lambda line: None)
@@ -79,7 +81,7 @@ def test_directories_of_others_are_refused(tmp_path):
 @pytest.mark.parametrize('error', [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_page_leaves_the_old_one(tmp_path, error):
     gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
-    before = tiny.snapshot(tmp_path)
+    before = snapshot(tmp_path)
 
     def stopped(number):
         if number == 3:
@@ -90,12 +92,12 @@ def test_an_interrupted_page_leaves_the_old_one(tmp_path, error):
         gallery.write(tmp_path / 'page', INFO, records(), stopped)
     with pytest.raises(error):
         gallery.write(tmp_path / 'none', INFO, records(), stopped)
-    assert tiny.snapshot(tmp_path) == before
+    assert snapshot(tmp_path) == before
 
 
 def test_a_page_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
     gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
-    before, replace = tiny.snapshot(tmp_path), gallery.os.replace
+    before, replace = snapshot(tmp_path), gallery.os.replace
 
     def failing(source, target):
         if target == tmp_path / 'page' and '.new-' in source.name:
@@ -105,13 +107,13 @@ def test_a_page_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeyp
     monkeypatch.setattr(gallery.os, 'replace', failing)
     with pytest.raises(InputError, match='No space left'):
         gallery.write(tmp_path / 'page', INFO, records(), photo, lambda line: None)
-    assert tiny.snapshot(tmp_path) == before
+    assert snapshot(tmp_path) == before
 
 
 # ---- from an evaluation
 
 def test_an_evaluation_writes_its_page(tmp_path):
-    run, lines = Run(tiny.run_dir()), []
+    run, lines = Run(sample_dirs.run_dir()), []
     run.config = run.config.override(['beam_width=3'], where='decoding')
     data = run.data()
     ours = [image for image in data._images if image['split'] == 'dev']
@@ -148,7 +150,7 @@ def attention_of(place):
 
 
 def test_hard_attention_without_references_boxes_and_some_photos(tmp_path):
-    shutil.copytree(tiny.run_dir(), tmp_path / 'run')
+    shutil.copytree(sample_dirs.run_dir(), tmp_path / 'run')
     config = json.loads((tmp_path / 'run' / 'config.json').read_text())
     config['model'].update(attention='hard', decode_context='argmax')
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
@@ -172,12 +174,12 @@ def test_hard_attention_without_references_boxes_and_some_photos(tmp_path):
 
 
 def test_scored_files_have_no_page():
-    done = tiny.script('evaluate.py', '--results', 'a.json', '--references', 'b.json', '--html', 'page')
-    tiny.assert_refused(done, '--html makes a page of a RUN')
+    done = scripts.run('evaluate.py', '--results', 'a.json', '--references', 'b.json', '--html', 'page')
+    assert_refused(done, '--html makes a page of a RUN')
 
 
 def test_a_place_for_the_page_is_refused_before_any_work(tmp_path):
-    run = Run(tiny.run_dir())
+    run = Run(sample_dirs.run_dir())
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('')
     for html, complaint in (('mine', 'not an earlier page'), ('.', 'not an earlier page'),

@@ -1,23 +1,12 @@
 """A tiny model with odd sizes, so that no two dimensions can be confused; data for it; its mathematics in NumPy."""
 
-import atexit
 import contextlib
-import functools
-import hashlib
-import os
-import pathlib
-import shutil
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 
 from core.data.vocabulary import SPECIALS
-from core.metrics import java_tools
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
-from tests.support import forked_scripts
 
 N, L, D, H, M, T, V = 3, 5, 7, 11, 6, 4, 13
 WORDS = [*SPECIALS, 'a', 'red', 'blue', 'circle', 'square', 'dog', 'runs', 'over', 'grass']
@@ -94,93 +83,6 @@ def arrays(n_images=6, per_image=2, seed=1):
         caption[0], caption[length + 1] = START, END
         caption[1:length + 1] = random.integers(4, V, length)
     return {'features': features, 'captions': captions, 'image_idxs': np.repeat(np.arange(n_images), per_image)}
-
-
-# ---- directories for the scripts, made once
-
-ROOT = pathlib.Path(__file__).parents[2]
-TINY_RUN = ['dim_hidden=12', 'dim_embed=8', 'batch_size=8', 'n_epochs=1', 'learning_rate=0.01']
-
-
-@functools.cache
-def workplace():
-    """A directory that is removed at the end of the tests."""
-    made = pathlib.Path(tempfile.mkdtemp(prefix='sat-tests-'))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
-
-
-@functools.cache
-def data_dir(layer='conv2_2', seed=1):
-    """A DATA DIR of drawn scenes with features of a random vgg19. Do not change it."""
-    from core import datasets
-    from core.data import prepare
-    from core.datasets import shapes
-    from core.encoders import encoder
-
-    drawn = shapes.draw(workplace() / 'shapes', 8, 3, 2, seed=1, size=32)
-    out = workplace() / f'data-{layer}-{seed}'
-    spec = encoder.describe('vgg19', layer, 32, 'crop', 'random', seed)
-    prepare.prepare(datasets.read('shapes', drawn), spec, out, 'shapes', say=lambda line: None)
-    return out
-
-
-@functools.cache
-def run_dir():
-    """A RUN DIR trained on `data_dir()` by train.py. Do not change it; `shutil.copytree` it."""
-    out = workplace() / 'run'
-    done = script('train.py', data_dir(), '--out', out, *settings(*TINY_RUN), fresh=True)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def settings(*assignments):
-    """--set options."""
-    return [part for text in assignments for part in ('--set', text)]
-
-
-def script(name, *arguments, cwd=None, fresh=False):
-    """Run one of the scripts, or a module; returns what subprocess.run returns, with text.
-
-    In a fork of a process that has imported everything (tests/support/forked_scripts.py), or with `fresh` in a Python of its own.
-    """
-    cwd, env = cwd or workplace(), {**os.environ, 'PYTHONWARNINGS': 'default'}
-    target = [str(ROOT / name)] if name.endswith('.py') else ['-m', name]
-    if not fresh:
-        return forked_scripts.run(target[-1], arguments, cwd, env)
-    return subprocess.run([sys.executable, *target, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-                          timeout=300, env=env)
-
-
-def assert_refused(done, *parts):
-    """One line on stderr that holds all `parts`, status 2, nothing on stdout."""
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    assert 'Traceback' not in done.stderr and done.stdout == ''
-    assert len(done.stderr.splitlines()) == 1 and ': error: ' in done.stderr, done.stderr
-    for part in parts:
-        assert str(part) in done.stderr
-
-
-def logged_java(folder, monkeypatch):
-    """Puts a `java` on PATH that notes its arguments, a line a start, and is the real one; returns the log's path."""
-    real, log = java_tools.find_java(), folder / 'java.log'
-    program = folder / 'bin' / 'java'
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$$ $@" >> {log}\nexec {real} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv('PATH', str(program.parent), prepend=os.pathsep)
-    return log
-
-
-def meteor_processes(log):
-    """Process ids of the METEORs in the log of `logged_java`."""
-    return [int(line.split()[0]) for line in log.read_text().splitlines() if 'meteor' in line and '-stdio' in line]
-
-
-def snapshot(*directories):
-    """Every file below `directories` with a hash of its contents."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
-            for directory in directories for path in sorted(pathlib.Path(directory).rglob('*'))}
 
 
 # ---- the equations of the default model, in float64
