@@ -68,7 +68,7 @@ package: $(READY)
 	        --layer conv2_2 --image-size 32 --resize squash --out features; \
 	    sat-train features --out run --set n_epochs=1 --set dim_hidden=32 --quiet; \
 	    sat-evaluate run --html page --quiet; sat-caption run scenes/images/000000000001.png; \
-	    python -m core.inference.saved_model run exported
+	    python -m core export run exported
 	"$(PACKAGE)/env/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$(PACKAGE)"/*.tar.gz
 	cd "$(PACKAGE)" && env/bin/sat-caption --version
 

@@ -35,7 +35,6 @@ setup(
     license='MIT',
     packages=find_packages(include=['core', 'core.*']),
     package_data={'core': ['viewer/static/*', 'py.typed']},  # viewer: the pages of evaluate.py and caption.py
-    py_modules=['prepro', 'train', 'evaluate', 'caption'],
     python_requires='>=3.10,<3.13',
     install_requires=REQUIRES,
     extras_require={
@@ -56,10 +55,10 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'sat-prepro = prepro:cli',
-            'sat-train = train:cli',
-            'sat-evaluate = evaluate:cli',
-            'sat-caption = caption:cli',
+            'sat-prepro = core.commands.prepro:cli',
+            'sat-train = core.commands.train:cli',
+            'sat-evaluate = core.commands.evaluate:cli',
+            'sat-caption = core.commands.caption:cli',
         ],
     },
 )

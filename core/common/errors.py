@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's, not of the program's."""
+"""The one exception that stands for a mistake of the user's, not of the program's; others' errors in one line."""
 
 
 class InputError(Exception):
@@ -9,3 +9,8 @@ class InputError(Exception):
 
     def __init__(self, message: object) -> None:
         super().__init__(' '.join(str(message).split()))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one short line; its type where it says nothing."""
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

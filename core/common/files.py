@@ -1,14 +1,16 @@
-"""Writing files so that a reader sees the old contents or the new, never half of them."""
+"""Files of ours: written so that a reader sees the old contents or the new, never half; read as JSON; locked."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from core.common.aliases import PathLike
+from core.common.errors import InputError
 
 
 @contextlib.contextmanager
@@ -36,3 +38,27 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
         # In ASCII, so that lone surrogates of odd captions and file names survive.
         json.dump(value, file, indent=indent)
         file.write('\n')
+
+
+def read_json(path: PathLike, problem: str = 'cannot be read',
+              advice: str = 'it was damaged or copied incompletely') -> Any:
+    """What a JSON file holds; UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: no such file, not UTF-8, not JSON: 'PATH: `problem` (why); `advice`'.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes().decode('utf-8-sig'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f'{path}: {problem} ({error}); {advice}') from None
+
+
+def lock(directory: PathLike, what: str) -> TextIO:
+    """Hold `directory` for this process until the returned file is closed; InputError where another holds it."""
+    file = open(pathlib.Path(directory) / '.lock', 'w')  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f'{directory}: another {what} is at work here; wait for it or stop it') from None
+    return file

@@ -72,7 +72,8 @@ def run(main: Callable[[], int | None]) -> None:
 def complain(line: str) -> None:
     """Print a line about what went wrong on stderr, after the script's name; in red on a terminal."""
     red = sys.stderr.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
-    line = f'{os.path.basename(sys.argv[0])}: {line}'
+    program = os.path.basename(sys.argv[0].removesuffix('/__main__.py'))  # python -m core: the package's name
+    line = f'{program}: {line}'
     print(f'\x1b[31m{line}\x1b[0m' if red else line, file=sys.stderr, flush=True)
 
 

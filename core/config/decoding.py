@@ -49,3 +49,6 @@ class DecodingConfig:
         ):
             if wrong:
                 raise InputError(f'{where}: {message}')
+
+
+NAMES = [field.name for field in dataclasses.fields(DecodingConfig)]  # of all options of decoding

@@ -54,5 +54,6 @@ class TrainingConfig:
     save_every: int = option(1, 'epochs between checkpoints', minimum=1)
     save_minutes: float = option(5.0, 'minutes between checkpoints inside an epoch; 0: none', minimum=0)
     keep_checkpoints: int = option(2, 'checkpoints kept besides the best model', minimum=1)
-    seed: int = option(1, 'of initial weights, order of batches, dropout and draws', minimum=0)
+    seed: int = option(1, 'of initial weights, order of batches, dropout and draws', minimum=0,
+                       maximum=2**31 - 1)
     tensorboard_images: int = option(3, 'dev images whose attention TensorBoard shows; 0: none', minimum=0)

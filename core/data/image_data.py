@@ -12,18 +12,14 @@ CaptionGenerator that is fed them (`model.inputs`), so batches, training and dec
 import collections
 import concurrent.futures
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.common.aliases import PathLike, Tensor
 from core.common.errors import InputError
 from core.data.data_dir import CaptionData
-from core.encoders import encoder
 from core.encoders.preprocessing import load
-from core.model.caption_generator import CaptionGenerator
-from core.runtime.backend import tf, tf1
 
 if TYPE_CHECKING:
     from core.encoders.augmentation import Augmentation
@@ -102,48 +98,3 @@ class ImageData:
 Split = CaptionData | ImageData  # what models read
 
 
-def check(spec: 'EncoderSpec', first: str, weights: PathLike | None = None) -> None:
-    """Miss the layer or the weights now, rather than when the graph is built.
-
-    Args:
-        spec: EncoderSpec of the data. first: str, the first layer to train. weights: path where the file lies now.
-
-    Raises:
-        InputError: no such layer, with near ones; no weights, or others than those of the data.
-    """
-    found = encoder.describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
-    if found.identity() != spec.identity():
-        raise InputError(f'{weights or spec.weights}: not the weights that the data were made with; name these: '
-                         f'--weights FILE')
-    encoder.check_trainable(spec, first)
-
-
-def build_model(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec', max_length: int,
-                first: str, pixels: Tensor = None) -> CaptionGenerator:
-    """A CaptionGenerator on top of the encoder, in the default graph.
-
-    Args:
-        options: dict of the options of ModelConfig.
-        word_to_idx: dict. spec: EncoderSpec with the weights' present path. max_length: words of a caption at most.
-        first: str, the first layer of the encoder that is trained.
-        pixels: uint8 tensor (N, size, size, 3) to read instead of a placeholder.
-
-    Returns:
-        CaptionGenerator with these attributes more:
-            inputs: `pixels`, or a placeholder (N, size, size, 3) uint8 to be fed instead of features.
-            encoder_variables: the encoder's trained variables. encoder_saved: those to be kept with the best model.
-            restore_encoder: function of a session that loads the weights file into ALL the encoder's variables; call
-                it in every session, before a checkpoint is restored over it.
-
-    Raises:
-        InputError: no layer `first`.
-    """
-    if pixels is None:
-        pixels = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
-    tower = encoder.build_trainable(pixels, spec, first)
-    model = CaptionGenerator(word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim), n_time_step=max_length + 1,
-                             features=tower.features, **options)
-    model.inputs = pixels
-    model.encoder_variables = model.encoder_saved = tower.trained
-    model.restore_encoder = tower.restore
-    return model

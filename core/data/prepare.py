@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import __version__
-from core.common import progress, terminal
+from core.common import files, progress, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.data import data_dir
+from core.data import data_dir, feature_file
 from core.data.vocabulary import Vocabulary, tokenize
-from core.datasets import SPLITS
-from core.encoders.preprocessing import UnreadableImage, box_to_input, load
+from core.datasets.records import SPLITS
+from core.encoders.photos import UnreadableImage
+from core.encoders.preprocessing import box_to_input, load
 
 if TYPE_CHECKING:
     from core.data.vocabulary import Vocabulary
@@ -73,7 +74,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
     with _writing(out):
         data_dir.check_plan(out, plan)
         if (out / 'manifest.json').exists():
-            manifest = data_dir.read_json(out / 'manifest.json')
+            manifest = files.read_json(out / 'manifest.json')
             if skip_unreadable or not manifest['unreadable']:
                 say(f'{out} is complete: {_counts(manifest)}')
                 return manifest
@@ -88,13 +89,13 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         # Before anything is written: the weights may turn out to be those of another network.
         with _encoder(spec, path, machine) as encoder:
             out.mkdir(parents=True, exist_ok=True)
-            with data_dir.lock(out, 'prepro.py'):
+            with files.lock(out, 'prepro.py'):
                 return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
 
 
 def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
     """The encoder as a context; of None where every image is encoded already."""
-    if path.exists() and data_dir.FeatureFile(path).done().all():
+    if path.exists() and feature_file.FeatureFile(path).done().all():
         return contextlib.nullcontext()
     from core.encoders.encoder import Encoder  # TensorFlow is imported only when there is work for it
 
@@ -109,8 +110,8 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
     data_dir.remove_leftovers(out)
     path = out / 'features.h5'
     if not path.exists():
-        data_dir.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
-    features = data_dir.FeatureFile(path, writable=True)
+        feature_file.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
+    features = feature_file.FeatureFile(path, writable=True)
     try:
         unreadable, rate = _extract(records, encoder, features, say)
     finally:
@@ -164,7 +165,7 @@ def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_
             'vocab_size': vocab_size, 'min_count': min_count, 'max_length': max_length, 'vocabulary_sha256': words}
 
 
-def _extract(records: 'Sequence[Record]', encoder: Any, features: data_dir.FeatureFile,
+def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.FeatureFile,
              say: Say) -> tuple[dict[int, str], float | None]:
     """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
     waiting = np.flatnonzero(~features.done())

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.datasets.files import as_paths, directory, is_id, read_json
+from core.datasets.published_files import as_paths, directory, is_id, read_json
 from core.datasets.records import Box, Record
 
 CAPTIONS = 'COCO captions JSON (lists "images" and "annotations" with image_id and caption)'

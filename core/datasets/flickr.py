@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.datasets.files import directory, one_path, read_lines
+from core.datasets.published_files import directory, one_path, read_lines
 from core.datasets.records import SPLITS, Record
 
 TOKENS = 'lines "name.jpg#0<TAB>caption" (Flickr8k.token.txt, results_20130124.token) ' \

@@ -2,7 +2,7 @@
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.datasets.files import directory
+from core.datasets.published_files import directory
 from core.datasets.records import Record
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')

@@ -3,7 +3,7 @@
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
 from core.datasets import coco
-from core.datasets.files import directory, is_id, one_path, read_json
+from core.datasets.published_files import directory, is_id, one_path, read_json
 from core.datasets.records import Record
 
 EXPECTED = 'Karpathy\'s dataset JSON (a list "images" with filename, split and sentences)'

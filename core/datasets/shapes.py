@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
 from core.datasets import coco, scenes
-from core.datasets.files import as_paths, directory, read_json
+from core.datasets.published_files import as_paths, directory, read_json
 
 if TYPE_CHECKING:
     from core.datasets.records import Record

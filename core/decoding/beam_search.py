@@ -10,7 +10,8 @@ K beam_width, P hypotheses of a pool; a group has W = K / groups of the live one
 from typing import NamedTuple
 
 from core.common.aliases import DType, Tensor
-from core.decoding.search_loop import Decoding, Rules, check_length, put, run_steps
+from core.decoding.search_loop import Decoding, check_length, put, run_steps
+from core.decoding.word_rules import Rules
 from core.runtime.backend import tf
 
 

@@ -1,28 +1,19 @@
 """Several models that caption together: their probabilities are averaged at every word, in one graph.
 
-    with tf.Graph().as_default():
-        ensemble = build([Run('runs/a'), Run('runs/b')])
-        beams = ensemble.build_beam_search(beam_width=3)
-        ...
-        ensemble.restore(session)
+    ensemble = Ensemble([first, second])        # CaptionGenerators in one graph; `core.runs` makes one of runs
+    beams = ensemble.build_beam_search(beam_width=3)
 
 p(y_t) is the mean of the models' p(y_t), and the score of a caption the sum of log p(y_t). The attention and the gates
 shown are the means of the models' own.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from core.common.aliases import Session, Tensor
-from core.common.errors import InputError
+from core.common.aliases import Tensor
 from core.decoding.search_graphs import Searches
 from core.decoding.search_loop import Decoding, Step
-from core.model.caption_generator import CaptionGenerator
-from core.runs.run_dir import UNKNOWN, Run
-from core.runtime.backend import tf, tf1
-from core.training.checkpoints import UNREADABLE, first_line
+from core.runtime.backend import tf
 
 
 class Ensemble(Searches):
@@ -40,7 +31,7 @@ class Ensemble(Searches):
         ValueError: the models do not fit together.
     """
 
-    def __init__(self, models: Sequence[CaptionGenerator]) -> None:
+    def __init__(self, models: Sequence[Searches]) -> None:
         self.models = list(models)
         if not self.models:
             raise ValueError('an ensemble needs a model')
@@ -71,72 +62,3 @@ class Ensemble(Searches):
                         members[0].start)
 
 
-class RunEnsemble(Ensemble):
-    """The Ensemble of the best models of runs.
-
-    Args:
-        runs: list of core.runs.run_dir.Run. models: their CaptionGenerators, the variables of each under `scopes[i]`.
-        scopes: list of str.
-    """
-
-    def __init__(self, runs: Sequence[Run], models: Sequence[CaptionGenerator], scopes: Sequence[str]) -> None:
-        super().__init__(models)
-        self.runs, self.scopes = list(runs), list(scopes)
-
-    def restore(self, session: Session) -> list[dict[str, Any]]:
-        """Load every run's best model; returns the list of what was saved with each.
-
-        Raises:
-            InputError: a run has no model, or one that does not fit its options.
-        """
-        infos: list[dict[str, Any]] = []
-        for run, model, scope in zip(self.runs, self.models, self.scopes, strict=True):
-            prefix = str(run.best().prefix())
-            named = {variable.op.name.removeprefix(f'{scope}/'): variable for variable in model.variables}
-            try:
-                shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-                wrong = [name for name, variable in named.items() if shapes.get(name) != variable.shape.as_list()]
-                if wrong:
-                    raise InputError(f'{prefix}: does not fit the options of {run.path}: {", ".join(wrong)}')
-                with self.graph.as_default():
-                    tf1.train.Saver(named).restore(session, prefix)
-            except UNREADABLE as error:
-                raise InputError(f'{prefix}: cannot be read ({first_line(error)})') from None
-            infos.append(run.best().info() or {})
-        return infos
-
-
-def check(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot caption together; needs no graph.
-
-    Raises:
-        InputError: names the run and what is different.
-    """
-    first = runs[0]
-    for run in runs:
-        if run.finetuned:
-            raise InputError(f'{run.path}: its encoder was fine-tuned, so it does not read the features that the '
-                             f'others of the ensemble read; leave it out')
-    for run in runs[1:]:
-        if run.vocabulary != first.vocabulary:
-            raise InputError(f'{run.path}: has another vocabulary than {first.path}; only runs of one vocabulary can '
-                             f'caption together')
-        mine, other = run.spec.identity(), first.spec.identity()
-        different = [f'{name} {mine[name]!r} instead of {other[name]!r}' for name in other
-                     if mine[name] != other[name] and UNKNOWN not in (mine[name], other[name])]
-        if different:
-            raise InputError(f'{run.path}: was trained on other features than {first.path}: {"; ".join(different)}')
-
-
-def build(runs: Sequence[Run]) -> RunEnsemble:
-    """The RunEnsemble of several runs, in the default graph."""
-    check(runs)
-    models: list[CaptionGenerator] = []
-    scopes = [f'model_{number}' for number in range(len(runs))]
-    for run, scope in zip(runs, scopes, strict=True):
-        rows, cols = run.spec.grid
-        with tf1.variable_scope(scope):
-            models.append(CaptionGenerator(
-                run.vocabulary.word_to_idx, (rows * cols, run.spec.dim), n_time_step=run.max_length + 1,
-                features=models[0].features, **dataclasses.asdict(run.config.model)) if models else run.build_model())
-    return RunEnsemble(runs, models, scopes)

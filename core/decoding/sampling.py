@@ -5,7 +5,8 @@ number a word goes through the inverse of the cumulated probabilities.
 """
 
 from core.common.aliases import DType, Tensor
-from core.decoding.search_loop import Decoded, Decoding, Rules, write
+from core.decoding.search_loop import Decoded, Decoding, write
+from core.decoding.word_rules import Rules
 from core.runtime.backend import tf
 
 

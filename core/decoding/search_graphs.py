@@ -8,12 +8,13 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.common.aliases import Tensor
 from core.decoding.beam_search import beam_search
 from core.decoding.sampling import sample, uniforms
-from core.decoding.search_loop import Decoded, Decoding, Rules, greedy
+from core.decoding.search_loop import Decoded, Decoding, greedy
+from core.decoding.word_rules import Rules
 from core.runtime.backend import tf, tf1
 
 if TYPE_CHECKING:
@@ -65,12 +66,22 @@ class Beams(NamedTuple):
 class Searches:
     """Decoding graphs over `decoding`.
 
-    A subclass has `decoding(max_len)`, which returns a core.decoding.search_loop.Decoding whose trace is (alpha (R, L), beta
-    (R, 1)), the word numbers `end` and `never`, `dropout_seed` (2,) int32 and `image_numbers` (N,) int32.
+    A subclass has `decoding(max_len)`, which returns a Decoding whose trace is (alpha (R, L), beta (R, 1)), and
+
+    Attributes:
+        word_to_idx, idx_to_word: dicts of the V words. end, never: numbers of <END> and of words never written.
+        graph: tf.Graph. L: locations. inputs, features: what is fed, and (N, L, D) float32 that it becomes.
+        dropout_seed: (2,) int32. image_numbers: (N,) int32.
     """
 
+    word_to_idx: dict[str, int]
+    idx_to_word: dict[int, str]
     end: int
     never: Sequence[int]
+    L: int
+    graph: Any  # tf.Graph
+    inputs: Tensor
+    features: Tensor
     dropout_seed: Tensor
     image_numbers: Tensor
 

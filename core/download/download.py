@@ -104,13 +104,13 @@ def _recorded(path: pathlib.Path) -> bool:
 @contextlib.contextmanager
 def _directory(to: pathlib.Path) -> Iterator[None]:
     """Make and lock the directory."""
-    from core.data import data_dir
+    from core.common import files
 
     try:
         to.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f'{to}: is a file, not a directory; choose another --to') from None
-    with data_dir.lock(to, 'prepro.py'):
+    with files.lock(to, 'prepro.py'):
         yield
 
 

@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 
 from core.common.aliases import PathLike
-from core.common.errors import InputError
+from core.common.errors import InputError, first_line
 from core.importers import safe_pickle
 from core.importers.imported import MOST_LENGTH, Imported, check, checked, renumber
 from core.importers.safe_pickle import shown
 from core.importers.word_tables import arrange
-from core.training.checkpoints import first_line
 
 # What their training saves beside the parameters; zipped_params is a pickle, which is never read.
 BESIDES = re.compile('history_errs|train_err|valid_err|test_err|zipped_params')

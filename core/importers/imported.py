@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.common.aliases import PathLike
-from core.common.errors import InputError
+from core.common.errors import InputError, first_line
 from core.data.vocabulary import SPECIALS, Vocabulary
 from core.runtime.backend import tf
-from core.training.checkpoints import UNREADABLE, first_line
+from core.training.checkpoints import UNREADABLE
 
 # What optimizers, step counters and debiased averages of TF1 leave in a checkpoint beside the model.
 BESIDES = re.compile(

@@ -6,6 +6,11 @@ and its options in pickles all the same, so here is a reader that knows numbers,
 
     words = word_to_idx('word_to_idx.pkl')      # or .json
     options = load('capgen_model.pkl')
+
+The recipe of Python's documentation, `find_class` on `pickle.Unpickler`, keeps programs from running. But that class
+is in C and cannot be kept from single instructions: 66 bytes whose key is a tuple of a tuple twice, and so on sixty
+times, hang it beyond Ctrl-C; a key of a million nested tuples is a segmentation fault; a memo place of two thousand
+million takes all memory. So the recipe is followed on the same class as the same module has it in Python.
 """
 
 import collections
@@ -16,7 +21,7 @@ import pickle
 import pickletools
 import reprlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from core.common.aliases import PathLike
@@ -35,7 +40,7 @@ _ALLOWED = b''.join((
     # lists, tuples, dicts
     pickle.LIST, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1,
     pickle.TUPLE2, pickle.TUPLE3, pickle.DICT, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS,
-    # OrderedDict; `find_class` and `load_reduce` see to it that nothing else gets through
+    # OrderedDict; `find_class` sees to it that nothing else gets through
     pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE,
     # bookkeeping
     pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.PUT, pickle.BINPUT,
@@ -47,85 +52,47 @@ class Refused(Exception):
     """What the file wants is not allowed; the text says what it is."""
 
 
-def _key(key: Any) -> Any:
-    # Hashing calls code of the object, and on nested tuples can take for ever.
-    if not isinstance(key, (str, bytes, int, float)):
-        raise Refused(f'a key of type {type(key).__name__}')
-    return key
+def _check_keys(keys: Iterable) -> None:
+    """Refuse keys whose hash could take for ever."""
+    for key in keys:
+        if not isinstance(key, (str, bytes, int, float)):
+            raise Refused(f'a key of type {type(key).__name__}')
 
 
-# The Python implementation of pickle.Unpickler: the C one cannot be kept from single instructions, and sets aside as
-# much memory as the file asks for.
+def _checked(code: bytes, keys: slice) -> Callable[[Any], None]:
+    """What an instruction does, after a look at the keys on the stack (from the last MARK on)."""
+    def load(unpickler: Any) -> None:
+        _check_keys(unpickler.stack[keys])
+        pickle._Unpickler.dispatch[code[0]](unpickler)
+
+    return load
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler that builds plain data only."""
 
-    stack: list[Any]  # of the base class, as is the next; its types are not published
-    pop_mark: Callable[[], list[Any]]
-    # OrderedDicts may hold this many items together: a file that calls for the same list again and again is a bomb.
+    # So many OrderedDicts and items of them: a file that calls for the same list again and again is a bomb.
     remaining = LARGEST // 16
     # Instructions that are not listed (objects, persistent ids, extensions, buffers) do not exist for it.
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED}
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **{code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED},
+        pickle.SETITEM[0]: _checked(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _checked(pickle.SETITEMS, slice(0, None, 2)),
+        pickle.DICT[0]: _checked(pickle.DICT, slice(0, None, 2))}
 
     def find_class(self, module: str, name: str) -> Any:
+        """The one thing that a pickle may call."""
         if (module, name) == ('collections', 'OrderedDict'):
-            return collections.OrderedDict
+            return self._ordered_dict
         raise Refused(f'the class or function {module}.{name}')
 
-    def load_reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack.pop()
-        if function is not collections.OrderedDict or not isinstance(arguments, tuple) or len(arguments) > 1:
-            raise Refused('a call')
-        pairs = arguments[0] if arguments else []
-        self.remaining -= len(pairs)
+    def _ordered_dict(self, pairs: Any = ()) -> collections.OrderedDict:
+        self.remaining -= 1 + len(pairs)
         if self.remaining < 0:
             raise Refused('too many items')
-        self.stack.append(collections.OrderedDict((_key(key), value) for key, value in pairs))
-
-    dispatch[pickle.REDUCE[0]] = load_reduce
-
-    def load_setitem(self) -> None:
-        value = self.stack.pop()
-        key = self.stack.pop()
-        self._set([key, value])
-
-    dispatch[pickle.SETITEM[0]] = load_setitem
-
-    def load_setitems(self) -> None:
-        self._set(self.pop_mark())
-
-    dispatch[pickle.SETITEMS[0]] = load_setitems
-
-    def load_dict(self) -> None:
-        items = self.pop_mark()
-        self.stack.append({})
-        self._set(items)
-
-    dispatch[pickle.DICT[0]] = load_dict
-
-    def _set(self, items: list) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict):
-            raise Refused('items of something that is not a dict')
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
-
-    def load_append(self) -> None:
-        value = self.stack.pop()
-        self._extend([value])
-
-    dispatch[pickle.APPEND[0]] = load_append
-
-    def load_appends(self) -> None:
-        self._extend(self.pop_mark())
-
-    dispatch[pickle.APPENDS[0]] = load_appends
-
-    def _extend(self, values: list) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise Refused('entries of something that is not a list')
-        self.stack[-1].extend(values)
+        pairs = [(key, value) for key, value in pairs]
+        _check_keys(key for key, _ in pairs)
+        return collections.OrderedDict(pairs)
 
 
 def load(path: PathLike) -> Any:

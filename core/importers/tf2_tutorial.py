@@ -20,12 +20,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.common.aliases import PathLike
-from core.common.errors import InputError
+from core.common.errors import InputError, first_line
 from core.importers.imported import Imported, check, open_checkpoint, renumber, tensors
 from core.importers.safe_pickle import shown
 from core.importers.word_tables import arrange
 from core.runtime.backend import tf
-from core.training.checkpoints import UNREADABLE, first_line
+from core.training.checkpoints import UNREADABLE
 
 ENCODER = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
 MAX_LENGTH = 50  # of the tutorial's captions on COCO; the checkpoint does not tell

@@ -26,14 +26,15 @@ import numpy as np
 from core.common.aliases import Grid, PathLike
 from core.common.errors import InputError
 from core.decoding.captions import decode
-from core.encoders.preprocessing import UnreadableImage, load
+from core.encoders.photos import UnreadableImage
+from core.encoders.preprocessing import load
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
 
 if TYPE_CHECKING:
     from core.decoding.captions import Caption
-    from core.encoders.preprocessing import Photo
+    from core.encoders.photos import Photo
 
 BATCH = 16  # photos computed together: fewer waste the processor, more only let the first answer wait
 
@@ -186,7 +187,7 @@ class Captioner:
         """The Captioner of a run directory.
 
         Args:
-            path: the directory that train.py made, or `python -m core.training.checkpoints import`.
+            path: the directory that train.py made, or `python -m core import`.
             weights, n_best, seed, machine: see the class.
             decoding: options of DecodingConfig instead of the run's own, for example beam_width=3.
 

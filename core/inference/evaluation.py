@@ -16,13 +16,14 @@ from core.common.files import replacing, write_json
 from core.config.decoding import DecodingConfig
 from core.data.vocabulary import tokenize
 from core.decoding.captions import generate_n_best
-from core.decoding.ensemble import build as build_ensemble
-from core.decoding.ensemble import check as check_ensemble
 from core.metrics import attention_correctness
 from core.metrics.object_names import Lexicon, lexicon_of
 from core.metrics.scorer import Scorer, diversity, metric_names, save_results, score_images, score_table
+from core.model.attention_kernels import with_working_xla
+from core.runs.run_ensemble import build as build_ensemble
+from core.runs.run_ensemble import check as check_ensemble
 from core.runtime.backend import tf, tf1
-from core.runtime.devices import Machine, session_config, with_working_xla
+from core.runtime.devices import Machine, session_config
 from core.viewer import attention_pictures, gallery
 
 if TYPE_CHECKING:

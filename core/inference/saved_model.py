@@ -1,6 +1,6 @@
 """One SavedModel from the bytes of photos to sentences, for programs without this project.
 
-    python -m core.inference.saved_model RUN DIR
+    python -m core export RUN DIR
 
 Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are all inside the graph, as operations of
 TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving too.
@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.common import command_line, terminal
 from core.common.aliases import PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
 from core.config.decoding import DecodingConfig
@@ -39,7 +38,6 @@ OUTPUTS = {
     'alphas': 'float32 (N, P, T, L): attention at each word, row by row of the grid; 0 after the end',
     'betas': 'float32 (N, P, T): gate at each word; 0 after the end',
 }
-DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]
 
 
 def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_best: int = 1,
@@ -183,9 +181,9 @@ def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int, s
 def _write(session: Session, signature: Signature, variables: Sequence[Variable],
            directory: pathlib.Path, about: dict[str, Any]) -> None:
     """Write the SavedModel beside its place, then give it its name."""
+    from core.common.errors import first_line
     from core.common.files import write_json
     from core.runtime.backend import tf, tf1
-    from core.training.checkpoints import first_line
 
     temporary = None
     try:
@@ -230,60 +228,3 @@ def _forget_gradients(path: pathlib.Path) -> None:
         for node in nodes:
             node.attr.pop('_gradient_op_type', None)
     path.write_bytes(saved.SerializeToString(deterministic=True))
-
-
-# ---- the command line
-
-_EXAMPLES = """RUN -> one SavedModel, from the bytes of photos to sentences.
-
-examples:
-  python -m core.inference.saved_model runs/flickr8k captioner/1
-  python -m core.inference.saved_model runs/flickr8k captioner/2 --beam-width 3 --n-best 3 --length-penalty 0.7
-  saved_model_cli show --dir captioner/1 --all
-
-It needs nothing of this project: tf.saved_model.load('captioner/1').signatures['serving_default'], or TensorFlow
-Serving with --model_base_path=.../captioner. docs/export.md names inputs and outputs.
-"""
-
-
-def _parser() -> command_line.Parser:
-    parser = command_line.Parser(_EXAMPLES, 'RUN DIR [options]', prog='python -m core.inference.saved_model')
-    parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
-    parser.add_argument('directory', metavar='DIR', help='directory to make')
-    parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
-    parser.add_argument('--n-best', type=int, metavar='N', default=1, help='captions of each photo (1)')
-    parser.add_argument('--length-penalty', type=float, metavar='A',
-                        help='captions are ranked by log-probability / length**A')
-    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                        help='any option of decoding: ' + ', '.join(DECODING))
-    parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
-                        help="hard attention: the context of a word, instead of the run's option decode_context")
-    parser.add_argument('--seed', type=int, default=1, help='of drawn words and locations (1)')
-    parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse and export."""
-    args = _parser().parse_args(arguments)
-    for text in args.assignments:
-        if text.partition('=')[0].strip() not in DECODING:
-            raise InputError(f'--set {text}: only options of decoding can be set here: {", ".join(DECODING)}')
-    command_line.check_seed(args.seed)
-    check_directory(args.directory)
-    from core.data import data_dir
-
-    data_dir.check_run(args.run)
-    from core.runs.run_dir import Run
-
-    run = Run(args.run)
-    run.set_decode_context(args.decode_context)
-    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
-    about = export(run, args.directory, args.weights, args.n_best, args.seed)
-    size = sum(path.stat().st_size for path in pathlib.Path(args.directory).rglob('*') if path.is_file())
-    terminal.say(f'{args.directory}: the model of step {about["step"]}, {terminal.size_text(size)}; {INPUT} -> '
-                f'{", ".join(OUTPUTS)}')
-
-
-if __name__ == '__main__':
-    terminal.run(main)

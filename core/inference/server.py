@@ -34,7 +34,7 @@ from werkzeug.wrappers import Request, Response
 from core import __version__
 from core.common.aliases import Say
 from core.common.errors import InputError
-from core.encoders import preprocessing
+from core.encoders import photos
 from core.inference import captioner
 from core.viewer import attention_pictures
 
@@ -184,7 +184,7 @@ class Application:
         spec, options = self.captioner.spec, self.captioner.config
         return {'version': __version__, 'run': self.captioner.run.path.absolute().name, 'step': self.captioner.step,
                 'encoder': spec.encoder, 'grid': list(spec.grid), 'beam_width': options.beam_width,
-                'n_best': self.captioner.n_best, 'formats': list(preprocessing.FORMATS), 'max_bytes': MAX_BYTES,
+                'n_best': self.captioner.n_best, 'formats': list(photos.FORMATS), 'max_bytes': MAX_BYTES,
                 'max_pixels': MAX_PIXELS, 'max_photos': MAX_PHOTOS}
 
     def _caption(self, request: Request) -> Response:
@@ -224,17 +224,17 @@ class Application:
         try:
             with self._batcher.coming():
                 with self._reading:
-                    n_pixels = preprocessing.pixel_count(data)
+                    n_pixels = photos.pixel_count(data)
                     if n_pixels > MAX_PIXELS:
-                        raise preprocessing.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
+                        raise photos.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
                                                            f'send it smaller')
-                    image = preprocessing.decode(data)
+                    image = photos.decode(data)
                     pixels = self.captioner.read(image, name)
                 future = self._batcher.submit(pixels)
             # Made while the photo is captioned; the photo itself is not kept.
             return name, self._view(image) if with_view else None, future
-        except preprocessing.UnreadableImage as error:
-            return name, None, preprocessing.UnreadableImage(name, error.reason)
+        except photos.UnreadableImage as error:
+            return name, None, photos.UnreadableImage(name, error.reason)
 
     def _finish(self, name: str, view: str | None, future: Any) -> dict[str, Any]:
         if isinstance(future, InputError):

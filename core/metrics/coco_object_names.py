@@ -8,7 +8,7 @@ and adjectives such as "male". The whole file can be given instead, see `read_sy
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.datasets.files import read_lines
+from core.datasets.published_files import read_lines
 
 EXPECTED = 'one category a line, its name first, then its synonyms, with commas between'
 

@@ -23,7 +23,7 @@ from core.common import terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.datasets.files import is_id, read_json
+from core.datasets.published_files import is_id, read_json
 from core.metrics import java_tools, spice
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')

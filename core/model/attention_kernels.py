@@ -13,11 +13,13 @@ In mixed precision p and the features are of 16 bits, and so is what is multipli
 sums over steps or images, are of 32.
 """
 
+import dataclasses
 from collections.abc import Callable
 
-from core.common.aliases import Tensor
-from core.runtime.backend import cast, tf
+from core.common.aliases import DType, Say, Tensor
+from core.runtime.backend import cast, tf, tf1
 from core.runtime.custom_gradient import with_gradient
+from core.runtime.devices import Machine, session_config
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
@@ -163,3 +165,42 @@ class Kernels:
 
 def _block(x: Tensor) -> Tensor:
     return tf.ensure_shape(x, [BLOCK, *x.shape[1:]])
+
+
+def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) -> Machine:
+    """The Machine, or where XLA does not work the same without it, after a line that says so.
+
+    Args:
+        machine: Machine. dtype: of the products, see `compile_failure`. say: function that prints a line.
+    """
+    failure = machine.xla != 'off' and compile_failure(machine, dtype)
+    if not failure:
+        return machine
+    say(f'going on without XLA, which does not compile here: {failure}')
+    return dataclasses.replace(machine, xla='off')
+
+
+_failures: dict[tuple[str, str], str] = {}  # (device, dtype name) -> what XLA said, '' where it compiles
+
+
+def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
+    """Why XLA cannot compile the attention's products on this machine, in one line; '' where it can.
+
+    Args:
+        machine: Machine. dtype: of the products; None: float32.
+    """
+    machine, dtype = machine or Machine(), dtype or tf.float32
+    machine = dataclasses.replace(machine, xla='kernels')
+    if (machine.device, dtype.name) not in _failures:
+        with tf.Graph().as_default() as graph:
+            p, q, w = (tf1.placeholder_with_default(tf.ones(shape, dtype), shape)
+                       for shape in ((1, 2, 3), (1, 1, 3), (3,)))
+            scores = Kernels('tanh', jit=True).scores(p, q, w)
+            with tf1.Session(graph=graph, config=session_config(machine)) as session:
+                try:
+                    session.run(scores)
+                    failure = ''
+                except tf.errors.OpError as error:
+                    failure = next(iter(error.message.splitlines()), '') or type(error).__name__
+        _failures[machine.device, dtype.name] = failure[:200]
+    return _failures[machine.device, dtype.name]

@@ -96,7 +96,7 @@ class CaptionGenerator(Searches):
             missing from `word_to_idx`.
     """
 
-    # Of a model on top of its encoder alone, see `core.data.image_data.build_model`.
+    # Of a model on top of its encoder alone, see `core.runs.build_model.build_model`.
     encoder_variables: list[Variable]
     encoder_saved: list[Variable]
     restore_encoder: Callable[[Session], None]

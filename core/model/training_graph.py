@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.common.aliases import DType, Tensor
-from core.decoding.search_loop import mask_words
+from core.decoding.word_rules import mask_words
 from core.model import hard_attention
 from core.model.deferred_gradients import Deferred, Recorded
 from core.model.output_layer import Dropout

@@ -13,12 +13,12 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.common import terminal
+from core.common import files, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
 from core.config.config import Config
-from core.data import data_dir
+from core.runs import run_dir
 
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')  # in order of interest
 PLOTTED = 5  # of them at most, beside the loss
@@ -121,8 +121,8 @@ def read(path: PathLike) -> Curves:
         InputError: not a run, or its config.json is damaged.
     """
     path = pathlib.Path(path)
-    data_dir.check_run(path)
-    sections = data_dir.read_json(path / 'config.json')
+    run_dir.check_run(path)
+    sections = files.read_json(path / 'config.json')
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise InputError(f'{path / "config.json"}: not a configuration of this program')
     data = sections.pop('data', {})
@@ -134,7 +134,7 @@ def read(path: PathLike) -> Curves:
     options.update((name, encoder.get(name)) for name in ENCODER)
     entries, unreadable = _read_entries(path / 'metrics.jsonl')
     best = path / 'best' / 'best.json'
-    best = data_dir.read_json(best) if best.exists() else {}
+    best = files.read_json(best) if best.exists() else {}
     return Curves(path, options, entries, best if isinstance(best, dict) else {}, data.get('path') is None, unreadable)
 
 

@@ -2,26 +2,30 @@
 
     RUN/config.json      model, training and decoding options; data: where the features lay and what made them
     RUN/vocabulary.json  words of the model
-    RUN/checkpoints/, RUN/best/, RUN/metrics.jsonl, RUN/tensorboard/   see core.training.checkpoints and core.training.metrics_log
+    RUN/checkpoints/, RUN/best/, RUN/metrics.jsonl, RUN/tensorboard/   see core.training
+
+Nothing here imports TensorFlow before a model is asked for.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from core.common.aliases import PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
+from core.common.files import lock, read_json
+from core.common.suggestions import near
 from core.config.config import Config
-from core.data import data_dir, image_data
-from core.data.data_dir import DataDir, read_json
+from core.data import image_data
+from core.data.data_dir import DataDir
 from core.data.vocabulary import Vocabulary
-from core.encoders import encoder
 from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import EncoderSpec, describe
-from core.model.caption_generator import CaptionGenerator
-from core.runtime.backend import tf, tf1
-from core.training.checkpoints import BestModel, latest_state
+
+if TYPE_CHECKING:
+    from core.model.caption_generator import CaptionGenerator
+    from core.training.checkpoints import BestModel
 
 UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
 
@@ -35,6 +39,8 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
     Raises:
         InputError: the directory holds a run of other options or data, with the difference; or is in use.
     """
+    from core.training.checkpoints import latest_state
+
     path = pathlib.Path(path)
     entry = {'path': str(data.path.absolute()), 'encoder': data.encoder, 'max_length': data.max_length,
              'dataset': data.dataset, 'records_sha256': data.records}
@@ -58,11 +64,11 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
             p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):  # these two: killed in its making
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
     path.mkdir(parents=True, exist_ok=True)
-    lock = data_dir.lock(path, 'train.py')
+    held = lock(path, 'train.py')
     if not made:
         data.vocabulary.save(path / 'vocabulary.json')
     config.save(path / 'config.json', data=entry)
-    return lock
+    return held
 
 
 # Options that may change when a run goes on: they say how long and how loudly, not what is computed. (The schedule
@@ -97,7 +103,7 @@ class Run:
 
     def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
-        data_dir.check_run(self.path)
+        check_run(self.path)
         entries = read_json(self.path / 'config.json')
         try:
             self.data_entry = entries.pop('data')
@@ -113,7 +119,7 @@ class Run:
 
     @property
     def imported(self) -> bool:
-        """Whether the model comes from elsewhere (`python -m core.training.checkpoints import`), without data of its own."""
+        """Whether the model comes from elsewhere (`python -m core import`), without data of its own."""
         return self.data_entry.get('path') is None
 
     @property
@@ -180,17 +186,19 @@ class Run:
         if different:
             raise InputError(f'{where}: not what the run {self.path} was trained on: {"; ".join(different)}')
 
-    def build_model(self, weights: PathLike | None = None) -> CaptionGenerator:
+    def build_model(self, weights: PathLike | None = None) -> 'CaptionGenerator':
         """The CaptionGenerator, in the default graph; on top of its encoder where that was fine-tuned.
 
         Args:
             weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
         """
+        from core.runs.build_model import build_model
+
         spec = self.encoder(weights) if self.finetuned else self.spec
         return build_model(self.config, self.vocabulary, spec, self.max_length)
 
     def build_captioner(self, images: Tensor, weights: PathLike | None = None,
-                        ) -> tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]:
+                        ) -> 'tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]':
         """Encoder and model in one, in the default graph: from pixels to what captions are decoded with.
 
         Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
@@ -206,17 +214,10 @@ class Run:
         Raises:
             InputError: the weights are missing, or others than those the run was trained with.
         """
-        spec = self.encoder(weights)
-        if self.finetuned:
-            model = image_data.build_model(dataclasses.asdict(self.config.model), self.vocabulary.word_to_idx, spec,
-                                         self.max_length, self.config.training.finetune_from, images)
-            return model, lambda session: self.restore(session, model)
-        features, restore_encoder = encoder.build(images, spec)
-        stored = tf.cast(features, tf.float16)
-        model = CaptionGenerator(self.vocabulary.word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim),
-                                 n_time_step=self.max_length + 1, features=tf.cast(stored, tf.float32),
-                                 **dataclasses.asdict(self.config.model))
-        model.inputs = images
+        from core.runs.build_model import build_captioner
+
+        model, restore_encoder = build_captioner(self.config, self.vocabulary, self.encoder(weights), self.max_length,
+                                                 images)
 
         def restore(session: Session) -> dict[str, Any]:
             restore_encoder(session)
@@ -256,11 +257,13 @@ class Run:
         model = dataclasses.replace(self.config.model, decode_context=context)
         self.config = dataclasses.replace(self.config, model=model)
 
-    def best(self, variables: Sequence[Variable] | None = None) -> BestModel:
+    def best(self, variables: Sequence[Variable] | None = None) -> 'BestModel':
         """The BestModel of the run."""
+        from core.training.checkpoints import BestModel
+
         return BestModel(self.path / 'best', variables)
 
-    def restore(self, session: Session, model: CaptionGenerator) -> dict[str, Any]:
+    def restore(self, session: Session, model: 'CaptionGenerator') -> dict[str, Any]:
         """Load the best model, its encoder too where that was fine-tuned; returns what was saved with it."""
         if self.finetuned:
             model.restore_encoder(session)
@@ -269,19 +272,16 @@ class Run:
         return best.info() or {}
 
 
-def build_model(config: Config, vocabulary: Vocabulary, spec: EncoderSpec, max_length: int) -> CaptionGenerator:
-    """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the default graph.
-
-    It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from` it stands on the
-    encoder and is fed pixels, see `core.data.image_data.build_model`.
-    """
-    rows, cols = spec.grid
-    options = dataclasses.asdict(config.model)
-    if config.training.finetune_from:
-        return image_data.build_model(options, vocabulary.word_to_idx, spec, max_length, config.training.finetune_from)
-    # Features are fed as they are stored: half the bytes to copy, and the cast in the graph is quicker than NumPy's.
-    stored = tf1.placeholder(tf.float16, [None, rows * cols, spec.dim], 'stored_features')
-    model = CaptionGenerator(vocabulary.word_to_idx, (rows * cols, spec.dim), n_time_step=max_length + 1,
-                             features=tf.cast(stored, tf.float32), **options)
-    model.inputs = stored
-    return model
+def check_run(path: PathLike) -> None:
+    """Raises InputError unless `path` is a run; `Run` looks closer."""
+    path = pathlib.Path(path)
+    if (path / 'config.json').exists():
+        return
+    if (path / 'manifest.json').exists():
+        raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} --out RUN makes a run')
+    if not path.exists():
+        there = sorted(run.parent.name for run in path.parent.glob('*/config.json')) if path.parent.is_dir() else []
+        meant = [f'; did you mean {path.parent / name}?' for name in near(path.name, there)]
+        raise InputError(f'{path}: not a run, there is no such directory'
+                         + (meant or [f'; train.py DATA --out {path} makes one'])[0])
+    raise InputError(f'{path}: not a run (no config.json); train.py DATA --out RUN makes one')

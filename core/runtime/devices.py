@@ -8,20 +8,17 @@ These are settings of the machine: a run does not record them, and another machi
 imports TensorFlow before it is needed, so that `--help` stays quick. docs/gpu.md tells what a user types.
 """
 
-import argparse
 import dataclasses
 import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.common.aliases import DType, Say, Session
 from core.common.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
 
-    from core.data.data_dir import CaptionData
+    pass
 
 GIB = 2**30
 FEATURE_SHARE = 0.5  # of the GPU's memory, that `auto` may fill with features; the rest is for training
@@ -58,7 +55,7 @@ class Machine:
             raise InputError(f'--threads must be at least 0, not {self.threads}')
         if self.xla not in ('off', 'kernels', 'all'):
             raise InputError(f'--xla {self.xla}: expected off, kernels or all')
-        if self.features_on_device not in ('auto', 'off', 'on') and _gibibytes(self.features_on_device) is None:
+        if self.features_on_device not in ('auto', 'off', 'on') and gibibytes(self.features_on_device) is None:
             raise InputError(f'--features-on-device {self.features_on_device}: expected auto, off, on or a number of '
                              f'GiB')
 
@@ -148,205 +145,10 @@ def _without_gpu() -> str:
             f"install the CUDA libraries, pip install -e '.[gpu]'")
 
 
-# ---- XLA
-
-def prepare_environment(machine: Machine) -> None:
-    """For scripts, before TensorFlow is imported: what `xla` needs to be told there."""
-    if machine.xla == 'all':
-        flags = os.environ.get('TF_XLA_FLAGS', '')
-        os.environ['TF_XLA_FLAGS'] = ' '.join([flags, *(flag for flag in CLUSTERING if flag not in flags)]).strip()
-
-
-def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) -> Machine:
-    """The Machine, or where XLA does not work the same without it, after a line that says so.
-
-    Args:
-        machine: Machine. dtype: of the products, see `compile_failure`. say: function that prints a line.
-    """
-    failure = machine.xla != 'off' and compile_failure(machine, dtype)
-    if not failure:
-        return machine
-    say(f'going on without XLA, which does not compile here: {failure}')
-    return dataclasses.replace(machine, xla='off')
-
-
-_failures: dict[tuple[str, str], str] = {}  # (device, dtype name) -> what XLA said, '' where it compiles
-
-
-def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
-    """Why XLA cannot compile the attention's products on this machine, in one line; '' where it can.
-
-    Args:
-        machine: Machine. dtype: of the products; None: float32.
-    """
-    from core.model.attention_kernels import Kernels
-    from core.runtime.backend import tf, tf1
-
-    machine, dtype = machine or Machine(), dtype or tf.float32
-    machine = dataclasses.replace(machine, xla='kernels')
-    if (machine.device, dtype.name) not in _failures:
-        with tf.Graph().as_default() as graph:
-            p, q, w = (tf1.placeholder_with_default(tf.ones(shape, dtype), shape)
-                       for shape in ((1, 2, 3), (1, 1, 3), (3,)))
-            scores = Kernels('tanh', jit=True).scores(p, q, w)
-            with tf1.Session(graph=graph, config=session_config(machine)) as session:
-                try:
-                    session.run(scores)
-                    failure = ''
-                except tf.errors.OpError as error:
-                    failure = next(iter(error.message.splitlines()), '') or type(error).__name__
-        _failures[machine.device, dtype.name] = failure[:200]
-    return _failures[machine.device, dtype.name]
-
-
-# ---- features in the device's memory
-
-def _gibibytes(text: str) -> float | None:
+def gibibytes(text: str) -> float | None:
+    """A number of GiB, or None where the text is none."""
     try:
         number = float(text)
     except ValueError:
         return None
     return number if 0 <= number < float('inf') else None
-
-
-def keeps_features(machine: Machine, n_bytes: int) -> bool:
-    """Whether features of so many bytes are to be kept in the device's memory.
-
-    Args:
-        machine: Machine. n_bytes: int.
-
-    Returns:
-        bool; with 'on' always True.
-    """
-    choice = machine.features_on_device
-    if choice in ('on', 'off'):
-        return choice == 'on'
-    if choice == 'auto':
-        return machine.gpu() is not None and n_bytes <= FEATURE_SHARE * memory(machine)
-    return n_bytes <= (_gibibytes(choice) or 0) * GIB
-
-
-def memory(machine: Machine) -> int:
-    """Bytes of the machine's GPU that a session can take; of the CPU a number without meaning."""
-    from core.runtime.backend import tf, tf1
-
-    kind = 'CPU' if machine.gpu() is None else 'GPU'
-    with tf.Graph().as_default(), tf1.Session(config=session_config(machine)) as session:
-        return next(d.memory_limit_bytes for d in session.list_devices() if d.device_type == kind)
-
-
-class ResidentFeatures:
-    """A split of a CaptionData whose features lie in the device's memory, so that batches hold image numbers instead.
-
-    In the place of the data for `core.data.batches.Batches`: `read_features` gives the numbers themselves.
-
-    Args:
-        data: CaptionData. dtype: of the features, that of `model.inputs`.
-        most: numbers in one variable at most; TensorFlow counts those of some operations on GPUs in 32 bits.
-
-    Attributes:
-        numbers: placeholder (N,) int64, to be fed what `read_features` gives.
-        features: (N, L, D), those of `numbers`.
-        captions, image_idxs: of the data.
-    """
-
-    def __init__(self, data: 'CaptionData', dtype: DType, most: int = 2**30) -> None:
-        from core.runtime.backend import tf, tf1
-
-        self._data, self._dtype = data, dtype
-        self.captions, self.image_idxs = data.captions, data.image_idxs
-        shape = data.features.shape[1:]
-        self._rows = max(most // (shape[0] * shape[1]), 1)  # of a variable
-        self.numbers = tf1.placeholder(tf.int64, [None], 'image_numbers')
-        self._piece = tf1.placeholder(dtype, [None, *shape])
-        self._parts, self._put = [], []
-        for start in range(0, len(data), self._rows):
-            n_rows = min(self._rows, len(data) - start)
-            # In no collection: checkpoints do not hold it.
-            part = tf1.Variable(lambda n=n_rows: tf.zeros([n, *shape], dtype), trainable=False, collections=[],
-                                use_resource=True, name='features_on_device')
-            here = tf.clip_by_value(self.numbers - start, 0, n_rows - 1)
-            found = part.sparse_read(here)
-            later = (self.numbers >= start)[:, tf.newaxis, tf.newaxis]
-            self.features: Any = tf.where(later, found, self.features) if start else found
-            self._parts.append(part)
-            self._put.append(tf1.scatter_update(part, here, self._piece).op)
-
-    @staticmethod
-    def size(data: 'CaptionData', dtype: DType) -> int:
-        """Bytes that the features of a CaptionData will take."""
-        return len(data) * data.features.shape[1] * data.features.shape[2] * dtype.size
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._data)
-
-    def read_features(self, images: 'Sequence[int] | np.ndarray') -> 'np.ndarray':
-        """(N,) int64, the numbers."""
-        import numpy as np
-
-        return np.asarray(images, np.int64)
-
-    def load(self, session: Session, piece: int = 256) -> None:
-        """Copy all features to the device, `piece` images at a time.
-
-        Raises:
-            InputError: they do not fit.
-        """
-        import numpy as np
-
-        from core.runtime.backend import tf
-
-        try:
-            session.run([part.initializer for part in self._parts])
-            for number, put in enumerate(self._put):
-                stop = min((number + 1) * self._rows, len(self))
-                for first in range(number * self._rows, stop, piece):
-                    numbers = np.arange(first, min(first + piece, stop))
-                    features = self._data.read_features(numbers).astype(self._dtype.as_numpy_dtype, copy=False)
-                    session.run(put, {self.numbers: numbers, self._piece: features})
-        except tf.errors.ResourceExhaustedError:
-            size = self.size(self._data, self._dtype) / GIB
-            raise InputError(f'--features-on-device: the features, {size:.1f} GiB, do not fit into the memory of the '
-                             f'device; set it to off') from None
-
-
-# ---- the command line
-
-def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (), features: bool = False) -> Any:
-    """The options of the machine for an argparse parser.
-
-    Args:
-        parser: ArgumentParser. xla: the choices of --xla, the default first; empty: no such option.
-        features: with --features-on-device.
-
-    Returns:
-        The group of the options.
-    """
-    group = parser.add_argument_group('machine', 'not recorded in the run (docs/gpu.md)')
-    group.add_argument('--device', default='auto', metavar='auto|cpu|gpu|gpu:N',
-                       help='default: the first GPU if there is one')
-    group.add_argument('--threads', type=int, default=0, metavar='N', help="default: TensorFlow's own choice")
-    if xla:
-        means = {'off': 'nothing', 'kernels': "the attention's large products", 'all': 'and all that is element-wise'}
-        group.add_argument('--xla', choices=xla, default=xla[0], help='what XLA compiles; ' + ', '.join(
-            f'{choice}: {means[choice]}' for choice in xla) + f'; default: {xla[0]}')
-    if features:
-        group.add_argument('--features-on-device', default='auto', metavar='auto|off|on|GIB',
-                           help=f"keep the training features in the device's memory: where they take at most GIB of "
-                                f'it; auto: {100 * FEATURE_SHARE:.0f} %% of a GPU, never on the CPU')
-    return group
-
-
-def from_arguments(args: argparse.Namespace) -> Machine:
-    """The Machine of the parsed options; for scripts, before TensorFlow is imported.
-
-    Raises:
-        InputError: a value that means nothing, or a GPU asked for that is not there.
-    """
-    names = [field.name for field in dataclasses.fields(Machine)]
-    machine = Machine(**{name: getattr(args, name) for name in names if hasattr(args, name)})
-    prepare_environment(machine)
-    if machine.device.startswith('gpu'):  # the others need no look, and no TensorFlow
-        machine.check()
-    return machine

@@ -1,8 +1,5 @@
 """Saving and restoring: training checkpoints with all that a resumed run needs, and the best model.
 
-    python -m core.training.checkpoints import ...      other people's models, see --help and core.importers
-    python -m core.training.checkpoints export-tf1 RUN PREFIX
-
     RUN/checkpoints/step-120.{index,data-...}  every variable, the optimizer's too
     RUN/checkpoints/step-120.json              step, epoch, position, best score, patience ...
     RUN/best/step-100.{index,data-...}         the model's variables alone
@@ -11,21 +8,14 @@
 A file is only named by another once it is complete, so a kill at any moment leaves the previous state readable.
 """
 
-import os
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from core.common.aliases import PathLike, Session, Variable
-
-if __name__ == '__main__':  # its start-up lines; core.common.terminal says so too, but here TensorFlow is imported before
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-from core.common import command_line, terminal
-from core.common.errors import InputError
-from core.common.files import write_json
-from core.data.data_dir import read_json
+from core.common.errors import InputError, first_line
+from core.common.files import read_json, write_json
 from core.runtime.backend import tf, tf1
 
 _NAME = re.compile(r'step-\d+')
@@ -151,80 +141,8 @@ def _restore(saver: Any, session: Session, prefix: PathLike, variables: Sequence
         raise InputError(f'{prefix}: cannot be restored, it is damaged ({first_line(error)})') from None
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one short line; its type where it says nothing."""
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def _delete(directory: pathlib.Path, name: str) -> None:
     """Delete a checkpoint; its JSON first, as that is what calls it complete."""
     (directory / f'{name}.json').unlink(missing_ok=True)
     for path in directory.glob(f'{name}.*'):
         path.unlink(missing_ok=True)
-
-
-# ---- the command line
-
-_EXAMPLES = """Other people's checkpoints, in and out.
-
-examples:
-  python -m core.training.checkpoints import model/lstm/model-20 --vocab word_to_idx.pkl --out runs/tf1
-  python -m core.training.checkpoints import coco.npz --vocab dictionary.pkl --options coco.npz.pkl --out runs/authors
-  python -m core.training.checkpoints import checkpoints/train --vocab tokenizer.json --out runs/tf2
-  python -m core.training.checkpoints export-tf1 runs/flickr8k old/model-1
-
-What is imported becomes a run that evaluate.py uses. Pickles are read without being executed.
-"""
-
-
-def _parser() -> command_line.Parser:
-    parser = command_line.Parser(_EXAMPLES, 'COMMAND ...', prog='python -m core.training.checkpoints')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=command_line.OneLineParser)
-    run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
-    run.add_argument('source', metavar='SOURCE', help="checkpoint without endings or its directory, or the authors' "
-                                                      '.npz file')
-    run.add_argument('--vocab', metavar='FILE', help='its vocabulary: dict of word -> index, pickle or JSON; tf2 also '
-                                                     "the tokenizer's JSON; authors: default dictionary.pkl beside it")
-    run.add_argument('--out', metavar='RUN', required=True, help='run directory to make')
-    run.add_argument('--kind', choices=('tf1', 'authors', 'tf2'), help='default: seen from SOURCE')
-    run.add_argument('--options', metavar='FILE', help="the authors' pickled options; default: SOURCE.pkl")
-    run.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                     help="an option that neither the variables nor the authors' options file tell, such as "
-                          'prev2out=false; it changes no variable; may be repeated')
-    run.add_argument('--data', metavar='DATA', help='data directory with the features that the model takes')
-    run.add_argument('--encoder', metavar='NAME', help='or: their encoder (default: the usual one of the kind)')
-    run.add_argument('--layer', metavar='NAME', help='and its layer')
-    run.add_argument('--image-size', type=int, metavar='PIXELS', help='and the side of its input')
-    run.add_argument('--resize', choices=('crop', 'squash'), help='and how images are brought to it')
-    run.add_argument('--max-length', type=int, metavar='N', help="words of a caption at most (default: SOURCE's; "
-                                                                 'tf1: 15; largest: 1000)')
-    export = commands.add_parser('export-tf1', help="write a run's best model as a checkpoint for the TF1 code")
-    export.add_argument('run', metavar='RUN', help='run directory')
-    export.add_argument('prefix', metavar='PREFIX', help='path of the new files without endings')
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse and convert."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    if args.command is None:
-        parser.print_help()
-    elif args.command == 'import':
-        from core import importers
-
-        encoder = {'name': args.encoder, 'layer': args.layer, 'size': args.image_size, 'resize': args.resize}
-        if args.data and any(value is not None for value in encoder.values()):
-            raise InputError('--data says what the features are: leave --encoder, --layer, --image-size and --resize '
-                             'out')
-        importers.make_run(args.source, args.vocab, args.out, kind=args.kind, options=args.options, data=args.data,
-                           encoder=encoder, assignments=args.assignments, max_length=args.max_length)
-    else:
-        from core.importers import tf1_tutorial as tf1_code
-        from core.runs.run_dir import Run
-
-        tf1_code.export(Run(args.run), args.prefix)
-
-
-if __name__ == '__main__':
-    terminal.run(main)

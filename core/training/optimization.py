@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core.common.aliases import Operation, Session, Tensor, Variable
 from core.common.errors import InputError
 from core.runtime.backend import tf, tf1
+from core.training.schedules import annealed_at, averaging_decay_at, learning_rate_at
 
 if TYPE_CHECKING:
     from core.config.training import TrainingConfig
@@ -48,54 +49,6 @@ def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
 
 
 # ---- functions of the step
-
-def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int, factor: float = 1.0) -> float:
-    """The learning rate of a step.
-
-    Args:
-        options: TrainingConfig. step: int, 0, 1, ... steps_per_epoch: int.
-        factor: what schedule plateau has lowered the rate to so far, a share (see `plateau_factor`).
-
-    Returns:
-        float. `warmup_steps` raise it linearly from the first step on, whatever the schedule.
-    """
-    rate, epochs = options.learning_rate, step / steps_per_epoch
-    if options.learning_rate_schedule == 'exponential':
-        rate *= options.learning_rate_decay**int(epochs)
-    elif options.learning_rate_schedule == 'cosine':
-        rate *= 0.5 * (1 + math.cos(math.pi * min(epochs / options.n_epochs, 1)))
-    elif options.learning_rate_schedule == 'plateau':
-        rate *= factor
-    return rate * min((step + 1) / options.warmup_steps, 1) if options.warmup_steps else rate
-
-
-def plateau_factor(options: 'TrainingConfig', factor: float, waited: int) -> float:
-    """The `factor` after a validation that is the `waited`-th in a row without a better score (0: it is better)."""
-    lowered = waited and waited % options.plateau_patience == 0 and options.learning_rate_schedule == 'plateau'
-    return factor * options.learning_rate_decay if lowered else factor
-
-
-def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
-                steps_per_epoch: int) -> dict[str, float]:
-    """Values of the model's annealed quantities at a step; only of those that `anneal_epochs` is for.
-
-    Returns:
-        dict of name -> float: linear in the step from the start (for `scheduled_sampling` 0) to the model's option.
-    """
-    if not options.anneal_epochs:
-        return {}
-    share = min(step / (options.anneal_epochs * steps_per_epoch), 1)
-    starts = {'lambda_e': options.lambda_e_start or None, 'temperature': options.temperature_start or None,
-              'scheduled_sampling': 0.0}
-    return {
-        name: (1 - share) * start + share * getattr(model.options, name)
-        for name in model.annealed if (start := starts[name]) is not None
-    }
-
-
-def averaging_decay_at(options: 'TrainingConfig', step: int) -> float:
-    """Decay of the moving averages: small at first, as an average of few steps should hold little of the start."""
-    return min(options.weight_averaging, (1 + step) / (10 + step))
 
 
 def diverged(nll: float, norm: float, scale: float | None = None) -> bool:

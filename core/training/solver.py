@@ -18,18 +18,21 @@ from core.common.aliases import DType, PathLike, Say, Session
 from core.common.errors import InputError
 from core.config.config import Config
 from core.config.decoding import DecodingConfig
+from core.data import device_features
 from core.data.batches import Batches, prefetch
 from core.data.data_dir import CaptionData
 from core.data.vocabulary import tokenize
 from core.data.word_vectors import assign_word_vectors
 from core.decoding.captions import Caption, generate
 from core.metrics.scorer import Scorer
+from core.model import attention_kernels
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from core.training.interrupts import Interrupts, Stopped
 from core.training.metrics_log import Journal
-from core.training.optimization import PRECISIONS, Optimization, check, diverged, learning_rate_at, plateau_factor
+from core.training.optimization import PRECISIONS, Optimization, check, diverged
+from core.training.schedules import learning_rate_at, plateau_factor
 
 if TYPE_CHECKING:
     from core.model.caption_generator import CaptionGenerator
@@ -67,7 +70,7 @@ class Solver:
         self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
         self.machine = machine or devices.Machine()
-        self._resident: devices.ResidentFeatures | None = None
+        self._resident: device_features.ResidentFeatures | None = None
         self.data, self.val_data = self._checked(data, 'data'), self._checked(val_data, 'val_data')
         self.model_path, self.log_path = pathlib.Path(model_path), log_path
         self.pretrained_model, self.word_vectors = pretrained_model, word_vectors
@@ -121,10 +124,10 @@ class Solver:
         stored, dtype = not hasattr(self.data, 'read_batch'), self.model.inputs.dtype
         if not stored and self.machine.features_on_device == 'on':
             raise InputError('--features-on-device on: fine-tuning reads images, there are no features to keep')
-        size = devices.ResidentFeatures.size(self.data, dtype)
-        if stored and devices.keeps_features(self.machine, size):
+        size = device_features.ResidentFeatures.size(self.data, dtype)
+        if stored and device_features.keeps_features(self.machine, size):
             self.say(f'features of {len(self.data)} images stay on the device: {terminal.size_text(size)}')
-            self._resident = devices.ResidentFeatures(self.data, dtype)
+            self._resident = device_features.ResidentFeatures(self.data, dtype)
             self.batches = self._batches(self._resident, np.int64)
 
 
@@ -134,7 +137,7 @@ class Solver:
     def _build_sampler(self) -> None:
         if self._sampled is None:
             if self.model.attention.jit or self.machine.xla == 'all':
-                self.machine = devices.with_working_xla(self.machine, PRECISIONS[self.options.precision], self.say)
+                self.machine = attention_kernels.with_working_xla(self.machine, PRECISIONS[self.options.precision], self.say)
             if self.machine.xla == 'off':
                 self.model.attention.compile(False)
             with self.model.graph.as_default():
@@ -150,7 +153,7 @@ class Solver:
             self.model.restore_encoder(session)
 
     def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
-        """The learning rate of step `step` (0, 1, ...), a float, see `core.training.optimization.learning_rate_at`."""
+        """The learning rate of step `step` (0, 1, ...), a float, see `core.training.schedules.learning_rate_at`."""
         return learning_rate_at(self.options, step, len(self.batches), factor)
 
     def unigram_loss(self) -> float:

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from core.common.aliases import Grid
 from core.common.errors import InputError
-from core.encoders.preprocessing import Photo, Preprocessing, decode, square
+from core.encoders.photos import Photo, decode
+from core.encoders.preprocessing import Preprocessing, square
 
 if TYPE_CHECKING:
     from core.data.image_data import Split
@@ -118,7 +119,7 @@ def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndar
     With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of it.
 
     Args:
-        photo: path, bytes or pixels, see `core.encoders.preprocessing.decode`. preprocessing: `Preprocessing`.
+        photo: path, bytes or pixels, see `core.encoders.photos.decode`. preprocessing: `Preprocessing`.
         side: pixels of the longer side.
 
     Raises:

@@ -1,0 +1,1 @@
+"""The command lines: what prepro.py, train.py, evaluate.py and caption.py run."""

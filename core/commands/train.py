@@ -1,0 +1,317 @@
+r"""DATA DIR -> RUN DIR: train a captioner.
+
+examples:
+  train.py data/flickr8k --out runs/flickr8k
+  train.py data/flickr8k --out runs/small --set dim_hidden=512 --set learning_rate=4e-4
+  train.py data/flickr8k --out runs/mobilenet --config data/recipes/flickr8k_mobilenet.json
+  train.py data/flickr8k --out runs/paper --preset paper-hard
+  train.py data/flickr8k --out runs/tuned --pretrained-model runs/flickr8k --finetune-from conv5_1 \
+      --set learning_rate=1e-4 --set batch_by=image
+  train.py --compare runs/soft runs/hard --out compare.png
+
+The same command goes on where it stopped. Ctrl-C saves first. Watch with: tensorboard --logdir RUN/tensorboard
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from core.common import command_line, terminal
+from core.common.errors import InputError
+from core.common.files import read_json
+from core.config.config import Config, options
+from core.runtime import machine_options
+from core.runtime.devices import Machine
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from core.data.data_dir import DataDir
+    from core.data.vocabulary import Vocabulary
+    from core.model.caption_generator import CaptionGenerator
+    from core.runs.run_dir import Run
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = command_line.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser.settings = {name for _, name, *_ in options()}
+    parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
+    parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
+    parser.add_argument('--resume', metavar='RUN', help='go on with a run, with the data and options it has')
+    parser.add_argument('--preset', metavar='NAME', help='options of a published model; --options lists the names')
+    parser.add_argument('--config', metavar='FILE', help='JSON file of options (see data/recipes), over the preset')
+    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+                        help='one option, over those of --config; may be repeated')
+    parser.add_argument('--seed', type=int, metavar='N', help='of weights, order, dropout and draws: --set seed=N')
+    parser.add_argument('--options', action='store_true',
+                        help='list the presets and all options with their values, and stop')
+    parser.add_argument('--compare', metavar='RUN', nargs='+',
+                        help='instead of training: best scores of runs, and the options they differ in; with --out '
+                             'FILE.png, FILE.svg or DIR their curves')
+    start = parser.add_argument_group('starting from something')
+    start.add_argument('--pretrained-model', metavar='CHECKPOINT',
+                       help='the variables of a checkpoint, or of the best model of a run directory, whose model '
+                            'options then hold unless --preset, --config or --set say otherwise')
+    start.add_argument('--word-vectors', metavar='FILE', help='these word vectors (GloVe, word2vec)')
+    start.add_argument('--finetune-from', metavar='LAYER',
+                       help='train the encoder too, from this layer on (option finetune_from); reads the images')
+    parser.more(
+        start.add_argument('--weights', metavar='FILE', help="with --finetune-from: the encoder's weights, where they "
+                                                             'moved since prepro.py'),
+        machine_options.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True))
+    args = parser.parse_args()
+    if args.compare:
+        others = [{'data': 'DATA', 'assignments': '--set'}.get(name, f'--{name.replace("_", "-")}')
+                  for name, value in vars(args).items()
+                  if name not in ('compare', 'out', 'quiet', 'verbose') and value != parser.get_default(name)]
+        if others:
+            raise InputError(f'--compare RUN ... [--out FILE] stands alone, without {others[0]}')
+    return args
+
+
+def main() -> None:
+    """Parse, open the data, build the model, train."""
+    args = arguments()
+    if args.compare:
+        from core.runs.compare_runs import compare
+
+        compare(args.compare, args.out)
+        return
+    if args.seed is not None:
+        args.assignments.append(f'seed={args.seed}')
+    if args.finetune_from is not None:
+        args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
+    check(args)
+    if args.options:
+        show_options(configuration(args, dataset_of(args.data)))
+        return
+    if not args.resume and not args.pretrained_model:
+        configuration(args, None)  # a misspelt option is known before TensorFlow is there
+    from core.data.data_dir import DataDir
+    from core.runs import run_dir
+
+    # Before TensorFlow, which takes seconds to import.
+    data = None if args.resume else DataDir(args.data)
+    if args.resume:
+        run_dir.check_run(args.resume)
+    machine = machine_options.from_arguments(args)
+
+    if args.resume:
+        run = run_dir.Run(args.resume)
+        if run.imported:
+            raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to go on with; start '
+                             f'another run from its variables: train.py DATA --out NEW --pretrained-model '
+                             f'{args.resume}')
+        args.data, args.out = run.data_entry['path'], args.resume
+        config = run.config.override(args.assignments)
+    data = data or DataDir(args.data)
+    from core.training.checkpoints import latest_state
+
+    fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
+    # Also where training goes on, as the options of the model come from there.
+    pretrained = pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model else None
+    if not args.resume:
+        config = configuration(args, data.dataset, pretrained)
+    if pretrained:
+        check_pretrained(args.pretrained_model, pretrained, config, data)
+    check_data(args, config, data)
+    vectors = None
+    if fresh and args.word_vectors:
+        vectors = read_word_vectors(args.word_vectors, data.vocabulary, config.model.dim_embed)
+    with run_dir.create(args.out, config, data):
+        train(args, run_dir.Run(args.out), data, machine, pretrained, vectors)
+    terminal.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse arguments that contradict each other, before anything slow is done."""
+    if args.options:
+        if args.resume or args.pretrained_model:
+            raise InputError('--options lists what --preset, --config and --set give; leave --resume and '
+                             '--pretrained-model out (a run has its options in config.json)')
+        return
+    if args.resume and (args.out or args.config or args.data or args.preset):
+        raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, --preset and --config '
+                         'out')
+    if args.resume and (args.pretrained_model or args.word_vectors):
+        raise InputError('--resume RUN goes on with the variables of the run: leave --pretrained-model and '
+                         '--word-vectors out')
+    if not args.resume and not (args.data and args.out):
+        raise InputError('name the data and the run: train.py DATA --out RUN, or train.py --resume RUN')
+    if args.word_vectors and args.pretrained_model:
+        raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
+
+
+def check_data(args: argparse.Namespace, config: Config, data: 'DataDir') -> None:
+    """Refuse data without training captions, and what fine-tuning lacks: a layer, weights, image files."""
+    from core.data.image_data import ImageData
+    from core.encoders.encoder import EncoderSpec
+    from core.runs.build_model import check_finetuning
+
+    first = config.training.finetune_from
+    if args.weights and not first:
+        raise InputError('--weights belongs to --finetune-from LAYER; without it the stored features are used')
+    if first:
+        spec = EncoderSpec.from_dict(data.encoder)
+        check_finetuning(spec, first, args.weights)
+        for split in ('train', 'dev'):
+            if split in data.splits:
+                ImageData(data.split(split), spec)
+    if not len(data.split('train').captions):
+        raise InputError(f'{args.data}: no training caption; make the data with a larger --max-length')
+
+
+def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machine, pretrained: 'Run | None',
+          vectors: 'tuple[np.ndarray, np.ndarray] | None') -> None:
+    """Build the model of a run and train it.
+
+    Args:
+        run: Run, made or gone on with. data: DataDir. machine: Machine.
+        pretrained: Run whose best model training starts from; None: --pretrained-model may name a checkpoint.
+        vectors: (numbers of words, their vectors) that training starts from, or None.
+    """
+    from core.runtime.backend import tf
+    from core.training.solver import Solver
+
+    config = run.config
+    with tf.Graph().as_default():
+        train_data = run.training_split(data)
+        val_data = run.split(data, 'dev') if 'dev' in data.splits else None
+        tf.compat.v1.set_random_seed(config.training.seed)
+        model = run.build_model(args.weights)
+        say_what_is_trained(args, config, data, train_data, model)
+        if where := machine.note():
+            terminal.say(f'training {where}')
+        if val_data is None:
+            terminal.say('no dev split: training without validation, the last model counts as the best')
+        solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
+                        pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
+                        decoding=config.decoding, machine=machine, say=terminal.say, word_vectors=vectors,
+                        **dataclasses.asdict(config.training))
+        solver.train()
+
+
+def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir', train_data: Any,
+                        model: 'CaptionGenerator') -> None:
+    """Print the sizes of data and model, what the preset departs from, and options without effect."""
+    from core.config import presets
+
+    first = config.training.finetune_from
+    learnt = [*(variable for variable in model.variables if variable.trainable),
+              *(model.encoder_variables if first else ())]
+    if not config.training.train_embedding:
+        learnt = [variable for variable in learnt if variable is not model.embedding]
+    if args.preset:
+        terminal.say('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
+    if idle := config.idle():
+        terminal.say(f'without effect here: {", ".join(idle)}')
+    n_learnt = sum(v.shape.num_elements() for v in learnt)
+    terminal.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
+                 f'{model.L}x{model.D}; {n_learnt:,} numbers to learn'
+                 + (f', the encoder from {first} on among them' if first else ''))
+    # Adam keeps two more numbers for each, RMSProp and momentum one or two; the best model is kept without.
+    n_bytes = 4 * n_learnt * (3 * config.training.keep_checkpoints + 1)
+    terminal.say(f'checkpoints and the best model take up to {terminal.size_text(n_bytes)} in {args.out}')
+
+
+def configuration(args: argparse.Namespace, dataset: str | None, pretrained: 'Run | None' = None) -> Config:
+    """The Config: preset (or the pretrained run's model), then --config, then --set."""
+    from core.config import presets
+
+    config = Config()
+    if args.preset:
+        config = presets.config(args.preset, dataset)
+    elif pretrained:
+        config = dataclasses.replace(config, model=pretrained.config.model)
+    if args.config:
+        config = Config.from_dict(layered(config.to_dict(), args.config), where=args.config)
+    return config.override(args.assignments)
+
+
+def layered(sections: dict[str, Any], path: str) -> Any:
+    """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their place."""
+    named = read_json(path, 'not a readable JSON configuration', 'see data/recipes for examples')
+    if not isinstance(named, dict):
+        return named  # for Config.from_dict to refuse
+    merged = dict(sections)
+    for section, values in named.items():
+        merged[section] = {**sections.get(section, {}), **values} if isinstance(values, dict) else values
+    return merged
+
+
+def pretrained_run(path: str, data: 'DataDir', needed: bool) -> 'Run | None':
+    """The Run at --pretrained-model, or None where it is the name of a checkpoint.
+
+    Raises:
+        InputError: `needed` and neither; or a run of other words than those of the DataDir: its word vectors would
+            stand for other words.
+    """
+    from core.runs.run_dir import Run
+
+    if not (pathlib.Path(path) / 'config.json').exists():
+        if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
+            raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow checkpoint (its '
+                             f'path without .index)')
+        return None
+    run = Run(path)
+    if needed:
+        run.best().prefix()  # refuses a run without a model
+    if run.vocabulary != data.vocabulary:
+        raise InputError(f'--pretrained-model {path}: has another vocabulary than {data.path}; make the data with '
+                         f'prepro.py --like {path}')
+    return run
+
+
+def check_pretrained(path: str, pretrained: 'Run', config: Config, data: 'DataDir') -> None:
+    """Refuse to leave a part of a fine-tuned encoder behind."""
+    from core.encoders.encoder import check_trainable
+
+    if not pretrained.finetuned:
+        try:
+            pretrained.check_features(data)
+        except InputError as error:  # allowed, as the model may learn to read them, but not in silence
+            terminal.say(f'note: {error}')
+        return
+    pretrained.check_features(data)
+    now, before = config.training.finetune_from, pretrained.config.training.finetune_from
+    if not now:
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned, and stored features are those of '
+                         f'the encoder before; add --finetune-from {before}, and --set finetune_rate=0 to keep the '
+                         f'encoder as it is')
+    if not set(check_trainable(pretrained.spec, before)) <= set(check_trainable(pretrained.spec, now)):
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned from {before} on, and only what '
+                         f'--finetune-from names is taken over; name {before} or a layer before it')
+
+
+def read_word_vectors(path: str, vocabulary: 'Vocabulary', size: int) -> 'tuple[np.ndarray, np.ndarray]':
+    """(numbers of words, their vectors) from the file of --word-vectors; says how many words were found."""
+    from core.data import word_vectors
+
+    indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
+    terminal.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
+    return indices, matrix
+
+
+def dataset_of(data: str | None) -> str | None:
+    """The dataset's name in a DATA DIR's manifest, for preset paper; None without DATA."""
+    if data is None:
+        return None
+    return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
+
+
+def show_options(config: Config) -> None:
+    """--options: the presets, and every option with its value in `config`."""
+    from core.config import presets
+    print(f'presets: {", ".join(presets.names())}')
+    for section, name, kind, _, help, choices in options():
+        value = getattr(getattr(config, section), name)
+        text = f'{help}' + (f' ({", ".join(choices)})' if choices else '')
+        print(f'{section:9} {name:22} {kind:5} {value!s:9} {text}')
+
+
+def cli() -> None:
+    """The installed command sat-train."""
+    terminal.run(main)

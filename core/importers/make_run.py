@@ -1,0 +1,190 @@
+"""Other people's trained models, brought into a RUN DIR that evaluate.py uses.
+
+| kind | what it is | module |
+| --- | --- | --- |
+| tf1 | checkpoint of the TF1 code with `word_to_idx.pkl` | `tf1_tutorial`, which also writes such checkpoints |
+| authors | `.npz` of the authors' Theano code with its options and dictionary | `authors_theano` |
+| tf2 | checkpoint of TensorFlow's tutorial (Keras encoder and decoder) | `tf2_tutorial` |
+
+`python -m core import` calls `make_run`.
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.common.aliases import PathLike, Say
+from core.common.errors import InputError
+from core.config.config import Config
+from core.data import data_dir
+from core.data.vocabulary import Vocabulary
+from core.encoders.encoder import EncoderSpec, describe
+from core.encoders.networks import assign
+from core.importers.imported import MOST_LENGTH, check, open_checkpoint
+from core.runs.build_model import build_model
+from core.runtime.backend import tf
+from core.runtime.devices import CPU, session_config
+from core.training.checkpoints import BestModel
+
+if TYPE_CHECKING:
+    from core.importers.imported import Imported
+
+KINDS = {'tf1': 'tf1_tutorial', 'authors': 'authors_theano', 'tf2': 'tf2_tutorial'}
+
+
+def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: str | None = None,
+             options: PathLike | None = None, data: PathLike | None = None, encoder: Mapping[str, Any] | None = None,
+             assignments: Iterable[str] = (), max_length: int | None = None, say: Say = print) -> None:
+    """Make a new RUN DIR from a foreign model; it appears whole or not at all.
+
+    Args:
+        source: checkpoint (path without endings, one of its files, or its directory) or .npz file.
+        vocab: the vocabulary file that belongs to it; None: for kind authors the dictionary.pkl beside it.
+        out: the RUN DIR to make.
+        kind: a name in `KINDS`; None: seen from `source`.
+        options: the authors' options file, for kind authors.
+        data: a DATA DIR whose features the model takes; None: `encoder` says what they are.
+        encoder: dict of name, layer, size, resize; what is left out or None is the kind's usual one.
+        assignments: texts name=value of options that the variables do not tell.
+        max_length: words of a caption at most; None: the source's own.
+        say: function that prints a line.
+
+    Raises:
+        InputError: anything that does not fit, by name; `out` exists.
+    """
+    out = pathlib.Path(out)
+    if out.exists() or out.is_symlink():
+        raise InputError(f'{out}: exists already; choose another --out')
+    kind, source = detect(source, kind)
+    if options and kind != 'authors':
+        raise InputError(f'{source}: is of kind {kind}, which has no options file; leave --options out')
+    if vocab is None and kind != 'authors':
+        raise InputError(f'{source}: is of kind {kind}; name its vocabulary with --vocab')
+    arguments = (options,) if kind == 'authors' else ()
+    imported = importlib.import_module(f'core.importers.{KINDS[kind]}').read(source, vocab, *arguments)
+    max_length = imported.max_length if max_length is None else max_length
+    if max_length < 1:
+        raise InputError(f'--max-length must be at least 1, not {max_length}')
+    if max_length > MOST_LENGTH:
+        raise InputError(f'--max-length must be at most {MOST_LENGTH}, not {max_length}')
+    config = Config.from_dict({'model': imported.options}, where=str(source)).override(assignments)
+    if config.training != Config().training:
+        raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the model and of decoding, '
+                         f'none of training')
+    features = None
+    if data is None:
+        spec = _unknown_weights(imported.encoder, encoder or {})
+    else:
+        features = data_dir.DataDir(data)
+        spec = EncoderSpec.from_dict(features.encoder)
+    _check_features(imported, spec, source, features)
+    vocabulary = Vocabulary(imported.words)
+    entry = {'path': None, 'encoder': spec.to_dict(), 'max_length': max_length, 'dataset': 'imported',
+             'records_sha256': None}
+
+    with tf.Graph().as_default() as graph:
+        model = build_model(config, vocabulary, spec, max_length)
+        needed = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
+        check(needed, {name: value.shape for name, value in imported.values.items()}, source)
+        with tf.compat.v1.Session(graph=graph, config=session_config(CPU)) as session:
+            values = [imported.values[variable.op.name] for variable in model.variables]
+            assign(session, [model.variables], [values])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as temporary:
+                made = pathlib.Path(temporary) / out.name
+                made.mkdir()
+                config.save(made / 'config.json', data=entry)
+                vocabulary.save(made / 'vocabulary.json')
+                BestModel(made / 'best', model.variables).save(
+                    session, {'step': 0, 'scores': {}, 'imported': {'kind': kind, 'source': str(source)}})
+                os.rename(made, out)
+    _report(kind, source, imported, config, spec, out, features, say)
+
+
+def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
+    """What a source is: (kind, str of its path as the importer takes it).
+
+    Raises:
+        InputError: none of `KINDS`, with what was found there.
+    """
+    if kind is not None and kind not in KINDS:
+        raise InputError(f'unknown kind {kind!r}; there are: {", ".join(KINDS)}')
+    path = pathlib.Path(source)
+    if path.is_file() and (path.suffix == '.npz' or kind == 'authors'):
+        if kind not in (None, 'authors'):
+            raise InputError(f'{path}: a .npz file is of kind authors, not {kind}')
+        return 'authors', str(path)
+    if kind == 'authors':
+        raise InputError(f'{path}: no such .npz file')
+    prefix = _prefix(path)
+    if kind is not None:
+        return kind, prefix
+    names = open_checkpoint(prefix).get_variable_to_shape_map()
+    if '_CHECKPOINTABLE_OBJECT_GRAPH' in names:
+        return 'tf2', prefix
+    from core.importers.tf1_tutorial import is_tf1
+
+    if is_tf1(names):
+        return 'tf1', prefix
+    raise InputError(f'{prefix}: neither a checkpoint of the TF1 code nor of the TF2 tutorial; it holds, for example, '
+                     f'{", ".join(sorted(names)[:5])}')
+
+
+def _prefix(path: pathlib.Path) -> str:
+    """The checkpoint that a path means, without ending."""
+    if (path / 'config.json').exists() and (path / 'vocabulary.json').exists():
+        raise InputError(f'{path}: is a run of this program already; use it with evaluate.py')
+    if not path.is_dir():
+        for ending in ('.index', '.meta'):
+            if path.name.endswith(ending):
+                return str(path)[:-len(ending)]
+        return str(path).partition('.data-00000-of-')[0]
+    found = sorted(index.name[:-len('.index')] for index in path.glob('*.index'))
+    state = tf.train.get_checkpoint_state(str(path))
+    latest = pathlib.Path(state.model_checkpoint_path) if state else None
+    # By its name first: the path may be that of another machine. Before TensorFlow 0.12 there was no .index file.
+    for prefix in (path / latest.name, latest) if latest else ():
+        if prefix.is_file() or prefix.with_name(f'{prefix.name}.index').is_file():
+            return str(prefix)
+    if len(found) == 1:
+        return str(path / found[0])
+    raise InputError(f'{path}: ' + (f'holds several checkpoints; name one: {", ".join(found)}' if found else
+                                    'no checkpoint (no .index file) in this directory'))
+
+
+def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> EncoderSpec:
+    """EncoderSpec of the features that the model takes; which weights made them is not known."""
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    if chosen.get('name', usual['name']) != usual['name']:  # the usual layer and size belong to the usual encoder
+        usual = {'resize': usual['resize']}
+    spec = describe(**{**usual, **chosen}, weights='random')
+    return dataclasses.replace(spec, weights='unknown', weights_sha256='unknown')
+
+
+def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, data: Any) -> None:
+    """InputError where the model does not take features of `spec`."""
+    values = imported.values
+    name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w') if n in values)
+    dim = values[name].shape[0]
+    if dim != spec.dim:
+        where = (f'those of {data.path} have {spec.dim}; give the right --data' if data else
+                 f'{spec.encoder} {spec.layer} has {spec.dim}; name theirs with --encoder and --layer, or --data')
+        raise InputError(f'{source}: was trained on features of {dim} numbers a location, {where}')
+
+
+def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec, out: PathLike,
+            data: Any, say: Say) -> None:
+    """Print what was made of it."""
+    for note in imported.notes:
+        say(f'note: {note}')
+    rows, columns = spec.grid
+    model = config.model
+    say(f'{source}, kind {kind}: {len(imported.words)} words, dim_embed={model.dim_embed}, '
+        f'dim_hidden={model.dim_hidden}, cell={model.cell}; features {spec.encoder} {spec.layer} '
+        f'{rows}x{columns}x{spec.dim}, images {spec.resize} to {spec.size}')
+    place = data.path if data else f"DATA, made by prepro.py ... --like {out} --weights FILE"
+    say(f'next: python evaluate.py {out} --data {place}')
