@@ -15,7 +15,8 @@ import numpy as np
 
 from core.common.errors import InputError
 from core.data.batches import Batches
-from core.data.data_dir import ArrayFeatures, CaptionData
+from core.data.data_dir import CaptionData
+from core.data.feature_file import ArrayFeatures
 from core.data.vocabulary import END, START, tokenize
 
 # How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training images

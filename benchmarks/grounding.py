@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.common import terminal
 from core.common.errors import InputError
-from core.common.files import replacing
-from core.data.data_dir import read_json
+from core.common.files import read_json, replacing
 from core.viewer.attention_pictures import png
 
 MEASURES = {'n_words': 'mentions', 'mass': 'in the object', 'uniform_mass': 'spread evenly', 'centre_mass': 'centre',

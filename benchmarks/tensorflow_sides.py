@@ -16,7 +16,7 @@ from benchmarks.measure import resident
 from benchmarks.textbook import Textbook, until_end
 from core.config.training import TrainingConfig
 from core.data.batches import Batches, prefetch
-from core.data.data_dir import FeatureFile
+from core.data.feature_file import FeatureFile
 from core.data.vocabulary import END
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1

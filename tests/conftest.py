@@ -1,9 +1,11 @@
-"""Shared by all tests: where the real material lies, and a graph of its own for each test that wants one."""
+"""Shared by all tests: the real material, a graph of its own for each test that wants one, and sample directories."""
 
 import os
 import pathlib
 
 import pytest
+
+from tests.support.sample_dirs import SampleDirs
 
 SHARED = pathlib.Path(os.environ.get('SAT_SHARED', pathlib.Path(__file__).parents[2] / 'shared'))
 
@@ -23,3 +25,40 @@ def graph():
 
     with tf.Graph().as_default() as fresh:
         yield fresh
+
+
+# ---- directories that are made once a session; tests that change one make a copy
+
+@pytest.fixture(scope='session')
+def sample_dirs(tmp_path_factory):
+    """Makes the directories below, and others of their kind: `sample_dirs.data('conv1_2', seed=2)`."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent  # the workers' own folders lie in it
+    made = SampleDirs(folder / 'samples')
+    yield made
+    made.assert_unchanged()
+
+
+@pytest.fixture(scope='session')
+def scenes(sample_dirs):
+    """A drawn dataset: see SampleDirs.scenes."""
+    return sample_dirs.scenes()
+
+
+@pytest.fixture(scope='session')
+def scene_photos(scenes):
+    """The files of its 13 images, of all splits, in the order of their names."""
+    return sorted((scenes / 'images').rglob('*.png'))
+
+
+@pytest.fixture(scope='session')
+def sample_data(sample_dirs):
+    """A DATA DIR of those scenes."""
+    return sample_dirs.data()
+
+
+@pytest.fixture(scope='session')
+def sample_run(sample_dirs):
+    """A RUN DIR that train.py made of that."""
+    return sample_dirs.run()

@@ -17,6 +17,7 @@ from benchmarks.measure import Others, Worker, alternate, insert, markdown, rati
 from benchmarks.textbook import Textbook, until_end
 from core.common.errors import InputError
 from core.data.vocabulary import END, NULL
+from core.reference.equations import teacher_forcing
 from core.runtime.backend import tf, tf1
 from tests.support import tiny_model
 from tests.support.scripts import ROOT, assert_refused
@@ -154,9 +155,9 @@ def test_pytorch_beam_search_finds_sentences_by_their_log_probabilities(hoisted)
     captions[:, 0] = tiny_model.START
     for row, sentence in zip(captions, sentences, strict=True):
         row[1 : len(sentence) + 1] = sentence
-    told = tiny_model.transcription(values, np.repeat(image[np.newaxis], len(sentences), axis=0), captions,
+    told = teacher_forcing(values, np.repeat(image[np.newaxis], len(sentences), axis=0), captions,
                                     training=False)
-    scores = [told['log_probs'][k, range(len(s)), s].sum() for k, s in enumerate(sentences)]
+    scores = [told.log_probs[k, range(len(s)), s].sum() for k, s in enumerate(sentences)]
     best = int(np.argmax(scores))
     with captioner(values, hoist_projection=hoisted) as worker:
         words, score = worker.call('beam', image, len(sentences), max_len)

@@ -15,8 +15,10 @@ import time
 import pytest
 
 from core import __version__
+from core.common.command_line import Parser
 from core.common.errors import InputError
-from core.common.terminal import Parser, duration, progress, size_text, table
+from core.common.progress import progress
+from core.common.terminal import duration, size_text, table
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from core.encoders.encoder import ENCODERS
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
-from tests.support import sample_dirs, tiny_model
+from tests.support import tiny_model
 
 PAPER = {
     'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh', 'attention_layers': 2,
@@ -170,20 +170,20 @@ RATES = {'tf1': 5e-3, 'tf2': 5e-3, 'paper-flickr8k': 5e-3, 'paper-flickr8k-hard'
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RATES)
-def test_every_preset_learns(name):
+def test_every_preset_learns(sample_dirs, name):
     """Small models on drawn scenes; all options but sizes and rates are the preset's."""
-    losses = train(presets.config(name), RATES[name], 200)
+    losses = train(sample_dirs.data('conv4_4'), presets.config(name), RATES[name], 200)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
 
 
-def train(config, learning_rate, n_steps):
+def train(place, config, learning_rate, n_steps):
     """Nats a word in every step; the regulariser cannot vanish where a caption is shorter than the locations are many.
 
     Every eighth feature is used, which keeps the steps fast.
     """
     sizes = {option: size for option, size in SIZES.items() if getattr(config.model, option)}
-    data_dir = DataDir(sample_dirs.data_dir('conv4_4'))
+    data_dir = DataDir(place)
     data, words = data_dir.split('train'), data_dir.vocabulary.word_to_idx
     training = dataclasses.replace(config.training, learning_rate=learning_rate, batch_size=16)
     with tf.Graph().as_default():

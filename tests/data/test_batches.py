@@ -9,7 +9,8 @@ import pytest
 
 from core.common.errors import InputError
 from core.data.batches import Batches, prefetch
-from core.data.data_dir import ArrayFeatures, CaptionData
+from core.data.data_dir import CaptionData
+from core.data.feature_file import ArrayFeatures
 
 WORDS = [3, 1, 2, 3, 1, 2, 3, 1, 3, 2, 2]  # of the captions below, without <START> and <END>
 EPOCH_0 = [[10, 5, 2], [7, 4, 1], [9, 0, 8], [6, 3]]  # lengths [2, 2, 2], [1, 1, 1], [2, 3, 3], [3, 3]

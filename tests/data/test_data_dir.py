@@ -10,9 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
+from core.common import files
 from core.common.errors import InputError
 from core.data import data_dir
-from core.data.data_dir import DataDir, FeatureFile, check_run
+from core.data.data_dir import DataDir
+from core.data.feature_file import FeatureFile
+from core.runs.run_dir import check_run
 
 SHAPE = (7, 5, 3)
 
@@ -148,9 +151,9 @@ def test_a_file_without_features_takes_no_room(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with data_dir.lock(tmp_path, 'prepro.py'), pytest.raises(InputError, match='another prepro.py is at work here'):
-        data_dir.lock(tmp_path, 'prepro.py')
-    data_dir.lock(tmp_path, 'prepro.py').close()
+    with files.lock(tmp_path, 'prepro.py'), pytest.raises(InputError, match='another prepro.py is at work here'):
+        files.lock(tmp_path, 'prepro.py')
+    files.lock(tmp_path, 'prepro.py').close()
 
 
 def test_plans(tmp_path):

@@ -18,17 +18,18 @@ from core.decoding.captions import generate
 from core.encoders import preprocessing
 from core.encoders.augmentation import SIDES, Augmentation
 from core.encoders.encoder import Encoder, EncoderSpec, build_trainable, check_trainable, describe
-from core.runs import build_model, run_dir
+from core.runs import run_dir
+from core.runs.build_model import check_finetuning
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
-from tests.support import sample_dirs
+from tests.support.sample_dirs import TINY_RUN
 
-OPTIONS = [*sample_dirs.TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=false', 'print_every=1']
+OPTIONS = [*TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=false', 'print_every=1']
 
 
 @pytest.fixture(scope='module')
-def spec():
-    return EncoderSpec.from_dict(DataDir(sample_dirs.data_dir()).encoder)
+def spec(sample_data):
+    return EncoderSpec.from_dict(DataDir(sample_data).encoder)
 
 
 # ---- which layers learn
@@ -67,8 +68,8 @@ def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first,
                 np.testing.assert_array_equal(new, old)
 
 
-def test_the_tower_begins_as_the_encoder_that_made_the_features(spec):
-    data = image_data.ImageData(DataDir(sample_dirs.data_dir()).split('train'), spec)
+def test_the_tower_begins_as_the_encoder_that_made_the_features(sample_data, spec):
+    data = image_data.ImageData(DataDir(sample_data).split('train'), spec)
     pictures = data.read_features([0, 3])
     with Encoder(spec) as encoder:
         expected = encoder.encode(pictures)
@@ -96,11 +97,11 @@ def test_layers_that_cannot_be_trained_are_refused_by_name(name, layer, first, p
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(sample_data, sample_run, tmp_path_factory):
     """metrics.jsonl of three runs from the same decoder: stored features, rate 0, and fine-tuning."""
-    place, data = tmp_path_factory.mktemp('runs'), DataDir(sample_dirs.data_dir())
+    place, data = tmp_path_factory.mktemp('runs'), DataDir(sample_data)
     losses = {}
-    start = run_dir.Run(sample_dirs.run_dir()).best().prefix()
+    start = run_dir.Run(sample_run).best().prefix()
     # A low rate, as Adam's first steps would make much of the differences of rounding.
     for name, options in (('stored', ['finetune_from=', 'learning_rate=1e-3']),
                           ('rate 0', ['finetune_rate=0', 'learning_rate=1e-3']),
@@ -143,10 +144,10 @@ def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
             assert np.array_equal(best.get_tensor(key), value) == (name == 'rate 0')
 
 
-def test_the_loss_falls_and_the_run_evaluates(trained):
+def test_the_loss_falls_and_the_run_evaluates(sample_data, trained):
     place, losses = trained
     assert np.mean(losses['tuned'][-5:]) < 0.9 * losses['tuned'][0]
-    run, data = run_dir.Run(place / 'tuned'), DataDir(sample_dirs.data_dir())
+    run, data = run_dir.Run(place / 'tuned'), DataDir(sample_data)
     captions = decoded(run, data)
     assert len(captions) == 3 and any(caption.words for caption in captions)
 
@@ -160,11 +161,11 @@ def decoded(run, data):
             return list(generate(session, model, sampled, run.split(data, 'dev')))
 
 
-def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
+def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_data, trained, tmp_path):
     """Stored features that say nothing change nothing; the encoder as it was before training changes much."""
     run = run_dir.Run(trained[0] / 'tuned')
-    expected = np.concatenate([c.alphas for c in decoded(run, DataDir(sample_dirs.data_dir()))])
-    other = DataDir(sample_dirs.data_dir('conv1_2'))  # of another kind, which a run of stored features would refuse
+    expected = np.concatenate([c.alphas for c in decoded(run, DataDir(sample_data))])
+    other = DataDir(sample_dirs.data('conv1_2'))  # of another kind, which a run of stored features would refuse
     assert run.data(other.path).path == other.path
     np.testing.assert_array_equal(np.concatenate([c.alphas for c in decoded(run, other)]), expected)
     with tf.Graph().as_default() as graph:
@@ -173,7 +174,7 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)
             model.restore_encoder(session)
-            data = run.split(DataDir(sample_dirs.data_dir()), 'dev')
+            data = run.split(DataDir(sample_data), 'dev')
             untuned = np.concatenate([c.alphas for c in generate(session, model, sampled, data)])
     assert untuned.shape != expected.shape or not np.allclose(untuned, expected, atol=1e-3)
 
@@ -181,8 +182,8 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(trained, tmp_path):
 # ---- resume
 
 
-def test_interrupted_fine_tuning_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    data, options = DataDir(sample_dirs.data_dir()), ['augment=true', 'dropout=true', 'n_epochs=3', 'finetune_rate=1']
+def test_interrupted_fine_tuning_goes_on_bit_for_bit(sample_data, tmp_path, monkeypatch):
+    data, options = DataDir(sample_data), ['augment=true', 'dropout=true', 'n_epochs=3', 'finetune_rate=1']
     whole = train(tmp_path / 'whole', data, options)
     reads, original = [], image_data.ImageData.read_batch
 
@@ -210,8 +211,8 @@ def test_interrupted_fine_tuning_goes_on_bit_for_bit(tmp_path, monkeypatch):
 # ---- pictures
 
 
-def test_pictures_are_those_that_the_features_were_made_of(spec):
-    plain = DataDir(sample_dirs.data_dir()).split('train')
+def test_pictures_are_those_that_the_features_were_made_of(sample_data, spec):
+    plain = DataDir(sample_data).split('train')
     data = image_data.ImageData(plain, spec)
     assert data.features.shape == (len(plain), 256, 128) == (len(data), *plain.features.shape[1:])
     pictures = data.read_features([2, 0, 2])
@@ -221,9 +222,9 @@ def test_pictures_are_those_that_the_features_were_made_of(spec):
     np.testing.assert_array_equal(data.read_batch(np.arange(6), np.array([2, 0, 2]), 5), pictures)
 
 
-def test_augmented_pictures_depend_on_seed_epoch_and_caption_alone(spec):
-    plain = DataDir(sample_dirs.data_dir()).split('train')
-    words = DataDir(sample_dirs.data_dir()).vocabulary.word_to_idx
+def test_augmented_pictures_depend_on_seed_epoch_and_caption_alone(sample_data, spec):
+    plain = DataDir(sample_data).split('train')
+    words = DataDir(sample_data).vocabulary.word_to_idx
 
     def read(seed, epoch, numbers):
         data = image_data.ImageData(plain, spec, Augmentation(seed, plain.captions, words))
@@ -261,24 +262,24 @@ def test_sides_are_words_as_captions_have_them():
         assert not SIDES & set(tokenize(caption)), caption
 
 
-def test_missing_images_are_named(spec, tmp_path):
-    shutil.copytree(sample_dirs.data_dir(), tmp_path / 'data')
+def test_missing_images_are_named(sample_data, scenes, spec, tmp_path):
+    shutil.copytree(sample_data, tmp_path / 'data')
     place = tmp_path / 'data' / 'annotations.json'
-    place.write_text(place.read_text().replace(str(sample_dirs.workplace() / 'shapes'), str(tmp_path / 'moved')))
+    place.write_text(place.read_text().replace(str(scenes), str(tmp_path / 'moved')))
     with pytest.raises(InputError, match='8 of 8 image files are gone, for example .*moved.*prepro.py'):
         image_data.ImageData(DataDir(tmp_path / 'data').split('train'), spec)
 
 
-def test_boxes_are_left_out_where_they_were_measured_on_another_part_of_the_photo(spec):
-    data = DataDir(sample_dirs.data_dir()).split('train')
+def test_boxes_are_left_out_where_they_were_measured_on_another_part_of_the_photo(sample_data, spec):
+    data = DataDir(sample_data).split('train')
     assert image_data.ImageData(data, spec).boxes == data.boxes is not None
     assert image_data.ImageData(data, dataclasses.replace(spec, resize='squash')).boxes is None
 
 
 def test_check_misses_weights_and_layer(spec, tmp_path):
-    build_model.check(spec, 'conv2_2')
+    check_finetuning(spec, 'conv2_2')
     with pytest.raises(InputError, match='conv2_1'):
-        build_model.check(spec, 'conv2_11')
+        check_finetuning(spec, 'conv2_11')
     (tmp_path / 'other.h5').write_text('x')
     with pytest.raises(InputError, match='not the weights that the data were made with'):
-        build_model.check(spec, 'conv2_2', tmp_path / 'other.h5')
+        check_finetuning(spec, 'conv2_2', tmp_path / 'other.h5')

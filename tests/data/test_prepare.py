@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from core.common.errors import InputError
-from core.data import data_dir, prepare
+from core.data import feature_file, prepare
 from core.data.data_dir import DataDir
 from core.data.vocabulary import Vocabulary
-from core.datasets import Box, Record
+from core.datasets.records import Box, Record
 from core.encoders.encoder import Encoder, describe
 from core.encoders.preprocessing import load
 
@@ -165,7 +165,7 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
         make(records, spec, out)
     assert '4 images cannot be read' in str(caught.value) and '--skip-unreadable' in str(caught.value)
     assert all(str(records[row].path) in str(caught.value) for row in bad)
-    assert data_dir.FeatureFile(out / 'features.h5').done().tolist() == [row not in bad for row in range(40)]
+    assert feature_file.FeatureFile(out / 'features.h5').done().tolist() == [row not in bad for row in range(40)]
     with pytest.raises(InputError, match='has not finished here'):
         DataDir(out)
 
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_keeps_finished_images(tmp_path, spec, lines):
             make(records, spec, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert data_dir.FeatureFile(out / 'features.h5').done().tolist() == [True] * 39 + [False]
+    assert feature_file.FeatureFile(out / 'features.h5').done().tolist() == [True] * 39 + [False]
     assert (out / 'features.h5').read_bytes()[:39 * row] == before[:39 * row]
     make(records, spec, out, lines)
     assert any('39 images were encoded before and are kept' in line for line in lines)
@@ -367,7 +367,7 @@ def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(t
     good = [row for row in range(77) if row not in bad]
     with Encoder(spec) as encoder:
         expected = encoder.encode(np.stack([load(records[row].path, spec.preprocessing) for row in good]))
-    features = data_dir.FeatureFile(tmp_path / 'data' / 'features.h5')
+    features = feature_file.FeatureFile(tmp_path / 'data' / 'features.h5')
     assert np.flatnonzero(features.done()).tolist() == good
     np.testing.assert_array_equal(features.read(good), expected.astype(np.float16))
 

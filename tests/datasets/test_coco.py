@@ -8,8 +8,9 @@ import random
 import pytest
 
 from core.common.errors import InputError
-from core.datasets import Box, read
+from core.datasets import read
 from core.datasets.coco import split_of
+from core.datasets.records import Box
 
 
 def image(image_id, **more):

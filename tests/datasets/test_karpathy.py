@@ -5,7 +5,8 @@ import json
 import pytest
 
 from core.common.errors import InputError
-from core.datasets import Box, read
+from core.datasets import read
+from core.datasets.records import Box
 
 
 def entry(name, split, **more):

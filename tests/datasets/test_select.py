@@ -5,7 +5,9 @@ import pathlib
 import pytest
 
 from core.common.errors import InputError
-from core.datasets import DATASETS, Record, read, select
+from core.datasets import read, select
+from core.datasets.formats import DATASETS
+from core.datasets.records import Record
 
 
 def records(n=1000):

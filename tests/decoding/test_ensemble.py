@@ -15,7 +15,7 @@ from core.model.caption_generator import CaptionGenerator
 from core.runs import run_ensemble
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import sample_dirs, tiny_model
+from tests.support import tiny_model
 
 
 def members(*options, **more):
@@ -100,9 +100,9 @@ def test_models_that_do_not_fit_are_refused(graph):
 
 # ---- runs
 
-def changed_run(place, scale):
-    """A copy of the tiny run whose variables are others."""
-    shutil.copytree(sample_dirs.run_dir(), place)
+def changed_run(source, place, scale):
+    """A copy of a run whose variables are others."""
+    shutil.copytree(source, place)
     run = Run(place)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         model = run.build_model()
@@ -123,8 +123,8 @@ def captions_of(model, restore, data, images=None, **options):
         return list(generate_n_best(session, model, found, data, images, batch_size=2, **options))
 
 
-def test_runs_are_restored_side_by_side(tmp_path):
-    run, other = Run(sample_dirs.run_dir()), changed_run(tmp_path / 'other', 0.3)
+def test_runs_are_restored_side_by_side(sample_run, tmp_path):
+    run, other = Run(sample_run), changed_run(sample_run, tmp_path / 'other', 0.3)
     data = run.data().split('dev')
     with tf.Graph().as_default():
         model = run.build_model()
@@ -150,12 +150,12 @@ def test_runs_are_restored_side_by_side(tmp_path):
             np.testing.assert_array_equal(found, reader.get_tensor(name.split('/', 1)[1]))
 
 
-def test_runs_that_do_not_fit_are_refused(tmp_path):
-    run = Run(sample_dirs.run_dir())
+def test_runs_that_do_not_fit_are_refused(sample_run, tmp_path):
+    run = Run(sample_run)
 
     def copied(name, change):
         place = tmp_path / name
-        shutil.copytree(sample_dirs.run_dir(), place)
+        shutil.copytree(sample_run, place)
         change(place)
         return Run(place)
 
@@ -173,7 +173,7 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
                                   ('features', other_features, 'other features.*weights_sha256')):
         with pytest.raises(InputError, match=f'{name}.*{message}'):
             run_ensemble.check([run, copied(name, change)])
-    tuned = Run(sample_dirs.run_dir())
+    tuned = Run(sample_run)
     tuned.config = dataclasses.replace(tuned.config, training=dataclasses.replace(
         tuned.config.training, finetune_from='conv2_2'))
     with pytest.raises(InputError, match='fine-tuned'):
@@ -181,9 +181,9 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
     run_ensemble.check([run, run])
 
 
-def test_a_run_whose_options_do_not_fit_its_model_says_so(tmp_path):
-    run = Run(sample_dirs.run_dir())
-    other = Run(sample_dirs.run_dir())
+def test_a_run_whose_options_do_not_fit_its_model_says_so(sample_run, tmp_path):
+    run = Run(sample_run)
+    other = Run(sample_run)
     other.config = other.config.override(['dim_hidden=13'])
     with tf.Graph().as_default():
         built = run_ensemble.build([run, other])

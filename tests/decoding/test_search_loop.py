@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from core.decoding import search_loop
-from core.decoding.search_loop import Rules
+from core.decoding import search_loop, word_rules
+from core.decoding.word_rules import Rules
 from core.runtime.backend import tf, tf1
 from tests.support import table_decoder
 
@@ -105,8 +105,8 @@ def test_end_need_not_be_word_two():
 def test_mask_words():
     with tf.Graph().as_default(), tf1.Session() as session:
         log_probs = np.log([[0.1, 0.2, 0.3, 0.4]]).astype(np.float32)
-        masked, same = session.run((search_loop.mask_words(tf.constant(log_probs), [3, 0]),
-                                    search_loop.mask_words(tf.constant(log_probs), [])))
+        masked, same = session.run((word_rules.mask_words(tf.constant(log_probs), [3, 0]),
+                                    word_rules.mask_words(tf.constant(log_probs), [])))
     np.testing.assert_array_equal(masked, [[-np.inf, log_probs[0, 1], log_probs[0, 2], -np.inf]])
     np.testing.assert_array_equal(same, log_probs)
 

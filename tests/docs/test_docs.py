@@ -32,7 +32,7 @@ def commands():
     """(page, command line) of every command of ours in the shell blocks and in the scripts' own examples."""
     blocks = [(page.name, block) for page in PAGES for language, block in code_of(page)[0]
               if language in ('sh', 'bash')]
-    blocks += [(f'{name}.py', importlib.import_module(name).__doc__) for name in SCRIPTS]
+    blocks += [(f'{name}.py', importlib.import_module(f'core.commands.{name}').__doc__) for name in SCRIPTS]
     for where, block in blocks:
         for line in block.replace('\\\n', ' ').splitlines():
             for part in re.split(r'\s(?:\||&&|;|>)\s', line):
@@ -53,7 +53,7 @@ def parser(script):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, 'parse_known_args', stop)
         with pytest.raises(Seen) as seen:
-            importlib.import_module(script).arguments()
+            importlib.import_module(f'core.commands.{script}').arguments()
     return seen.value.args[0]
 
 
@@ -116,7 +116,7 @@ def test_commands_are_taken_by_their_parsers(monkeypatch):
             continue
         monkeypatch.setattr('sys.argv', [f'{program}.py', *arguments])
         try:
-            importlib.import_module(program).arguments()
+            importlib.import_module(f'core.commands.{program}').arguments()
             n_parsed += 1
         except (Exception, SystemExit) as error:
             wrong.append(f'{page}: {command}: {error}')

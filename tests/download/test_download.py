@@ -15,7 +15,7 @@ import time
 import pytest
 
 from core.common.errors import InputError
-from core.datasets import DATASETS
+from core.datasets.formats import DATASETS
 from core.download import catalogue, download
 from core.download.catalogue import Remote, Source
 from core.encoders.encoder import ENCODERS

@@ -11,7 +11,7 @@ from core.common.errors import InputError
 from core.encoders import networks, preprocessing
 from core.encoders.encoder import ENCODERS, Encoder, EncoderSpec, build, describe
 from core.runtime.backend import tf, tf1
-from tests.encoders.test_weight_files import Thin, write_keras, write_matconvnet
+from tests.support.thin_vgg import Thin, write_keras, write_matconvnet
 
 CONVOLUTIONS = networks.Vgg19().convolutions
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from core.common.errors import InputError
-from core.encoders import preprocessing
+from core.encoders import photos, preprocessing
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -36,7 +36,7 @@ def quarters(width=48, height=32):
 
 
 def pixel(data):
-    return preprocessing.decode(data).getpixel((0, 0))
+    return photos.decode(data).getpixel((0, 0))
 
 
 # ---------------------------------------------------------------------------------------------------- kinds of files
@@ -44,40 +44,40 @@ def pixel(data):
 
 @pytest.mark.parametrize('fmt', ['PNG', 'BMP', 'TIFF', 'PPM'])
 def test_lossless_formats_keep_every_pixel(fmt):
-    assert np.array_equal(preprocessing.decode(encode(noise(), fmt)), noise())
+    assert np.array_equal(photos.decode(encode(noise(), fmt)), noise())
 
 
 def test_webp_keeps_every_pixel_when_lossless():
-    assert np.array_equal(preprocessing.decode(encode(noise(), 'WEBP', lossless=True)), noise())
+    assert np.array_equal(photos.decode(encode(noise(), 'WEBP', lossless=True)), noise())
 
 
 def test_jpeg_decodes_to_what_pillow_decodes_at_full_size():
     data = encode(noise(500, 400), 'JPEG', quality=90)
-    assert np.array_equal(preprocessing.decode(data), Image.open(io.BytesIO(data)))
+    assert np.array_equal(photos.decode(data), Image.open(io.BytesIO(data)))
 
 
 def test_name_does_not_matter_and_files_equal_bytes(tmp_path):
     path = tmp_path / 'photo.jpg'
     path.write_bytes(encode(quarters()))
-    assert np.array_equal(preprocessing.decode(path), quarters())
-    assert np.array_equal(preprocessing.decode(str(path)), preprocessing.decode(path.read_bytes()))
+    assert np.array_equal(photos.decode(path), quarters())
+    assert np.array_equal(photos.decode(str(path)), photos.decode(path.read_bytes()))
 
 
 def test_greyscale_is_repeated_in_three_channels():
     grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
-    assert np.array_equal(np.array(preprocessing.decode(encode(grey)))[..., 1], grey)
+    assert np.array_equal(np.array(photos.decode(encode(grey)))[..., 1], grey)
     assert pixel(encode(Image.new('1', (4, 4), 1))) == WHITE
 
 
 def test_sixteen_bit_greyscale_is_scaled_not_clipped():
     ramp = np.array([[0, 257, 128 * 257, 40000, 65535]], np.uint16)
-    decoded = np.array(preprocessing.decode(encode(Image.fromarray(ramp))))
+    decoded = np.array(photos.decode(encode(Image.fromarray(ramp))))
     assert decoded[0, :, 0].tolist() == [0, 1, 128, 156, 255]
 
 
 def test_floating_point_pixels_are_an_error():
-    with pytest.raises(preprocessing.UnreadableImage, match='16 bits'):
-        preprocessing.decode(encode(Image.new('F', (4, 4), 0.5), 'TIFF'))
+    with pytest.raises(photos.UnreadableImage, match='16 bits'):
+        photos.decode(encode(Image.new('F', (4, 4), 0.5), 'TIFF'))
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_exif_orientation_is_applied(fmt, orientation):
     exif[0x0112] = orientation
     options = {'JPEG': {'quality': 100, 'subsampling': 0}, 'WEBP': {'lossless': True}}.get(fmt, {})
     data = encode(Image.fromarray(np.ascontiguousarray(stored)), fmt, exif=exif, **options)
-    decoded = np.array(preprocessing.decode(data)).astype(int)
+    decoded = np.array(photos.decode(data)).astype(int)
     assert decoded.shape == array.shape
     assert np.abs(decoded - array).max() <= 3
-    assert preprocessing.pixel_count(data) == 48 * 32
+    assert photos.pixel_count(data) == 48 * 32
 
 
 def test_a_greyscale_photo_of_coco(shared):
@@ -238,11 +238,11 @@ def test_boxes_lie_where_the_pixels_are(resize):
 
 
 def unreadable(path, reason):
-    with pytest.raises(preprocessing.UnreadableImage, match=reason) as caught:
+    with pytest.raises(photos.UnreadableImage, match=reason) as caught:
         preprocessing.load(path, preprocessing.Preprocessing(32))
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
-    with pytest.raises(preprocessing.UnreadableImage):
-        preprocessing.decode(path)
+    with pytest.raises(photos.UnreadableImage):
+        photos.decode(path)
 
 
 @pytest.mark.parametrize('progressive', [False, True])
@@ -291,14 +291,14 @@ def test_decompression_bombs(tmp_path):
 def test_accepting_truncated_images_elsewhere_in_the_process_is_refused(monkeypatch):
     monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)
     with pytest.raises(InputError, match='LOAD_TRUNCATED_IMAGES'):
-        preprocessing.decode(encode(noise()))
+        photos.decode(encode(noise()))
 
 
 def test_damaged_metadata_does_not_hurt():
     exif = b'Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x09\x01\x12\x00\x03\x00\x00'
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        decoded = preprocessing.decode(encode(quarters(), 'JPEG', exif=exif))
+        decoded = photos.decode(encode(quarters(), 'JPEG', exif=exif))
     assert decoded.size == (48, 32) and not caught
 
 
@@ -359,11 +359,11 @@ def test_a_decoded_picture_is_not_turned_again(tmp_path):
         exif = Image.Exif()
         exif[0x0112] = orientation
         picture.save(tmp_path / 'a.png', exif=exif)
-        once = preprocessing.decode(tmp_path / 'a.png')
-        np.testing.assert_array_equal(preprocessing.decode(once), once)
-        np.testing.assert_array_equal(preprocessing.decode(Image.open(tmp_path / 'a.png')), once)
+        once = photos.decode(tmp_path / 'a.png')
+        np.testing.assert_array_equal(photos.decode(once), once)
+        np.testing.assert_array_equal(photos.decode(Image.open(tmp_path / 'a.png')), once)
 
 
 def test_pixels_are_counted_without_reading_them(tmp_path):
     Image.new('RGBA', (3000, 2000)).save(tmp_path / 'a.tif', compression='tiff_lzw')
-    assert preprocessing.pixel_count(tmp_path / 'a.tif') == 6_000_000
+    assert photos.pixel_count(tmp_path / 'a.tif') == 6_000_000

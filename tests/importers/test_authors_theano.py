@@ -7,11 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from core import importers
 from core.common.errors import InputError
 from core.config.model import ModelConfig
 from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import authors_theano
+from core.importers.make_run import make_run
 from core.model.caption_generator import CaptionGenerator
 from core.runs import run_dir
 from core.runtime.backend import tf
@@ -245,7 +245,7 @@ def test_truth_values_of_the_options(tmp_path, value, expected):
 def test_options_out_of_their_range(tmp_path, changes, message):
     path, *_ = save(tmp_path, {'attn_type': 'stochastic', **changes})
     with pytest.raises(InputError, match=f'model.npz: {message}'):
-        importers.make_run(path, None, tmp_path / 'run')
+        make_run(path, None, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -412,7 +412,7 @@ def test_a_run_of_it(tmp_path):
     """The whole way: files of the authors in, a RUN DIR out that gives the authors' probabilities."""
     path, parameters, options = save(tmp_path, ctx_dim=512)
     lines = []
-    importers.make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)
+    make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)
     assert any('kind authors' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)

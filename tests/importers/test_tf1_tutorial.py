@@ -8,20 +8,21 @@ import shutil
 import numpy as np
 import pytest
 
-from core import importers
+from core.__main__ import main
 from core.common.errors import InputError
 from core.config.config import Config
 from core.config.model import ModelConfig
 from core.importers import imported
 from core.importers import tf1_tutorial as tf1_code
+from core.importers.make_run import make_run
+from core.reference.equations import teacher_forcing
 from core.runs import run_dir
 from core.runtime.backend import tf, tf1
-from core.training import checkpoints
-from tests.support import sample_dirs, scripts, tiny_model
+from tests.support import scripts
 from tests.support.files import snapshot
 from tests.support.scripts import ROOT, assert_refused
 
-# Features as in sample_dirs.data_dir(): vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
+# Features as in sample_data: vgg19 conv2_2 of 32x32 pixels. The tutorial's vocabulary has no <UNK>.
 D, H, M, L = 128, 11, 6, 256
 WORD_TO_IDX = {'<NULL>': 0, '<START>': 1, '<END>': 2, 'red': 3, 'a': 4, 'dog': 5, 'runs': 6, 'over': 7, 'grass': 8}
 V = len(WORD_TO_IDX)
@@ -82,9 +83,9 @@ def decode(values, a, max_len=8):
     """The TF1 code's greedy decoder in float64: words, alphas, betas. The equations: tests/support/tiny_model.py."""
     captions = np.full((len(a), max_len + 1), WORD_TO_IDX['<START>'])
     for t in range(max_len):
-        found = tiny_model.transcription(values, a, captions[:, :t + 2], training=False)
-        captions[:, t + 1] = found['log_probs'][:, t].argmax(axis=1)
-    return captions[:, 1:], found['alphas'], found['betas']
+        found = teacher_forcing(values, a, captions[:, :t + 2], training=False)
+        captions[:, t + 1] = found.log_probs[:, t].argmax(axis=1)
+    return captions[:, 1:], found.alphas, found.betas
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +100,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope='module')
 def run(place):
     """The same, imported. Do not change it."""
-    importers.make_run(place / 'model-7', place / 'words.pkl', place / 'run', encoder=ENCODER, max_length=5,
+    make_run(place / 'model-7', place / 'words.pkl', place / 'run', encoder=ENCODER, max_length=5,
                        say=lambda line: None)
     return run_dir.Run(place / 'run')
 
@@ -137,7 +138,7 @@ def test_an_imported_model_decodes_like_the_old_code(run):
     assert len(set(words.ravel().tolist())) > 4 and len(set(lengths)) > 1 and max(lengths) > 4
     assert np.abs(np.diff(alphas, axis=1)).max() > 0.01
     # and the probability of every word is that of the old code, which knows no <UNK>
-    assert nll == pytest.approx(tiny_model.transcription(values, a[:3], captions, training=False)['nll'], rel=1e-5)
+    assert nll == pytest.approx(teacher_forcing(values, a[:3], captions, training=False).nll, rel=1e-5)
 
 
 def test_what_travels_in_the_run(place, run):
@@ -209,7 +210,7 @@ def test_parts_that_are_not_there_are_options(place, tmp_path, option, prefix):
     found = tf1_code.read(write(tmp_path / 'm', values), place / 'words.pkl')
     assert found.options[option] is False and set(found.values) == set(values)
     if option == 'selector':  # once through to the run: the model has just these variables
-        importers.make_run(tmp_path / 'm', place / 'words.pkl', tmp_path / 'run', encoder=ENCODER,
+        make_run(tmp_path / 'm', place / 'words.pkl', tmp_path / 'run', encoder=ENCODER,
                            assignments=['prev2out=false'], say=lambda line: None)
         config = run_dir.Run(tmp_path / 'run').config.model
         assert (config.selector, config.prev2out, config.ctx2out) == (False, False, True)
@@ -221,7 +222,7 @@ def test_all_that_does_not_fit_is_named_at_once(place, tmp_path):
     values |= {'decoder/more': np.zeros((2, 3), np.float32), 'lstm/lstm_cell/w_f_diag': np.zeros(H, np.float32),
                'word_embedding/w': np.zeros((V, M + 1), np.float32), 'attention_layer/b': np.zeros((D, 1), np.float32)}
     with pytest.raises(InputError) as caught:
-        importers.make_run(write(tmp_path / 'm', values), place / 'words.pkl', tmp_path / 'run', encoder=ENCODER)
+        make_run(write(tmp_path / 'm', values), place / 'words.pkl', tmp_path / 'run', encoder=ENCODER)
     message = str(caught.value)
     assert message.startswith(f'{tmp_path / "m"}: ')
     assert f'missing: selector/b [1], logits/w_h [{H}, {M}];' in message
@@ -312,16 +313,16 @@ def test_vocabularies_that_do_not_belong(place, tmp_path, words, part):
 def test_a_source_is_found_in_every_form(place, tmp_path):
     prefix = str(place / 'model-7')
     for source in (prefix, prefix + '.index', prefix + '.meta', prefix + '.data-00000-of-00001', place):
-        assert importers.detect(source) == ('tf1', prefix)
+        assert make_run.detect(source) == ('tf1', prefix)
     moved = tmp_path / 'moved'
     shutil.copytree(place, moved)
     (moved / 'checkpoint').write_text('model_checkpoint_path: "/gone/model-7"\n')
-    assert importers.detect(moved) == ('tf1', str(moved / 'model-7'))
+    assert make_run.detect(moved) == ('tf1', str(moved / 'model-7'))
     (moved / 'checkpoint').unlink()
-    assert importers.detect(moved) == ('tf1', str(moved / 'model-7'))
+    assert make_run.detect(moved) == ('tf1', str(moved / 'model-7'))
     shutil.copy(moved / 'model-7.index', moved / 'model-8.index')
     with pytest.raises(InputError, match='name one: model-7, model-8'):
-        importers.detect(moved)
+        make_run.detect(moved)
 
 
 def test_the_oldest_files_without_an_index(place, tmp_path):
@@ -330,43 +331,43 @@ def test_the_oldest_files_without_an_index(place, tmp_path):
     write(tmp_path / 'there' / 'model-3', values, version=tf1.train.SaverDef.V1)
     here = (tmp_path / 'there').rename(tmp_path / 'here')
     for source in (here, here / 'model-3', here / 'model-3.meta'):
-        assert importers.detect(source) == ('tf1', str(here / 'model-3'))
+        assert make_run.detect(source) == ('tf1', str(here / 'model-3'))
     found = tf1_code.read(str(here / 'model-3'), place / 'words.pkl')
     np.testing.assert_array_equal(found.values[KERNEL], values['RNN/LSTMCell/W_0'])
 
 
-def test_sources_of_other_kinds(place, tmp_path):
+def test_sources_of_other_kinds(sample_dirs, place, tmp_path):
     (tmp_path / 'model.npz').write_bytes(b'PK')
-    assert importers.detect(tmp_path / 'model.npz') == ('authors', str(tmp_path / 'model.npz'))
+    assert make_run.detect(tmp_path / 'model.npz') == ('authors', str(tmp_path / 'model.npz'))
     tf.train.Checkpoint(step=tf.Variable(1.0)).write(str(tmp_path / 'keras'))
-    assert importers.detect(tmp_path / 'keras') == ('tf2', str(tmp_path / 'keras'))
-    assert importers.detect(tmp_path / 'keras', 'tf1') == ('tf1', str(tmp_path / 'keras'))
+    assert make_run.detect(tmp_path / 'keras') == ('tf2', str(tmp_path / 'keras'))
+    assert make_run.detect(tmp_path / 'keras', 'tf1') == ('tf1', str(tmp_path / 'keras'))
     write(tmp_path / 'other', {'dense/kernel': np.zeros(3, np.float32)}, slots=False)
     with pytest.raises(InputError, match='neither .* dense/kernel'):
-        importers.detect(tmp_path / 'other')
+        make_run.detect(tmp_path / 'other')
     for source, kind, part in ((tmp_path / 'none', None, 'none: not a TensorFlow checkpoint'),
                                (tmp_path / 'model.npz', 'tf1', 'kind authors, not tf1'),
                                (tmp_path / 'none.npz', 'authors', 'no such .npz file'),
                                (tmp_path, 'tf3', "unknown kind 'tf3'"),
-                               (sample_dirs.workplace(), None, 'no checkpoint')):
+                               (sample_dirs.folder, None, 'no checkpoint')):
         with pytest.raises(InputError, match=part):
-            importers.detect(source, kind)
+            make_run.detect(source, kind)
 
 
 def test_an_existing_run_and_one_of_ours_are_refused(place, run):
     before = snapshot(run.path)
     with pytest.raises(InputError, match='exists already'):
-        importers.make_run(place / 'model-7', place / 'words.pkl', run.path, encoder=ENCODER)
+        make_run(place / 'model-7', place / 'words.pkl', run.path, encoder=ENCODER)
     with pytest.raises(InputError, match='is a run of this program already'):
-        importers.make_run(run.path, place / 'words.pkl', place / 'new')
+        make_run(run.path, place / 'words.pkl', place / 'new')
     assert snapshot(run.path) == before
 
 
 def test_the_usual_layer_belongs_to_the_usual_encoder():
     inception = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
-    spec = importers._unknown_weights(inception, {'name': 'vgg19', 'layer': None})
+    spec = make_run._unknown_weights(inception, {'name': 'vgg19', 'layer': None})
     assert (spec.layer, spec.size, spec.resize, spec.dim) == ('conv5_4', 224, 'squash', 512)
-    spec = importers._unknown_weights(dict(ENCODER), {'name': 'vgg19', 'layer': 'conv1_1', 'resize': 'squash'})
+    spec = make_run._unknown_weights(dict(ENCODER), {'name': 'vgg19', 'layer': 'conv1_1', 'resize': 'squash'})
     assert (spec.layer, spec.size, spec.resize, spec.dim) == ('conv1_1', 32, 'squash', 64)
 
 
@@ -386,7 +387,7 @@ def test_the_usual_layer_belongs_to_the_usual_encoder():
 ])
 def test_what_does_not_fit_leaves_nothing_behind(place, tmp_path, more, part):
     with pytest.raises(InputError, match=part):
-        importers.make_run(place / 'model-7', **{'vocab': place / 'words.pkl', 'out': tmp_path / 'run', **more})
+        make_run(place / 'model-7', **{'vocab': place / 'words.pkl', 'out': tmp_path / 'run', **more})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -394,9 +395,9 @@ def test_a_disk_that_fails_half_way_leaves_nothing_behind(place, tmp_path, monke
     def fail(*unused):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('core.importers.BestModel.save', fail)
+    monkeypatch.setattr('core.importers.make_run.BestModel.save', fail)
     with pytest.raises(OSError, match='No space'):
-        importers.make_run(place / 'model-7', place / 'words.pkl', tmp_path / 'run', encoder=ENCODER)
+        make_run(place / 'model-7', place / 'words.pkl', tmp_path / 'run', encoder=ENCODER)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -421,7 +422,7 @@ def test_the_old_code_restores_what_is_exported(run, tmp_path):
     assert f'dim_feature=[{L}, {D}], dim_embed={M}, dim_hidden={H}, n_time_step=6, prev2out=True' in lines[0]
 
     # and what is imported again is equal
-    importers.make_run(tmp_path / 'old', tmp_path / 'old' / 'model-1-word_to_idx.json', tmp_path / 'again',
+    make_run(tmp_path / 'old', tmp_path / 'old' / 'model-1-word_to_idx.json', tmp_path / 'again',
                        encoder=ENCODER, max_length=5, say=lines.append)
     again = run_dir.Run(tmp_path / 'again')
     assert again.config == run.config and again.vocabulary == run.vocabulary and again.spec == run.spec
@@ -484,12 +485,12 @@ def test_options_that_do_not_reach_the_decoder_are_exported(run, tmp_path):
 # ---- the command line
 
 def command(*arguments, fresh=False):
-    """python -m core.training.checkpoints, as scripts.run runs scripts."""
-    return scripts.run('core.training.checkpoints', *arguments, cwd=ROOT, fresh=fresh)
+    """python -m core, as scripts.run runs scripts."""
+    return scripts.run('core', *arguments, cwd=ROOT, fresh=fresh)
 
 
 def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsys):
-    checkpoints.main(['import', str(place), '--vocab', str(place / 'words.pkl'), '--out', str(tmp_path / 'run'),
+    main(['import', str(place), '--vocab', str(place / 'words.pkl'), '--out', str(tmp_path / 'run'),
                       '--kind', 'tf1', '--layer', 'conv2_1', '--image-size', '48', '--resize', 'crop',
                       '--max-length', '9', '--set', 'prev2out=false', '--set', 'max_len=7'])
     run = run_dir.Run(tmp_path / 'run')
@@ -497,13 +498,13 @@ def test_the_command_takes_what_the_variables_do_not_tell(place, tmp_path, capsy
     assert (run.config.model.prev2out, run.config.decoding.max_len) == (False, 7)
     printed = capsys.readouterr().out
     assert '6 words, dim_embed=6, dim_hidden=11' in printed and f'evaluate.py {tmp_path / "run"} --data' in printed
-    checkpoints.main(['export-tf1', str(tmp_path / 'run'), str(tmp_path / 'old')])
+    main(['export-tf1', str(tmp_path / 'run'), str(tmp_path / 'old')])
     assert 'prev2out=False' in capsys.readouterr().out and (tmp_path / 'old.index').exists()
 
 
 @pytest.mark.slow
-def test_from_a_foreign_checkpoint_to_scores_and_back(place, tmp_path):
-    data = sample_dirs.data_dir()
+def test_from_a_foreign_checkpoint_to_scores_and_back(sample_data, place, tmp_path):
+    data = sample_data
     done = command('import', place / 'model-7', '--vocab', place / 'words.pkl', '--out', tmp_path / 'run', '--data',
                    data, fresh=True)
     assert done.returncode == 0 and done.stderr == '', done.stderr

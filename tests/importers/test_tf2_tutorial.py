@@ -11,11 +11,11 @@ import shutil
 import numpy as np
 import pytest
 
-from core import importers
 from core.common.errors import InputError
 from core.config.model import ModelConfig
 from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary
 from core.importers import tf2_tutorial
+from core.importers.make_run import make_run
 from core.model.caption_generator import CaptionGenerator
 from core.runs import run_dir
 from core.runtime.backend import tf
@@ -389,9 +389,9 @@ def test_a_run_of_it(tmp_path):
     images = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     encoder, decoder = tutorial(tf_keras, carry_state=True, images=images)
     lines = []
-    importers.make_run(save(tmp_path, encoder, decoder), save_words(tmp_path), tmp_path / 'run',
-                       encoder={'name': 'vgg19', 'layer': 'conv5_4', 'size': 32}, assignments=['carry_state=true'],
-                       max_length=T - 1, say=lines.append)
+    make_run(save(tmp_path, encoder, decoder), save_words(tmp_path), tmp_path / 'run',
+             encoder={'name': 'vgg19', 'layer': 'conv5_4', 'size': 32}, assignments=['carry_state=true'],
+             max_length=T - 1, say=lines.append)
     assert any('kind tf2' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     with tiny_model.tf_graph():

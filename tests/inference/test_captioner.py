@@ -16,20 +16,17 @@ from core.decoding.captions import generate_n_best
 from core.encoders.photos import UnreadableImage
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import sample_dirs
 
 
 @pytest.fixture(scope='module')
-def captioner():
-    with Captioner.load(sample_dirs.run_dir(), beam_width=3, n_best=2, max_len=6) as opened:
+def captioner(sample_run):
+    with Captioner.load(sample_run, beam_width=3, n_best=2, max_len=6) as opened:
         yield opened
 
 
 @pytest.fixture(scope='module')
-def paths():
-    """Photos of three splits."""
-    sample_dirs.data_dir()  # draws them
-    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
+def paths(scene_photos):
+    return scene_photos
 
 
 def same(first, second):
@@ -38,8 +35,8 @@ def same(first, second):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-6)
 
 
-def test_captions_are_those_of_the_stored_features(captioner, paths):
-    run = Run(sample_dirs.run_dir())
+def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths):
+    run = Run(sample_run)
     data = run.data().split('train')
     with tf.Graph().as_default() as graph:
         model = run.build_model()
@@ -120,31 +117,31 @@ def test_pictures_of_a_result(captioner, paths):
     assert result.view(50).shape == (50, 50, 3)
 
 
-def test_many_threads_and_several_captioners(captioner, paths):
+def test_many_threads_and_several_captioners(sample_run, captioner, paths):
     expected = [captioner(path)[0] for path in paths]
-    with Captioner.load(sample_dirs.run_dir(), max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with Captioner.load(sample_run, max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
         cut = pool.submit(other, paths)
         for result, first in zip(pool.map(lambda path: captioner(path)[0], paths * 3), expected * 3, strict=True):
             same(result.best, first.best)
         assert all(len(result.words) <= 3 for result in cut.result())
 
 
-def test_closed_and_wrong(paths, tmp_path):
-    with Captioner.load(sample_dirs.run_dir()) as opened:
-        assert opened.n_best == 1 and opened.config == Run(sample_dirs.run_dir()).config.decoding
+def test_closed_and_wrong(sample_run, paths, tmp_path):
+    with Captioner.load(sample_run) as opened:
+        assert opened.n_best == 1 and opened.config == Run(sample_run).config.decoding
     with pytest.raises(ValueError, match='closed'):
         opened(paths[0])
     opened.close()
     with pytest.raises(InputError, match="did you mean beam_width"):
-        Captioner.load(sample_dirs.run_dir(), beam_with=3)
+        Captioner.load(sample_run, beam_with=3)
     with pytest.raises(InputError, match='n_best must be at least 1'):
-        Captioner.load(sample_dirs.run_dir(), n_best=0)
+        Captioner.load(sample_run, n_best=0)
     with pytest.raises(InputError, match='sample=true needs beam_width=1'):
-        Captioner.load(sample_dirs.run_dir(), n_best=2, sample=True)
+        Captioner.load(sample_run, n_best=2, sample=True)
     with pytest.raises(InputError, match='not a run'):
         Captioner.load(tmp_path)
     with pytest.raises(InputError, match='seed must be'):
-        Captioner.load(sample_dirs.run_dir(), seed=-1)
+        Captioner.load(sample_run, seed=-1)
 
 
 def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
@@ -153,8 +150,8 @@ def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
     assert [('no regular file' in str(result.error)) for result in results] == [True, True, True, False]
 
 
-def test_closing_waits_for_what_is_being_decoded(paths):
-    opened = Captioner.load(sample_dirs.run_dir(), max_len=6)
+def test_closing_waits_for_what_is_being_decoded(sample_run, paths):
+    opened = Captioner.load(sample_run, max_len=6)
     pixels = np.stack([opened.read(paths[0])] * 200)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(opened.decode, pixels)
@@ -166,18 +163,18 @@ def test_closing_waits_for_what_is_being_decoded(paths):
         opened.decode(pixels)
 
 
-def test_samples_follow_seed_and_place(paths):
+def test_samples_follow_seed_and_place(sample_run, paths):
     def sampled(seed, photos):
-        with Captioner.load(sample_dirs.run_dir(), seed=seed, sample=True, max_len=6) as opened:
+        with Captioner.load(sample_run, seed=seed, sample=True, max_len=6) as opened:
             return [result.caption for result in opened.stream(photos, 4)]
 
     first = sampled(1, [paths[0]] * 9)
     assert len(set(first)) > 1 and first == sampled(1, [paths[0]] * 9) != sampled(2, [paths[0]] * 9)
 
 
-def test_weights_that_moved_are_asked_for(tmp_path):
+def test_weights_that_moved_are_asked_for(sample_run, tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     config = json.loads((run / 'config.json').read_text())
     config['data']['encoder']['weights'] = str(tmp_path / 'gone.h5')
     (run / 'config.json').write_text(json.dumps(config))
@@ -191,9 +188,9 @@ def test_weights_that_moved_are_asked_for(tmp_path):
         Captioner.load(run)
 
 
-def test_drawn_locations_are_named(tmp_path, paths):
+def test_drawn_locations_are_named(sample_data, sample_run, tmp_path, paths):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     config = json.loads((run / 'config.json').read_text())
     config['model'].update(attention='hard', decode_context='sample')
     (run / 'config.json').write_text(json.dumps(config))
@@ -203,4 +200,4 @@ def test_drawn_locations_are_named(tmp_path, paths):
             places = np.array(fields['locations'])
             assert places.shape == (len(caption.words),)
             assert (caption.alphas[np.arange(len(places)), places] == 1).all()
-        assert DataDir(sample_dirs.data_dir()).encoder['grid'] == opened(paths[0])[0].to_dict()['grid']
+        assert DataDir(sample_data).encoder['grid'] == opened(paths[0])[0].to_dict()['grid']

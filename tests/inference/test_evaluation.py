@@ -13,13 +13,12 @@ from core.decoding.captions import Caption
 from core.inference import evaluation
 from core.metrics.scorer import Scorer, load_results, score_table
 from core.runs.run_dir import Run
-from tests.support import sample_dirs
 from tests.support.java_log import logged_java, meteor_processes
 
 
 @pytest.fixture(scope='module')
-def evaluated(tmp_path_factory):
-    run, lines = Run(sample_dirs.run_dir()), []
+def evaluated(sample_run, tmp_path_factory):
+    run, lines = Run(sample_run), []
     out = tmp_path_factory.mktemp('evaluated')
     scores = evaluation.evaluate(run, run.data(), 'dev', out, n_pictures=2, paper_scoring=True, say=lines.append)
     return run, out, scores, lines
@@ -101,16 +100,15 @@ def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_pictures_of_like_named_photos_do_not_overwrite_each_other(tmp_path):
+def test_pictures_of_like_named_photos_do_not_overwrite_each_other(sample_run, scene_photos, tmp_path):
     from core.data.data_dir import DataDir
     from core.data.prepare import prepare
     from core.datasets.folder import read
 
-    run = Run(sample_dirs.run_dir())
-    scene = next((sample_dirs.workplace() / 'shapes' / 'images').iterdir())
+    run = Run(sample_run)
     (tmp_path / 'photos').mkdir()
     for name in ('IMG_1.png', 'IMG_1.PNG', '\N{DOG FACE}.png', '\N{CAT FACE}.png'):
-        (tmp_path / 'photos' / name).write_bytes(scene.read_bytes())
+        (tmp_path / 'photos' / name).write_bytes(scene_photos[0].read_bytes())
     prepare(read(tmp_path / 'photos', None, None, None), run.spec, tmp_path / 'data', 'folder',
             vocabulary=run.vocabulary, say=lambda line: None)
     scores = evaluation.evaluate(run, DataDir(tmp_path / 'data'), 'test', tmp_path / 'out', n_pictures=4,
@@ -126,8 +124,8 @@ def waiting_for(condition, seconds=30):
     return condition()
 
 
-def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(tmp_path, monkeypatch):
-    run, log, running = Run(sample_dirs.run_dir()), logged_java(tmp_path, monkeypatch), []
+def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(sample_run, tmp_path, monkeypatch):
+    run, log, running = Run(sample_run), logged_java(tmp_path, monkeypatch), []
 
     def say(line):
         if line.startswith('captioning'):
@@ -141,8 +139,8 @@ def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
-def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(tmp_path, monkeypatch, error):
-    run, log = Run(sample_dirs.run_dir()), logged_java(tmp_path, monkeypatch)
+def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(sample_run, tmp_path, monkeypatch, error):
+    run, log = Run(sample_run), logged_java(tmp_path, monkeypatch)
 
     def say(line):
         assert waiting_for(lambda: log.exists() and meteor_processes(log))

@@ -13,13 +13,14 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 from core import Captioner
+from core.__main__ import main
 from core.common.errors import InputError
 from core.common.files import read_json, write_json
 from core.config.decoding import DecodingConfig
 from core.inference import saved_model
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import sample_dirs
+from tests.support import scripts
 from tests.support.scripts import ROOT
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
@@ -51,23 +52,22 @@ DECODING = {'beam_width': 3, 'length_penalty': 0.7, 'max_len': 3}
 
 
 @pytest.fixture(scope='module')
-def photos(tmp_path_factory):
+def photos(scene_photos, tmp_path_factory):
     """Three photos: a drawn scene, a JPEG that EXIF turns, and a PNG with transparency."""
-    sample_dirs.data_dir()
     place, random = tmp_path_factory.mktemp('photos'), np.random.default_rng(2)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(random.integers(0, 256, (5, 7, 3), np.uint8)).resize((90, 61)).save(place / 'b.jpg', exif=exif)
     Image.fromarray(random.integers(0, 256, (40, 33, 4), np.uint8)).save(place / 'c.png')
-    return [next((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png')), place / 'b.jpg', place / 'c.png']
+    return [scene_photos[0], place / 'b.jpg', place / 'c.png']
 
 
 @pytest.fixture(scope='module')
-def exported(tmp_path_factory):
+def exported(sample_run, tmp_path_factory):
     """What the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
     done = subprocess.run(
-        [sys.executable, '-m', 'core.inference.saved_model', sample_dirs.run_dir(), out, '--beam-width', '3', '--n-best', '2',
+        [sys.executable, '-m', 'core', 'export', sample_run, out, '--beam-width', '3', '--n-best', '2',
          '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (0, '')
     assert len(done.stdout.splitlines()) == 1 and str(out) in done.stdout
@@ -108,8 +108,8 @@ def same(answer, results):
                 assert not one[name][length:].any()
 
 
-def test_plain_tensorflow_writes_the_captioners_sentences(answers, photos):
-    with Captioner.load(sample_dirs.run_dir(), n_best=2, **DECODING) as captioner:
+def test_plain_tensorflow_writes_the_captioners_sentences(sample_run, answers, photos):
+    with Captioner.load(sample_run, n_best=2, **DECODING) as captioner:
         results = captioner(photos)
     same(answers[0], results)
     same(answers[1], results[:1])
@@ -125,7 +125,7 @@ def test_no_photos_and_broken_photos(answers):
     assert 'image 1: the JPEG is truncated (no end of image)' in answers[3]
 
 
-def test_conventions_of_tensorflow_serving(exported):
+def test_conventions_of_tensorflow_serving(sample_run, exported):
     """One signature, `_bytes` where bytes go in, N first everywhere, JSON's types, no Python in the graph."""
     meta, = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes()).meta_graphs
     assert list(meta.meta_info_def.tags) == ['serve'] and list(meta.signature_def) == ['serving_default']
@@ -141,12 +141,12 @@ def test_conventions_of_tensorflow_serving(exported):
     operations = {node.op for nodes in [graph.node, *(each.node_def for each in graph.library.function)]
                   for node in nodes}
     assert not {op for op in operations if 'PyFunc' in op or 'XlaLaunch' in op} and 'DecodeJpeg' in operations
-    assert str(sample_dirs.workplace()).encode() not in (exported / 'saved_model.pb').read_bytes()
+    assert str(sample_run.parent).encode() not in (exported / 'saved_model.pb').read_bytes()
 
 
-def test_what_is_written_beside_the_model(exported):
+def test_what_is_written_beside_the_model(sample_run, exported):
     about = read_json(exported / 'export.json')
-    run = Run(sample_dirs.run_dir())
+    run = Run(sample_run)
     assert (about['run'], about['step']) == ('run', run.best().info()['step'])
     assert {name: about['decoding'][name] for name in DECODING} == DECODING and about['n_best'] == 2
     assert set(about['decoding']) == {*DecodingConfig().__dataclass_fields__}
@@ -155,9 +155,9 @@ def test_what_is_written_beside_the_model(exported):
     assert oct(exported.stat().st_mode)[-3:] == '755'
 
 
-def test_slots_without_a_sentence(tmp_path, photos):
+def test_slots_without_a_sentence(sample_run, tmp_path, photos):
     """Two groups that find the same captions leave slots over, which JSON can say too."""
-    run = Run(sample_dirs.run_dir())
+    run = Run(sample_run)
     run.config = run.config.override(['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
     saved_model.export(run, tmp_path / 'model', n_best=4)
     found = serve(tmp_path / 'model', photos)
@@ -169,13 +169,13 @@ def test_slots_without_a_sentence(tmp_path, photos):
     assert not found['alphas'][empty].any() and not found['probabilities'][empty].any()
 
 
-def changed_run(place, changes, change=None):
-    """A copy of the tiny run with other options {section: {name: value}}, its best model changed by a function.
+def changed_run(source, place, changes, change=None):
+    """A copy of a run with other options {section: {name: value}}, its best model changed by a function.
 
     Args:
         change: function of the session and the dict of the best model's variables by name.
     """
-    shutil.copytree(sample_dirs.run_dir(), place)
+    shutil.copytree(source, place)
     config = read_json(place / 'config.json')
     for section, values in changes.items():
         config[section].update(values)
@@ -199,11 +199,11 @@ def put(session, variable, value):
     session.run(variable.initializer, {variable.initializer.inputs[1]: np.broadcast_to(value, variable.shape)})
 
 
-def test_hard_attention_and_drawn_words(tmp_path, photos):
+def test_hard_attention_and_drawn_words(sample_run, tmp_path, photos):
     """What is drawn follows the seed alone: twice the same, and the Captioner's."""
-    changed_run(tmp_path / 'run', {'model': {'attention': 'hard'}})
-    saved_model.main([str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample', '--set', 'sample=true',
-                 '--set', 'max_len=7', '--seed', '3'])
+    changed_run(sample_run, tmp_path / 'run', {'model': {'attention': 'hard'}})
+    main(['export', str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample', '--seed', '3',
+                      *scripts.settings('sample=true', 'max_len=7')])
     drawn, again = (serve(tmp_path / 'model', photos) for _ in range(2))
     for name, value in drawn.items():
         np.testing.assert_array_equal(value, again[name])
@@ -221,12 +221,13 @@ def test_hard_attention_and_drawn_words(tmp_path, photos):
                                                    for words in drawn['words']]
 
 
-def test_a_fine_tuned_encoder(exported, answers, tmp_path, photos):
+def test_a_fine_tuned_encoder(sample_run, exported, answers, tmp_path, photos):
     def tune(session, variables):
         variable = variables['encoder/conv2_1/bias']
         put(session, variable, session.run(variable) + 0.5)
 
-    run = changed_run(tmp_path / 'run', {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING}, tune)
+    run = changed_run(sample_run, tmp_path / 'run', {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING},
+                      tune)
     saved_model.export(run, tmp_path / 'model', n_best=2)
     loaded = tf.saved_model.load(str(tmp_path / 'model'))
     assert ({variable.name.removesuffix(':0') for variable in loaded.variables} ==
@@ -243,18 +244,18 @@ def test_a_fine_tuned_encoder(exported, answers, tmp_path, photos):
 
 def refused(arguments, *parts, kind=InputError):
     with pytest.raises(kind) as caught:
-        saved_model.main([str(each) for each in arguments])
+        main(['export', *(str(each) for each in arguments)])
     for part in parts:
         assert part in str(caught.value)
 
 
-def test_directories_in_use(tmp_path):
+def test_directories_in_use(sample_run, tmp_path):
     (tmp_path / 'used').mkdir()
     (tmp_path / 'used' / 'mine').write_text('kept')
     (tmp_path / 'file').write_text('kept')
     for name in ('used', 'file'):
-        refused([sample_dirs.run_dir(), tmp_path / name], name, 'not empty')
-    refused([sample_dirs.run_dir(), tmp_path / 'file' / 'a' / 'model'], 'no directory to write in')
+        refused([sample_run, tmp_path / name], name, 'not empty')
+    refused([sample_run, tmp_path / 'file' / 'a' / 'model'], 'no directory to write in')
     assert (tmp_path / 'used' / 'mine').read_text() == (tmp_path / 'file').read_text() == 'kept'
     assert sorted(os.listdir(tmp_path)) == ['file', 'used']
 
@@ -270,24 +271,25 @@ def test_directories_in_use(tmp_path):
     (['--weights', 'gone.h5'], 'gone.h5'),
     (['--beam', '2', 'more'], 'did you mean --beam-width'),
 ])
-def test_wrong_choices(tmp_path, arguments, part):
-    refused([sample_dirs.run_dir(), tmp_path / 'out', *arguments], part)
+def test_wrong_choices(sample_run, tmp_path, arguments, part):
+    refused([sample_run, tmp_path / 'out', *arguments], part)
     assert os.listdir(tmp_path) == []
 
 
-def test_no_run_or_a_diverged_one(tmp_path):
+def test_no_run_or_a_diverged_one(sample_run, tmp_path):
     refused([tmp_path / 'nowhere', tmp_path / 'out'], 'nowhere', 'not a run')
-    run = changed_run(tmp_path / 'run', {}, lambda session, variables: put(session, variables['logits/b_out'], np.nan))
+    run = changed_run(sample_run, tmp_path / 'run', {},
+                      lambda session, variables: put(session, variables['logits/b_out'], np.nan))
     refused([run.path, tmp_path / 'out'], 'not finite')
     assert os.listdir(tmp_path) == ['run']
 
 
 def test_help_comes_without_tensorflow():
-    code = ("import sys; sys.argv = ['export', '--help']; import core.inference.saved_model\n"
-            "try: core.inference.saved_model.main()\n"
+    code = ("import sys; sys.argv = ['core', '--help']; import core.__main__\n"
+            "try: core.__main__.main()\n"
             "except SystemExit: pass\n"
             "assert not {'tensorflow', 'PIL', 'numpy'} & set(sys.modules), 'slow'")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, '')
-    assert 'python -m core.inference.saved_model runs/flickr8k captioner/1' in done.stdout
+    assert 'python -m core export runs/flickr8k captioner/1' in done.stdout
     assert len(done.stdout.splitlines()) <= 45

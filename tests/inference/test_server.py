@@ -19,19 +19,13 @@ from PIL import Image
 
 from core.inference import server
 from core.inference.captioner import Captioner
-from tests.support import headless_chromium, sample_dirs
+from tests.support import headless_chromium
 from tests.support.scripts import ROOT
 
 
 @pytest.fixture(scope='module')
-def paths():
-    sample_dirs.data_dir()  # draws them
-    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
-
-
-@pytest.fixture(scope='module')
-def captioner():
-    with Captioner.load(sample_dirs.run_dir(), n_best=2, max_len=6) as opened:
+def captioner(sample_run):
+    with Captioner.load(sample_run, n_best=2, max_len=6) as opened:
         yield opened
 
 
@@ -65,30 +59,30 @@ def form(*files):
     return b''.join([*parts, b'--line--\r\n']), {'Content-Type': 'multipart/form-data; boundary=line'}
 
 
-def test_a_photo_as_the_body(port, captioner, paths):
-    status, answer, _ = ask(port, path='/caption?name=a%20b&photo=0', body=paths[0].read_bytes())
-    expected = next(captioner.stream([('a b', paths[0])])).to_dict()
+def test_a_photo_as_the_body(port, captioner, scene_photos):
+    status, answer, _ = ask(port, path='/caption?name=a%20b&photo=0', body=scene_photos[0].read_bytes())
+    expected = next(captioner.stream([('a b', scene_photos[0])])).to_dict()
     assert status == 200 and answer == {'results': [expected]}
-    _, answer, _ = ask(port, path='/caption', body=paths[0].read_bytes())
+    _, answer, _ = ask(port, path='/caption', body=scene_photos[0].read_bytes())
     kind, _, encoded = answer['results'][0]['photo'].partition(';base64,')
     view = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert kind == 'data:image/jpeg' and max(view.size) == server.VIEW_SIDE
-    np.testing.assert_allclose(np.asarray(view, float), captioner(paths[0])[0].view(server.VIEW_SIDE), atol=60)
+    np.testing.assert_allclose(np.asarray(view, float), captioner(scene_photos[0])[0].view(server.VIEW_SIDE), atol=60)
 
 
-def test_photos_of_a_form_each_with_its_answer(port, captioner, paths):
+def test_photos_of_a_form_each_with_its_answer(port, captioner, scene_photos):
     status, answer, _ = ask(port, 'POST', '/caption?photo=0', *form(
-        ('photo', 'x.png', paths[0].read_bytes()), ('photo', 'no.png', b'nothing'),
-        ('photo', '<b>.png', paths[1].read_bytes())))
+        ('photo', 'x.png', scene_photos[0].read_bytes()), ('photo', 'no.png', b'nothing'),
+        ('photo', '<b>.png', scene_photos[1].read_bytes())))
     assert status == 200
     first, wrong, last = answer['results']
-    assert first['caption'] == captioner(paths[0])[0].caption and last['image'] == '<b>.png'
+    assert first['caption'] == captioner(scene_photos[0])[0].caption and last['image'] == '<b>.png'
     assert set(wrong) == {'image', 'error'} and 'no.png: not an image' in wrong['error']
 
 
-def test_many_clients_get_the_answers_to_their_own_photos(port, captioner, paths):
-    expected = {path: captioner(path)[0].to_dict()['captions'] for path in paths}
-    wanted = paths * 4
+def test_many_clients_get_the_answers_to_their_own_photos(port, captioner, scene_photos):
+    expected = {path: captioner(path)[0].to_dict()['captions'] for path in scene_photos}
+    wanted = scene_photos * 4
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for path, (status, answer, _) in zip(wanted, pool.map(
                 lambda path: ask(port, body=path.read_bytes()), wanted), strict=True):
@@ -126,10 +120,10 @@ def test_what_is_refused_says_why(port, method, path, body, headers, status, par
     assert sent['X-Content-Type-Options'] == 'nosniff' and "default-src 'self'" in sent['Content-Security-Policy']
 
 
-def test_the_page_of_the_same_origin_and_what_is_served(port, captioner):
+def test_the_page_of_the_same_origin_and_what_is_served(sample_run, port, captioner):
     status, about, _ = ask(port, 'GET', '/about', headers={'Origin': f'http://127.0.0.1:{port}'})
     assert status == 200 and (about['n_best'], about['beam_width']) == (2, 2)
-    assert about['run'] == pathlib.Path(sample_dirs.run_dir()).name and about['step'] == captioner.step
+    assert about['run'] == pathlib.Path(sample_run).name and about['step'] == captioner.step
     for path, (_, kind) in server.PAGES.items():
         status, _, headers = ask(port, 'GET', path)
         assert status == 200 and headers['Content-Type'].startswith(kind)
@@ -165,12 +159,13 @@ def test_too_many_are_turned_away_and_an_error_reaches_those_who_wait():
 # ---- as a user runs it
 
 @pytest.fixture(scope='module')
-def address():
+def address(sample_run, tmp_path_factory):
     """Of caption.py --serve, ended by Ctrl-C."""
     code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-            f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\nimport caption; caption.cli()')
-    process = subprocess.Popen([sys.executable, '-c', code, sample_dirs.run_dir(), '--serve', '--port', '0', '--n-best', '2'],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=sample_dirs.workplace())
+            f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\nfrom core.commands import caption; caption.cli()')
+    process = subprocess.Popen([sys.executable, '-c', code, sample_run, '--serve', '--port', '0', '--n-best', '2'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               cwd=tmp_path_factory.mktemp('serve'))
     found = re.search(r'http://127\.0\.0\.1:\d+/', process.stdout.readline())
     assert found, process.stderr.read()
     yield found[0]
@@ -199,15 +194,15 @@ def send(page, path, how):
     page.evaluate(DROP % event, [path.name, base64.b64encode(path.read_bytes()).decode()])
 
 
-def test_drop_read_and_step_through_the_words(browser, address, paths, tmp_path):
+def test_drop_read_and_step_through_the_words(browser, address, scene_photos, tmp_path):
     """By drop, paste and choice; the overlay changes with the words; by keyboard alone; at phone width."""
     odd = tmp_path / '<img src=x onerror=alert(1)>.png'
-    odd.write_bytes(paths[1].read_bytes())
+    odd.write_bytes(scene_photos[1].read_bytes())
     (tmp_path / 'no.png').write_bytes(b'no image')
     for options in ({'color_scheme': 'light'}, {'color_scheme': 'dark', 'viewport': {'width': 360, 'height': 740}}):
         with headless_chromium.page(browser, address, **options) as page:
             page.locator('#limits:not(:empty)').wait_for()
-            send(page, paths[0], 'drop')
+            send(page, scene_photos[0], 'drop')
             result = page.locator('article').first
             result.locator('.word').first.wait_for()
             assert result.locator('.candidate').count() == 2
@@ -221,7 +216,7 @@ def test_drop_read_and_step_through_the_words(browser, address, paths, tmp_path)
             lit = result.locator('.word.lit')
             assert lit.count() == 1 and lit.inner_text() == result.locator('.shown').inner_text()
             send(page, odd, 'paste')
-            page.set_input_files('#choose', [paths[2], tmp_path / 'no.png'])
+            page.set_input_files('#choose', [scene_photos[2], tmp_path / 'no.png'])
             page.locator('article .notice').wait_for()
             page.locator('article .word').first.wait_for()
             assert page.locator('h2', has_text='<img src=x').count() == 1
@@ -233,13 +228,13 @@ def test_drop_read_and_step_through_the_words(browser, address, paths, tmp_path)
             assert not headless_chromium.scrolls_sideways(page)
 
 
-def test_two_browsers_at_once(browser, address, paths):
+def test_two_browsers_at_once(browser, address, scene_photos):
     with headless_chromium.page(browser, address) as one, headless_chromium.page(browser, address) as two:
         for page in (one, two):
-            page.set_input_files('#choose', paths[:5])
+            page.set_input_files('#choose', scene_photos[:5])
         for page in (one, two):
             page.locator('article .sentence').nth(4).wait_for()
-        for path in paths[:5]:
+        for path in scene_photos[:5]:
             texts = [page.locator(f'article[aria-label="{path.name}"] .sentence').inner_text() for page in (one, two)]
             assert texts[0] == texts[1] != ''
 

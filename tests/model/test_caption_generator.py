@@ -6,6 +6,7 @@ import pytest
 from core.decoding import search_loop, word_rules
 from core.model.caption_generator import CaptionGenerator
 from core.model.output_layer import Dropout
+from core.reference.equations import teacher_forcing
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import initialize_from
 from tests.support import tiny_model
@@ -38,7 +39,7 @@ def run_once(model, fetches, assigned=None, **feeds):
 def transcribed(options, assigned, training=True, captions=None):
     options = {('activation' if name == 'attention_activation' else name): value for name, value in options.items()}
     features, own = tiny_model.batch()
-    return tiny_model.transcription(assigned, features, own if captions is None else captions, training=training,
+    return teacher_forcing(assigned, features, own if captions is None else captions, training=training,
                                     **options)
 
 
@@ -53,11 +54,11 @@ def test_graph_equals_transcription(graph, options, dtype, tolerance):
     with tiny_model.session(model, assigned) as session:
         found_loss, found = session.run((loss, model.outputs), {model.features: features, model.captions: captions})
         after = tiny_model.fetch(session, model)
-    np.testing.assert_allclose(found_loss, expected['loss'], rtol=tolerance)
-    np.testing.assert_allclose(found.nll, expected['nll'], rtol=tolerance)
-    np.testing.assert_allclose(found.regularizer, expected['regularizer'], rtol=tolerance)
-    np.testing.assert_allclose(found.alphas, expected['alphas'], rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(found.betas, expected['betas'], rtol=tolerance)
+    np.testing.assert_allclose(found_loss, expected.loss, rtol=tolerance)
+    np.testing.assert_allclose(found.nll, expected.nll, rtol=tolerance)
+    np.testing.assert_allclose(found.regularizer, expected.regularizer, rtol=tolerance)
+    np.testing.assert_allclose(found.alphas, expected.alphas, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(found.betas, expected.betas, rtol=tolerance)
     assert found.n_words == 3 + 4 + 2
     for name in ('moving_mean', 'moving_variance'):
         np.testing.assert_allclose(after[f'conv_featuresbatch_norm/{name}'], expected[name], rtol=tolerance,
@@ -73,7 +74,7 @@ def test_loss_without_training_uses_moving_statistics_and_leaves_them(graph, opt
     with tiny_model.session(model, assigned) as session:
         found = session.run(loss, {model.features: features, model.captions: captions})
         after = tiny_model.fetch(session, model)
-    np.testing.assert_allclose(found, transcribed(options, assigned, training=False)['loss'], rtol=1e-9)
+    np.testing.assert_allclose(found, transcribed(options, assigned, training=False).loss, rtol=1e-9)
     for name, value in assigned.items():
         np.testing.assert_array_equal(after[name], value, err_msg=name)
 
@@ -96,7 +97,7 @@ def test_gradients_equal_finite_differences_of_the_transcription(graph, options)
             kept, losses = value[index], []
             for shift in (step, -step):
                 value[index] = kept + shift
-                losses.append(transcribed(options, assigned)['loss'])
+                losses.append(transcribed(options, assigned).loss)
             value[index] = kept
             numeric = (losses[0] - losses[1]) / (2 * step)
             assert gradient[index] == pytest.approx(numeric, rel=1e-4, abs=1e-8), f'{name}{index}'
@@ -176,7 +177,7 @@ def test_either_order_of_building_shares_the_variables(graph, first):
     getattr(model, 'build_sampler' if first == 'build_model' else 'build_model')()
     assert len(tf1.global_variables()) == len(NAMES)
     assert run_once(model, model.loss, tiny_model.values(model)) == pytest.approx(
-        transcribed({}, tiny_model.values(model))['loss'], rel=1e-4)
+        transcribed({}, tiny_model.values(model)).loss, rel=1e-4)
 
 
 def test_two_models_in_one_graph_share_the_variables(graph):
@@ -202,7 +203,7 @@ def test_works_beside_eager_code_and_other_graphs():
         assert model.graph is own
         assert len(other.get_operations()) == before
     assigned = tiny_model.values(model)
-    assert run_once(model, model.nll, assigned) == pytest.approx(transcribed({}, assigned)['nll'], rel=1e-4)
+    assert run_once(model, model.nll, assigned) == pytest.approx(transcribed({}, assigned).nll, rel=1e-4)
     assert tf.executing_eagerly() and float(tf.constant(2.0) * 2) == 4.0
 
 
@@ -225,7 +226,7 @@ def test_short_batches_are_cut_and_empty_captions_are_harmless(graph):
     captions = np.array([[START, 4, END, NULL, NULL], [START, NULL, NULL, NULL, NULL], [START, END, NULL, NULL, NULL]])
     found_loss, found = run_once(model, (loss, model.outputs), assigned, captions=captions)
     assert found.alphas.shape == (N, 2, L) and found.mask.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert found_loss == pytest.approx(transcribed({'alpha_c': 0.7}, assigned, captions=captions)['loss'], rel=1e-4)
+    assert found_loss == pytest.approx(transcribed({'alpha_c': 0.7}, assigned, captions=captions).loss, rel=1e-4)
     empty = np.full((N, T + 1), NULL)
     found_loss, found = run_once(model, (model.nll, model.outputs), assigned, captions=empty)
     assert found_loss == 0 and found.n_words == 0
@@ -252,7 +253,7 @@ def test_dropout_follows_its_seed(graph):
         model = tiny_model.build(**options)
         model.build_model()
         assert run_once(model, model.nll, tiny_model.values(model)) == pytest.approx(
-            transcribed({}, tiny_model.values(model))['nll'], rel=1e-4)
+            transcribed({}, tiny_model.values(model)).nll, rel=1e-4)
 
 
 def test_dropout_acts_on_h_and_on_the_tanh(graph):
@@ -295,7 +296,7 @@ def test_decoding_and_training_compute_the_same(graph, options, bias):
         np.testing.assert_array_equal(found.captions, again.words)
         expected = transcribed(options, assigned, training=False, captions=captions)
         assert nll * N == pytest.approx(-again.scores.sum(), rel=1e-9)
-        masked = expected['log_probs'].copy()
+        masked = expected.log_probs.copy()
         masked[:, :, [NULL, START, UNK]] = -np.inf
         for n in range(N):
             for t in np.flatnonzero(captions[n, 1:]):
@@ -346,7 +347,7 @@ def test_checkpoint_of_the_tf1_code_restores(graph, tmp_path):
         for name, value in tiny_model.fetch(session, model).items():
             np.testing.assert_array_equal(value, drawn[name].astype(np.float32), err_msg=name)
         found = session.run(model.nll, {model.features: features, model.captions: captions})
-    assert found == pytest.approx(transcribed({}, drawn)['nll'], rel=1e-4)
+    assert found == pytest.approx(transcribed({}, drawn).nll, rel=1e-4)
 
 
 @pytest.mark.parametrize(('options', 'message'), [

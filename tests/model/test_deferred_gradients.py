@@ -1,4 +1,4 @@
-"""The fast training graph equals the plain formulation of tests/support/reference_graph.py: loss and every gradient, in float64."""
+"""The fast training graph equals tests/support/reference_graph.py: loss and every gradient, in float64."""
 
 import gc
 import weakref
@@ -7,35 +7,9 @@ import numpy as np
 import pytest
 
 from core.runtime.backend import tf, tf1
-from tests.model.test_training_graph import PAPER, TF2, sized
 from tests.support import reference_graph, tiny_model
+from tests.support.model_cases import CASES, HARD
 from tests.support.tiny_model import D, L, N, T
-
-HARD = {'attention': 'hard', 'lambda_e': 0.3, 'lambda_r': 0.7}
-CASES = {
-    'default': {'alpha_c': 0.7},
-    'tanh': {'attention_activation': 'tanh', 'alpha_c': 0.7},
-    'no gate': {'selector': False},
-    'no deep output': {'prev2out': False, 'ctx2out': False},
-    'deep output': {'output_layers': 3},
-    'gru': {'cell': 'gru', 'alpha_c': 0.3},
-    'gru without a state': {'cell': 'gru', 'carry_state': False, 'initial_state': 'zero'},
-    'context first': {'cell_input': 'context_word', 'first_word': 'zero'},
-    'narrow attention': {'attention_size': 4, 'attention_layers': 3, 'attention_bias': 'both', 'score_bias': True,
-                         'temperature': 1.7},
-    'feature layer': {'feature_layer': 9, 'attention_activation': 'tanh'},
-    'initial layers': {'initial_layers': 3, 'initial_state': 'relu', 'batch_norm': False},
-    'paper': sized(PAPER), 'tf2': sized(TF2),
-    'padding counts': {'mask_padding': False, 'alpha_c': 0.7},
-    'sequence masks': {'dropout_mask': 'sequence', 'label_smoothing': 0.1},
-    'word dropout': {'word_dropout': 0.4},
-    'scheduled sampling': {'scheduled_sampling': 0.6},
-    'scheduled sampling, gru, zero': {'scheduled_sampling': 0.6, 'cell': 'gru', 'first_word': 'zero'},
-    'hard': {**HARD, 'alpha_c': 0.4},
-    'hard, tanh, gru, no gate': {**HARD, 'attention_activation': 'tanh', 'cell': 'gru', 'selector': False},
-    'hard, samples': {**HARD, 'n_samples': 3, 'baseline': 'leave_one_out', 'reward': 'to_go', 'temperature': 0.6},
-    'hard, self-critical': {**HARD, 'baseline': 'self_critical', 'semi_sampling_p': 1.0, 'n_samples': 2},
-}
 
 
 def both(model, captions_per_image=1, training=True, more=()):

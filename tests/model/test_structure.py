@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.config.options import TrainingConfig
+from core.config.training import TrainingConfig
 from core.data.vocabulary import SPECIALS
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1

@@ -3,26 +3,15 @@
 import numpy as np
 import pytest
 
-from core.config import presets
 from core.decoding import search_loop, word_rules
 from core.model.caption_generator import CaptionGenerator
 from core.model.cells import GRUState, LSTMState
 from core.model.output_layer import Dropout
+from core.reference.equations import teacher_forcing
 from core.runtime.backend import tf, tf1
 from tests.support import tiny_model
+from tests.support.model_cases import PAPER, TF2, sized
 from tests.support.tiny_model import END, NULL, START, UNK, H, L, M, N, T, V
-
-PAPER = presets.config('paper').to_dict()['model']
-TF2 = presets.config('tf2').to_dict()['model']
-SMALL = {'dim_embed': M, 'dim_hidden': H, 'output_size': 0, 'attention_size': 0}
-
-
-def sized(options, **more):
-    """A preset's options with sizes of the tiny model."""
-    small = {**options, **SMALL}
-    for name, size in (('output_size', 9), ('attention_size', 8), ('feature_layer', 10)):
-        small[name] = size if options[name] else 0
-    return {**small, **more}
 
 
 def outputs(model, assigned, features=None, captions=None, feeds=(), fetch=None, **build):
@@ -40,17 +29,17 @@ def test_label_smoothing(graph):
     """(1 - e) cross entropy + e the mean cross entropy over all words; nll stays the plain one."""
     plain = tiny_model.build(dropout=False, dtype=tf.float64)
     assigned = tiny_model.values(plain)
-    expected = tiny_model.transcription(assigned, *tiny_model.batch())
+    expected = teacher_forcing(assigned, *tiny_model.batch())
     real = tiny_model.batch()[1][:, 1:] != NULL
-    even = -expected['log_probs'].mean(axis=2)[real].sum() / N
+    even = -expected.log_probs.mean(axis=2)[real].sum() / N
     model = tiny_model.build(dropout=False, dtype=tf.float64, label_smoothing=0.3)
     loss = model.build_model()
     found_loss, found_nll = outputs(model, assigned, fetch=(loss, model.nll))
-    assert found_nll == pytest.approx(expected['nll'], rel=1e-9)
-    assert found_loss == pytest.approx(0.7 * expected['nll'] + 0.3 * even, rel=1e-9)
+    assert found_nll == pytest.approx(expected.nll, rel=1e-9)
+    assert found_loss == pytest.approx(0.7 * expected.nll + 0.3 * even, rel=1e-9)
     evaluated = model.build_model(training=False)
     assert outputs(model, assigned, fetch=evaluated) == pytest.approx(
-        tiny_model.transcription(assigned, *tiny_model.batch(), training=False)['nll'], rel=1e-9)
+        teacher_forcing(assigned, *tiny_model.batch(), training=False).nll, rel=1e-9)
 
 
 def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph):
@@ -93,13 +82,13 @@ def test_scheduled_sampling_feeds_the_models_own_words(graph):
     features, captions = tiny_model.batch()
     own = captions.copy()
     own[:, 1:][captions[:, 1:] != NULL] = 7
-    expected = tiny_model.transcription(assigned, features, own)['log_probs']
+    expected = teacher_forcing(assigned, features, own).log_probs
     targets = captions[:, 1:]
     found = outputs(model, assigned)
     for n, t in zip(*np.nonzero(targets), strict=True):
         assert found.log_probs[n, t] == pytest.approx(expected[n, t, targets[n, t]], rel=1e-9)
     off = outputs(model, assigned, feeds={model.annealed['scheduled_sampling']: 0.0})
-    assert off.nll == pytest.approx(tiny_model.transcription(assigned, features, captions)['nll'], rel=1e-9)
+    assert off.nll == pytest.approx(teacher_forcing(assigned, features, captions).nll, rel=1e-9)
     assert abs(off.nll - found.nll) > 1e-3
 
 
@@ -212,7 +201,7 @@ def test_first_word_zero_leaves_start_out(graph):
     zeroed = {**assigned, 'word_embedding/w': assigned['word_embedding/w'].copy()}
     zeroed['word_embedding/w'][START] = 0
     found = outputs(model, assigned)
-    assert found.nll == pytest.approx(tiny_model.transcription(zeroed, *tiny_model.batch())['nll'], rel=1e-9)
+    assert found.nll == pytest.approx(teacher_forcing(zeroed, *tiny_model.batch()).nll, rel=1e-9)
 
 
 @pytest.mark.parametrize(('options', 'expected'), [

@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import xml.etree.ElementTree
 
 import numpy as np
@@ -14,9 +12,8 @@ from PIL import Image
 from core.common.errors import InputError
 from core.config.config import Config
 from core.runs import compare_runs
-from tests.support import sample_dirs
+from tests.support import scripts
 from tests.support.files import snapshot
-from tests.support.scripts import ROOT
 
 DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop',
                                        'weights_sha256': 'ab' * 32}, 'max_length': 15, 'dataset': 'flickr8k',
@@ -289,12 +286,9 @@ def test_no_run(tmp_path):
 
 
 def train(*arguments, cwd):
-    command = [sys.executable, '-X', 'importtime', ROOT / 'train.py', *map(str, arguments)]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=120, cwd=cwd)
-    lines = done.stderr.splitlines()
-    modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
+    done, modules = scripts.run_watched('train.py', *arguments, cwd=cwd)
     assert not modules & {'tensorflow', 'tf_keras', 'keras'}
-    return done.returncode, done.stdout, [line for line in lines if not line.startswith('import time:')]
+    return done.returncode, done.stdout, done.stderr.splitlines()
 
 
 def test_the_command(tmp_path):
@@ -311,7 +305,7 @@ def test_the_command(tmp_path):
                                       '--out gone makes one']
 
 
-def test_a_run_of_train_py():
+def test_a_run_of_train_py(sample_run):
     """A real one, tiny."""
-    lines, summary = compared(sample_dirs.run_dir())
+    lines, summary = compared(sample_run)
     assert summary['runs'][0]['steps'] > 0 and summary['runs'][0]['best_scores'], lines

@@ -18,9 +18,9 @@ from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import CPU, Machine, session_config
 from core.training.optimization import PRECISIONS, Optimization
-from tests.support import sample_dirs, scripts, tiny_model
-from tests.support.files import snapshot
-from tests.support.scripts import ROOT, assert_refused
+from tests.support import scripts, tiny_model
+from tests.support.sample_dirs import TINY_RUN
+from tests.support.scripts import ROOT
 from tests.support.solvers import make, saved
 from tests.support.tiny_model import D, L
 
@@ -90,23 +90,21 @@ def test_settings_need_no_tensorflow_and_change_nothing():
 
 @pytest.mark.skipif(not NO_GPU, reason='there is a GPU here')
 @pytest.mark.parametrize('arguments', [
-    ['train.py', sample_dirs.data_dir, '--out', 'run-g', '--device', 'gpu'],
-    ['evaluate.py', sample_dirs.run_dir, '--device', 'gpu:1'],
+    ['train.py', 'sample_data', '--out', 'run-g', '--device', 'gpu'],
+    ['evaluate.py', 'sample_run', '--device', 'gpu:1'],
     ['prepro.py', '--dataset', 'shapes', '--draw', '3,1,1', '--images', 'scenes-g', '--encoder', 'vgg19', '--weights',
      'random', '--out', 'data-g', '--device', 'gpu'],
 ], ids=lambda arguments: arguments[0])
-def test_the_scripts_refuse_a_gpu_that_is_not_there(arguments):
-    arguments = [part() if callable(part) else part for part in arguments]
-    before = snapshot(sample_dirs.workplace())
-    assert_refused(scripts.run(*arguments), arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'",
-                   '--device cpu')
-    assert snapshot(sample_dirs.workplace()) == before
+def test_the_scripts_refuse_a_gpu_that_is_not_there(sample_data, sample_run, tmp_path, arguments):
+    samples = {'sample_data': sample_data, 'sample_run': sample_run}
+    scripts.assert_refuses(*(samples.get(part, part) for part in arguments), cwd=tmp_path,
+                           parts=[arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'", '--device cpu'])
 
 
-def test_a_run_does_not_record_the_machine(tmp_path):
+def test_a_run_does_not_record_the_machine(sample_data, sample_run, tmp_path):
     """The same training as the plain command's, bit for bit, from features that stay in memory."""
-    plain, run = sample_dirs.run_dir(), tmp_path / 'run'
-    done = scripts.run('train.py', sample_dirs.data_dir(), '--out', run, *scripts.settings(*sample_dirs.TINY_RUN), '--device', 'cpu',
+    plain, run = sample_run, tmp_path / 'run'
+    done = scripts.run('train.py', sample_data, '--out', run, *scripts.settings(*TINY_RUN), '--device', 'cpu',
                        '--features-on-device', 'on')
     assert done.returncode == 0, done.stderr
     assert 'features of 8 images stay on the device: 524 kB' in done.stdout

@@ -7,27 +7,26 @@ import sys
 
 import pytest
 
-from tests.support import sample_dirs, scripts
+from tests.support import scripts
 from tests.support.scripts import ROOT
 
 PHOTO = str(ROOT / 'docs' / 'attention.png')
 
 
 @pytest.fixture(scope='module')
-def photos():
-    sample_dirs.data_dir()  # draws them
-    return sorted((sample_dirs.workplace() / 'shapes' / 'images').rglob('*.png'))
+def photos(scene_photos):
+    return scene_photos
 
 
-def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
+def test_photos_of_every_kind_and_one_that_is_none(sample_run, photos, tmp_path):
     """Also: results are on stdout and nothing else, what cannot be read is named, the others go on, status 1."""
     for path in photos[:3]:
         shutil.copy(path, tmp_path)
     photos = [tmp_path / path.name for path in photos[:3]]
     done = subprocess.run(
-        [sys.executable, ROOT / 'caption.py', sample_dirs.run_dir(), photos[1], tmp_path / 'gone.jpg', tmp_path,
+        [sys.executable, ROOT / 'caption.py', sample_run, photos[1], tmp_path / 'gone.jpg', tmp_path,
          '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
-        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=sample_dirs.workplace())
+        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tmp_path)
     errors = done.stderr.decode()
     assert done.returncode == 1, errors
     records = [json.loads(line) for line in done.stdout.decode().splitlines()]
@@ -45,9 +44,9 @@ def test_photos_of_every_kind_and_one_that_is_none(photos, tmp_path):
         assert len(made) == readable and all(path.read_bytes().startswith(start) for path in made)
 
 
-def test_one_photo_for_people(photos, tmp_path):
+def test_one_photo_for_people(sample_run, photos, tmp_path):
     picture = tmp_path / 'a.png'
-    done = scripts.run('caption.py', sample_dirs.run_dir(), photos[0], '--picture', picture, '--set', 'max_len=4')
+    done = scripts.run('caption.py', sample_run, photos[0], '--picture', picture, '--set', 'max_len=4')
     assert (done.returncode, done.stderr) == (0, '')
     name, _, caption = done.stdout.rstrip('\n').partition(': ')
     assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption
@@ -69,11 +68,11 @@ def test_one_photo_for_people(photos, tmp_path):
     ([PHOTO, '--n-best', '3', '--beam-width', '2'], ['--n-best 3 needs a beam']),
     ([PHOTO, '--weights', 'gone.h5'], ['gone.h5']),
 ])
-def test_mistakes_are_one_line(arguments, parts, monkeypatch, capsys):
-    import caption
+def test_mistakes_are_one_line(sample_run, arguments, parts, monkeypatch, capsys):
+    from core.commands import caption
     from core.common import terminal
 
-    monkeypatch.setattr(sys, 'argv', ['caption.py', str(sample_dirs.run_dir()), *arguments])
+    monkeypatch.setattr(sys, 'argv', ['caption.py', str(sample_run), *arguments])
     capsys.readouterr()  # what making the run said
     with pytest.raises(SystemExit) as stopped:
         terminal.run(caption.main)

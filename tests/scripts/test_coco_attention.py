@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.datasets.coco import split_of
-from tests.support import sample_dirs, scripts
+from tests.support import scripts
+from tests.support.sample_dirs import TINY_RUN
 from tests.support.scripts import assert_refused
 
 SENTENCE = 'A woman walks two puppies near a hot dog.'
@@ -39,7 +40,7 @@ def coco_run(tmp_path_factory):
                        'conv2_2', '--image-size', 32, '--resize', 'squash', '--out', root / 'data')
     assert done.returncode == 0, done.stderr
     done = scripts.run('train.py', root / 'data', '--out', root / 'run', *scripts.settings(
-        *sample_dirs.TINY_RUN, 'n_epochs=40', 'validate_every=40', 'dropout=false'))
+        *TINY_RUN, 'n_epochs=40', 'validate_every=40', 'dropout=false'))
     assert done.returncode == 0, done.stderr
     return root / 'run'
 

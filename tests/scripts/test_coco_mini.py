@@ -10,7 +10,9 @@ from PIL import Image
 from core import datasets
 from core.common.errors import InputError
 from core.data import prepare
-from core.data.data_dir import DataDir, FeatureFile
+from core.data.data_dir import DataDir
+from core.data.feature_file import FeatureFile
+from core.datasets.records import SPLITS
 from core.encoders import preprocessing
 from core.encoders.encoder import Encoder, describe
 from tests.data.test_prepare import snapshot
@@ -88,7 +90,7 @@ def test_a_repaired_photo_is_picked_up(coco, shared, tmp_path):
 
 def test_the_papers_features_of_a_few_photos(coco, tmp_path):
     records, manifest = make(coco, describe('vgg19', seed=1), tmp_path / 'data', limit=2, skip_unreadable=True)
-    assert [manifest['splits'][split]['images'] for split in datasets.SPLITS] == [2, 2, 2]
+    assert [manifest['splits'][split]['images'] for split in SPLITS] == [2, 2, 2]
     features = DataDir(tmp_path / 'data').split('train').read_features([0, 1])
     assert features.shape == (2, 196, 512) and (features >= 0).all()
     assert np.abs(features[0] - features[1]).mean() > 0.05  # two photos, two features

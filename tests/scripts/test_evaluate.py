@@ -1,20 +1,22 @@
 """evaluate.py as a user runs it."""
 
+import functools
 import json
 import shutil
 
 import pytest
 
 from core.data.data_dir import DataDir
-from tests.support import sample_dirs, scripts
+from tests.support import scripts
 from tests.support.files import snapshot
+from tests.support.sample_dirs import TINY_RUN
 from tests.support.scripts import assert_refused
 
 
-def refused(*arguments, parts=()):
-    before = snapshot(sample_dirs.workplace())
-    assert_refused(scripts.run('evaluate.py', *arguments), *parts)
-    assert snapshot(sample_dirs.workplace()) == before
+@pytest.fixture
+def refused(tmp_path):
+    """Function that sees evaluate.py refuse and change nothing: `refused(*arguments, parts=[...])`."""
+    return functools.partial(scripts.assert_refuses, 'evaluate.py', cwd=tmp_path)
 
 
 def evaluate(*arguments, fresh=False):
@@ -23,10 +25,10 @@ def evaluate(*arguments, fresh=False):
     return done.stdout
 
 
-def test_twice_the_same_and_complete(tmp_path):
-    test = DataDir(sample_dirs.data_dir()).split('test')
+def test_twice_the_same_and_complete(sample_data, sample_run, scenes, tmp_path):
+    test = DataDir(sample_data).split('test')
     for name in ('a', 'b'):
-        output = evaluate(sample_dirs.run_dir(), '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
+        output = evaluate(sample_run, '--out', tmp_path / name, '--paper-scoring', '--pictures', '1', fresh=True)
         assert 'COCO scoring' in output and "paper's scoring" in output
     assert snapshot(tmp_path / 'a').keys() != {} and [
         (tmp_path / 'a' / place).read_bytes() == (tmp_path / 'b' / place).read_bytes()
@@ -40,17 +42,17 @@ def test_twice_the_same_and_complete(tmp_path):
     assert len(list((tmp_path / 'a' / 'pictures').glob('*.png'))) == 1
 
     # The same captions scored as a file of anybody's give the same figures.
-    references = next((sample_dirs.workplace() / 'shapes' / 'annotations').glob('captions_test.json'))
+    references = next((scenes / 'annotations').glob('captions_test.json'))
     evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out', tmp_path / 'c')
     assert json.loads((tmp_path / 'c' / 'scores.json').read_text())['coco'] == pytest.approx(scores['coco'])
 
 
-def test_other_data_limit_and_chosen_pictures(tmp_path):
+def test_other_data_limit_and_chosen_pictures(sample_data, sample_run, tmp_path):
     data = tmp_path / 'held back'
-    shutil.copytree(sample_dirs.data_dir(), data)
+    shutil.copytree(sample_data, data)
     train = DataDir(data).split('train')
     chosen = train.image_ids[0]
-    evaluate(sample_dirs.run_dir(), '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
+    evaluate(sample_run, '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
              tmp_path / 'out')
     results = json.loads((tmp_path / 'out' / 'captions.json').read_text())
     assert [entry['image_id'] for entry in results] == [train.image_ids[0], train.image_ids[-1]]
@@ -58,21 +60,21 @@ def test_other_data_limit_and_chosen_pictures(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def photos(tmp_path_factory):
+def photos(sample_run, scenes, tmp_path_factory):
     """A DATA DIR of photos without captions, so that nothing is scored."""
     from core import datasets
     from core.data import prepare
     from core.runs.run_dir import Run
 
-    run, place = Run(sample_dirs.run_dir()), tmp_path_factory.mktemp('photos')
-    shutil.copytree(sample_dirs.workplace() / 'shapes' / 'images', place / 'photos')
+    run, place = Run(sample_run), tmp_path_factory.mktemp('photos')
+    shutil.copytree(scenes / 'images', place / 'photos')
     prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data', 'folder',
                     vocabulary=run.vocabulary, say=lambda line: None)
     return place / 'data'
 
 
-def test_photos_without_captions(photos, tmp_path):
-    output = evaluate(sample_dirs.run_dir(), '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
+def test_photos_without_captions(sample_run, photos, tmp_path):
+    output = evaluate(sample_run, '--data', photos, '--pictures', '0', '--out', tmp_path / 'out')
     assert 'no captions to compare with' in output
     assert len(json.loads((tmp_path / 'out' / 'captions.json').read_text())) == 13
     assert 'coco' not in json.loads((tmp_path / 'out' / 'scores.json').read_text())
@@ -85,7 +87,7 @@ def test_photos_without_captions(photos, tmp_path):
     (['--results', 'a.json', '--references', 'b.json'], ['a.json']),
     (['nowhere', '--results', 'a.json', '--references', 'b.json'], ['without RUN']),
 ])
-def test_wrong_arguments(arguments, parts):
+def test_wrong_arguments(refused, arguments, parts):
     refused(*arguments, parts=parts)
 
 
@@ -96,20 +98,20 @@ def test_wrong_arguments(arguments, parts):
     (['--data', 'nowhere'], ['no such data directory']),
     (['--weights', 'a.h5'], ['--weights belongs to runs with a fine-tuned encoder']),
 ])
-def test_wrong_choices(arguments, parts):
-    refused(sample_dirs.run_dir(), *arguments, parts=parts)
+def test_wrong_choices(refused, sample_run, arguments, parts):
+    refused(sample_run, *arguments, parts=parts)
 
 
-def test_features_of_another_encoder_are_refused():
+def test_features_of_another_encoder_are_refused(refused, sample_dirs, sample_run):
     for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
                               ('conv2_2', 2, 'weights_sha256')):
-        refused(sample_dirs.run_dir(), '--data', sample_dirs.data_dir(layer, seed), parts=['not what the run', part])
+        refused(sample_run, '--data', sample_dirs.data(layer, seed), parts=['not what the run', part])
 
 
 @pytest.fixture(scope='module')
-def hard_run(tmp_path_factory):
+def hard_run(sample_data, tmp_path_factory):
     out = tmp_path_factory.mktemp('hard') / 'run'
-    done = scripts.run('train.py', sample_dirs.data_dir(), '--out', out, *scripts.settings(*sample_dirs.TINY_RUN, 'attention=hard'))
+    done = scripts.run('train.py', sample_data, '--out', out, *scripts.settings(*TINY_RUN, 'attention=hard'))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -134,13 +136,13 @@ def test_the_context_of_hard_attention_is_chosen_and_recorded(hard_run, photos):
     assert pictures['sample'] == pictures['again'] != pictures['expected']
 
 
-def test_soft_runs_have_no_other_context():
-    refused(sample_dirs.run_dir(), '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
+def test_soft_runs_have_no_other_context(refused, sample_run):
+    refused(sample_run, '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
 
 
-def test_imported_runs_are_told_what_they_need(photos, tmp_path):
+def test_imported_runs_are_told_what_they_need(refused, sample_run, photos, tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     config = json.loads((run / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None)
     config['data']['encoder'].update(weights='unknown', weights_sha256='unknown')
@@ -152,11 +154,11 @@ def test_imported_runs_are_told_what_they_need(photos, tmp_path):
     assert 'novel_share' not in json.loads((place / 'scores.json').read_text())['diversity']
 
 
-def test_damaged_runs(tmp_path):
+def test_damaged_runs(sample_run, tmp_path):
     for place, text, part in (('config.json', '[', 'cannot be read'), ('vocabulary.json', '[', 'vocabulary.json'),
                               ('best/best.json', None, 'no trained model here yet')):
         run = tmp_path / part.replace(' ', '-')
-        shutil.copytree(sample_dirs.run_dir(), run)
+        shutil.copytree(sample_run, run)
         if text is None:
             (run / place).unlink()
         else:
@@ -178,8 +180,8 @@ def outcome(place):
 
 
 @pytest.fixture
-def run_copy(tmp_path):
-    shutil.copytree(sample_dirs.run_dir(), tmp_path / 'run')
+def run_copy(sample_run, tmp_path):
+    shutil.copytree(sample_run, tmp_path / 'run')
     return tmp_path / 'run'
 
 
@@ -233,9 +235,9 @@ def test_the_runs_own_decoding_is_the_default(run_copy, photos):
     assert outcome(place.with_name(f'{photos.name}-test-beam1-penalty0.0'))[1]['decoding'] == {}
 
 
-def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path):
+def test_an_ensemble_of_a_run_with_itself_is_the_run(sample_run, run_copy, photos, tmp_path):
     twin = tmp_path / 'runs' / 'twin'
-    shutil.copytree(sample_dirs.run_dir(), twin)
+    shutil.copytree(sample_run, twin)
     common = ('--data', photos, '--pictures', '0', '--beam-width', '2')
     evaluate(run_copy, *common)
     output = evaluate(run_copy, *common, '--ensemble', twin, run_copy)
@@ -255,12 +257,12 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(run_copy, photos, tmp_path)
     (['--set', 'dim_hidden=5'], ['options of decoding only', 'beam_width']),
     (['--ensemble', 'nowhere'], ['nowhere', 'not a run']),
 ])
-def test_decoding_that_does_not_fit_is_refused(arguments, parts):
-    refused(sample_dirs.run_dir(), *arguments, parts=parts)
+def test_decoding_that_does_not_fit_is_refused(refused, sample_run, arguments, parts):
+    refused(sample_run, *arguments, parts=parts)
 
 
-def test_runs_of_other_words_do_not_caption_together(run_copy):
+def test_runs_of_other_words_do_not_caption_together(refused, sample_run, run_copy):
     words = json.loads((run_copy / 'vocabulary.json').read_text())
     words['words'][-1] += 'x'
     (run_copy / 'vocabulary.json').write_text(json.dumps(words))
-    refused(sample_dirs.run_dir(), '--ensemble', run_copy, parts=['another vocabulary'])
+    refused(sample_run, '--ensemble', run_copy, parts=['another vocabulary'])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core import datasets
-from core.data import data_dir, prepare
+from core.data import data_dir, feature_file, prepare
 from core.data.data_dir import DataDir
 from core.encoders.encoder import describe
 from tests.data.test_prepare import photo, snapshot
@@ -188,7 +188,7 @@ def test_help_is_quick_and_without_tensorflow(tmp_path):
     (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'], ('vgg19', None, None, 'crop', 5000, 50)),
 ])
 def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
-    import prepro
+    from core.commands import prepro
 
     monkeypatch.setattr(sys, 'argv', ['prepro.py', *FOLDER, *arguments])
     args = prepro.arguments()
@@ -211,7 +211,7 @@ def start(folder, out):
 
 
 def done(path):
-    return data_dir.FeatureFile(path).done() if path.exists() else np.zeros(N_IMAGES, bool)
+    return feature_file.FeatureFile(path).done() if path.exists() else np.zeros(N_IMAGES, bool)
 
 
 def test_kill_in_the_middle_and_go_on(tmp_path):
@@ -244,7 +244,7 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert first.returncode == -signal.SIGKILL
     assert (done(features) == before).all()
     rows = np.flatnonzero(before)
-    kept = data_dir.FeatureFile(features).read(rows)
+    kept = feature_file.FeatureFile(features).read(rows)
     (tmp_path / 'out' / '.captions.h5.left').write_text('as a kill while a file is replaced leaves')
 
     # Whoever decoded a finished image again would stumble over these.
@@ -261,5 +261,5 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert all(line.startswith('encoding: ') for line in errors.splitlines())
     assert errors.splitlines()[0].startswith(f'encoding: {len(rows)}/{N_IMAGES} ')
     assert errors.splitlines()[-1].startswith(f'encoding: {N_IMAGES}/{N_IMAGES} ')
-    np.testing.assert_array_equal(data_dir.FeatureFile(features).read(rows), kept)
+    np.testing.assert_array_equal(feature_file.FeatureFile(features).read(rows), kept)
     assert snapshot(tmp_path / 'out') == snapshot(tmp_path / 'whole')

@@ -1,5 +1,6 @@
 """train.py as a user runs it: refusals in one line, and a run that survives kill -9."""
 
+import functools
 import json
 import shutil
 import signal
@@ -11,16 +12,16 @@ import numpy as np
 import pytest
 
 from core.runtime.backend import tf
-from tests.support import sample_dirs, scripts
+from tests.support import scripts
 from tests.support.files import snapshot
-from tests.support.scripts import ROOT, assert_refused
+from tests.support.sample_dirs import TINY_RUN
+from tests.support.scripts import ROOT
 
 
-def refused(*arguments, parts=()):
-    """train.py refuses and changes neither the data nor anything beside it."""
-    before = snapshot(sample_dirs.workplace())
-    assert_refused(scripts.run('train.py', *arguments), *parts)
-    assert snapshot(sample_dirs.workplace()) == before
+@pytest.fixture
+def refused(tmp_path):
+    """Function that sees train.py refuse and change nothing: `refused(*arguments, parts=[...])`."""
+    return functools.partial(scripts.assert_refuses, 'train.py', cwd=tmp_path)
 
 
 @pytest.mark.parametrize(('arguments', 'parts'), [
@@ -33,7 +34,7 @@ def refused(*arguments, parts=()):
     (['--resume', 'run-x', '--preset', 'tf2'], ['leave DATA, --out, --preset and --config out']),
     (['nowhere', '--out', 'run-x', '--word-vectors', 'a', '--pretrained-model', 'b'], ['exclude each other']),
 ])
-def test_wrong_arguments(arguments, parts):
+def test_wrong_arguments(refused, arguments, parts):
     refused(*arguments, parts=parts)
 
 
@@ -41,37 +42,37 @@ def test_wrong_arguments(arguments, parts):
     ('dim_hiden=5', "did you mean dim_hidden"), ('dim_hidden=much', 'must be a whole number'),
     ('n_epochs=0', 'at least 1'), ('dropout', 'expected name=value'),
 ])
-def test_wrong_options(assignment, part):
-    refused(sample_dirs.data_dir(), '--out', sample_dirs.workplace() / 'run-x', '--set', assignment, parts=['--set', part])
+def test_wrong_options(refused, sample_data, assignment, part):
+    refused(sample_data, '--out', 'run-x', '--set', assignment, parts=['--set', part])
 
 
-def test_incomplete_and_foreign_directories(tmp_path):
+def test_incomplete_and_foreign_directories(refused, sample_data, tmp_path):
     data = tmp_path / 'data'
-    shutil.copytree(sample_dirs.data_dir(), data)
+    shutil.copytree(sample_data, data)
     (data / 'manifest.json').unlink()
     refused(data, '--out', tmp_path / 'run', parts=['prepro.py has not finished here'])
     refused(tmp_path, '--out', tmp_path / 'run', parts=['not a data directory'])
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'thesis.tex').write_text('years')
     before = snapshot(tmp_path)
-    refused(sample_dirs.data_dir(), '--out', tmp_path / 'other', parts=['not empty and not a run'])
+    refused(sample_data, '--out', tmp_path / 'other', parts=['not empty and not a run'])
     assert snapshot(tmp_path) == before
 
 
-def test_a_run_does_not_go_on_with_other_options_or_data(tmp_path):
-    run = sample_dirs.run_dir()
-    options = scripts.settings(*sample_dirs.TINY_RUN)
-    refused(sample_dirs.data_dir(), '--out', run, *options, '--set', 'dim_hidden=13',
+def test_a_run_does_not_go_on_with_other_options_or_data(refused, sample_dirs, sample_data, sample_run, tmp_path):
+    run = sample_run
+    options = scripts.settings(*TINY_RUN)
+    refused(sample_data, '--out', run, *options, '--set', 'dim_hidden=13',
             parts=['started with dim_hidden=12, now it is 13'])
     refused('--resume', run, '--set', 'batch_size=3', parts=['started with batch_size=8, now it is 3'])
-    other = sample_dirs.data_dir('conv2_2', 2)
+    other = sample_dirs.data('conv2_2', 2)
     refused(other, '--out', run, *options, parts=['not what the run', 'was trained on', 'weights_sha256'])
 
 
 @pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'cannot be read'), ('{}', 'lacks the entry data')])
-def test_damaged_run(tmp_path, text, part):
+def test_damaged_run(refused, sample_run, tmp_path, text, part):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     (run / 'config.json').write_text(text)
     before = snapshot(run)
     refused('--resume', run, parts=[run / 'config.json', part])
@@ -110,7 +111,7 @@ def test_options_are_those_of_preset_then_file_then_set(tmp_path):
     ('[]', 'expected a JSON object'), ('{"model": 3}', "section 'model' must be a JSON object"),
     ('{"modle": {}}', "did you mean model"), ('{"model": {"dim_hiden": 3}}', "did you mean dim_hidden"),
 ])
-def test_wrong_files_of_options(tmp_path, text, part):
+def test_wrong_files_of_options(refused, tmp_path, text, part):
     (tmp_path / 'mine.json').write_text(text)
     refused('nowhere', '--out', tmp_path / 'run', '--preset', 'tf2', '--config', tmp_path / 'mine.json',
             parts=['mine.json', part])
@@ -124,29 +125,25 @@ def test_wrong_files_of_options(tmp_path, text, part):
     (['--word-vectors', 'none.txt'], 'none.txt'),
     (['--pretrained-model', 'none'], 'none: neither a run directory nor a TensorFlow checkpoint'),
 ])
-def test_what_training_starts_from_is_checked_first(arguments, part):
-    out = sample_dirs.workplace() / 'run-y'
-    try:
-        refused(sample_dirs.data_dir(), '--out', out, *arguments, parts=[part])
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
+def test_what_training_starts_from_is_checked_first(refused, sample_data, arguments, part):
+    refused(sample_data, '--out', 'run-y', *arguments, parts=[part])
 
 
-def test_missing_images_are_missed_before_anything_is_made(tmp_path):
+def test_missing_images_are_missed_before_anything_is_made(refused, sample_data, scenes, tmp_path):
     data = tmp_path / 'data'
-    shutil.copytree(sample_dirs.data_dir(), data)
+    shutil.copytree(sample_data, data)
     place = data / 'annotations.json'
-    place.write_text(place.read_text().replace(str(sample_dirs.workplace() / 'shapes'), str(tmp_path / 'moved')))
+    place.write_text(place.read_text().replace(str(scenes), str(tmp_path / 'moved')))
     refused(data, '--out', tmp_path / 'run', '--finetune-from', 'conv2_2',
             parts=['8 of 8 image files are gone', 'moved'])
     assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
-def test_from_a_run_to_its_fine_tuning_and_on(tmp_path):
+def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data, sample_run, tmp_path):
     """A run directory gives variables and model options; --resume and the same command go on; evaluate.py follows."""
     tuned, options = tmp_path / 'tuned', scripts.settings('batch_size=8', 'batch_by=image')
-    command = [sample_dirs.data_dir(), '--out', tuned, '--pretrained-model', sample_dirs.run_dir(), '--finetune-from', 'conv2_2',
+    command = [sample_data, '--out', tuned, '--pretrained-model', sample_run, '--finetune-from', 'conv2_2',
                *options, '--set']
     done = scripts.run('train.py', *command, 'n_epochs=1')
     assert done.returncode == 0 and 'the encoder from conv2_2 on among them' in done.stdout, done.stderr
@@ -158,20 +155,20 @@ def test_from_a_run_to_its_fine_tuning_and_on(tmp_path):
     assert done.returncode == 0 and 'training is complete' in done.stdout, done.stderr
     assert len([entry for entry in metrics(tuned) if entry['kind'] == 'validation']) == 2
     refused('--resume', tuned, '--finetune-from', 'conv2_1', parts=["started with finetune_from='conv2_2'"])
-    done = scripts.run('evaluate.py', tuned, '--data', sample_dirs.data_dir('conv1_2'), '--pictures', '1')
+    done = scripts.run('evaluate.py', tuned, '--data', sample_dirs.data('conv1_2'), '--pictures', '1')
     assert done.returncode == 0, done.stderr
-    place = tuned / 'evaluation' / f'{sample_dirs.data_dir("conv1_2").name}-test'
+    place = tuned / 'evaluation' / f'{sample_dirs.data("conv1_2").name}-test'
     assert len(list((place / 'pictures').iterdir())) == 1 and 'CIDEr' in (place / 'scores.json').read_text()
 
 
-def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
-    import train
+def test_no_part_of_a_fine_tuned_encoder_is_left_behind(sample_dirs, sample_data, tmp_path):
+    from core.commands import train
     from core.common.errors import InputError
     from core.config.config import Config
     from core.data.data_dir import DataDir
     from core.runs import run_dir
 
-    data, config = DataDir(sample_dirs.data_dir()), Config()
+    data, config = DataDir(sample_data), Config()
     run_dir.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()
     pretrained = run_dir.Run(tmp_path / 'run')
     for layer in ('conv2_1', 'conv1_2'):
@@ -181,23 +178,23 @@ def test_no_part_of_a_fine_tuned_encoder_is_left_behind(tmp_path):
             train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
     with pytest.raises(InputError, match='conv1_2'):
         train.check_pretrained('run', pretrained, config.override(['finetune_from=conv1_1']),
-                               DataDir(sample_dirs.data_dir('conv1_2')))
+                               DataDir(sample_dirs.data('conv1_2')))
     with pytest.raises(InputError, match='no trained model here yet'):
         train.pretrained_run(tmp_path / 'run', data, True)
 
 
-def test_a_run_of_other_words_is_no_start(tmp_path):
+def test_a_run_of_other_words_is_no_start(refused, sample_data, sample_run, tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     place = run / 'vocabulary.json'
     place.write_text(place.read_text().replace('"circle"', '"ellipse"'))
-    refused(sample_dirs.data_dir(), '--out', tmp_path / 'new', '--pretrained-model', run, parts=['another vocabulary'])
+    refused(sample_data, '--out', tmp_path / 'new', '--pretrained-model', run, parts=['another vocabulary'])
 
 
-def test_word_vectors_are_counted_once_and_used_at_the_start(tmp_path):
+def test_word_vectors_are_counted_once_and_used_at_the_start(sample_data, tmp_path):
     (tmp_path / 'vectors.txt').write_text(f'circle{" 0.5" * 8}\nzebra{" 0.1" * 8}\n')
-    command = [sample_dirs.data_dir(), '--out', tmp_path / 'run', '--word-vectors', tmp_path / 'vectors.txt',
-               *scripts.settings(*sample_dirs.TINY_RUN, 'train_embedding=false')]
+    command = [sample_data, '--out', tmp_path / 'run', '--word-vectors', tmp_path / 'vectors.txt',
+               *scripts.settings(*TINY_RUN, 'train_embedding=false')]
     done = scripts.run('train.py', *command)
     assert done.returncode == 0 and 'vectors of 1 of the ' in done.stdout, done.stderr
     (tmp_path / 'vectors.txt').unlink()  # going on needs it no more
@@ -209,9 +206,9 @@ def test_word_vectors_are_counted_once_and_used_at_the_start(tmp_path):
     np.testing.assert_array_equal(vector, np.full(8, 0.5, np.float32))
 
 
-def test_finished_run_stays_as_it_is(tmp_path):
+def test_finished_run_stays_as_it_is(sample_run, tmp_path):
     run = tmp_path / 'run'
-    shutil.copytree(sample_dirs.run_dir(), run)
+    shutil.copytree(sample_run, run)
     before = snapshot(run / 'best', run / 'checkpoints')
     done = scripts.run('train.py', '--resume', run)
     assert done.returncode == 0 and 'training is complete: all epochs are done; step 5' in done.stdout, done.stderr
@@ -228,9 +225,9 @@ def metrics(run):
 
 
 @pytest.mark.slow
-def test_killed_training_goes_on_bit_for_bit(tmp_path):
-    options = scripts.settings(*sample_dirs.TINY_RUN, 'batch_size=2', 'n_epochs=4', 'validate_every=2', 'print_every=1')
-    data = sample_dirs.data_dir()
+def test_killed_training_goes_on_bit_for_bit(sample_data, tmp_path):
+    options = scripts.settings(*TINY_RUN, 'batch_size=2', 'n_epochs=4', 'validate_every=2', 'print_every=1')
+    data = sample_data
     done = scripts.run('train.py', data, '--out', tmp_path / 'whole', *options)
     assert done.returncode == 0, done.stderr
     command = [sys.executable, ROOT / 'train.py', data, '--out', tmp_path / 'cut', *options]

@@ -109,6 +109,5 @@ if __name__ == '__main__':
         if command[0].endswith('.py'):
             runpy.run_path(command[0], run_name='__main__')
         else:
-            for module in [name for name in sys.modules if name == command[0]]:
-                del sys.modules[module]  # as `python -m`, which has not imported it yet
+            sys.modules.pop(f'{command[0]}.__main__', None)  # as `python -m`, which has not imported it yet
             runpy.run_module(command[0], run_name='__main__', alter_sys=True)

@@ -1,43 +1,78 @@
-"""A DATA DIR and a RUN DIR for the tests, made once."""
+"""Drawn scenes, DATA DIRs and a RUN DIR: made once in a session, however many processes share the tests.
 
-import atexit
-import functools
-import pathlib
+Tests get them from the fixtures of tests/conftest.py. Nobody changes them: tests that change one make a copy, and the
+end of the session finds out.
+"""
+
+import contextlib
+import fcntl
+import json
 import shutil
-import tempfile
 
 from tests.support import scripts
+from tests.support.files import snapshot
 
 TINY_RUN = ['dim_hidden=12', 'dim_embed=8', 'batch_size=8', 'n_epochs=1', 'learning_rate=0.01']
 
 
-@functools.cache
-def workplace():
-    """A directory that is removed at the end of the tests."""
-    made = pathlib.Path(tempfile.mkdtemp(prefix='sat-tests-'))
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
+class SampleDirs:
+    """The directories below `folder`, which all processes of the session name alike."""
+
+    def __init__(self, folder):
+        self.folder, self._given = folder, {}
+        folder.mkdir(exist_ok=True)
+
+    def scenes(self):
+        """13 drawn scenes of 32x32 pixels (8 train, 3 dev, 2 test), as prepro.py --draw leaves them."""
+        from core.datasets import shapes
+
+        return self._once('scenes', lambda out: shapes.draw(out, 8, 3, 2, seed=1, size=32))
+
+    def data(self, layer='conv2_2', seed=1):
+        """A DATA DIR of the scenes with features of a random vgg19."""
+        from core import datasets
+        from core.data import prepare
+        from core.encoders import encoder
+
+        def make(out):
+            spec = encoder.describe('vgg19', layer, 32, 'crop', 'random', seed)
+            prepare.prepare(datasets.read('shapes', scenes), spec, out, 'shapes', say=lambda line: None)
+
+        scenes = self.scenes()
+        return self._once(f'data-{layer}-{seed}', make)
+
+    def run(self, name='run', *assignments):
+        """A RUN DIR that train.py made of `data()` with TINY_RUN and further options; `name` tells them apart."""
+        def make(out):
+            options = scripts.settings(*TINY_RUN, *assignments)
+            done = scripts.run('train.py', data, '--out', out, *options)
+            assert done.returncode == 0, done.stderr
+
+        data = self.data()
+        return self._once(name, make)
+
+    def _once(self, name, make):
+        """The directory `name`, made by the first process that asks; the others wait for it."""
+        place = self.folder / name
+        if name not in self._given:
+            with locked(self.folder / f'{name}.lock'):
+                done = self.folder / f'{name}.json'  # written last: without it the directory may be half made
+                if not done.exists():
+                    shutil.rmtree(place, ignore_errors=True)
+                    make(place)
+                    done.write_text(json.dumps(snapshot(place)))
+                self._given[name] = json.loads(done.read_text())
+        return place
+
+    def assert_unchanged(self):
+        """No directory that this process was given has changed since it was made."""
+        for name, contents in self._given.items():
+            assert snapshot(self.folder / name) == contents, f'a test has changed {self.folder / name}'
 
 
-@functools.cache
-def data_dir(layer='conv2_2', seed=1):
-    """A DATA DIR of drawn scenes with features of a random vgg19. Do not change it."""
-    from core import datasets
-    from core.data import prepare
-    from core.datasets import shapes
-    from core.encoders import encoder
-
-    drawn = shapes.draw(workplace() / 'shapes', 8, 3, 2, seed=1, size=32)
-    out = workplace() / f'data-{layer}-{seed}'
-    spec = encoder.describe('vgg19', layer, 32, 'crop', 'random', seed)
-    prepare.prepare(datasets.read('shapes', drawn), spec, out, 'shapes', say=lambda line: None)
-    return out
-
-
-@functools.cache
-def run_dir():
-    """A RUN DIR trained on `data_dir()` by train.py. Do not change it; `shutil.copytree` it."""
-    out = workplace() / 'run'
-    done = scripts.run('train.py', data_dir(), '--out', out, *scripts.settings(*TINY_RUN), fresh=True)
-    assert done.returncode == 0, done.stderr
-    return out
+@contextlib.contextmanager
+def locked(path):
+    """Only one process at a time is in this block."""
+    with open(path, 'w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 from tests.support import forked_scripts
+from tests.support.files import snapshot
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -21,13 +22,38 @@ def run(name, *arguments, cwd=None, fresh=False):
 
     In a fork of a process that has imported everything (tests/support/forked_scripts.py), or with `fresh` in a Python
     of its own.
+
+    Args:
+        cwd: directory; None: an empty one that is removed afterwards.
     """
-    cwd, env = cwd or tempfile.gettempdir(), {**os.environ, 'PYTHONWARNINGS': 'default'}
+    if cwd is None:
+        with tempfile.TemporaryDirectory() as empty:
+            return run(name, *arguments, cwd=empty, fresh=fresh)
+    env = {**os.environ, 'PYTHONWARNINGS': 'default'}
     target = [str(ROOT / name)] if name.endswith('.py') else ['-m', name]
     if not fresh:
         return forked_scripts.run(target[-1], arguments, cwd, env)
     return subprocess.run([sys.executable, *target, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
                           timeout=300, env=env)
+
+
+def run_watched(name, *arguments, cwd):
+    """`run`, in a Python of its own; returns what it returns, and the set of modules that were imported."""
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / name, *map(str, arguments)], text=True,
+                          capture_output=True, timeout=120, cwd=cwd)
+    lines = done.stderr.splitlines(keepends=True)
+    modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
+    assert 'argparse' in modules
+    done.stderr = ''.join(line for line in lines if not line.startswith('import time:'))
+    return done, modules
+
+
+def assert_refuses(name, *arguments, cwd, parts=()):
+    """A script refuses in one line that holds all `parts`; it changes neither `cwd` nor a directory that is named."""
+    named = [argument for argument in arguments if isinstance(argument, pathlib.Path) and argument.is_dir()]
+    before = snapshot(cwd, *named)
+    assert_refused(run(name, *arguments, cwd=cwd), *parts)
+    assert snapshot(cwd, *named) == before
 
 
 def assert_refused(done, *parts):

@@ -1,4 +1,4 @@
-"""A tiny model with odd sizes, so that no two dimensions can be confused; data for it; its mathematics in NumPy."""
+"""A tiny model with odd sizes, so that no two dimensions can be confused, and data for it."""
 
 import contextlib
 
@@ -83,71 +83,3 @@ def arrays(n_images=6, per_image=2, seed=1):
         caption[0], caption[length + 1] = START, END
         caption[1:length + 1] = random.integers(4, V, length)
     return {'features': features, 'captions': captions, 'image_idxs': np.repeat(np.arange(n_images), per_image)}
-
-
-# ---- the equations of the default model, in float64
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def log_softmax(x):
-    x = x - x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-def transcription(v, features, captions, *, activation='relu', selector=True, prev2out=True, ctx2out=True,
-                  alpha_c=0.0, mask_padding=True, training=True):
-    """Teacher forcing of captions (N, T + 1), equation by equation; `v` is a dict of variables by TF1 name.
-
-    Returns:
-        dict: nll, regularizer, loss, alphas (N, T, L), betas (N, T), log_probs (N, T, V), and the batch
-        normalisation's moving statistics after the step.
-    """
-    act = {'relu': lambda x: np.maximum(x, 0), 'tanh': np.tanh}[activation]
-    a = features.astype(np.float64)
-    n, n_locations, _ = a.shape
-    bn = {key: v[f'conv_featuresbatch_norm/{key}'] for key in ('beta', 'gamma', 'moving_mean', 'moving_variance')}
-    mean, variance = bn['moving_mean'], bn['moving_variance']
-    if training:
-        mean, variance = a.mean(axis=(0, 1)), a.var(axis=(0, 1))
-    a = (a - mean) / np.sqrt(variance + 1e-3) * bn['gamma'] + bn['beta']
-
-    h = np.tanh(a.mean(axis=1) @ v['initial_lstm/w_h'] + v['initial_lstm/b_h'])
-    c = np.tanh(a.mean(axis=1) @ v['initial_lstm/w_c'] + v['initial_lstm/b_c'])
-    n_steps = captions.shape[1] - 1
-    alphas, betas, log_probs = [], [], []
-    for t in range(n_steps):
-        word = v['word_embedding/w'][captions[:, t]]
-        query = h @ v['attention_layer/w'] + v['attention_layer/b']
-        e = (act(a @ v['project_features/w'] + query[:, None, :]) @ v['attention_layer/w_att'])[:, :, 0]
-        alpha = np.exp(log_softmax(e))
-        context = (alpha[:, :, None] * a).sum(axis=1)
-        beta = sigmoid(h @ v['selector/w'] + v['selector/b']) if selector else np.ones((n, 1))
-        context = beta * context
-        gates = (np.concatenate([word, context, h], axis=1) @ v['lstm/basic_lstm_cell/kernel']
-                 + v['lstm/basic_lstm_cell/bias'])
-        i, j, f, o = np.split(gates, 4, axis=1)
-        c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)
-        h = sigmoid(o) * np.tanh(c)
-        hidden = h @ v['logits/w_h'] + v['logits/b_h']
-        if ctx2out:
-            hidden = hidden + context @ v['logits/w_ctx2out']
-        if prev2out:
-            hidden = hidden + word
-        log_probs.append(log_softmax(np.tanh(hidden) @ v['logits/w_out'] + v['logits/b_out']))
-        alphas.append(alpha)
-        betas.append(beta[:, 0])
-    alphas, betas, log_probs = (np.stack(x, axis=1) for x in (alphas, betas, log_probs))
-
-    targets = captions[:, 1:]
-    real = targets != NULL
-    nll = -sum(log_probs[k, t, targets[k, t]] for k, t in zip(*np.nonzero(real), strict=True)) / n
-    counted = alphas * real[:, :, None] if mask_padding else alphas
-    regularizer = alpha_c * ((n_steps / n_locations - counted.sum(axis=1))**2).sum() / n
-    return {
-        'nll': nll, 'regularizer': regularizer, 'loss': nll + regularizer, 'alphas': alphas, 'betas': betas,
-        'log_probs': log_probs,
-        'moving_mean': 0.95 * bn['moving_mean'] + 0.05 * mean,
-        'moving_variance': 0.95 * bn['moving_variance'] + 0.05 * variance,
-    }

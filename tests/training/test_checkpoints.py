@@ -183,7 +183,7 @@ def test_initialize_from_names_what_does_not_fit(graph, tmp_path):
     assert 'project_features' not in message
 
 
-# ---- the command line; what it does is tested with core.importers
+# ---- the command line; what it does is tested with core.importers.make_run
 
 def test_without_a_command_it_shows_help(capsys):
     assert module.main([]) is None
@@ -208,7 +208,7 @@ def test_wrong_arguments_are_one_error(tmp_path, monkeypatch, arguments, part):
 
 
 def test_as_a_program():
-    command = [sys.executable, '-m', 'core.training.checkpoints', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
+    command = [sys.executable, '-m', 'core', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
     assert not (ROOT / 'o').exists()

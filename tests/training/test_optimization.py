@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.config.options import ModelConfig, TrainingConfig
+from core.config.model import ModelConfig
+from core.config.training import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
-from core.training.optimization import (
-    Optimization,
-    annealed_at,
-    averaging_decay_at,
-    check,
-    learning_rate_at,
-    plateau_factor,
-)
+from core.training.optimization import Optimization, check
+from core.training.schedules import annealed_at, averaging_decay_at, learning_rate_at, plateau_factor
 
 
 def options(**values):

@@ -11,8 +11,8 @@ from core.config.training import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
 from core.training.optimization import Optimization
-from tests.model.test_deferred_gradients import CASES
 from tests.support import tiny_model
+from tests.support.model_cases import CASES
 from tests.support.solvers import assert_same_run, make, metrics, saved
 from tests.support.tiny_model import T
 

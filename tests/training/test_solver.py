@@ -10,6 +10,7 @@ from core.common.errors import InputError
 from core.data.data_dir import CaptionData
 from core.decoding.captions import generate
 from core.model.caption_generator import CaptionGenerator
+from core.reference.equations import teacher_forcing
 from core.runtime.backend import tf
 from tests.support import tiny_model
 from tests.support.java_log import logged_java, meteor_processes
@@ -83,15 +84,15 @@ def test_reported_losses_are_those_of_the_steps(tmp_path):
     solver = make(tmp_path / 'a', print_every=1, **options)
     data = tiny_model.arrays()
     with tiny_model.session(solver.model) as session:
-        expected = tiny_model.transcription(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
+        expected = teacher_forcing(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
                                             data['captions'])
     solver.train()
     entry, = metrics(tmp_path / 'a')
     words = np.count_nonzero(data['captions'][:, 1:])
-    assert entry['loss_per_word'] == pytest.approx(expected['nll'] * 12 / words, rel=1e-4)
-    assert entry['loss_per_caption'] == pytest.approx(expected['nll'], rel=1e-4)
+    assert entry['loss_per_word'] == pytest.approx(expected.nll * 12 / words, rel=1e-4)
+    assert entry['loss_per_caption'] == pytest.approx(expected.nll, rel=1e-4)
     make(tmp_path / 'b', print_every=1, **{**options, 'batch_size': 100}).train()
-    assert metrics(tmp_path / 'b')[0]['loss_per_caption'] == pytest.approx(expected['nll'], rel=1e-4)
+    assert metrics(tmp_path / 'b')[0]['loss_per_caption'] == pytest.approx(expected.nll, rel=1e-4)
 
 
 def test_early_stopping_keeps_the_best_model(tmp_path):
@@ -209,11 +210,11 @@ def test_entropy_of_the_steps_is_reported(tmp_path, capsys):
     options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False}, 'batch_size': 12}
     solver, data = make(tmp_path, **options), tiny_model.arrays()
     with tiny_model.session(solver.model) as session:
-        expected = tiny_model.transcription(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
+        expected = teacher_forcing(tiny_model.fetch(session, solver.model), data['features'][data['image_idxs']],
                                             data['captions'])
     solver.train()
     real = data['captions'][:, 1:] != NULL
-    entropy = -(expected['alphas'] * np.log(expected['alphas'])).sum(axis=2)[real].mean()
+    entropy = -(expected.alphas * np.log(expected.alphas)).sum(axis=2)[real].mean()
     entry, = metrics(tmp_path)
     assert entry['attention_entropy'] == pytest.approx(entropy, rel=1e-4) and 'temperature' not in entry
     assert f'  entropy {entropy:.2f}  ' in ''.join(capsys.readouterr())

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.common.errors import InputError
-from core.data.data_dir import ArrayFeatures, CaptionData
+from core.data.data_dir import CaptionData
+from core.data.feature_file import ArrayFeatures
 from core.decoding.captions import Caption
 from core.encoders.preprocessing import Preprocessing
 from core.viewer import attention_pictures

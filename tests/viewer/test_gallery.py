@@ -13,7 +13,7 @@ from core.inference import evaluation
 from core.metrics.scorer import Scorer
 from core.runs.run_dir import Run
 from core.viewer import gallery
-from tests.support import sample_dirs, sample_gallery, scripts
+from tests.support import sample_gallery, scripts
 from tests.support.files import snapshot
 from tests.support.sample_gallery import GREY, INFO, photo, records
 from tests.support.scripts import assert_refused
@@ -112,8 +112,8 @@ def test_a_page_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeyp
 
 # ---- from an evaluation
 
-def test_an_evaluation_writes_its_page(tmp_path):
-    run, lines = Run(sample_dirs.run_dir()), []
+def test_an_evaluation_writes_its_page(sample_run, tmp_path):
+    run, lines = Run(sample_run), []
     run.config = run.config.override(['beam_width=3'], where='decoding')
     data = run.data()
     ours = [image for image in data._images if image['split'] == 'dev']
@@ -149,8 +149,8 @@ def attention_of(place):
     return json.loads(f'[{text.removeprefix("PAGE.attention(").removesuffix(");" + chr(10))}]')[1]
 
 
-def test_hard_attention_without_references_boxes_and_some_photos(tmp_path):
-    shutil.copytree(sample_dirs.run_dir(), tmp_path / 'run')
+def test_hard_attention_without_references_boxes_and_some_photos(sample_run, tmp_path):
+    shutil.copytree(sample_run, tmp_path / 'run')
     config = json.loads((tmp_path / 'run' / 'config.json').read_text())
     config['model'].update(attention='hard', decode_context='argmax')
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
@@ -178,8 +178,8 @@ def test_scored_files_have_no_page():
     assert_refused(done, '--html makes a page of a RUN')
 
 
-def test_a_place_for_the_page_is_refused_before_any_work(tmp_path):
-    run = Run(sample_dirs.run_dir())
+def test_a_place_for_the_page_is_refused_before_any_work(sample_run, tmp_path):
+    run = Run(sample_run)
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('')
     for html, complaint in (('mine', 'not an earlier page'), ('.', 'not an earlier page'),
