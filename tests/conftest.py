@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from tests.support.sample_dirs import SampleDirs
+from tests.support.scripts import ROOT
 
-SHARED = pathlib.Path(os.environ.get('SAT_SHARED', pathlib.Path(__file__).parents[2] / 'shared'))
+SHARED = pathlib.Path(os.environ.get('SAT_SHARED', ROOT.parent / 'shared'))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pathlib
 import pty
 import re
 import signal
@@ -19,8 +18,7 @@ from core.common.command_line import Parser
 from core.common.errors import InputError
 from core.common.progress import progress
 from core.common.terminal import duration, size_text, table
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.scripts import ROOT
 
 
 def python(code):

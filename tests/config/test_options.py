@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-import pathlib
 
 import pytest
 
 from core.common.errors import InputError
 from core.config import config, decoding, model, training
 from core.config.config import Config
+from tests.support.scripts import ROOT
 
-RECIPES = sorted((pathlib.Path(__file__).parents[2] / 'data' / 'recipes').glob('*.json'))
+RECIPES = sorted((ROOT / 'data' / 'recipes').glob('*.json'))
 
 
 def other(field):

@@ -3,7 +3,6 @@
 import collections
 import json
 import os
-import pathlib
 import resource
 import shutil
 
@@ -19,15 +18,10 @@ from core.data.vocabulary import Vocabulary
 from core.datasets.records import Box, Record
 from core.encoders.encoder import Encoder, describe
 from core.encoders.preprocessing import load
+from tests.support.files import data_contents
+from tests.support.sample_photos import photo
 
 CAPTIONS = ('A dog, runs!', 'the DOG runs fast')
-
-
-def photo(path, seed, size=(40, 36)):
-    """A small picture of noise that no other seed gives."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)
-    Image.fromarray(noise.repeat(4, 0).repeat(4, 1)).save(path)
-    return path
 
 
 def records_in(folder, n=40, captions=CAPTIONS):
@@ -35,22 +29,6 @@ def records_in(folder, n=40, captions=CAPTIONS):
     folder.mkdir()
     return [Record(f'id{i}', photo(folder / f'{i:03d}.png', i), captions, ['train', 'train', 'dev', 'test'][i % 4])
             for i in range(n)]
-
-
-def snapshot(directory):
-    """Contents of every file of a DATA DIR but for what measures speed and time."""
-    contents = {}
-    for path in sorted(pathlib.Path(directory).iterdir()):
-        if path.name == 'captions.h5':
-            with h5py.File(path) as file:
-                contents[path.name] = {
-                    f'{split}/{name}': file[split][name][:].tolist() for split in file for name in file[split]}
-        elif path.name == 'manifest.json':
-            contents[path.name] = json.loads(path.read_text())
-            del contents[path.name]['images_per_second']
-        else:
-            contents[path.name] = path.read_bytes()
-    return contents
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +103,7 @@ def test_a_complete_directory_is_left_alone(tmp_path, spec, lines, decoded):
 ])
 def test_other_options_are_refused_and_change_nothing(made_once, change, named):
     records, spec, out = made_once
-    before = snapshot(out)
+    before = data_contents(out)
     change = dict(change)
     if change.pop('fewer', False):
         records = records[:-1]
@@ -134,7 +112,7 @@ def test_other_options_are_refused_and_change_nothing(made_once, change, named):
     with pytest.raises(InputError, match='made with other options') as caught:
         make(records, change.pop('spec', spec), out, **change)
     assert named in str(caught.value)
-    assert snapshot(out) == before
+    assert data_contents(out) == before
 
 
 @pytest.fixture(scope='module')
@@ -181,7 +159,7 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
         records[row].path.write_bytes(kept[row])
     assert make(records, spec, out)['unreadable'] == {}
     make(records, spec, tmp_path / 'whole')
-    assert snapshot(out) == snapshot(tmp_path / 'whole')
+    assert data_contents(out) == data_contents(tmp_path / 'whole')
 
 
 def test_skipped_images_leave_the_rest_aligned(tmp_path, spec, lines):
@@ -209,11 +187,11 @@ def test_skipped_images_leave_the_rest_aligned(tmp_path, spec, lines):
     # A word of an image that was left out is not in the vocabulary.
     assert '5' not in data.vocabulary.word_to_idx and '4' in data.vocabulary.word_to_idx
     # Complete for who skips; who does not is told again.
-    before = snapshot(out)
+    before = data_contents(out)
     make(records, spec, out, skip_unreadable=True)
     with pytest.raises(InputError, match='4 images cannot be read'):
         make(records, spec, out)
-    assert snapshot(out) == before
+    assert data_contents(out) == before
 
 
 def test_nothing_readable_at_all_is_an_error_even_when_skipping(tmp_path, spec):
@@ -262,7 +240,7 @@ def test_a_disk_that_fills_up_keeps_finished_images(tmp_path, spec, lines):
     make(records, spec, out, lines)
     assert any('39 images were encoded before and are kept' in line for line in lines)
     make(records, spec, tmp_path / 'whole')
-    assert snapshot(out) == snapshot(tmp_path / 'whole')
+    assert data_contents(out) == data_contents(tmp_path / 'whole')
 
 
 @pytest.mark.parametrize('limit', [0, 100, 1_000_000], ids=['plan', 'plan cut', 'features'])

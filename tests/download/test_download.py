@@ -20,12 +20,12 @@ from core.download import catalogue, download
 from core.download.catalogue import Remote, Source
 from core.encoders.encoder import ENCODERS
 from tests.support import http_server
+from tests.support.scripts import ROOT
 
 WEIGHTS = b'\x89HDF weights ' * 5000
 PHOTOS = http_server.archive([(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)
 CAPTIONS = http_server.archive([('annotations/captions.json', b'{"images": []}')])
 NAME = 'no-such-host.invalid'
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Site:
@@ -66,7 +66,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    pages = {'/w.h5': http_server.Page(WEIGHTS), '/photos.zip': http_server.Page(PHOTOS), '/captions.zip': http_server.Page(CAPTIONS)}
+    pages = {path: http_server.Page(content)
+             for path, content in (('/w.h5', WEIGHTS), ('/photos.zip', PHOTOS), ('/captions.zip', CAPTIONS))}
     with http_server.serve(pages) as address:
         yield Site(tmp_path / 'to', address, pages)
 
@@ -347,8 +348,8 @@ def test_the_table_against_keras():
 
 
 def test_every_name_of_the_issue_and_its_reader():
-    assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy', 'vgg19', 'inception_v3',
-                                     'mobilenet_v2', 'resnet50']
+    assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy', 'vgg19',
+                                       'inception_v3', 'mobilenet_v2', 'resnet50']
     for name, source in catalogue.SOURCES.items():
         words = source.next.format(to='DIR').split()
         options = dict(zip(words[1::2], words[2::2], strict=False))

@@ -15,8 +15,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from core.common.errors import InputError
 from core.metrics import java_tools
 from tests.support.java_log import logged_java, meteor_processes
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.scripts import ROOT
 
 HOSTILE = ['', ' \n ', 'a\rb', 'a\nb', 'a\r\nb', 'a\vb\fc', 'a\x1cb\x1db\x1eb\x1fb', 'a\x85b', 'a\u2028b\u2029c',
            'say "it\'s" `so`', 'a \U0001f600 dog', 'a ||| b', '|||', '||||||', 'a|', '\\ \\n', '\ud83d', '\0',

@@ -1,9 +1,10 @@
 """Importing `core` and all its modules has no side effects."""
 
 import json
-import pathlib
 import subprocess
 import sys
+
+from tests.support.scripts import ROOT
 
 PROGRAM = """
 import json, logging, os, pkgutil, sys, warnings
@@ -54,7 +55,7 @@ with open(sys.argv[2], 'w') as file:
 
 def run(tmp_path, way):
     done = subprocess.run([sys.executable, '-c', PROGRAM, way, str(tmp_path / 'report.json')], capture_output=True,
-                          text=True, cwd=pathlib.Path(__file__).parents[2], timeout=300)
+                          text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     return done, json.loads((tmp_path / 'report.json').read_text())
 
@@ -63,7 +64,7 @@ def check(report, of_tensorflow=()):
     assert set(report['changed']) <= set(of_tensorflow)
     assert report['operations'] == 0 and report['eager'] and report['v2'] and report['sum'] == 2.0
     assert report['threads'] == [0, 0] and not report['xla']
-    modules = pathlib.Path(__file__).parents[2] / 'core'
+    modules = ROOT / 'core'
     expected = {'core'} | {'core.' + '.'.join(path.relative_to(modules).with_suffix('').parts)
                            for path in modules.rglob('*.py')}
     assert {name.removesuffix('.__init__') for name in expected} - {'core.__init__'} == set(report['names'])

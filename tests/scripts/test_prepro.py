@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -16,9 +15,10 @@ from core import datasets
 from core.data import data_dir, feature_file, prepare
 from core.data.data_dir import DataDir
 from core.encoders.encoder import describe
-from tests.data.test_prepare import photo, snapshot
+from tests.support.files import data_contents
+from tests.support.sample_photos import photo
+from tests.support.scripts import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 PREPRO = str(ROOT / 'prepro.py')
 N_IMAGES, BLOCKED = 150, 110
 ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '--image-size', '32']
@@ -262,4 +262,4 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert errors.splitlines()[0].startswith(f'encoding: {len(rows)}/{N_IMAGES} ')
     assert errors.splitlines()[-1].startswith(f'encoding: {N_IMAGES}/{N_IMAGES} ')
     np.testing.assert_array_equal(feature_file.FeatureFile(features).read(rows), kept)
-    assert snapshot(tmp_path / 'out') == snapshot(tmp_path / 'whole')
+    assert data_contents(tmp_path / 'out') == data_contents(tmp_path / 'whole')

@@ -8,8 +8,7 @@ import tempfile
 
 from tests.support import forked_scripts
 from tests.support.files import snapshot
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.forked_scripts import ROOT
 
 
 def settings(*assignments):
