@@ -3,11 +3,11 @@
     python -m benchmarks.hard_gradient [--draws 100000] [--quick]
 
 A tiny model (3 locations, captions of 3 and 2 words) has 27 sequences of locations, so the expected gradient and its
-variance are known exactly, from tests/support/reference_numpy.py, which shares no line with the model. Each case draws the
-model's own training gradient, in float64, until `--draws` captions and an expected error of 1.25 % are reached, and
-compares every variable: the relative error of the mean (|mean - exact| / |exact|, to be below 5 %) and the distance
-in standard errors (|mean - exact| / sqrt(sum of variances / runs), to be below 4). The largest single element's
-distance is shown too. Exit status 1 if a variable fails. `--quick`: fewer draws; only standard errors count.
+variance are known exactly, from `core.reference`, which shares no line with the model. Each case draws the model's
+own training gradient, in float64, until `--draws` captions and an expected error of 1.25 % are reached, and compares
+every variable: the relative error of the mean (|mean - exact| / |exact|, to be below 5 %) and the distance in
+standard errors (|mean - exact| / sqrt(sum of variances / runs), to be below 4). The largest single element's distance
+is shown too. Exit status 1 if a variable fails. `--quick`: fewer draws; only standard errors count.
 """
 
 import argparse
@@ -21,15 +21,15 @@ if __name__ == '__main__':  # silences TensorFlow's C++ notices; too late once i
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from core.common import terminal  # noqa: E402
 from core.model.caption_generator import CaptionGenerator  # noqa: E402
+from core.reference import sample_model  # noqa: E402
+from core.reference.location_paths import PLAIN, Enumeration  # noqa: E402
+from core.reference.sample_model import exact  # noqa: E402
 from core.runtime.backend import tf, tf1  # noqa: E402
-from tests.support import reference_numpy  # noqa: E402
 
 REPEATS = 250  # times that each caption stands in a run's batch
 WARM_UP = 80  # runs that bring the moving baseline to its stationary value: 0.9 ** 80 is 2e-4
 N_OTHERS = 20
 EXPECTED_ERROR, WORST_ERROR, WORST_DISTANCE = 0.0125, 0.05, 4.0
-PLAIN = {'lambda_r': 1.0, 'lambda_e': 0.0, 'semi_sampling_p': 1.0, 'n_samples': 1, 'reward': 'sequence',
-         'baseline': 'none'}
 WALK_OPTIONS = ('alpha_c', 'temperature', 'batch_norm', 'attention_activation')
 PAPER = {'baseline': 'moving', 'semi_sampling_p': 0.5, 'lambda_e': 0.1}
 
@@ -45,7 +45,7 @@ class Gradients:
     def __init__(self, v, **options):
         with tf.Graph().as_default() as graph:
             self.model = CaptionGenerator(
-                reference_numpy.WORD_TO_IDX, **reference_numpy.SIZES, attention='hard', dropout=False, dtype=tf.float64,
+                sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard', dropout=False, dtype=tf.float64,
                 **{**PLAIN, 'batch_norm': False, **options})
             loss = self.model.build_model()
             by_name = {variable.op.name: variable for variable in tf1.trainable_variables()}
@@ -70,7 +70,7 @@ class Gradients:
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
         """The gradient (P,) for the batch of the enumeration, `repeats` times over; with `fetch`, (P,) and it."""
-        features, captions = reference_numpy.batch()
+        features, captions = sample_model.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
                 self.model.captions: np.repeat(captions, repeats, axis=0), self.model.dropout_seed: seed,
                 **(feed or {})}
@@ -83,15 +83,6 @@ class Gradients:
         for k in range(WARM_UP if self.model.baseline is not None else 0):
             self.run((k, seed + 1), repeats)
         return np.stack([self.run((k, seed), repeats) for k in range(n_runs)])
-
-
-@functools.cache
-def exact(**options):
-    """The Enumeration for options of the walk, and its variables."""
-    batch_norm = options.get('batch_norm', False)
-    renamed = {'activation' if name == 'attention_activation' else name: value for name, value in options.items()}
-    v = reference_numpy.variables(batch_norm=batch_norm)
-    return reference_numpy.Enumeration(v, *reference_numpy.batch(), **renamed)
 
 
 def cases():
@@ -118,7 +109,7 @@ def label(options):
 
 
 def measure(options, draws, expected_error, repeats=REPEATS):
-    """One case by Monte Carlo beside the reference_numpy.
+    """One case by Monte Carlo beside the enumeration.
 
     Returns:
         dict: draws; variables, of name -> (relative error, distance, largest element's distance); variance and
@@ -130,7 +121,7 @@ def measure(options, draws, expected_error, repeats=REPEATS):
     mean, variance = enumerated.moments(**drawn)
     means, variances = enumerated.named(mean), enumerated.named(variance)
     needed = max(variances[name].sum() / (means[name]**2).sum() for name in means) / expected_error**2
-    per_run = repeats * reference_numpy.N
+    per_run = repeats * sample_model.N
     n_runs = max(2, int(np.ceil(max(draws, needed) / per_run)))
     with Gradients(enumerated.v, **options) as gradients:
         found = gradients.runs(n_runs, repeats)
@@ -150,7 +141,8 @@ def measure(options, draws, expected_error, repeats=REPEATS):
 @functools.cache
 def others():
     """Enumerations of random models of the same size, beside the one that is drawn from."""
-    return [reference_numpy.Enumeration(reference_numpy.variables(seed), *reference_numpy.batch()) for seed in range(N_OTHERS)]
+    return [Enumeration(sample_model.variables(seed), *sample_model.batch(), batch_norm=False)
+            for seed in range(N_OTHERS)]
 
 
 def typical(options):

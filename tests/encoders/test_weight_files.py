@@ -7,7 +7,7 @@ import scipy.io
 
 from core.common.errors import InputError
 from core.encoders import weight_files
-from tests.support.thin_vgg import LAYERS, Thin, write_keras, write_matconvnet
+from tests.support.thin_vgg import LAYERS, write_keras, write_matconvnet
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_xla_compiles_here(dtype):
 def test_training_goes_on_where_xla_does_not_compile(tmp_path, monkeypatch):
     monkeypatch.setitem(attention_kernels._failures, ('cpu', 'float32'), 'no libdevice')
     said = []
-    solver = make(tmp_path, n_epochs=1, machine=CPU, say=said.append)
+    solver = make(tmp_path, n_epochs=1, machine=CPU, model_options={'jit': True}, say=said.append)
     solver.train()
     assert said[0] == 'going on without XLA, which does not compile here: no libdevice'
     assert not solver.model.attention.jit and solver.machine == Machine('cpu', xla='off')

@@ -1,4 +1,4 @@
-"""The plain formulation of the training graph: what core.model.deferred_gradients and core.model.attention_kernels must equal.
+"""The plain formulation of the training graph, which core.model.deferred_gradients and attention_kernels must equal.
 
 Every step is written from the equations of docs/model.md, one after the other, with nothing merged, nothing moved out
 of the loop and TensorFlow's own gradients throughout.
@@ -16,9 +16,9 @@ class PlainTraining(TrainingGraph):
     """Loss and TrainingOutputs as TrainingGraph gives them; needs a batch whose longest caption has T words."""
 
     def _prepare_images(self, dropout):
-        model, options = self.model, self.options
-        self.v = {variable.op.name: variable for variable in model.variables}
-        a = tf.cast(model.features, model.dtype)
+        decoder, options = self.decoder, self.options
+        self.v = {variable.op.name: variable for variable in decoder.variables}
+        a = tf.cast(self.batch.features, decoder.dtype)
         if options.batch_norm:
             mean, variance = tf.nn.moments(a, [0, 1])
             a = ((a - mean) / tf.sqrt(variance + 1e-3) * self.v['conv_featuresbatch_norm/gamma']
@@ -31,7 +31,7 @@ class PlainTraining(TrainingGraph):
             x = dropout(x, 20 + layer) if dropout else x
         self.a, self.first = tf.repeat(a, n_captions, axis=0), {}
         for part in ('h', 'c') if options.cell == 'lstm' else ('h',):
-            first = tf.zeros([tf.shape(a)[0], model.H], model.dtype)
+            first = tf.zeros([tf.shape(a)[0], decoder.H], decoder.dtype)
             if options.initial_state != 'zero':
                 first = ACTIVATIONS[options.initial_state](
                     x @ self.v[f'initial_lstm/w_{part}'] + self.v[f'initial_lstm/b_{part}'])
@@ -62,9 +62,9 @@ class PlainTraining(TrainingGraph):
 
     def _score(self, steps, word_vectors, dropout):
         h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
-        logits = self.model.output(h, context, x, dropout, self.real[:, 1])
+        logits = self.decoder.output(h, context, x, dropout, self.real[:, 1])
         log_p = tf.nn.log_softmax(logits)
-        words = tf.one_hot(tf.gather_nd(tf.transpose(self.targets), self.real), self.model.V, dtype=logits.dtype)
+        words = tf.one_hot(tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.V, dtype=logits.dtype)
         chosen = tf.reduce_sum(words * log_p, axis=1)
         smoothing = self.options.label_smoothing if self.training else 0
         losses = -(1 - smoothing) * chosen - smoothing * tf.reduce_mean(log_p, axis=1)
@@ -81,11 +81,11 @@ class PlainTraining(TrainingGraph):
         for t in range(T):
             words = self.inputs[t]
             if sampling and t:
-                words = tf.where(uniform[t] < model.annealed['scheduled_sampling'], said, words)
+                words = tf.where(uniform[t] < self.batch.annealed['scheduled_sampling'], said, words)
             x = tf.nn.embedding_lookup(v['word_embedding/w'], words)
             if options.first_word == 'zero':
-                x = tf.where(tf.equal(words, model.start)[:, tf.newaxis], tf.zeros([], x.dtype), x)
-            alpha = tf.nn.softmax(self._scores(state['h']) / tf.cast(model.annealed['temperature'], model.dtype))
+                x = tf.where(tf.equal(words, decoder.start)[:, tf.newaxis], tf.zeros([], x.dtype), x)
+            alpha = tf.nn.softmax(self._scores(state['h']) / tf.cast(self.batch.annealed['temperature'], decoder.dtype))
             weights, location = choose(t, alpha) if choose else (alpha, ())
             z = tf.reduce_sum(weights[:, :, tf.newaxis] * self.a, axis=1)
             beta = tf.ones_like(alpha[:, :1])
@@ -94,7 +94,7 @@ class PlainTraining(TrainingGraph):
                 z *= beta
             state = self._cell(tf.concat([x, z] if options.cell_input == 'word_context' else [z, x], 1), state)
             if sampling:
-                logits = mask_words(model.output(state['h'], z, x), model.never)
+                logits = mask_words(decoder.output(state['h'], z, x), decoder.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
             steps.append(Steps(state['h'], z, alpha, beta, location, (), (), ()))
             fed.append(tf.reshape(x, [-1, M]))
@@ -104,4 +104,4 @@ class PlainTraining(TrainingGraph):
 
 def build(model, training=True, locations=None):
     """(loss, TrainingOutputs) of the plain formulation."""
-    return PlainTraining(model, training, locations).build()
+    return PlainTraining(model, model.training_inputs(), training, locations, model.decoding_choice).build()

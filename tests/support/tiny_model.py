@@ -15,8 +15,8 @@ NULL, START, END, UNK = range(4)
 
 
 def build(**options):
-    """The tiny CaptionGenerator in the default graph."""
-    sizes = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T}
+    """The tiny CaptionGenerator in the default graph; without XLA if not told, as compiling takes longest here."""
+    sizes = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T, 'jit': False}
     return CaptionGenerator(WORD_TO_IDX, **{**sizes, **options})
 
 
