@@ -145,7 +145,7 @@ def main() -> None:
 def imagenet(args: argparse.Namespace) -> str:
     """--weights imagenet: the path of the published weights, fetched where they are missing."""
     from core.common import files
-    from core.download import download
+    from core.download import imagenet_weights
 
     encoder = args.encoder
     if args.like:
@@ -153,7 +153,7 @@ def imagenet(args: argparse.Namespace) -> str:
             encoder = files.read_json(pathlib.Path(args.like) / 'config.json')['data']['encoder']['encoder']
         except (KeyError, TypeError):
             raise InputError(f'{args.like}: its config.json names no encoder; give --weights FILE') from None
-    return str(download.weights(encoder, say=terminal.say))
+    return str(imagenet_weights.fetch(encoder, say=terminal.say))
 
 
 def encoder_of(args: argparse.Namespace) -> 'tuple[Vocabulary | None, EncoderSpec]':

@@ -1,4 +1,4 @@
-"""What `prepro.py --download` and `--weights imagenet` do: published files, fetched once, checked, unpacked.
+"""What `prepro.py --download` does: published files, fetched once, checked, unpacked.
 
     DIR/FILE             as published; NAME.part and NAME.part.json while it comes
     DIR/downloads.json   what came: address, bytes, SHA-256, how it was checked, how many files were unpacked
@@ -6,10 +6,7 @@
 """
 
 import contextlib
-import difflib
 import hashlib
-import json
-import os
 import pathlib
 import shlex
 import shutil
@@ -21,7 +18,8 @@ from typing import Any
 from core.common import progress, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
-from core.common.files import write_json
+from core.common.files import lock, read_json, write_json
+from core.common.suggestions import did_you_mean
 from core.download import http_file, zip_archive
 from core.download.catalogue import SOURCES, Remote, Source
 
@@ -61,56 +59,18 @@ def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES) -> None
     """Raises InputError for a name that is not in the table."""
     for name in names:
         if name not in sources:
-            near = difflib.get_close_matches(name, sources, 1)
-            raise InputError(f'--download {name}: not known' + (f'; did you mean {near[0]!r}?' if near else '')
-                             + f' There is {", ".join(sources)}')
-
-
-def cache() -> pathlib.Path:
-    """The directory of weights that `--weights imagenet` fetches: ~/.cache/show-attend-tell, or below
-    XDG_CACHE_HOME.
-    """
-    base = os.environ.get('XDG_CACHE_HOME', '')
-    return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
-
-
-def weights(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source] = SOURCES, say: Say = print,
-            **options: Any) -> pathlib.Path:
-    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
-
-    Args:
-        encoder: str, a name in `core.encoders.encoder.ENCODERS`.
-        options: as of `download`.
-
-    Raises:
-        InputError: see `download`.
-    """
-    to = pathlib.Path(to or cache())
-    source = sources[encoder]
-    path = to / source.files[0].name
-    if _recorded(path):  # several programs may read at the same time
-        return path
-    with _directory(to), http_file.session() as web:
-        _Work(encoder, source, to, web, say, **options).run()
-    return path
-
-
-def _recorded(path: pathlib.Path) -> bool:
-    """Whether the file is there as it was recorded."""
-    entry = _read_manifest(path.parent).get(path.name, {})
-    return path.is_file() and 'sha256' in entry and _digests(path)['sha256'] == entry['sha256']
+            raise InputError(f'--download {name}: not known{did_you_mean(name, sources)} There is '
+                             f'{", ".join(sources)}')
 
 
 @contextlib.contextmanager
 def _directory(to: pathlib.Path) -> Iterator[None]:
     """Make and lock the directory."""
-    from core.common import files
-
     try:
         to.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f'{to}: is a file, not a directory; choose another --to') from None
-    with files.lock(to, 'prepro.py'):
+    with lock(to, 'prepro.py'):
         yield
 
 
@@ -183,7 +143,7 @@ class _Work:
         failures = []
         for url in remote.urls:
             try:
-                size = http_file.length(self.web, url, self.timeout)
+                size, _ = http_file.announced(self.web, url, self.timeout)
             except http_file.Unavailable as error:
                 failures.append(error)
                 continue
@@ -231,19 +191,11 @@ class _Work:
         path, entry = self.to / remote.name, self.manifest[remote.name]
         if 'unpacked' in entry and zip_archive.missing(path, self.to) is None:
             return False
-        contents = zip_archive.unpack(path, self.to, self._reserved(), self.free)
-        zip_archive.write_contents(path, contents)
+        contents = zip_archive.unpack(path, self.to, self.free)
         self._note(remote, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
         self.say(f'{remote.name}: {len(contents)} files unpacked, {terminal.size_text(sum(contents.values()))}; the '
                  f'archive itself may be deleted now')
         return True
-
-    def _reserved(self) -> set[str]:
-        names = {MANIFEST, '.lock'}
-        for remote in self.files:
-            names.update((remote.name, f'{remote.name}.part', f'{remote.name}.part.json', f'{remote.name}.bad',
-                          zip_archive.contents_path(self.to / remote.name).name))
-        return names
 
     def _unavailable(self, remote: Remote, failures: Sequence) -> InputError:
         """The InputError for a file that no address gave: why, and which files to put where."""
@@ -265,15 +217,11 @@ def _host(url: str) -> str | None:
 def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
     """The record in the directory, dict name -> dict; {} where there is none."""
     path = to / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding='utf8'))
-        if isinstance(manifest, dict) and all(isinstance(entry, dict) for entry in manifest.values()):
-            return manifest
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        pass
-    raise InputError(f'{path}: not a record of this program; move it away, and the files are checked anew')
+    problem, advice = 'not a record of this program', 'move it away, and the files are checked anew'
+    manifest = read_json(path, problem, advice) if path.exists() else {}
+    if not isinstance(manifest, dict) or not all(isinstance(entry, dict) for entry in manifest.values()):
+        raise InputError(f'{path}: {problem}; {advice}')
+    return manifest
 
 
 def _digests(path: pathlib.Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ What has come lies in NAME.part; NAME.part.json says what it is a part of (addre
 """
 
 import base64
-import json
 import pathlib
 import re
 import time
@@ -15,7 +14,7 @@ from typing import Any
 from core.common import progress, terminal
 from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.common.files import write_json
+from core.common.files import read_json, write_json
 
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 8  # in a row without any byte beyond what had come
@@ -54,21 +53,20 @@ def session() -> Any:
     return opened
 
 
-def length(web: Any, url: str, timeout: tuple[float, float] = TIMEOUT) -> int | None:
-    """The announced bytes of a file, without fetching it; None where the server does not say.
+def announced(web: Any, url: str, timeout: tuple[float, float] = TIMEOUT) -> tuple[int | None, str | None]:
+    """(bytes, MD5) that the server announces of a file, without fetching it; None for what it does not say.
 
     Raises:
         Unavailable: nobody answers at all.
     """
     try:
         with _request(web, 'HEAD', url, {}, timeout) as response:
-            return _content_length(response) if response.status_code == 200 else None
-    except _Again as error:
+            if response.status_code == 200:
+                return _content_length(response), _md5(response)
+    except (_Again, Unavailable) as error:
         if error.unreachable:
             raise Unavailable(str(error), unreachable=True) from None
-        return None
-    except Unavailable:
-        return None
+    return None, None
 
 
 def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[float, float] = TIMEOUT,
@@ -91,7 +89,7 @@ def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[floa
         InputError: the disk is full.
     """
     failures, furthest, answered = 0, _size(part), False
-    with _Meter(name) as meter:
+    with Meter(name) as meter:
         while True:
             try:
                 return _attempt(web, url, part, timeout, meter)
@@ -123,7 +121,7 @@ def forget(part: pathlib.Path, keep_part: bool = False) -> None:
         part.unlink(missing_ok=True)
 
 
-def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float], meter: '_Meter') -> dict[str, Any]:
+def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float], meter: 'Meter') -> dict[str, Any]:
     """One request; returns what `fetch` does, or raises `_Again` or `Unavailable`."""
     import requests
 
@@ -156,7 +154,7 @@ def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float
                     file.write(block)
                     meter.add(len(block))
         except requests.RequestException as error:
-            raise _Again(f'the line was cut after {terminal.size_text(_size(part))} ({_reason(error)})') from None
+            raise _Again(f'the line was cut after {terminal.size_text(_size(part))} ({reason(error)})') from None
         except OSError as error:
             raise InputError(f'{part}: cannot write ({error.strerror}); make room and run the same command again, '
                              f'what has come is kept') from None
@@ -177,14 +175,14 @@ def _request(web: Any, method: str, url: str, headers: Mapping[str, str], timeou
             response = web.request(method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
         except requests.exceptions.SSLError as error:
             if 'CERTIFICATE' in str(error).upper():
-                raise Unavailable(f'{_host(url)}: its certificate is not accepted ({_reason(error)})') from None
-            raise _Again(f'{_host(url)}: {_reason(error)}') from None
+                raise Unavailable(f'{_host(url)}: its certificate is not accepted ({reason(error)})') from None
+            raise _Again(f'{_host(url)}: {reason(error)}') from None
         except requests.exceptions.ReadTimeout:
             raise _Again(f'{_host(url)}: no answer within {timeout[1]:g} s') from None
         except requests.exceptions.ConnectionError as error:
-            raise _Again(f'{_host(url)}: {_reason(error)}', unreachable=_no_connection(error)) from None
+            raise _Again(f'{_host(url)}: {reason(error)}', unreachable=_no_connection(error)) from None
         except requests.RequestException as error:
-            raise Unavailable(f'{url}: {_reason(error)}') from None
+            raise Unavailable(f'{url}: {reason(error)}') from None
         if response.status_code not in (301, 302, 303, 307, 308):
             return response
         response.close()
@@ -239,9 +237,9 @@ def _state_path(part: pathlib.Path) -> pathlib.Path:
 def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
     """What `part` is a part of, if of this address and still recognisable by the server; else None."""
     try:
-        state = json.loads(_state_path(part).read_text(encoding='utf8'))
+        state = read_json(_state_path(part))
         return state if state['url'] == url and state['validator'] and 'length' in state and 'md5' in state else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (InputError, TypeError, KeyError):
         return None
 
 
@@ -263,7 +261,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = next((item for item in inner if isinstance(item, Exception)), None)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Why a request failed, in words: the innermost cause that has some."""
     for cause in reversed(list(_causes(error))):
         text = getattr(cause, 'strerror', None) or str(cause)
@@ -282,7 +280,7 @@ def _no_connection(error: BaseException) -> bool:
     return any(isinstance(cause, never) for cause in _causes(error))
 
 
-class _Meter:
+class Meter:
     """Progress in megabytes, begun once the length is known; one bar over all attempts."""
 
     def __init__(self, name: str) -> None:
@@ -290,7 +288,7 @@ class _Meter:
         self._bar: Any = None  # of tqdm, once begun
         self._total: int | None = None
 
-    def __enter__(self) -> '_Meter':
+    def __enter__(self) -> 'Meter':
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -268,13 +268,14 @@ def test_two_at_once(site):
 
 CHILD = '''
 import signal, sys
-from core import console, download
+from core.common import terminal
+from core.download import download
 from core.download.catalogue import Remote, Source
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
 def main():
     files = Remote('photos.zip', (sys.argv[2] + '/photos.zip',), unpack=True),
     download.download(['data'], sys.argv[1], {'data': Source(files, 'x')})
-console.run(main)
+terminal.run(main)
 '''
 
 
@@ -302,30 +303,6 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
     assert there >= 16384 and page.requests[1]['Range'] == f'bytes={there}-'
     assert (site.to / 'photos.zip').read_bytes() == PHOTOS and (site.to / 'photos' / '8.jpg').exists()
     assert all(re.match(r'(unpacking )?photos.zip: \d+/\d+ \[', line) for line in again.stderr.splitlines())
-
-
-def test_weights_for_prepro(site, tmp_path):
-    cached = tmp_path / 'cache'
-    options = {'to': cached, 'sources': site.sources, 'say': site.said.append, 'timeout': (2, 2)}
-    assert download.weights('weights', **options) == cached / 'w.h5'
-    assert (cached / 'w.h5').read_bytes() == WEIGHTS
-    (cached / '.lock').unlink()
-    site.said.clear()
-    assert download.weights('weights', **options) == cached / 'w.h5'
-    assert site.asked() == {'/w.h5': 1} and site.said == [] and not (cached / '.lock').exists()  # reads without it
-    (cached / 'w.h5').write_bytes(b'x')
-    with pytest.raises(InputError, match='w.h5: has changed since it was recorded'):
-        download.weights('weights', **options)
-
-
-def test_the_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setenv('HOME', str(tmp_path))
-    assert download.cache() == tmp_path / '.cache' / 'show-attend-tell'
-    monkeypatch.setenv('XDG_CACHE_HOME', '/elsewhere')
-    assert download.cache() == pathlib.Path('/elsewhere/show-attend-tell')
-    monkeypatch.setenv('XDG_CACHE_HOME', 'relative')  # to be ignored, says the standard
-    assert download.cache() == tmp_path / '.cache' / 'show-attend-tell'
 
 
 # ------------------------------------------------------------------------------------------------------ the real table

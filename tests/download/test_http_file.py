@@ -27,7 +27,7 @@ OTHER = random.Random(8).randbytes(700_001)
 
 
 class Fetched:
-    """What `transfer.fetch` did: the state it returned, the bytes that came, the seconds it would have waited."""
+    """What `http_file.fetch` did: the state it returned, the bytes that came, the seconds it would have waited."""
 
     def __init__(self, tmp_path, page, path='/file', timeout=(2, 2), pages=None, url=None):
         self.page, self.waits, self.part = page, [], tmp_path / 'file.part'
@@ -91,8 +91,8 @@ def test_a_server_that_always_cuts_is_given_up(tmp_path):
 
 
 def test_waits_grow_and_end(tmp_path):
-    waits = []
-    with http_server.serve({'/file': http_server.Page(answers=[(503, {})] * 20)}) as address, http_file.session() as session, \
+    waits, page = [], http_server.Page(answers=[(503, {})] * 20)
+    with http_server.serve({'/file': page}) as address, http_file.session() as session, \
             pytest.raises(http_file.Unavailable, match='the server answered 503'):
         http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), waits.append)
     assert waits == [1, 2, 4, 8, 16, 32, 60]
@@ -281,14 +281,16 @@ def test_a_wrong_certificate_is_final(tmp_path):
         http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), lambda seconds: None)
 
 
-def test_length(tmp_path):
+def test_what_a_server_announces(tmp_path):
     pages = {'/file': http_server.Page(CONTENT), '/none': http_server.Page(CONTENT, head=False)}
     with http_server.serve(pages) as address, http_file.session() as session:
-        assert http_file.length(session, f'{address}/file', (2, 2)) == len(CONTENT)
-        assert http_file.length(session, f'{address}/none', (2, 2)) is None
-        assert http_file.length(session, f'{address}/gone', (2, 2)) is None
+        assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), None)
+        assert http_file.announced(session, f'{address}/none', (2, 2)) == (None, None)
+        assert http_file.announced(session, f'{address}/gone', (2, 2)) == (None, None)
+        pages['/file'].headers['x-goog-hash'] = 'md5=AAAAAAAAAAAAAAAAAAAAAA=='
+        assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), '0' * 32)
         with pytest.raises(http_file.Unavailable):
-            http_file.length(session, 'http://no-such-host.invalid/', (2, 2))
+            http_file.announced(session, 'http://no-such-host.invalid/', (2, 2))
 
 
 def test_a_disk_that_is_full_keeps_what_came(tmp_path):

@@ -1,0 +1,119 @@
+"""The ImageNet weights of the encoders, as Keras publishes them: what `--weights imagenet` fetches, once, by pooch.
+
+    ~/.cache/show-attend-tell/FILE          as published; below XDG_CACHE_HOME, where that is set
+    ~/.cache/show-attend-tell/FILE.sha256   where no checksum is published: that of the file when it came
+
+Any number of programs may work here at once: a file has its name only when it is whole and checked.
+"""
+
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+
+from core.common import progress, terminal
+from core.common.aliases import PathLike, Say
+from core.common.errors import InputError
+from core.common.files import replacing
+from core.download import http_file
+from core.download.catalogue import SOURCES, Remote, Source
+
+RETRIES = 3  # each from the first byte: the largest file has 95 MB
+
+
+def cache() -> pathlib.Path:
+    """The directory of the weights: ~/.cache/show-attend-tell, or below XDG_CACHE_HOME."""
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
+
+
+def fetch(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+          timeout: tuple[float, float] = http_file.TIMEOUT) -> pathlib.Path:
+    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
+
+    Args:
+        encoder: str, a name in `core.encoders.encoder.ENCODERS`.
+        sources: dict name -> Source of one file.
+        say: function that prints a line.
+        timeout: (seconds to connect, seconds without a byte).
+
+    Raises:
+        InputError: the file cannot be fetched, or is not the one that was published or that came.
+    """
+    import pooch  # slow to import
+
+    remote, = sources[encoder].files
+    path = pathlib.Path(to or cache()) / remote.name
+    record = path.with_name(f'{path.name}.sha256')
+    came = not path.exists()
+    if came:
+        _download(remote, path, timeout)
+    if remote.md5:
+        if not came and (md5 := pooch.file_hash(path, 'md5')) != remote.md5:
+            raise InputError(f'{path}: not the published file (MD5 {md5}, published {remote.md5}); delete it and run '
+                             f'the same command again')
+        return path
+    sha256 = pooch.file_hash(path)
+    if came or not record.exists():
+        with replacing(record) as file:
+            file.write(f'{sha256}  {path.name}\n')  # as sha256sum reads it
+        if not came:
+            say(f'{path.name}: found in {path.parent}, unchecked: its publisher gives no checksum')
+    elif record.read_text(encoding='utf8').split()[:1] != [sha256]:
+        raise InputError(f'{path}: has changed since it was recorded in {record.name}; delete both and run the same '
+                         f'command again')
+    return path
+
+
+def _download(remote: Remote, path: pathlib.Path, timeout: tuple[float, float]) -> None:
+    import pooch
+    import requests
+
+    pooch.get_logger().handlers = [_Lines()]
+    url = remote.urls[0]
+    try:
+        with http_file.session() as web, http_file.Meter(remote.name) as meter:
+            # Before pooch, which would try again where nobody is there.
+            md5 = remote.md5 or http_file.announced(web, url, timeout)[1]
+            store = pooch.create(path.parent, base_url='', urls={remote.name: url}, retry_if_failed=RETRIES,
+                                 registry={remote.name: f'md5:{md5}' if md5 else None})
+            store.fetch(remote.name, downloader=pooch.HTTPDownloader(
+                progressbar=_Bar(meter), chunk_size=http_file.BLOCK, timeout=timeout, headers=web.headers))
+        path.chmod(0o644)  # pooch makes it unreadable for others
+        return
+    except http_file.Unavailable as error:
+        why = f'no network, or the server is down: {error}'
+    except requests.RequestException as error:
+        why = http_file.reason(error)
+    except ValueError as error:  # of pooch, which names both checksums
+        why = str(error)
+    except OSError as error:
+        why = f'{path} cannot be written: {error.strerror or error}'
+    raise InputError(f'{path.name} cannot be fetched ({why}); run the same command again later, or put {path.name} '
+                     f'({url}), got elsewhere, into {path.parent}')
+
+
+class _Lines(logging.Handler):
+    """What pooch logs, above the bar; nothing with --quiet."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line: what is fetched from where to where, or that it is tried again."""
+        if not terminal.quiet():
+            progress.complain(record.getMessage())
+
+
+class _Bar:
+    """What pooch takes for a progress bar, drawn as those of the data sets are."""
+
+    def __init__(self, meter: http_file.Meter) -> None:
+        self._meter, self.update = meter, meter.add
+
+    def _begin(self, total: int) -> None:
+        self._meter.start(total or None, 0)
+
+    total = property(fset=_begin)  # set when an attempt begins
+
+    def reset(self) -> None:
+        """Nothing: it goes before an update by the total, which fills the bar."""
+
+    close = reset
