@@ -21,6 +21,7 @@ REQUIRES = [
     'matplotlib>=3.8',
     'tqdm>=4.66',
     'requests>=2.31',  # prepro.py --download; TensorFlow requires it too
+    'pooch>=1.8',  # prepro.py --weights imagenet: cache and checksum of one file
     'argcomplete>=3.1',  # completion of the commands in shells
     'werkzeug>=3.0',  # requests of caption.py --serve
     'waitress>=3.0',  # its HTTP server

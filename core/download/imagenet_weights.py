@@ -73,8 +73,9 @@ def _download(remote: Remote, path: pathlib.Path, timeout: tuple[float, float]) 
     url = remote.urls[0]
     try:
         with http_file.session() as web, http_file.Meter(remote.name) as meter:
-            # Before pooch, which would try again where nobody is there.
-            md5 = remote.md5 or http_file.announced(web, url, timeout)[1]
+            # Asked before pooch, which would try again where nobody is there.
+            _, announced = http_file.announced(web, url, timeout)
+            md5 = remote.md5 or announced
             store = pooch.create(path.parent, base_url='', urls={remote.name: url}, retry_if_failed=RETRIES,
                                  registry={remote.name: f'md5:{md5}' if md5 else None})
             store.fetch(remote.name, downloader=pooch.HTTPDownloader(
