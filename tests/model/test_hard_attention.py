@@ -9,6 +9,7 @@ from core.reference.equations import Told
 from core.reference.sample_model import L, N, T, exact
 from core.runtime.backend import tf, tf1
 from tests.support import drawn_gradients, tiny_model
+from tests.support.quick_sessions import as_built
 
 
 def test_the_baseline_is_no_weight():
@@ -103,7 +104,7 @@ def test_context_while_decoding(kind):
 # ---- the pieces of core.model.hard_attention
 
 def run(*tensors):
-    with tf1.Session(config=tiny_model.as_built()) as session:
+    with tf1.Session(config=as_built()) as session:
         return session.run(tensors)
 
 

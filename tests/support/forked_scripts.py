@@ -1,8 +1,9 @@
 """The project's scripts in processes of their own, without TensorFlow's seconds of import in each.
 
 One process (`python tests/support/forked_scripts.py`) imports everything once; each command line then runs in a fork
-of it, to the end of its interpreter. What a fork cannot show (imports, flags that TensorFlow reads as it is imported)
-belongs to tests that start Python themselves.
+of it, to the end of its interpreter. Sessions there run graphs as they are built: TensorFlow's optimizer of graphs takes
+longer than tiny graphs run. What a fork cannot show (imports, flags that TensorFlow reads as it is imported, optimized
+graphs) belongs to tests that start Python themselves.
 """
 
 import atexit
@@ -102,6 +103,9 @@ if __name__ == '__main__':
     sys.path[0] = str(ROOT)
     for module in MODULES:
         importlib.import_module(module)
+    from tests.support import quick_sessions
+
+    quick_sessions.install()
     gc.freeze()  # or each fork would end with a second of looking through all that was imported
     command = _serve()
     if command:

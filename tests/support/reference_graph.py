@@ -72,7 +72,7 @@ class PlainTraining(TrainingGraph):
         return Unrolled(steps, losses, tf.transpose(log_probs), tf.transpose(steps.alpha, [1, 0, 2]))
 
     def _unroll(self, choose, dropout=None):
-        model, options, v = self.model, self.options, self.v
+        decoder, options, v = self.decoder, self.options, self.v
         sampling = self.training and options.scheduled_sampling > 0
         if sampling:
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))

@@ -16,7 +16,7 @@ def settings(*assignments):
     return [part for text in assignments for part in ('--set', text)]
 
 
-def run(name, *arguments, cwd=None, fresh=False):
+def run(name, *arguments, cwd=None, fresh=False, env=None):
     """Run one of the scripts, or a module; returns what subprocess.run returns, with text.
 
     In a fork of a process that has imported everything (tests/support/forked_scripts.py), or with `fresh` in a Python
@@ -24,11 +24,12 @@ def run(name, *arguments, cwd=None, fresh=False):
 
     Args:
         cwd: directory; None: an empty one that is removed afterwards.
+        env: dict, variables of the environment beside this process's own.
     """
     if cwd is None:
         with tempfile.TemporaryDirectory() as empty:
-            return run(name, *arguments, cwd=empty, fresh=fresh)
-    env = {**os.environ, 'PYTHONWARNINGS': 'default'}
+            return run(name, *arguments, cwd=empty, fresh=fresh, env=env)
+    env = {**os.environ, 'PYTHONWARNINGS': 'default', **(env or {})}
     target = [str(ROOT / name)] if name.endswith('.py') else ['-m', name]
     if not fresh:
         return forked_scripts.run(target[-1], arguments, cwd, env)

@@ -10,6 +10,7 @@ from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
 from tests.support import tiny_model
+from tests.support.quick_sessions import as_built
 from tests.support.tiny_model import T
 
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
@@ -22,7 +23,7 @@ class Quick(Solver):
     """
 
     def _session(self):
-        return tf1.Session(graph=self.model.graph, config=tiny_model.as_built(devices.session_config(self.machine)))
+        return tf1.Session(graph=self.model.graph, config=as_built(devices.session_config(self.machine)))
 
 
 def make(directory, data=None, val_data=None, model_options=None, seed=1, **options):

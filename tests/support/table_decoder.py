@@ -4,7 +4,7 @@ import numpy as np
 
 from core.decoding import search_loop
 from core.runtime.backend import tf, tf1
-from tests.support import tiny_model
+from tests.support.quick_sessions import as_built
 
 
 class Table:
@@ -42,7 +42,7 @@ class Table:
     def run(self, search):
         """Evaluate what `search`, a function of the Decoding, returns; returns (values, steps taken, rows)."""
         built = search(self.decoding())
-        with tf1.Session(config=tiny_model.as_built()) as session:
+        with tf1.Session(config=as_built()) as session:
             session.run(tf1.global_variables_initializer())
             values = session.run(built)
             return values, *session.run(self.taken).tolist()

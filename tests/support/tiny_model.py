@@ -7,6 +7,7 @@ import numpy as np
 from core.data.vocabulary import SPECIALS
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
+from tests.support.quick_sessions import as_built
 
 N, L, D, H, M, T, V = 3, 5, 7, 11, 6, 4, 13
 WORDS = [*SPECIALS, 'a', 'red', 'blue', 'circle', 'square', 'dog', 'runs', 'over', 'grass']
@@ -41,13 +42,6 @@ def values(model, seed=5):
         drawn[variable.op.name] = (random.uniform(0.5, 3.0, shape) if 'variance' in variable.op.name else
                                    random.normal(0.0, 0.5, shape))
     return drawn
-
-
-def as_built(config=None):
-    """A session's ConfigProto (changed in place) without Grappler, which takes longer than tiny graphs run."""
-    config = config or tf1.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    return config
 
 
 @contextlib.contextmanager
