@@ -5,8 +5,9 @@
 
 from typing import Any
 
-__version__ = '0.1.0'
-__all__ = ['Captioner']
+from core.common.version import __version__
+
+__all__ = ['Captioner', '__version__']
 
 
 def __getattr__(name: str) -> Any:

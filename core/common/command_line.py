@@ -7,10 +7,10 @@ import sys
 from collections.abc import Container
 from typing import Any, NoReturn
 
-from core import __version__
 from core.common.errors import InputError
 from core.common.suggestions import did_you_mean
 from core.common.terminal import NORMAL, QUIET, VERBOSE, set_level
+from core.common.version import __version__
 
 
 class OneLineParser(argparse.ArgumentParser):

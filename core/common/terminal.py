@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core import __version__
 from core.common.errors import InputError
+from core.common.version import __version__
 
 QUIET, NORMAL, VERBOSE = range(3)
 _level = NORMAL

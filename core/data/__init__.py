@@ -1,1 +1,14 @@
-"""The DATA DIR: made by prepro.py, read in batches by training, validation and evaluation."""
+"""The DATA DIR: made by prepro.py, read in batches by training, validation and evaluation. Hands on `DataDir`."""
+
+from typing import Any
+
+__all__ = ['DataDir']
+
+
+def __getattr__(name: str) -> Any:
+    """`DataDir`, imported when it is asked for, as what it needs is slow to import."""
+    if name == 'DataDir':
+        from core.data.data_dir import DataDir
+
+        return DataDir
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

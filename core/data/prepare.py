@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core import __version__
 from core.common import files, progress, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
+from core.common.version import __version__
 from core.data import data_dir, feature_file
 from core.data.vocabulary import Vocabulary, tokenize
 from core.datasets.records import SPLITS

@@ -7,7 +7,6 @@
 `Searches` is the part that `CaptionGenerator` and `core.decoding.ensemble.Ensemble` share.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.common.aliases import Tensor
@@ -77,7 +76,7 @@ class Searches:
     word_to_idx: dict[str, int]
     idx_to_word: dict[int, str]
     end: int
-    never: Sequence[int]
+    never: list[int]
     L: int
     graph: Any  # tf.Graph
     inputs: Tensor

@@ -31,9 +31,9 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from core import __version__
 from core.common.aliases import Say
 from core.common.errors import InputError
+from core.common.version import __version__
 from core.encoders import photos
 from core.inference import captioner
 from core.viewer import attention_pictures

@@ -1,62 +1,29 @@
-"""`CaptionGenerator`: the variables, ONE decoder step, the training graph and the decoding graph.
+"""`CaptionGenerator`: a Decoder with its placeholders, the training graph and the decoding graphs.
 
     with tf.Graph().as_default():
         model = CaptionGenerator(word_to_idx, dim_feature=(196, 512))
         loss = model.build_model()
         alphas, betas, captions = model.build_sampler(max_len=20)
 
-The mathematics is written out, equation by equation, in docs/model.md. Letters in shapes: N images, R captions (N, or
-a multiple where images have several captions or draws), L locations, D features of a location, K numbers of an
-annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word vector, T steps, V words.
+What a step computes is in core/model/decoder.py, where the letters of the shapes are explained too.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from core.common.aliases import DType, Session, Tensor, Variable
 from core.common.errors import InputError
 from core.config.config import Config
-from core.data.vocabulary import SPECIALS
 from core.decoding.sampling import uniforms
 from core.decoding.search_graphs import LOCATION_DRAWS, Searches
 from core.decoding.search_loop import Decoding, Step
 from core.model import hard_attention
-from core.model.attention import Annotations, Attention, Memory
-from core.model.cells import GRUCell, LSTMCell
-from core.model.deferred_gradients import StepWeights, product, step_weights
-from core.model.output_layer import Dropout, OutputLayer
-from core.model.training_graph import TrainingGraph
-from core.runtime.backend import cast, matmul, tf, tf1
-from core.runtime.variables import Variables
-
-NEVER_EMITTED = ('<NULL>', '<START>', '<UNK>')
-BATCH_NORM_EPSILON, BATCH_NORM_DECAY = 1e-3, 0.95
-STATE_ACTIVATIONS = {'tanh': tf.tanh, 'relu': tf.nn.relu, 'linear': tf.identity}
+from core.model.decoder import Decoder
+from core.model.training_graph import TrainingGraph, TrainingInputs
+from core.runtime.backend import tf, tf1
 
 
-class StepOutput(NamedTuple):
-    """One decoder step.
-
-    Attributes:
-        state: the cell's state after the step.
-        context: (R, K), the attended annotation, scaled by beta.
-        alpha: (R, L), attention weights.
-        beta: (R, 1), the gate; ones without `selector`.
-        location: (R,) int32, the drawn location of hard attention; an empty tuple with soft attention.
-        query: (R, A), what the hidden state asks the attention.
-        weights: (R, L), of the locations in the context: alpha, or one at the drawn location.
-    """
-
-    state: Tensor
-    context: Tensor
-    alpha: Tensor
-    beta: Tensor
-    location: Tensor
-    query: Tensor
-    weights: Tensor
-
-
-class CaptionGenerator(Searches):
+class CaptionGenerator(Decoder, Searches):
     """Caption generator with soft or hard attention (Xu et al. 2015, arXiv 1502.03044) over convolutional features.
 
     Args:
@@ -108,27 +75,10 @@ class CaptionGenerator(Searches):
         options |= {'dim_embed': dim_embed, 'dim_hidden': dim_hidden, 'prev2out': prev2out, 'ctx2out': ctx2out,
                     'alpha_c': alpha_c, 'selector': selector, 'dropout': dropout}
         try:
-            self.options = Config.from_dict({'model': options}, where='CaptionGenerator').model
+            checked = Config.from_dict({'model': options}, where='CaptionGenerator').model
         except InputError as error:
             raise ValueError(str(error)) from None
-        for word in SPECIALS[:3]:
-            if word not in word_to_idx:
-                raise ValueError(f'word_to_idx lacks the special word {word}')
-        if sorted(word_to_idx.values()) != list(range(len(word_to_idx))):
-            raise ValueError(f'word_to_idx must number its {len(word_to_idx)} words from 0 without gaps')
-        if self.options.word_dropout and '<UNK>' not in word_to_idx:
-            raise ValueError('word_dropout puts <UNK> in the place of words; word_to_idx lacks it')
-        for name, value in (('dim_feature', min(dim_feature)), ('n_time_step', n_time_step)):
-            if value < 1:
-                raise ValueError(f'{name} must be at least 1, not {value}')
-        self.word_to_idx = dict(word_to_idx)
-        self.idx_to_word = {index: word for word, index in word_to_idx.items()}
-        self.null, self.start, self.end = (word_to_idx[word] for word in SPECIALS[:3])
-        self.never = [word_to_idx[word] for word in NEVER_EMITTED if word in word_to_idx]
-        self.L, self.D = dim_feature
-        self.V, self.M, self.H, self.T = len(word_to_idx), dim_embed, dim_hidden, n_time_step
-        self.K = self.options.feature_layer or self.D
-        self.hard, self.dtype = self.options.attention == 'hard', dtype
+        super().__init__(word_to_idx, dim_feature, n_time_step, checked, dtype)
         if features is None:
             features = tf1.placeholder(tf.float32, [None, self.L, self.D], name='features')
         self.features = self.inputs = features
@@ -144,144 +94,7 @@ class CaptionGenerator(Searches):
             self.options.scheduled_sampling)
         self.annealed = {name: tf1.placeholder_with_default(getattr(self.options, name), [], name=name)
                          for name in annealed}
-        self._create_variables(jit)
-
-    def _create_variables(self, jit: bool) -> None:
-        """All variables; with the default options under the names of the TF1 code."""
-        D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
-        variables = Variables(self.dtype, options.initializer)
-        # Dicts of variables, a variable and a MovingBaseline, where the options ask for them.
-        self.batch_norm: Any = None
-        self.gate: Any = None
-        self.feature_layer: Any = None
-        self.baseline: Variable = None
-        self.moving_baseline: Any = None
-        if options.batch_norm:
-            self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'), gamma=([D], 'ones'),
-                                               moving_mean=([D], 'zeros'), moving_variance=([D], 'ones'))
-        if options.feature_layer:
-            self.feature_layer = variables.create('feature_layer', w=([D, K], 'matrix'), b=([K], 'zeros'))
-        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias) if options.cell == 'lstm' else
-                     GRUCell(variables, M + K, H))
-        self.initial = {}
-        if options.initial_state != 'zero':
-            layers = {f'{kind}_{i}': ([K, K] if kind == 'w' else [K], 'matrix' if kind == 'w' else 'zeros')
-                      for i in range(1, options.initial_layers) for kind in 'wb'}
-            for part in self.cell.State._fields:
-                layers |= {f'w_{part}': ([K, H], 'matrix'), f'b_{part}': ([H], 'zeros')}
-            self.initial = variables.create('initial_lstm', **layers)
-        self.embedding = variables.create('word_embedding', w=([V, M], 'words'))['w']
-        if options.selector:
-            self.gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
-        self.output = OutputLayer(variables, H, K, V, options)
-        self.attention = Attention(variables, K, H, options, tf.cast(self.annealed['temperature'], self.dtype), jit)
-        if self.hard and options.baseline == 'moving':
-            self.moving_baseline = hard_attention.MovingBaseline(options.reward, self.T, self.dtype)
-            self.baseline = self.moving_baseline.variable
-        self.variables = variables.created
-
-    # ---- the pieces, each the transcription of one equation
-
-    def _annotations(self, training: bool, features: Tensor = None, compute_dtype: DType = None) -> Annotations:
-        """The images' Annotations (N, L, K): batch normalisation and Dense+ReLU where asked for.
-
-        While training, the statistics over images and locations are the batch's, and evaluating the result updates
-        the moving ones. They are of the model's own type, whatever that of the annotations.
-
-        Args:
-            training: bool. features: (N, L, D) to use in the place of `self.features`, or None.
-            compute_dtype: of the annotations, and so of what is computed of them; None: the model's own.
-        """
-        features, norm = tf.cast(self.features if features is None else features, self.dtype), self.batch_norm
-        compute_dtype = compute_dtype or self.dtype
-        scale: Tensor = None
-        shift: Tensor = None
-        if norm:
-            if not training:
-                mean, variance = norm['moving_mean'], norm['moving_variance']
-            else:
-                # By image first: the first state starts from the same means, so they are computed once.
-                mean = tf.reduce_mean(tf.reduce_mean(features, axis=1), axis=0)
-                variance = self.attention.kernels.variance(features, mean)
-                updates = [
-                    moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
-                    for moving, value in ((norm['moving_mean'], mean), (norm['moving_variance'], variance))
-                ]
-                with tf.control_dependencies(updates):
-                    mean = tf.identity(mean)
-            scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-            shift = norm['beta'] - mean * scale
-        features = cast(features, compute_dtype)
-        if not self.feature_layer:
-            return Annotations(features, scale, shift)
-        w, b = tf.convert_to_tensor(self.feature_layer['w']), self.feature_layer['b']
-        if norm:
-            w, b = w * scale[:, tf.newaxis], b + tf.linalg.matvec(w, shift, transpose_a=True)
-        # The bias is added in its own type, as its gradient is a sum over all locations.
-        flat = cast(matmul(tf.reshape(features, [-1, self.D]), cast(w, compute_dtype)), self.dtype)
-        flat = cast(tf.nn.relu(flat + b), compute_dtype)
-        return Annotations(tf.reshape(flat, [-1, self.L, self.K]))
-
-    def _initial_state(self, annotations: Annotations, dropout: Dropout | None = None) -> Tensor:
-        """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H) parts."""
-        options, initial = self.options, self.initial
-        if options.initial_state == 'zero':
-            zeros = tf.zeros([tf.shape(annotations.features)[0], self.H], self.dtype)
-            return self.cell.State(*[zeros for _ in self.cell.State._fields])
-        compute_dtype = annotations.features.dtype
-
-        def affine(x: Tensor, which: int | str) -> Tensor:
-            return matmul(x, cast(initial[f'w_{which}'], compute_dtype)) + initial[f'b_{which}']
-
-        x = annotations.affine(tf.reduce_mean(cast(annotations.features, self.dtype), axis=1))
-        for layer in range(1, options.initial_layers):
-            x = tf.nn.relu(affine(x, layer))
-            x = dropout(x, 20 + layer) if dropout else x
-        activation = STATE_ACTIVATIONS[options.initial_state]
-        return self.cell.State(*[activation(affine(x, part)) for part in self.cell.State._fields])
-
-    def word_vectors(self, words: Tensor, table: Tensor = None) -> Tensor:
-        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros.
-
-        Args:
-            words: int32. table: (V, M), the embedding, where it is to be read only once.
-        """
-        vectors = tf.nn.embedding_lookup(self.embedding if table is None else table, words)
-        if self.options.first_word == 'zero':
-            vectors *= tf.cast(tf.not_equal(words, self.start), self.dtype)[..., tf.newaxis]
-        return vectors
-
-    def step(self, memory: Memory, weights: StepWeights, state: Tensor, word_vectors: Tensor,
-             choose: Callable[..., tuple] | None = None) -> StepOutput:
-        """The one decoder step of training and decoding (eq. 1 to 6 and the gate of 4.2.1).
-
-        Args:
-            memory: Memory of the images. weights: StepWeights, see `core.model.deferred_gradients`.
-            state: of the cell, (R, H). word_vectors: (R, M), of the previous words; None where their share of the
-                gates is among the offsets of `weights`.
-            choose: function from alpha (R, L) to (weights of the locations in the context (R, L), locations); None:
-                the expected context.
-
-        Returns:
-            StepOutput.
-        """
-        offsets = weights.offsets
-        from_state = product(state.h, weights.state) + offsets.state
-        from_state, query, gate = tf.split(from_state, [self.cell.n_gates, weights.scorer.shape[0], -1], axis=1)
-        alpha = self.attention.alpha(memory, query, weights.scorer, offsets.scorer, offsets.scores)
-        chosen, location = choose(alpha) if choose else (alpha, ())
-        context = self.attention.context(memory, chosen, offsets.context)
-        beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])
-        if self.gate:
-            context *= beta
-        from_inputs = product(context, weights.context)
-        if word_vectors is not None:
-            from_inputs += weights.word_share(word_vectors)
-        elif offsets.inputs is not None:
-            from_inputs += offsets.inputs
-        before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
-        after = self.cell.step(from_inputs, from_state, before)
-        return StepOutput(after, context, alpha, beta, location, query, chosen)
+        self.create_variables(self.annealed['temperature'], jit)
 
     def decoding_choice(self, uniform: Tensor = None) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """Function from (step t, alpha) to (weights in the context, locations) by `decode_context`; None: expected.
@@ -309,8 +122,6 @@ class CaptionGenerator(Searches):
         """Uniform numbers (N, n_steps) that decide drawn locations, see `core.decoding.sampling.uniforms`."""
         return uniforms(self.dropout_seed, LOCATION_DRAWS, self.image_numbers, n_steps, self.dtype)
 
-    # ---- the graphs
-
     def build_model(self, training: bool = True, locations: Tensor = None, *, features: Tensor = None,
                     compute_dtype: DType = None, jit: bool | None = None) -> Tensor:
         """The training graph under teacher forcing; its gradient is the training gradient, hard attention's too.
@@ -334,10 +145,16 @@ class CaptionGenerator(Searches):
         with tf1.name_scope('training' if training else 'loss'):
             self.before = self._values_before() if training and compute_dtype == tf.float16 else {}
             with tf.control_dependencies(list(self.before.values())):
-                graph = TrainingGraph(self, training, locations, features, compute_dtype)
+                graph = TrainingGraph(self, self.training_inputs(features), training, locations, self.decoding_choice,
+                                      compute_dtype)
                 self.loss, self.outputs = graph.build()
             self.nll = self.outputs.nll
         return self.loss
+
+    def training_inputs(self, features: Tensor = None) -> TrainingInputs:
+        """What the training graph reads: `features` (N, L, D), or where that is None, those of the model."""
+        return TrainingInputs(self.features if features is None else features, self.captions, self.dropout_seed,
+                              self.annealed)
 
     def _values_before(self) -> dict[Any, Tensor]:
         """What `before` holds: the moving statistics and the moving baseline, read."""
@@ -355,13 +172,13 @@ class CaptionGenerator(Searches):
         Returns:
             core.decoding.search_loop.Decoding; the steps' trace is (alpha (R, L), beta (R, 1)).
         """
-        annotations = self._annotations(training=False)
+        annotations = self.annotations(self.features)
         memory, n = self.attention.memory(annotations), tf.shape(self.features)[0]
         drawn = self.options.decode_context == 'sample'
         images = {'features': memory.features, 'projected': memory.projected}
         if drawn:
             images['uniform'] = self.location_draws(max_len)
-        weights = step_weights(self, memory)
+        weights = self.step_weights(memory)
 
         def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
             state, taken = state
@@ -375,4 +192,4 @@ class CaptionGenerator(Searches):
             return Step(tf.nn.log_softmax(logits), (result.state, taken + 1), (shown, result.beta))
 
         start = tf.fill([n], self.start)
-        return Decoding(step, images, (self._initial_state(annotations), tf.zeros([n], tf.int32)), start)
+        return Decoding(step, images, (self.initial_state(annotations), tf.zeros([n], tf.int32)), start)

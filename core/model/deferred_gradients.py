@@ -11,64 +11,13 @@ computed so, and everything else, what is recorded and the offsets too, is of th
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from core.common.aliases import Tensor
-from core.runtime.backend import cast, matmul, tf, tf1
+from core.model.attention import Memory
+from core.model.decoder import Decoder, Offsets, StepWeights, Weight, all_rows
+from core.runtime.backend import matmul, tf, tf1
 from core.runtime.custom_gradient import with_gradient
-
-if TYPE_CHECKING:
-    from core.model.attention import Memory
-    from core.model.caption_generator import CaptionGenerator
-
-
-class Weight(NamedTuple):
-    """A matrix (I, O) that is multiplied with at every step, and its transpose (O, I) for the gradient, or None.
-
-    To transpose at every step costs more than the product itself for the few rows of a batch.
-    """
-
-    matrix: Tensor
-    transposed: Tensor = None
-
-
-class Offsets(NamedTuple):
-    """What is added to the products of one step, (R, ...), or of all, (T', R, ...).
-
-    Attributes:
-        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where the share is
-            another's to add, or part of `state`, as the cell adds up the shares anyway.
-        scores: (R, L). scorer: (R, A), see `core.model.attention_kernels.Kernels.scores`. context: (R, K), of the plain features.
-            The last three are None where no gradient is wanted.
-    """
-
-    state: Tensor
-    inputs: Tensor = None
-    scores: Tensor = None
-    scorer: Tensor = None
-    context: Tensor = None
-
-
-class StepWeights(NamedTuple):
-    """Weights of the products of a step. G gate units, S = G + A + 1 (G + A without the selector).
-
-    Attributes:
-        state: Weight (H, S): the recurrent kernel, the query's and the selector's weights side by side.
-        words: (M, G). words_bias: (G,). context: Weight (K, G).
-        scorer: (A,).
-        offsets: Offsets.
-    """
-
-    state: Weight
-    words: Tensor
-    words_bias: Tensor
-    context: Weight
-    scorer: Tensor
-    offsets: Offsets
-
-    def word_share(self, vectors: Tensor) -> Tensor:
-        """Word vectors (..., M) -> their share of the gates (..., G)."""
-        return all_rows(vectors, self.words) + self.words_bias
 
 
 class Recorded(NamedTuple):
@@ -86,40 +35,6 @@ class Recorded(NamedTuple):
     words: Tensor
 
 
-def step_weights(model: 'CaptionGenerator', memory: 'Memory') -> StepWeights:
-    """StepWeights of a CaptionGenerator, for a Memory of its attention; matrices have the type of that."""
-    cell, options = model.cell.weights(), model.options
-    query, query_bias = model.attention.query_weights(memory)
-    # Without a state the kernel is not used, but it has a gradient as every variable: zero.
-    recurrent = cell.recurrent_kernel if options.carry_state else 0 * cell.recurrent_kernel
-    state, bias = [recurrent, query], [cell.recurrent_bias, query_bias]
-    if model.gate:
-        state.append(model.gate['w'])
-        bias.append(model.gate['b'])
-    sizes = [model.M, model.K] if options.cell_input == 'word_context' else [model.K, model.M]
-    words, context = tf.split(cell.kernel, sizes)
-    if options.cell_input == 'context_word':
-        words, context = context, words
-    state, words, context = (cast(w, memory.projected.dtype) for w in (tf.concat(state, axis=1), words, context))
-    return StepWeights(Weight(state), words, cell.bias, Weight(context), model.attention.scorer(),
-                       Offsets(tf.concat(bias, axis=0)))
-
-
-def all_rows(x: Tensor, w: Tensor) -> Tensor:
-    """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
-    if x.shape.rank == 2:
-        return matmul(x, w)
-    return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
-
-
-def product(x: Tensor, weight: Weight) -> Tensor:
-    """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
-    def constant_product(x: Tensor, matrix: Tensor, transposed: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-        return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
-
-    return matmul(x, weight.matrix) if weight.transposed is None else with_gradient(constant_product, x, *weight)
-
-
 def _hidden(x: Tensor) -> Tensor:
     """The bits of a float tensor, for a loop to read.
 
@@ -132,37 +47,37 @@ class Deferred:
     """The constants of a loop, and its offsets, whose gradients become those of weights, word vectors and features.
 
     Args:
-        model: CaptionGenerator. memory: Memory.
+        decoder: Decoder. memory: Memory.
         n_steps, n_rows: scalar tensors, T' and R.
         words: (T', R) int32 that are fed, or None where words are drawn inside the loop.
     """
 
-    def __init__(self, model: 'CaptionGenerator', memory: 'Memory', n_steps: Tensor, n_rows: Tensor,
+    def __init__(self, decoder: Decoder, memory: Memory, n_steps: Tensor, n_rows: Tensor,
                  words: Tensor = None) -> None:
-        self._model, self._n_images = model, tf.shape(memory.projected)[0]
+        self._decoder, self._n_images = decoder, tf.shape(memory.projected)[0]
         self.recorded: Any = None  # Recorded, once the loop is built
-        weights = step_weights(model, memory)
+        weights = decoder.step_weights(memory)
 
         def zeros(size: Tensor) -> Tensor:
-            return tf.zeros([n_steps, n_rows, size], model.dtype)
+            return tf.zeros([n_steps, n_rows, size], decoder.dtype)
 
         if words is None:
             def replay(table: Tensor, words: Tensor, bias: Tensor) -> Tensor:
-                fed = model.word_vectors(self.recorded.words, table)
+                fed = decoder.word_vectors(self.recorded.words, table)
                 return weights._replace(words=words, words_bias=bias).word_share(fed)
 
-            inputs = self._tie(replay, zeros(weights.words.shape[1]), model.embedding, weights.words,
+            inputs = self._tie(replay, zeros(weights.words.shape[1]), decoder.embedding, weights.words,
                                weights.words_bias)
         else:
             # A batch has the same words many times: their share of the gates is computed once.
             distinct, places = tf.unique(tf.reshape(words, [-1]))
-            shares = tf.gather(weights.word_share(model.word_vectors(distinct)), places)
+            shares = tf.gather(weights.word_share(decoder.word_vectors(distinct)), places)
             inputs = tf.reshape(shares, [n_steps, n_rows, weights.words.shape[1]])
-        scores, scorer = self._tie_scores(zeros(model.L), zeros(weights.scorer.shape[0]), memory.projected,
+        scores, scorer = self._tie_scores(zeros(decoder.L), zeros(weights.scorer.shape[0]), memory.projected,
                                           weights.scorer)
         state = zeros(weights.state.matrix.shape[1]) + weights.offsets.state
-        if model.cell.adds and words is not None:
-            state, inputs = tf.concat([inputs, state[:, :, model.cell.n_gates:]], axis=2), None
+        if decoder.cell.adds and words is not None:
+            state, inputs = tf.concat([inputs, state[:, :, decoder.cell.n_gates:]], axis=2), None
         state = self._tie(lambda w: all_rows(self.recorded.h, w), state, weights.state.matrix)
 
         def for_context(offset: Tensor) -> Tensor:
@@ -171,9 +86,9 @@ class Deferred:
         offsets = Offsets(
             state=for_context(state) if inputs is None else state,
             inputs=None if inputs is None else for_context(inputs), scores=scores, scorer=scorer,
-            context=self._tie(self._weighted_sums, zeros(model.K), memory.features))
+            context=self._tie(self._weighted_sums, zeros(decoder.K), memory.features))
         self._offsets = Offsets(*[
-            x if x is None else tf.TensorArray(model.dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
+            x if x is None else tf.TensorArray(decoder.dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
             for x in offsets])
         nothing: Any = ()  # offsets are read one step at a time
         weights = weights._replace(
@@ -183,7 +98,7 @@ class Deferred:
         self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
         self._images = _hidden(memory.features), _hidden(memory.projected)
 
-    def at(self, t: Tensor) -> 'tuple[Memory, StepWeights]':
+    def at(self, t: Tensor) -> tuple[Memory, StepWeights]:
         """Inside the loop: (Memory, StepWeights) of step t."""
         memory = self._memory._replace(features=tf.bitcast(self._images[0], self._memory.features.dtype),
                                        projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
@@ -214,7 +129,7 @@ class Deferred:
             def gradient(d_scores: Tensor, d_scorer: Tensor) -> tuple:
                 queries, d, taps = (self._by_image(x) for x in (self.recorded.query, d_scores, d_scorer))
                 return (d_scores, d_scorer,
-                        *self._model.attention.kernels.score_gradients(projected, weight, queries, d, taps))
+                        *self._decoder.attention.kernels.score_gradients(projected, weight, queries, d, taps))
 
             return (tf.identity(scores), tf.identity(scorer)), gradient
 

@@ -1,21 +1,19 @@
 """The training graph: teacher forcing of a CaptionGenerator, its loss, and hard attention's bound (paper 4.1).
 
-Used through `CaptionGenerator.build_model`. Letters in shapes as in core.model.caption_generator; a row is a caption, or with hard
-attention one of the `n_samples` draws of a caption.
+Used through `CaptionGenerator.build_model`. Letters in shapes as in core/model/decoder.py; a row is a caption, or with
+hard attention one of the `n_samples` draws of a caption.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from core.common.aliases import DType, Tensor
 from core.decoding.word_rules import mask_words
 from core.model import hard_attention
+from core.model.decoder import Decoder
 from core.model.deferred_gradients import Deferred, Recorded
 from core.model.output_layer import Dropout
 from core.runtime.backend import tf
-
-if TYPE_CHECKING:
-    from core.model.caption_generator import CaptionGenerator
 
 
 class TrainingOutputs(NamedTuple):
@@ -78,39 +76,57 @@ class Unrolled(NamedTuple):
     alphas: Tensor
 
 
-class TrainingGraph:
-    """Builds loss and TrainingOutputs of a model.
+class TrainingInputs(NamedTuple):
+    """What a training graph reads.
 
-    Args:
-        model: CaptionGenerator. training: see `CaptionGenerator.build_model`.
-        locations: int32 (R, T), given locations, or None.
-        features, compute_dtype: see `CaptionGenerator.build_model`.
+    Attributes:
+        features: (N, L, D) of any floating type. captions: (R, T+1) int32, see `CaptionGenerator`.
+        dropout_seed: (2,) int32, which all masks and draws follow.
+        annealed: dict of scalars by the names of the options that change while training.
     """
 
-    def __init__(self, model: 'CaptionGenerator', training: bool, locations: Tensor, features: Tensor = None,
+    features: Tensor
+    captions: Tensor
+    dropout_seed: Tensor
+    annealed: dict[str, Tensor]
+
+
+class TrainingGraph:
+    """Builds loss and TrainingOutputs of a decoder.
+
+    Args:
+        decoder: Decoder. batch: TrainingInputs.
+        training, compute_dtype: see `CaptionGenerator.build_model`.
+        locations: int32 (R, T), given locations, or None.
+        decoding_choice: function that gives what picks the context's weights where nothing is drawn for training, see
+            `CaptionGenerator.decoding_choice`.
+    """
+
+    def __init__(self, decoder: Decoder, batch: TrainingInputs, training: bool, locations: Tensor,
+                 decoding_choice: Callable[[], Callable[..., tuple[Tensor, Tensor]] | None],
                  compute_dtype: DType = None) -> None:
-        self.model, self.options, self.training = model, model.options, training
-        self.features, self.compute_dtype = features, compute_dtype
-        self.drawing = model.hard and training and locations is None
+        self.decoder, self.batch, self.options, self.training = decoder, batch, decoder.options, training
+        self.decoding_choice, self.compute_dtype = decoding_choice, compute_dtype
+        self.drawing = decoder.hard and training and locations is None
         self.n_samples = self.options.n_samples if self.drawing else 1
         self.given = locations
 
     def build(self) -> tuple[Tensor, TrainingOutputs]:
         """Returns (loss, TrainingOutputs)."""
-        model, options = self.model, self.options
+        decoder, options = self.decoder, self.options
         self._prepare_captions()
         dropout = None
         if self.training and options.dropout:
-            dropout = Dropout(model.dropout_seed, options.dropout_rate, self.n_rows,
+            dropout = Dropout(self.batch.dropout_seed, options.dropout_rate, self.n_rows,
                               options.dropout_mask == 'sequence')
         self._prepare_images(dropout)
         draws = None
         if self.drawing:
-            draws = hard_attention.draws(model.dropout_seed, self.n_steps, self.n_rows // self.n_samples, self.n_samples,
-                               options.semi_sampling_p, model.dtype)
+            draws = hard_attention.draws(self.batch.dropout_seed, self.n_steps, self.n_rows // self.n_samples,
+                                         self.n_samples, options.semi_sampling_p, decoder.dtype)
         unrolled = self._unroll(self._chooser(draws), dropout)
         alphas, mask = unrolled.alphas, self.mask
-        rows = tf.cast(self.n_rows, model.dtype)
+        rows = tf.cast(self.n_rows, decoder.dtype)
         nll = -tf.reduce_sum(unrolled.log_probs) / rows
         regularizer = self._regularizer(alphas, rows)
         entropy = tf.reduce_sum(hard_attention.entropies(alphas) * mask)
@@ -118,7 +134,7 @@ class TrainingGraph:
         if options.alpha_c > 0:
             loss += regularizer
         if draws is not None:
-            loss -= tf.cast(model.annealed['lambda_e'], model.dtype) * entropy / rows
+            loss -= tf.cast(self.batch.annealed['lambda_e'], decoder.dtype) * entropy / rows
             loss -= options.lambda_r * self._reinforce(unrolled, draws, dropout) / rows
         n_words = tf.reduce_sum(mask)
         located = unrolled.steps.location
@@ -129,42 +145,45 @@ class TrainingGraph:
 
     def _prepare_captions(self) -> None:
         """Inputs (T', rows), targets and mask (rows, T'), the caption of each draw repeated."""
-        model, options = self.model, self.options
-        captions = tf.repeat(model.captions, self.n_samples, axis=0) if self.n_samples > 1 else model.captions
+        decoder, options = self.decoder, self.options
+        captions = self.batch.captions
+        if self.n_samples > 1:
+            captions = tf.repeat(captions, self.n_samples, axis=0)
         targets = captions[:, 1:]
-        mask = tf.not_equal(targets, model.null)
-        self.n_steps = tf.constant(model.T)
+        mask = tf.not_equal(targets, decoder.null)
+        self.n_steps = tf.constant(decoder.T)
         if options.mask_padding:
-            longest = tf.reduce_max(tf.where(mask, tf.range(1, model.T + 1)[tf.newaxis], 0))
+            longest = tf.reduce_max(tf.where(mask, tf.range(1, decoder.T + 1)[tf.newaxis], 0))
             self.n_steps = tf.maximum(longest, 1)
             targets, mask = targets[:, :self.n_steps], mask[:, :self.n_steps]
         self.n_rows = tf.shape(captions)[0]
-        self.targets, self.mask = targets, tf.cast(mask, model.dtype)
+        self.targets, self.mask = targets, tf.cast(mask, decoder.dtype)
         # Vocabulary logits are computed of all real words in one product, of padding none: their (step, row).
         self.real = tf.where(tf.transpose(mask))
         self.inputs = tf.transpose(captions[:, :-1])[:self.n_steps]
         if self.training and options.word_dropout:
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(201))
-            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis], [model.null, model.start, model.end]), axis=-1)
+            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis], [decoder.null, decoder.start, decoder.end]),
+                                 axis=-1)
             dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
-            self.inputs = tf.where(dropped, model.word_to_idx['<UNK>'], self.inputs)
+            self.inputs = tf.where(dropped, decoder.unknown, self.inputs)
 
     def _prepare_images(self, dropout: Dropout | None) -> None:
         """The images' Memory, and the rows' first state."""
-        annotations = self.model._annotations(self.training, self.features, self.compute_dtype)
-        self.memory = self.model.attention.memory(annotations)
+        annotations = self.decoder.annotations(self.batch.features, self.training, self.compute_dtype)
+        self.memory = self.decoder.attention.memory(annotations)
         n_captions = self.n_rows // tf.shape(annotations.features)[0]
         self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
-                                           self.model._initial_state(annotations, dropout))
+                                           self.decoder.initial_state(annotations, dropout))
 
     def _seed(self, which: int) -> Tensor:
-        return tf.random.experimental.stateless_fold_in(self.model.dropout_seed, which)
+        return tf.random.experimental.stateless_fold_in(self.batch.dropout_seed, which)
 
     def _chooser(self, draws: hard_attention.Draws | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """Function from (step t, alpha) to (weights in the context, locations), or None for soft attention."""
-        model = self.model
+        decoder = self.decoder
         if self.given is not None:
-            if not model.hard:
+            if not decoder.hard:
                 raise ValueError('locations belong to attention=hard')
             places = tf.transpose(self.given)
             return lambda t, alpha: (hard_attention.weights(alpha, places[t]), places[t])
@@ -174,7 +193,7 @@ class TrainingGraph:
                 return hard_attention.weights(alpha, location, draws.sampled), location
 
             return choose
-        return model.decoding_choice()
+        return self.decoding_choice()
 
     def _unroll(self, choose: Callable[..., tuple] | None, dropout: Dropout | None = None) -> Unrolled:
         """Run the model's step over all words.
@@ -186,13 +205,13 @@ class TrainingGraph:
         Returns:
             Unrolled.
         """
-        model, n_steps = self.model, self.n_steps
+        decoder, n_steps = self.decoder, self.n_steps
         sampling = self.training and self.options.scheduled_sampling > 0
-        given = None if sampling else model.word_vectors(self.inputs)
-        deferred = Deferred(model, self.memory, n_steps, self.n_rows, None if sampling else self.inputs)
+        given = None if sampling else decoder.word_vectors(self.inputs)
+        deferred = Deferred(decoder, self.memory, n_steps, self.n_rows, None if sampling else self.inputs)
         if sampling:  # the first word is <START>: nothing was said before it
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
-            own_word = tf.logical_and(uniform < model.annealed['scheduled_sampling'],
+            own_word = tf.logical_and(uniform < self.batch.annealed['scheduled_sampling'],
                                       tf.range(n_steps)[:, tf.newaxis] > 0)
 
         def body(t: Tensor, state: Tensor, said: Tensor, arrays: Tensor) -> tuple:
@@ -201,36 +220,36 @@ class TrainingGraph:
             if sampling:
                 # Constant vectors: the gradient of the embedding is made of `words` after the loop.
                 words = tf.where(own_word[t], said, self.inputs[t])
-                vectors = tf.stop_gradient(model.word_vectors(words))
+                vectors = tf.stop_gradient(decoder.word_vectors(words))
                 share = tf.stop_gradient(weights.word_share(vectors))
                 weights = weights._replace(offsets=weights.offsets._replace(inputs=weights.offsets.inputs + share))
-            step = model.step(memory, weights, state, None, choose and (lambda alpha: choose(t, alpha)))
+            step = decoder.step(memory, weights, state, None, choose and (lambda alpha: choose(t, alpha)))
             if sampling:
                 # Words that decoding never writes are not fed either.
-                logits = model.output(step.state.h, step.context, vectors, compute_dtype=self.compute_dtype)
-                logits = mask_words(logits, model.never)
+                logits = decoder.output(step.state.h, step.context, vectors, compute_dtype=self.compute_dtype)
+                logits = mask_words(logits, decoder.never)
                 said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
             kept = Steps(step.state.h, *step[1:], words)
             arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
             return t + 1, step.state, said, arrays
 
         # What a step gives, by its size; 0 stands for a whole number.
-        sizes = Steps(model.H, model.K, model.L, 1, () if choose is None else 0, self.memory.projected.shape[2],
-                      model.L, 0 if sampling else ())
+        sizes = Steps(decoder.H, decoder.K, decoder.L, 1, () if choose is None else 0, self.memory.projected.shape[2],
+                      decoder.L, 0 if sampling else ())
         arrays = tf.nest.map_structure(
-            lambda size: tf.TensorArray(model.dtype if size else tf.int32, n_steps,
+            lambda size: tf.TensorArray(decoder.dtype if size else tf.int32, n_steps,
                                         element_shape=[None, size] if size else [None]), sizes)
-        said = tf.fill([self.n_rows], model.start)
+        said = tf.fill([self.n_rows], decoder.start)
         _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), self.state, said, arrays))
         steps = tf.nest.map_structure(lambda array: array.stack(), arrays)
         before = tf.concat([self.state.h[tf.newaxis], steps.h[:-1]], axis=0)
         deferred.record(Recorded(before, steps.query, steps.weights, steps.context, steps.words))
-        return self._score(steps, model.word_vectors(steps.words) if sampling else given, dropout)
+        return self._score(steps, decoder.word_vectors(steps.words) if sampling else given, dropout)
 
     def _score(self, steps: Steps, word_vectors: Tensor, dropout: Dropout | None) -> Unrolled:
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
         h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
-        targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.model.output
+        targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.output
         arguments = h, context, x, dropout, self.real[:, 1], self.compute_dtype
         if not (self.training and self.options.label_smoothing):
             losses = cross_entropy = output.cross_entropy(output.hidden(*arguments), targets, self.compute_dtype)
@@ -246,22 +265,22 @@ class TrainingGraph:
 
     def _regularizer(self, alphas: Tensor, rows: Tensor) -> Tensor:
         """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas (rows, T', L)."""
-        model, options = self.model, self.options
+        decoder, options = self.decoder, self.options
         if options.mask_padding:
             alphas *= self.mask[:, :, tf.newaxis]
-        target = 1.0 if options.regularizer_target == 'one' else model.T / model.L
+        target = 1.0 if options.regularizer_target == 'one' else decoder.T / decoder.L
         total = tf.reduce_sum(tf.square(target - tf.reduce_sum(alphas, axis=1)))
         if options.regularizer_reduction == 'locations':
-            rows = model.L * self.n_samples
+            rows = decoder.L * self.n_samples
         return options.alpha_c * total / rows
 
     def _reinforce(self, unrolled: Unrolled, draws: hard_attention.Draws, dropout: Dropout | None) -> Tensor:
         """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see core.model.hard_attention."""
-        model, options = self.model, self.options
+        decoder, options = self.decoder, self.options
         reward = tf.stop_gradient(hard_attention.rewards(unrolled.log_probs, options.reward))
         updates = []
         if options.baseline == 'moving':
-            baseline, update = model.moving_baseline(reward, self.mask, draws.sampled)
+            baseline, update = decoder.moving_baseline(reward, self.mask, draws.sampled)
             updates.append(update)
         elif options.baseline == 'leave_one_out':
             baseline = hard_attention.leave_one_out(reward, options.n_samples)
@@ -272,5 +291,5 @@ class TrainingGraph:
             baseline = 0.0
         with tf.control_dependencies(updates):
             advantage = reward - baseline
-        counted = self.mask * tf.cast(draws.sampled, model.dtype)[:, tf.newaxis]
+        counted = self.mask * tf.cast(draws.sampled, decoder.dtype)[:, tf.newaxis]
         return hard_attention.surrogate(unrolled.alphas, tf.transpose(unrolled.steps.location), advantage, counted)

@@ -1,1 +1,14 @@
 """From a DATA DIR to a RUN DIR: the loop, optimizers, checkpoints, logs. Hands on `Solver`."""
+
+from typing import Any
+
+__all__ = ['Solver']
+
+
+def __getattr__(name: str) -> Any:
+    """`Solver`, imported when it is asked for, as what it needs is slow to import."""
+    if name == 'Solver':
+        from core.training.solver import Solver
+
+        return Solver
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
