@@ -57,7 +57,7 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
                 for info in todo:
                     _extract(archive, info, aside, to / info.filename)
                     bar.update()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # names may be odd or empty
         raise InputError(f'{path}: not a whole zip archive ({error}); delete it and run the same command again'
                          ) from None
     os.sync()  # before it is written down that all of it is there

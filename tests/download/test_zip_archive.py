@@ -178,6 +178,16 @@ def test_no_archive(tmp_path, to, content):
     assert not list(to.rglob('*.jpg'))
 
 
+@pytest.mark.parametrize('name', [b'\xff\xfe', b'\0\0'])
+def test_names_that_are_none(tmp_path, to, name):
+    """Not UTF-8 though so marked; empty, as `zipfile` ends a name at its first zero."""
+    content = http_server.archive([('\u00e4', b'1')])
+    path = written(tmp_path, content.replace('\u00e4'.encode(), name))
+    with pytest.raises(InputError, match='not a whole zip archive'):
+        zip_archive.unpack(path, to)
+    assert not list(to.iterdir())
+
+
 def announced(content, size):
     """The archive with another uncompressed size in its directory, and in the entry's own header."""
     place = content.index(b'PK\1\2') + 24
