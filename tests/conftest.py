@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+import shutil
 
 import pytest
 
+from tests.support import java_log
 from tests.support.sample_dirs import SampleDirs
 from tests.support.scripts import ROOT
 
@@ -63,3 +65,31 @@ def sample_data(sample_dirs):
 def sample_run(sample_dirs):
     """A RUN DIR that train.py made of that."""
     return sample_dirs.run()
+
+
+@pytest.fixture
+def run_copy(sample_run, tmp_path):
+    """A copy of `sample_run`, `tmp_path / 'run'`, for a test to change."""
+    return pathlib.Path(shutil.copytree(sample_run, tmp_path / 'run'))
+
+
+@pytest.fixture
+def data_copy(sample_data, tmp_path):
+    """A copy of `sample_data`, `tmp_path / 'data'`, for a test to change."""
+    return pathlib.Path(shutil.copytree(sample_data, tmp_path / 'data'))
+
+
+# ---- what takes long and is not what is tested
+
+@pytest.fixture
+def quick_meteor(tmp_path_factory, monkeypatch):
+    """METEOR, in this process and in scripts, starts at once and finds 0.5 for every sentence."""
+    java_log.meteor_stand_in(tmp_path_factory.mktemp('java'), monkeypatch)
+
+
+@pytest.fixture
+def quick_sessions(monkeypatch):
+    """Sessions in this process run graphs as they are built; those of scripts do so anyhow."""
+    from tests.support import quick_sessions
+
+    quick_sessions.install(monkeypatch)

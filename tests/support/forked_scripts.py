@@ -1,9 +1,9 @@
 """The project's scripts in processes of their own, without TensorFlow's seconds of import in each.
 
 One process (`python tests/support/forked_scripts.py`) imports everything once; each command line then runs in a fork
-of it, to the end of its interpreter. Sessions there run graphs as they are built: TensorFlow's optimizer of graphs takes
-longer than tiny graphs run. What a fork cannot show (imports, flags that TensorFlow reads as it is imported, optimized
-graphs) belongs to tests that start Python themselves.
+of it, to the end of its interpreter. Sessions there run graphs as they are built: to optimize tiny graphs takes longer
+than to run them. What a fork cannot show (imports, flags that TensorFlow reads as it is imported, optimized graphs)
+belongs to tests that start Python themselves.
 """
 
 import atexit

@@ -2,8 +2,6 @@
 
 import os
 
-from core.metrics import java_tools
-
 # METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times in these tests.
 STAND_IN = r'''#!/bin/sh
 case "$*" in
@@ -28,14 +26,20 @@ esac
 
 def logged_java(folder, monkeypatch):
     """Puts a `java` on PATH that notes its arguments, a line a start, and is the real one; returns the log's path."""
-    real, log = java_tools.find_java(), folder / 'java.log'
+    real, log = real_java(), folder / 'java.log'
     put_on_path(folder, f'#!/bin/sh\necho "$$ $@" >> {log}\nexec {real} "$@"\n', monkeypatch)
     return log
 
 
 def meteor_stand_in(folder, monkeypatch):
     """Puts a `java` on PATH that starts at once where METEOR is asked for, and finds 0.5 for every sentence."""
-    put_on_path(folder, STAND_IN % java_tools.find_java(), monkeypatch)
+    put_on_path(folder, STAND_IN % real_java(), monkeypatch)
+
+
+def real_java():
+    from core.metrics import java_tools
+
+    return java_tools.find_java()
 
 
 def put_on_path(folder, text, monkeypatch):

@@ -35,11 +35,17 @@ def make(directory, data=None, val_data=None, model_options=None, seed=1, **opti
     return Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
 
 
+def entries(directory):
+    """What metrics.jsonl says: a list of dicts. A last line that is being written is left out."""
+    path = directory / 'metrics.jsonl'
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
 def metrics(directory):
-    """Entries of metrics.jsonl without what depends on the clock."""
-    lines = (directory / 'metrics.jsonl').read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in ('time', 'captions_per_second')}
-            for line in lines]
+    """`entries` without what depends on the clock."""
+    return [{key: value for key, value in entry.items() if key not in ('time', 'captions_per_second')}
+            for entry in entries(directory)]
 
 
 def saved(directory, step):
