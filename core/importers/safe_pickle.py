@@ -15,7 +15,6 @@ million takes all memory. So the recipe is followed on the same class as the sam
 
 import collections
 import io
-import json
 import pathlib
 import pickle
 import pickletools
@@ -26,6 +25,7 @@ from typing import Any, ClassVar
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
+from core.common.files import read_json
 from core.data.vocabulary import SPECIALS
 
 LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
@@ -139,13 +139,8 @@ def _bytes(path: PathLike) -> bytes:
 
 def load_any(path: PathLike) -> Any:
     """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the contents."""
-    data = _bytes(path)
-    if data.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] not in (b'{', b'['):
-        return load(path)
-    try:
-        return json.loads(data.decode('utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}: is not JSON ({error})') from None
+    is_json = _bytes(path).lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in (b'{', b'[')
+    return read_json(path, 'is not JSON') if is_json else load(path)
 
 
 def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:

@@ -102,6 +102,7 @@ def test_every_other_class_is_refused_by_name(tmp_path):
     (b"S'a'\n)R.", 'not callable'),
     (b'ccollections\nOrderedDict\n(K\x01K\x02tR.', 'arguments'),
     (b'}(K\x01tK\x02s.', 'a key of type tuple'),
+    (b'}(K\x00K\x00(K\x01tK\x02u.', 'a key of type tuple'),
     (b'ccollections\nOrderedDict\n(((K\x01tK\x02tt\x85R.', 'a key of type tuple'),
     (b'ccollections\nOrderedDict\nK\x01K\x02s.', 'does not support item assignment'),
     (b'ccollections\nOrderedDict\nK\x01a.', "no attribute 'append'"),
