@@ -16,7 +16,7 @@ from core.reference.sample_model import exact
 ], ids=lambda options: '-'.join(map(str, options.values())))
 def test_mean_and_variance_of_many_draws(options):
     draws = 20000
-    found = measure(options, draws, np.inf, repeats=50)
+    found = measure(options, draws, np.inf, repeats=100)
     for name, (error, distance, _) in found['variables'].items():
         assert distance < 4, (name, error, distance)
     np.testing.assert_allclose(found['variance'], found['exact_variance'], rtol=0.3)

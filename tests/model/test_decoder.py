@@ -85,7 +85,7 @@ def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
     assert not {'lstm/basic_lstm_cell/kernel', 'initial_lstm/w_c'} & set(names)
 
 
-@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'temperature': 0.4}, {'selector': False},
+@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'temperature': 0.5}, {'selector': False},
                                      {'prev2out': False, 'ctx2out': False}], ids=str)
 def test_one_step_is_that_of_the_equations(graph, options):
     model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)

@@ -1,4 +1,4 @@
-"""PyTorch for tests/benchmarks/test_benchmarks.py, in a worker's process: beside TensorFlow in one process it can crash."""
+"""PyTorch for tests/benchmarks/test_textbook.py, in a process of its own: beside TensorFlow it can crash."""
 
 import numpy as np
 import torch
