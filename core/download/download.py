@@ -20,23 +20,25 @@ from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import lock, read_json, write_json
 from core.common.suggestions import did_you_mean
-from core.download import http_file, zip_archive
-from core.download.catalogue import SOURCES, Remote, Source
+from core.download import http_file, imagenet_weights, zip_archive
+from core.download.catalogue import SOURCES, WEIGHTS, Archive, Source, Weights
 
 MANIFEST = 'downloads.json'
 PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell whether it was '
          'altered on its way')
 
 
-def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES,
+             weights: Mapping[str, Weights] = WEIGHTS, say: Say = print,
              timeout: tuple[float, float] = http_file.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
              free: int | None = None) -> None:
     """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already is only checked.
 
     Args:
-        names: iterable of keys of `sources`.
+        names: iterable of keys of `sources` or `weights`.
         to: str or Path of the directory; made where missing.
         sources: dict name -> Source, see `core.download.catalogue`.
+        weights: dict encoder -> Weights, fetched by `core.download.imagenet_weights`.
         say: function that prints a line.
         timeout, sleep: see `core.download.http_file.fetch`.
         free: free bytes on the disk; None asks the system.
@@ -45,22 +47,29 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
         InputError: an unknown name, no network, a wrong or unsafe file, a full disk, or another process at work here.
     """
     to, names = pathlib.Path(to), list(dict.fromkeys(names))
-    check(names, sources)
+    check(names, sources, weights)
     with _directory(to), http_file.session() as web:
         for name in names:
-            work = _Work(name, sources[name], to, web, say, timeout, sleep, free)
-            say(f'{name}: {"complete" if work.run() else "already there"} in {to}')
-            if sources[name].note:
-                say(f'note: {sources[name].note}')
-            say(f'next: python {sources[name].next.format(to=shlex.quote(str(to)))} ...')
+            if name in sources:
+                came = _Work(name, sources[name], to, web, say, timeout, sleep, free).run()
+                note, command = sources[name].note, sources[name].next.format(to=shlex.quote(str(to)))
+            else:
+                came = not (to / weights[name].name).exists()
+                path = imagenet_weights.fetch(name, to, weights, say, timeout)
+                note, command = '', f'prepro.py --encoder {name} --weights {shlex.quote(str(path))}'
+            say(f'{name}: {"complete" if came else "already there"} in {to}')
+            if note:
+                say(f'note: {note}')
+            say(f'next: python {command} ...')
 
 
-def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES) -> None:
-    """Raises InputError for a name that is not in the table."""
+def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES,
+          weights: Mapping[str, Weights] = WEIGHTS) -> None:
+    """Raises InputError for a name that is not in the tables."""
+    known = [*sources, *weights]
     for name in names:
-        if name not in sources:
-            raise InputError(f'--download {name}: not known{did_you_mean(name, sources)} There is '
-                             f'{", ".join(sources)}')
+        if name not in known:
+            raise InputError(f'--download {name}: not known{did_you_mean(name, known)} There is {", ".join(known)}')
 
 
 @contextlib.contextmanager
@@ -86,50 +95,46 @@ class _Work:
 
     def run(self) -> bool:
         """Do what is left to do; returns whether there was any."""
-        wanted = [remote for remote in self.files if not self._is_there(remote)]
+        wanted = [archive for archive in self.files if not self._is_there(archive)]
         if wanted:
             self._check_room(wanted)
-        for remote in wanted:
-            self._fetch(remote)
-        unpacked = [self._unpack(remote) for remote in self.files if remote.unpack]
+        for archive in wanted:
+            self._fetch(archive)
+        unpacked = [self._unpack(archive) for archive in self.files]
         return bool(wanted) or any(unpacked)
 
-    def _note(self, remote: Remote, **entries: Any) -> None:
-        self.manifest[remote.name] = {**self.manifest.get(remote.name, {}), **entries}
+    def _note(self, archive: Archive, **entries: Any) -> None:
+        self.manifest[archive.name] = {**self.manifest.get(archive.name, {}), **entries}
         write_json(self.to / MANIFEST, self.manifest)
 
-    def _is_there(self, remote: Remote) -> bool:
+    def _is_there(self, archive: Archive) -> bool:
         """Whether the file is there, or was unpacked and deleted; checked against what is known of it."""
-        path, entry = self.to / remote.name, self.manifest.get(remote.name, {})
+        path, entry = self.to / archive.name, self.manifest.get(archive.name, {})
         if not path.exists():
             return 'unpacked' in entry and zip_archive.missing(path, self.to) is None
         if not path.is_file():
             raise InputError(f'{path}: is not a file; move it away, or choose another directory')
-        digests = _digests(path)
+        sha256 = _sha256(path)
         if 'sha256' in entry:
-            if digests['sha256'] != entry['sha256']:
+            if sha256 != entry['sha256']:
                 raise InputError(f'{path}: has changed since it was recorded in {MANIFEST} (its SHA-256 is another); '
                                  f'delete it and run the same command again')
             return True
-        if remote.md5 and digests['md5'] != remote.md5:
-            raise InputError(f'{path}: not the published file (MD5 {digests["md5"]}, published {remote.md5}); delete '
-                             f'it and run the same command again')
-        known = 'as published' if remote.md5 else 'unchecked: its publisher gives no checksum'
-        self.say(f'{remote.name}: found in {self.to}, {known}')
-        self._note(remote, source=self.name, url=None, bytes=path.stat().st_size, sha256=digests['sha256'],
-                   checked='published MD5' if remote.md5 else 'nothing: put there by hand')
+        self.say(f'{archive.name}: found in {self.to}, unchecked: its publisher gives no checksum')
+        self._note(archive, source=self.name, url=None, bytes=path.stat().st_size, sha256=sha256,
+                   checked='nothing: put there by hand')
         return True
 
-    def _check_room(self, wanted: Sequence[Remote]) -> None:
-        """Refuse before the first byte what the disk cannot hold: the files, and archives once more unpacked."""
+    def _check_room(self, wanted: Sequence[Archive]) -> None:
+        """Refuse before the first byte what the disk cannot hold: the archives, and once more their files."""
         needed, unknown = 0, []
-        for remote in wanted:
-            size = self._ask(remote)
+        for archive in wanted:
+            size = self._ask(archive)
             if size is None:
-                unknown.append(remote.name)
+                unknown.append(archive.name)
                 continue
-            part = self._part(remote)
-            needed += max(0, size - (part.stat().st_size if part.exists() else 0)) + remote.unpack * size
+            part = self._part(archive)
+            needed += max(0, size - (part.stat().st_size if part.exists() else 0)) + size
         free = shutil.disk_usage(self.to).free if self.free is None else self.free
         if needed > 0.98 * free:
             raise InputError(f'{self.to}: {self.name} needs {terminal.size_text(needed)} or more, unpacked files '
@@ -138,10 +143,10 @@ class _Work:
             f'the servers do not say how large {" and ".join(unknown)} will be' if unknown else
             f'{terminal.size_text(needed)} of disk needed') + f', {terminal.size_text(free)} free')
 
-    def _ask(self, remote: Remote) -> int | None:
+    def _ask(self, archive: Archive) -> int | None:
         """The announced size from the first address that can be reached."""
         failures = []
-        for url in remote.urls:
+        for url in archive.urls:
             try:
                 size, _ = http_file.announced(self.web, url, self.timeout)
             except http_file.Unavailable as error:
@@ -149,64 +154,57 @@ class _Work:
                 continue
             if size is not None:
                 return size
-        if len(failures) == len(remote.urls):
-            raise self._unavailable(remote, failures)
+        if len(failures) == len(archive.urls):
+            raise self._unavailable(archive, failures)
         return None
 
-    def _part(self, remote: Remote) -> pathlib.Path:
-        return self.to / f'{remote.name}.part'
+    def _part(self, archive: Archive) -> pathlib.Path:
+        return self.to / f'{archive.name}.part'
 
-    def _fetch(self, remote: Remote) -> None:
+    def _fetch(self, archive: Archive) -> None:
         """One file, from the first of its addresses that has it; checked, named and recorded."""
-        path, part, failures = self.to / remote.name, self._part(remote), []
-        for url in remote.urls:
-            if url.startswith('http:') and not remote.md5:
-                self.say(PLAIN.format(name=remote.name))
+        path, part, failures = self.to / archive.name, self._part(archive), []
+        for url in archive.urls:
+            if url.startswith('http:'):
+                self.say(PLAIN.format(name=archive.name))
             try:
-                state = http_file.fetch(self.web, url, part, remote.name, self.timeout, self.sleep)
+                state = http_file.fetch(self.web, url, part, archive.name, self.timeout, self.sleep)
                 break
             except http_file.Unavailable as error:
                 failures.append(error)
-                if len(failures) < len(remote.urls):
-                    self.say(f'{error}; trying {_host(remote.urls[len(failures)])}')
+                if len(failures) < len(archive.urls):
+                    self.say(f'{error}; trying {_host(archive.urls[len(failures)])}')
         else:
-            raise self._unavailable(remote, failures)
-        digests = _digests(part)
-        md5, whose = (remote.md5, 'published') if remote.md5 else (state['md5'], 'announced by the server')
-        if md5 and digests['md5'] != md5:
-            bad = self.to / f'{remote.name}.bad'
-            http_file.finish(part, bad)
-            raise InputError(f'{bad}: came with wrong bytes (MD5 {digests["md5"]}, {whose}: {md5}); run the same '
-                             f'command again, and should it stay so, the file at {url} has changed')
-        size = part.stat().st_size
-        checked = f'MD5 {whose}' if md5 else 'announced size' if state['length'] is not None else 'nothing'
+            raise self._unavailable(archive, failures)
+        size, sha256 = part.stat().st_size, _sha256(part)
+        checked = 'announced size' if state['length'] is not None else 'nothing'
         http_file.finish(part, path)
-        self.manifest.pop(remote.name, None)
-        self._note(remote, source=self.name, url=url, bytes=size, sha256=digests['sha256'], checked=checked,
+        self.manifest.pop(archive.name, None)
+        self._note(archive, source=self.name, url=url, bytes=size, sha256=sha256, checked=checked,
                    fetched=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
-        self.say(f'{remote.name}: {terminal.size_text(size)}, checked by: {checked}')
+        self.say(f'{archive.name}: {terminal.size_text(size)}, checked by: {checked}')
 
-    def _unpack(self, remote: Remote) -> bool:
+    def _unpack(self, archive: Archive) -> bool:
         """Unpack an archive where that was not done, or files are gone since; returns whether there was any work."""
-        path, entry = self.to / remote.name, self.manifest[remote.name]
+        path, entry = self.to / archive.name, self.manifest[archive.name]
         if 'unpacked' in entry and zip_archive.missing(path, self.to) is None:
             return False
         contents = zip_archive.unpack(path, self.to, self.free)
-        self._note(remote, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
-        self.say(f'{remote.name}: {len(contents)} files unpacked, {terminal.size_text(sum(contents.values()))}; the '
+        self._note(archive, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
+        self.say(f'{archive.name}: {len(contents)} files unpacked, {terminal.size_text(sum(contents.values()))}; the '
                  f'archive itself may be deleted now')
         return True
 
-    def _unavailable(self, remote: Remote, failures: Sequence) -> InputError:
+    def _unavailable(self, archive: Archive, failures: Sequence) -> InputError:
         """The InputError for a file that no address gave: why, and which files to put where."""
         wanted = [one for one in self.files if not (self.to / one.name).exists()]
         by_hand = ', '.join(f'{one.name} ({one.urls[-1]})' for one in wanted)
         reasons = '; '.join(dict.fromkeys(str(error) for error in failures))
         if all(error.unreachable for error in failures):
             reasons = f'no network, or the server is down: {reasons}'
-        part = self._part(remote)
+        part = self._part(archive)
         kept = 'what has come is kept: ' if part.exists() and part.stat().st_size else ''
-        return InputError(f'{remote.name} cannot be fetched ({reasons}); {kept}run the same command again later, or '
+        return InputError(f'{archive.name} cannot be fetched ({reasons}); {kept}run the same command again later, or '
                           f'put {by_hand}, got elsewhere, into {self.to}')
 
 
@@ -224,16 +222,13 @@ def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
     return manifest
 
 
-def _digests(path: pathlib.Path) -> dict[str, str]:
-    """MD5 and SHA-256 in one pass over the file."""
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    total = path.stat().st_size
+def _sha256(path: pathlib.Path) -> str:
+    digest, total = hashlib.sha256(), path.stat().st_size
     # Below a gigabyte it is a matter of seconds, and a bar would only be in the way.
     bar = progress.bar(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
     with open(path, 'rb') as file, bar if bar is not None else contextlib.nullcontext():
         while block := file.read(1 << 22):
-            md5.update(block)
-            sha256.update(block)
+            digest.update(block)
             if bar is not None:
                 bar.update(round(file.tell() / 1e6) - bar.n)
-    return {'md5': md5.hexdigest(), 'sha256': sha256.hexdigest()}
+    return digest.hexdigest()

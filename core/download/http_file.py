@@ -82,7 +82,7 @@ def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[floa
         sleep: function of seconds, to wait with.
 
     Returns:
-        dict: 'url', 'length' (announced, or None), 'md5' (announced, or None). `part` is complete; `finish` it.
+        dict: 'url', 'length' (announced, or None). `part` is complete; `finish` it.
 
     Raises:
         Unavailable: after several attempts, or at once where more of them are useless.
@@ -205,7 +205,7 @@ def _check_range(response: Any, state: dict[str, Any], offset: int, part: pathli
 
 
 def _new_state(response: Any, url: str) -> dict[str, Any]:
-    return {'url': url, 'validator': _validator(response), 'length': _content_length(response), 'md5': _md5(response)}
+    return {'url': url, 'validator': _validator(response), 'length': _content_length(response)}
 
 
 def _validator(response: Any) -> str | None:
@@ -238,7 +238,7 @@ def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
     """What `part` is a part of, if of this address and still recognisable by the server; else None."""
     try:
         state = read_json(_state_path(part))
-        return state if state['url'] == url and state['validator'] and 'length' in state and 'md5' in state else None
+        return state if state['url'] == url and state['validator'] and 'length' in state else None
     except (InputError, TypeError, KeyError):
         return None
 

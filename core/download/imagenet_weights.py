@@ -1,7 +1,9 @@
-"""The ImageNet weights of the encoders, as Keras publishes them: what `--weights imagenet` fetches, once, by pooch.
+"""The ImageNet weights of the encoders, as Keras publishes them, fetched once by pooch.
 
     ~/.cache/show-attend-tell/FILE          as published; below XDG_CACHE_HOME, where that is set
     ~/.cache/show-attend-tell/FILE.sha256   where no checksum is published: that of the file when it came
+
+So for `--weights imagenet`; `prepro.py --download ENCODER --to DIR` puts them into DIR.
 
 Any number of programs may work here at once: a file has its name only when it is whole and checked.
 """
@@ -16,7 +18,7 @@ from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing
 from core.download import http_file
-from core.download.catalogue import SOURCES, Remote, Source
+from core.download.catalogue import WEIGHTS, Weights
 
 RETRIES = 3  # each from the first byte: the largest file has 95 MB
 
@@ -27,13 +29,13 @@ def cache() -> pathlib.Path:
     return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
 
 
-def fetch(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source] = SOURCES, say: Say = print,
+def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weights] = WEIGHTS, say: Say = print,
           timeout: tuple[float, float] = http_file.TIMEOUT) -> pathlib.Path:
     """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
 
     Args:
         encoder: str, a name in `core.encoders.encoder.ENCODERS`.
-        sources: dict name -> Source of one file.
+        weights: dict encoder -> Weights.
         say: function that prints a line.
         timeout: (seconds to connect, seconds without a byte).
 
@@ -42,16 +44,16 @@ def fetch(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source
     """
     import pooch  # slow to import
 
-    remote, = sources[encoder].files
-    path = pathlib.Path(to or cache()) / remote.name
+    published = weights[encoder]
+    path = pathlib.Path(to or cache()) / published.name
     record = path.with_name(f'{path.name}.sha256')
     came = not path.exists()
     if came:
-        _download(remote, path, timeout)
-    if remote.md5:
-        if not came and (md5 := pooch.file_hash(path, 'md5')) != remote.md5:
-            raise InputError(f'{path}: not the published file (MD5 {md5}, published {remote.md5}); delete it and run '
-                             f'the same command again')
+        _download(published, path, timeout)
+    if published.md5:
+        if not came and (md5 := pooch.file_hash(path, 'md5')) != published.md5:
+            raise InputError(f'{path}: not the published file (MD5 {md5}, published {published.md5}); delete it and '
+                             f'run the same command again')
         return path
     sha256 = pooch.file_hash(path)
     if came or not record.exists():
@@ -65,20 +67,20 @@ def fetch(encoder: str, to: PathLike | None = None, sources: Mapping[str, Source
     return path
 
 
-def _download(remote: Remote, path: pathlib.Path, timeout: tuple[float, float]) -> None:
+def _download(published: Weights, path: pathlib.Path, timeout: tuple[float, float]) -> None:
     import pooch
     import requests
 
     pooch.get_logger().handlers = [_Lines()]
-    url = remote.urls[0]
+    url, name = published.url, path.name
     try:
-        with http_file.session() as web, http_file.Meter(remote.name) as meter:
+        with http_file.session() as web, http_file.Meter(name) as meter:
             # Asked before pooch, which would try again where nobody is there.
             _, announced = http_file.announced(web, url, timeout)
-            md5 = remote.md5 or announced
-            store = pooch.create(path.parent, base_url='', urls={remote.name: url}, retry_if_failed=RETRIES,
-                                 registry={remote.name: f'md5:{md5}' if md5 else None})
-            store.fetch(remote.name, downloader=pooch.HTTPDownloader(
+            md5 = published.md5 or announced
+            store = pooch.create(path.parent, base_url='', urls={name: url}, retry_if_failed=RETRIES,
+                                 registry={name: f'md5:{md5}' if md5 else None})
+            store.fetch(name, downloader=pooch.HTTPDownloader(
                 progressbar=_Bar(meter), chunk_size=http_file.BLOCK, timeout=timeout, headers=web.headers))
         path.chmod(0o644)  # pooch makes it unreadable for others
         return
@@ -90,8 +92,8 @@ def _download(remote: Remote, path: pathlib.Path, timeout: tuple[float, float]) 
         why = str(error)
     except OSError as error:
         why = f'{path} cannot be written: {error.strerror or error}'
-    raise InputError(f'{path.name} cannot be fetched ({why}); run the same command again later, or put {path.name} '
-                     f'({url}), got elsewhere, into {path.parent}')
+    raise InputError(f'{name} cannot be fetched ({why}); run the same command again later, or put {name} ({url}), got '
+                     f'elsewhere, into {path.parent}')
 
 
 class _Lines(logging.Handler):

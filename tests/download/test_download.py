@@ -17,12 +17,12 @@ import pytest
 from core.common.errors import InputError
 from core.datasets.formats import DATASETS
 from core.download import catalogue, download
-from core.download.catalogue import Remote, Source
+from core.download.catalogue import Archive, Source, Weights
 from core.encoders.encoder import ENCODERS
 from tests.support import http_server
 from tests.support.scripts import ROOT
 
-WEIGHTS = b'\x89HDF weights ' * 5000
+SINGLE = http_server.archive([('w.bin', b'\x89any bytes ' * 6000)], 0)
 PHOTOS = http_server.archive([(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)
 CAPTIONS = http_server.archive([('annotations/captions.json', b'{"images": []}')])
 NAME = 'no-such-host.invalid'
@@ -34,19 +34,19 @@ class Site:
     def __init__(self, to, address, pages):
         self.to, self.address, self.pages, self.said = to, address, pages, []
         self.sources = {
-            'weights': Source((Remote('w.h5', (f'{address}/w.h5',), http_server.md5(WEIGHTS)),),
-                              'prepro.py --weights {to}/w.h5'),
-            'data': Source((Remote('captions.zip', (f'{address}/captions.zip',), unpack=True),
-                            Remote('photos.zip', (f'{address}/photos.zip',), unpack=True)),
+            'single': Source((Archive('w.zip', (f'{address}/w.zip',)),), 'prepro.py --captions {to}/w.bin'),
+            'data': Source((Archive('captions.zip', (f'{address}/captions.zip',)),
+                            Archive('photos.zip', (f'{address}/photos.zip',))),
                            'prepro.py --images {to}', 'read the terms'),
-            'copied': Source((Remote('c.zip', (f'http://{NAME}/c.zip', f'{address}/gone.zip',
-                                               f'{address}/captions.zip'), unpack=True),), 'prepro.py'),
+            'copied': Source((Archive('c.zip', (f'http://{NAME}/c.zip', f'{address}/gone.zip',
+                                                f'{address}/captions.zip')),), 'prepro.py'),
         }
+        self.weights = {'vgg91': Weights(f'{address}/w.h5', http_server.md5(SINGLE))}
 
     def get(self, *names, **options):
         """Download; returns the lines that were said."""
         before = len(self.said)
-        download.download(names, self.to, self.sources, self.said.append,
+        download.download(names, self.to, self.sources, self.weights, self.said.append,
                           **{'timeout': (2, 2), 'sleep': lambda seconds: None, **options})
         return self.said[before:]
 
@@ -67,20 +67,19 @@ class Site:
 @pytest.fixture
 def site(tmp_path):
     pages = {path: http_server.Page(content)
-             for path, content in (('/w.h5', WEIGHTS), ('/photos.zip', PHOTOS), ('/captions.zip', CAPTIONS))}
+             for path, content in (('/w.zip', SINGLE), ('/photos.zip', PHOTOS), ('/captions.zip', CAPTIONS))}
     with http_server.serve(pages) as address:
         yield Site(tmp_path / 'to', address, pages)
 
 
 def test_one_file(site):
-    said = site.get('weights')
-    assert (site.to / 'w.h5').read_bytes() == WEIGHTS
-    assert sorted(os.listdir(site.to)) == ['.lock', 'downloads.json', 'w.h5']
-    entry = site.manifest()['w.h5']
-    assert entry['sha256'] == hashlib.sha256(WEIGHTS).hexdigest() and entry['bytes'] == len(WEIGHTS)
-    assert entry['url'] == f'{site.address}/w.h5' and entry['checked'] == 'MD5 published'
-    assert said[-2:] == [f'weights: complete in {site.to}', f'next: python prepro.py --weights {site.to}/w.h5 ...']
-    assert not any('plain http' in line for line in said)  # its checksum is known
+    said = site.get('single')
+    assert (site.to / 'w.zip').read_bytes() == SINGLE
+    assert sorted(os.listdir(site.to)) == ['.lock', '.w.zip.contents.json', 'downloads.json', 'w.bin', 'w.zip']
+    entry = site.manifest()['w.zip']
+    assert entry['sha256'] == hashlib.sha256(SINGLE).hexdigest() and entry['bytes'] == len(SINGLE)
+    assert entry['url'] == f'{site.address}/w.zip' and entry['checked'] == 'announced size'
+    assert said[-2:] == [f'single: complete in {site.to}', f'next: python prepro.py --captions {site.to}/w.bin ...']
 
 
 def test_archives_are_unpacked(site):
@@ -92,20 +91,31 @@ def test_archives_are_unpacked(site):
 
 
 def test_the_second_time_nothing_is_done(site, monkeypatch):
-    site.get('weights', 'data')
+    site.get('single', 'data')
     before = {path: path.stat().st_mtime_ns for path in site.to.rglob('*') if path.is_file() and path.name != '.lock'}
     asked = site.asked()
     site.sources = {name: offline(source) for name, source in site.sources.items()}
-    said = site.get('weights', 'data', 'data')
+    said = site.get('single', 'data', 'data')
     assert {path: path.stat().st_mtime_ns for path in before} == before and site.asked() == asked
     assert [line for line in said if ': ' in line and not line.startswith(('next', 'note'))] == [
-        f'weights: already there in {site.to}', f'data: already there in {site.to}']
+        f'single: already there in {site.to}', f'data: already there in {site.to}']
 
 
 def offline(source, host=NAME):
     """The same source at a host that is not there."""
-    files = tuple(Remote(one.name, (f'https://{host}/{one.name}',), one.md5, one.unpack) for one in source.files)
+    files = tuple(Archive(one.name, (f'https://{host}/{one.name}',)) for one in source.files)
     return Source(files, source.next, source.note)
+
+
+def test_weights_of_an_encoder(site):
+    """By the way of `--weights imagenet`, into another directory."""
+    site.pages['/w.h5'] = http_server.Page(SINGLE)
+    command = f'next: python prepro.py --encoder vgg91 --weights {site.to}/w.h5 ...'
+    assert site.get('vgg91') == [f'vgg91: complete in {site.to}', command]
+    assert site.get('vgg91') == [f'vgg91: already there in {site.to}', command]
+    assert sorted(os.listdir(site.to)) == ['.lock', 'w.h5'] and site.asked() == {'/w.h5': 1}
+    (site.to / 'w.h5').write_bytes(b'x')
+    assert 'w.h5: not the published file' in site.refuses('vgg91')
 
 
 def test_an_archive_may_be_deleted_once_unpacked(site):
@@ -124,22 +134,6 @@ def test_a_lost_file_is_unpacked_again(site):
     assert (site.to / 'photos' / '3.jpg').exists() and site.asked()['/photos.zip'] == 1
 
 
-def test_wrong_bytes(site):
-    site.pages['/w.h5'].content = WEIGHTS[:-1] + b'x'
-    line = site.refuses('weights')
-    assert line.startswith(f'{site.to}/w.h5.bad: came with wrong bytes (MD5 ')
-    assert f', published: {http_server.md5(WEIGHTS)}); run the same command again' in line
-    assert not (site.to / 'w.h5').exists() and (site.to / 'w.h5.bad').exists()
-    site.pages['/w.h5'].content = WEIGHTS
-    site.get('weights')
-    assert (site.to / 'w.h5').read_bytes() == WEIGHTS
-
-
-def test_the_server_s_own_md5_counts_where_none_is_published(site):
-    site.pages['/captions.zip'].headers['x-goog-hash'] = 'md5=AAAAAAAAAAAAAAAAAAAAAA=='
-    assert f'announced by the server: {"0" * 32}' in site.refuses('data')
-
-
 def test_fewer_bytes_than_the_archive_has(site):
     """The length is announced too small: the archive's own directory is missing."""
     site.pages['/photos.zip'].announce = len(PHOTOS) - 500
@@ -148,29 +142,22 @@ def test_fewer_bytes_than_the_archive_has(site):
 
 
 def test_a_file_that_changed_later(site):
-    site.get('weights')
-    (site.to / 'w.h5').write_bytes(WEIGHTS[:-1] + b'x')
-    assert 'w.h5: has changed since it was recorded in downloads.json' in site.refuses('weights')
-    (site.to / 'w.h5').unlink()
-    site.get('weights')
-    assert (site.to / 'w.h5').read_bytes() == WEIGHTS
+    site.get('single')
+    (site.to / 'w.zip').write_bytes(SINGLE[:-1] + b'x')
+    assert 'w.zip: has changed since it was recorded in downloads.json' in site.refuses('single')
+    (site.to / 'w.zip').unlink()
+    (site.to / 'w.bin').unlink()
+    site.get('single')
+    assert (site.to / 'w.zip').read_bytes() == SINGLE
 
 
 def test_files_put_there_by_hand(site):
     site.to.mkdir()
-    for name, content in (('w.h5', WEIGHTS), ('captions.zip', CAPTIONS), ('photos.zip', PHOTOS)):
+    for name, content in (('captions.zip', CAPTIONS), ('photos.zip', PHOTOS)):
         (site.to / name).write_bytes(content)
-    said = site.get('weights', 'data')
+    said = site.get('data')
     assert site.asked() == {} and (site.to / 'photos' / '8.jpg').exists()
-    assert f'w.h5: found in {site.to}, as published' in said
     assert f'photos.zip: found in {site.to}, unchecked: its publisher gives no checksum' in said
-
-
-def test_a_wrong_file_put_there_by_hand_is_left_alone(site):
-    site.to.mkdir()
-    (site.to / 'w.h5').write_bytes(b'something else')
-    assert f'published {http_server.md5(WEIGHTS)}); delete it' in site.refuses('weights')
-    assert (site.to / 'w.h5').read_bytes() == b'something else'
 
 
 def test_the_next_address_where_one_has_it_no_more(site):
@@ -193,9 +180,9 @@ def test_without_network_one_line_says_which_files_to_put_where(site):
 
 
 def test_gone(site):
-    del site.pages['/w.h5']
-    line = site.refuses('weights')
-    assert 'w.h5 cannot be fetched' in line and 'answered 404' in line and 'no network' not in line
+    del site.pages['/w.zip']
+    line = site.refuses('single')
+    assert 'w.zip cannot be fetched' in line and 'answered 404' in line and 'no network' not in line
 
 
 @pytest.mark.parametrize(('free', 'refused'), [(0.5, True), (1.9, True), (2.5, False)])
@@ -211,69 +198,69 @@ def test_the_disk_is_asked_before_the_first_byte(site, free, refused):
 
 
 def test_what_came_already_needs_no_room(site):
-    site.pages['/w.h5'].cuts = [3 * 16384] + [0] * 20
-    site.refuses('weights')
-    assert site.refuses('weights', free=1000).startswith(f'{site.to}: weights needs')
-    there = (site.to / 'w.h5.part').stat().st_size
-    site.pages['/w.h5'].cuts = []
-    site.get('weights', free=int((len(WEIGHTS) - there) * 1.03))
-    assert site.pages['/w.h5'].requests[-1]['Range'] == f'bytes={there}-'
+    site.pages['/w.zip'].cuts = [3 * 16384] + [0] * 20
+    site.refuses('single')
+    assert site.refuses('single', free=1000).startswith(f'{site.to}: single needs')
+    there = (site.to / 'w.zip.part').stat().st_size
+    site.pages['/w.zip'].cuts = []
+    site.get('single', free=int((2 * len(SINGLE) - there) * 1.03))
+    assert site.pages['/w.zip'].requests[-1]['Range'] == f'bytes={there}-'
 
 
 def test_a_server_that_does_not_tell_sizes(site):
-    site.pages['/w.h5'].head = False
-    assert any('do not say how large w.h5 will be' in line for line in site.get('weights'))
+    site.pages['/w.zip'].head = False
+    assert any('do not say how large w.zip will be' in line for line in site.get('single'))
 
 
 def test_what_came_is_kept_when_the_line_stays_cut(site):
-    site.pages['/w.h5'].cuts = [16384] + [0] * 20
-    assert 'what has come is kept: run the same command again' in site.refuses('weights')
-    assert not (site.to / 'w.h5').exists()
+    site.pages['/w.zip'].cuts = [16384] + [0] * 20
+    assert 'what has come is kept: run the same command again' in site.refuses('single')
+    assert not (site.to / 'w.zip').exists()
 
 
 def test_unknown_names(site):
-    line = site.refuses('weigths')
-    assert line == "--download weigths: not known; did you mean weights? There is weights, data, copied"
+    line = site.refuses('singel')
+    assert line == ('--download singel: not known; did you mean single? There is single, data, copied, vgg91')
     assert not site.to.exists()
 
 
 def test_a_damaged_record(site):
     site.to.mkdir()
-    for text in ('{"w.h5', '[]', '{"w.h5": 5}'):
+    for text in ('{"w.zip', '[]', '{"w.zip": 5}'):
         (site.to / 'downloads.json').write_text(text)
-        assert 'downloads.json: not a record of this program' in site.refuses('weights')
+        assert 'downloads.json: not a record of this program' in site.refuses('single')
 
 
 def test_to_is_a_file(site):
     site.to.write_text('mine')
-    assert site.refuses('weights') == f'{site.to}: is a file, not a directory; choose another --to'
+    assert site.refuses('single') == f'{site.to}: is a file, not a directory; choose another --to'
 
 
 def test_two_at_once(site):
     """The second is refused while the first is in the middle, and the first ends well."""
     hold = threading.Event()
-    site.pages['/w.h5'].hold, site.pages['/w.h5'].cuts = hold, [2 * 16384]
-    first = threading.Thread(target=site.get, args=('weights',))
+    site.pages['/w.zip'].hold, site.pages['/w.zip'].cuts = hold, [2 * 16384]
+    first = threading.Thread(target=site.get, args=('single',))
     first.start()
     try:
         deadline = time.monotonic() + 20
-        while not (site.to / 'w.h5.part').exists() and time.monotonic() < deadline:
+        while not (site.to / 'w.zip.part').exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert site.refuses('weights') == (f'{site.to}: another prepro.py is at work here; wait for it or stop it')
+        assert site.refuses('single') == (f'{site.to}: another prepro.py is at work here; wait for it or stop it')
     finally:
         hold.set()
         first.join(30)
-    assert (site.to / 'w.h5').read_bytes() == WEIGHTS and site.asked() == {'/w.h5': 1}
+    assert (site.to / 'w.zip').read_bytes() == SINGLE and site.asked() == {'/w.zip': 1}
 
 
 CHILD = '''
 import signal, sys
 from core.common import terminal
 from core.download import download
-from core.download.catalogue import Remote, Source
+from core.download.catalogue import Archive, Source
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
 def main():
-    files = Remote('photos.zip', (sys.argv[2] + '/photos.zip',), unpack=True),
+    files = Archive('photos.zip', (sys.argv[2] + '/photos.zip',)),
     download.download(['data'], sys.argv[1], {'data': Source(files, 'x')})
 terminal.run(main)
 '''
@@ -314,24 +301,24 @@ def test_the_table_against_keras():
     files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet', 'mobilenet_v2': 'mobilenet_v2'}
     text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '') for name, file in files.items()}
     for encoder, published in text.items():
-        remote, = catalogue.SOURCES[encoder].files
-        assert remote.name in ENCODERS[encoder].files
-        base, _, file = remote.urls[0].rpartition('/')
-        assert file == remote.name and f'"{base}/' in published
-        assert remote.md5 is None or f'"{remote.md5}"' in published
+        weights = catalogue.WEIGHTS[encoder]
+        assert weights.name in ENCODERS[encoder].files
+        base, _, file = weights.url.rpartition('/')
+        assert file == weights.name and f'"{base}/' in published
+        assert weights.md5 is None or f'"{weights.md5}"' in published
     assert 'file_hash' not in text['mobilenet_v2']
     resnet = text['resnet50'].split('"resnet50": (')[1].split(')')[0]
-    assert resnet.split('"')[3] == catalogue.SOURCES['resnet50'].files[0].md5  # the second: without the top
+    assert resnet.split('"')[3] == catalogue.WEIGHTS['resnet50'].md5  # the second: without the top
 
 
 def test_every_name_of_the_issue_and_its_reader():
-    assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy', 'vgg19',
-                                       'inception_v3', 'mobilenet_v2', 'resnet50']
+    assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy']
+    assert list(catalogue.WEIGHTS) == ['vgg19', 'inception_v3', 'mobilenet_v2', 'resnet50']
     for name, source in catalogue.SOURCES.items():
         words = source.next.format(to='DIR').split()
         options = dict(zip(words[1::2], words[2::2], strict=False))
-        assert options.get('--dataset') in DATASETS or options['--encoder'] in ENCODERS
-        for remote in source.files:
-            secure = [url.startswith('https://') for url in remote.urls]
+        assert options['--dataset'] in DATASETS
+        for archive in source.files:
+            secure = [url.startswith('https://') for url in archive.urls]
             assert all(secure) or name in ('coco2014', 'coco2017', 'flickr8k-captions')
-            assert remote.unpack == remote.name.endswith('.zip')
+            assert archive.name.endswith('.zip')

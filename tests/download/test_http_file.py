@@ -43,7 +43,7 @@ class Fetched:
 def begun(tmp_path, content, **state):
     """An unfinished file, as a killed process leaves it."""
     (tmp_path / 'file.part').write_bytes(content)
-    state = {'validator': '"one"', 'length': len(CONTENT), 'md5': None, **state}
+    state = {'validator': '"one"', 'length': len(CONTENT), **state}
     (tmp_path / 'file.part.json').write_text(json.dumps(state))
 
 
@@ -58,7 +58,7 @@ def fetch_begun(tmp_path, page, content, **state):
 def test_whole(tmp_path):
     fetched = Fetched(tmp_path, http_server.Page(CONTENT))
     assert fetched.content == CONTENT and fetched.waits == []
-    assert fetched.state['length'] == len(CONTENT) and fetched.state['md5'] is None
+    assert fetched.state['length'] == len(CONTENT)
     http_file.finish(fetched.part, tmp_path / 'file')
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 
@@ -196,12 +196,6 @@ def test_fewer_bytes_than_announced(tmp_path):
         Fetched(tmp_path, page)
 
 
-def test_the_md5_that_google_announces(tmp_path):
-    digest = base64.b64encode(bytes.fromhex(http_server.md5(CONTENT))).decode()
-    fetched = Fetched(tmp_path, http_server.Page(CONTENT, headers={'x-goog-hash': f'crc32c=n03x6A==, md5={digest}'}))
-    assert fetched.state['md5'] == http_server.md5(CONTENT)
-
-
 def test_compressed_though_not_asked_for(tmp_path):
     with pytest.raises(http_file.Unavailable, match='sent as gzip'):
         Fetched(tmp_path, http_server.Page(CONTENT, headers={'Content-Encoding': 'gzip'}))
@@ -287,8 +281,9 @@ def test_what_a_server_announces(tmp_path):
         assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), None)
         assert http_file.announced(session, f'{address}/none', (2, 2)) == (None, None)
         assert http_file.announced(session, f'{address}/gone', (2, 2)) == (None, None)
-        pages['/file'].headers['x-goog-hash'] = 'md5=AAAAAAAAAAAAAAAAAAAAAA=='
-        assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), '0' * 32)
+        digest = base64.b64encode(bytes.fromhex(http_server.md5(CONTENT))).decode()
+        pages['/file'].headers['x-goog-hash'] = f'crc32c=n03x6A==, md5={digest}'
+        assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), http_server.md5(CONTENT))
         with pytest.raises(http_file.Unavailable):
             http_file.announced(session, 'http://no-such-host.invalid/', (2, 2))
 

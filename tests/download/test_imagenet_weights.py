@@ -15,7 +15,7 @@ import pytest
 from core.common import terminal
 from core.common.errors import InputError
 from core.download import imagenet_weights
-from core.download.catalogue import Remote, Source
+from core.download.catalogue import Weights
 from tests.support import http_server
 
 CONTENT = b'\x89HDF weights ' * 250_000
@@ -28,13 +28,13 @@ class Keras:
 
     def __init__(self, to, address, page):
         self.to, self.address, self.page, self.said = to, address, page, []
-        self.sources = {
-            'known': Source((Remote('w.h5', (f'{address}/w.h5',), http_server.md5(CONTENT)),), ''),
-            'unknown': Source((Remote('w.h5', (f'{address}/w.h5',)),), ''),
-            'offline': Source((Remote('w.h5', (f'https://{NAME}/w.h5',), http_server.md5(CONTENT)),), '')}
+        self.weights = {
+            'known': Weights(f'{address}/w.h5', http_server.md5(CONTENT)),
+            'unknown': Weights(f'{address}/w.h5', None),
+            'offline': Weights(f'https://{NAME}/w.h5', http_server.md5(CONTENT))}
 
     def fetch(self, encoder):
-        return imagenet_weights.fetch(encoder, self.to, self.sources, self.said.append, (2, 2))
+        return imagenet_weights.fetch(encoder, self.to, self.weights, self.said.append, (2, 2))
 
     def refuses(self, encoder):
         """The one line of a fetch that fails."""
@@ -171,9 +171,9 @@ def test_the_directory_is_a_file(keras):
 CHILD = '''
 import sys
 from core.download import imagenet_weights
-from core.download.catalogue import Remote, Source
+from core.download.catalogue import Weights
 name, to, url, md5 = sys.argv
-imagenet_weights.fetch('x', to, {'x': Source((Remote('w.h5', (url,), md5),), '')})
+imagenet_weights.fetch('x', to, {'x': Weights(url, md5)})
 '''
 
 
