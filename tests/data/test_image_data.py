@@ -13,10 +13,9 @@ from core.common.errors import InputError
 from core.config.config import Config
 from core.data import image_data
 from core.data.data_dir import DataDir
-from core.data.vocabulary import tokenize
 from core.decoding.captions import generate
 from core.encoders import preprocessing
-from core.encoders.augmentation import SIDES, Augmentation
+from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import Encoder, EncoderSpec, build_trainable, check_trainable, describe
 from core.runs import run_dir
 from core.runs.build_model import check_finetuning
@@ -239,27 +238,6 @@ def test_augmented_pictures_depend_on_seed_epoch_and_caption_alone(sample_data, 
     data = image_data.ImageData(plain, spec, Augmentation(1, plain.captions, words))
     np.testing.assert_array_equal(data.read_batch(np.array([3, 8, 4, 9, 7, 2]), plain.image_idxs[[3, 4, 7]], 0)[:2],
                                   first[:2])
-
-
-def test_half_of_the_pictures_are_mirrored_but_none_whose_caption_names_a_side():
-    words = {'<NULL>': 0, '<START>': 1, '<END>': 2, '<UNK>': 3, 'dog': 4, 'left': 5, 'rightmost': 6, 'bright': 7}
-    captions = np.array([[1, 4, 2, 0], [1, 4, 5, 2], [1, 7, 4, 2], [1, 6, 2, 0]])
-    augmentation = Augmentation(3, captions, words)
-    flips = {n: np.mean([augmentation.draw(np.array([n]), epoch)['flip'] for epoch in range(400)]) for n in range(4)}
-    assert flips[1] == flips[3] == 0
-    assert 0.4 < flips[0] < 0.6 and 0.4 < flips[2] < 0.6
-    assert not any(augmentation.draw(np.array([0, 1, 2]), epoch)['flip'] for epoch in range(50))
-    offsets = np.array([augmentation.draw(np.array([0]), epoch)['offset'] for epoch in range(400)])
-    assert offsets.min() < 0.02 and offsets.max() > 0.98 and abs(np.corrcoef(offsets.T)[0, 1]) < 0.2
-    assert np.abs(offsets.mean(0) - 0.5).max() < 0.05
-
-
-def test_sides_are_words_as_captions_have_them():
-    assert all(tokenize(word) == [word] for word in SIDES)
-    for caption in ("the dog on the LEFT", 'a left-handed batter', "the right's wing", 'the top-right corner'):
-        assert SIDES & set(tokenize(caption)), caption
-    for caption in ('a bright upright lamp', 'leftovers'):
-        assert not SIDES & set(tokenize(caption)), caption
 
 
 def test_missing_images_are_named(sample_data, scenes, spec, tmp_path):

@@ -1,0 +1,75 @@
+"""The attention's products by themselves: values, and gradients written by hand against TensorFlow's own."""
+
+import numpy as np
+import pytest
+
+from core.model.attention_kernels import BLOCK, Kernels
+from core.runtime.backend import tf, tf1
+from tests.support.tiny_model import as_built
+
+N, C, L, A, K = 2, 3, 5, 4, 6  # images, captions of each, locations, hidden units of the attention, numbers
+ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
+KINDS = pytest.mark.parametrize(('activation', 'jit'), [('relu', False), ('tanh', False), ('relu', True),
+                                                        ('tanh', True)])
+
+
+def drawn(*shape, seed=0):
+    return tf.constant(np.random.default_rng([seed, *shape]).normal(size=shape))
+
+
+def plain_scores(activation, p, q, w):
+    """w . act(p + q) by broadcasting, with TensorFlow's gradients: (N, C, L)."""
+    return tf.einsum('ncla,a->ncl', ACTIVATIONS[activation](p[:, tf.newaxis] + q[:, :, tf.newaxis]), w)
+
+
+def assert_equal(found, expected):
+    with tf1.Session(config=as_built()) as session:
+        found, expected = session.run((found, expected))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize('n_steps', [1, BLOCK, 2 * BLOCK + 1])
+def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_steps):
+    """That of the query in its step; those of p and w afterwards, from what the steps kept."""
+    kernels, p, w = Kernels(activation, jit), drawn(N, L, A), drawn(A)
+    queries = [drawn(N, 1, A, seed=t) for t in range(n_steps)]
+    weights = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]  # gradients that come from outside
+    probes = [tf.zeros([N, 1, A], tf.float64) for _ in queries]
+    scores = [kernels.scores(p, q, w, probe) for q, probe in zip(queries, probes, strict=True)]
+    slopes = tf1.gradients(scores, queries + probes, weights)
+    d_queries, taps = slopes[:n_steps], slopes[n_steps:]
+    d_p, d_w = kernels.score_gradients(p, w, *(tf.concat([x[:, 0][tf.newaxis] for x in steps], axis=0)
+                                               for steps in (queries, weights, taps)))
+    plain = [plain_scores(activation, p, q, w) for q in queries]
+    assert_equal([*scores, *d_queries, d_p, d_w], [*plain, *tf1.gradients(plain, [*queries, p, w], weights)])
+
+
+@KINDS
+def test_scores_of_several_captions_of_an_image(graph, activation, jit):
+    p, q, w = drawn(N, L, A), drawn(N, C, A), drawn(A)
+    assert_equal([Kernels(activation, jit).scores(p, q, w)], [plain_scores(activation, p, q, w)])
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_weighted_sums_and_the_gradient_of_their_weights(graph, jit):
+    weights, x, d = drawn(N, C, L), drawn(N, L, K), drawn(N, C, K)
+    found, plain = Kernels('relu', jit).weighted_sum(weights, x), tf.einsum('ncl,nlk->nck', weights, x)
+    assert_equal([found, *tf1.gradients(found, weights, d)], [plain, *tf1.gradients(plain, weights, d)])
+    assert tf1.gradients(found, x) == [None]  # made elsewhere, from all steps together
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_variance_over_images_and_locations(graph, jit):
+    x = drawn(N, L, K)
+    mean, variance = tf.nn.moments(x, [0, 1])
+    assert_equal([Kernels('relu', jit).variance(x, mean)], [variance])
+
+
+def test_small_batches_are_not_compiled(graph):
+    """With `least`, which of two ways is taken depends on the images of a batch, what comes out does not."""
+    kernels, w = Kernels('tanh', True, least=2), drawn(A)
+    for n in (1, 2):
+        p, q = drawn(n, L, A), drawn(n, C, A)
+        assert_equal([kernels.scores(p, q, w)], [plain_scores('tanh', p, q, w)])
