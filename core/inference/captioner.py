@@ -31,6 +31,7 @@ from core.encoders.preprocessing import load
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
+from core.viewer.caption_record import caption_record
 
 if TYPE_CHECKING:
     from core.decoding.captions import Caption
@@ -123,16 +124,7 @@ class Result:
         if self.error is not None:
             return {'image': self.name, 'error': str(self.error)}
         return {'image': self.name, 'caption': self.caption, 'grid': list(self.grid),
-                'captions': [self._fields(caption) for caption in self.captions]}
-
-    def _fields(self, caption: 'Caption') -> dict[str, Any]:
-        return {
-            'caption': caption.text, 'words': caption.words,
-            'probabilities': _rounded(caption.probabilities), 'alphas': _rounded(caption.alphas),
-            'betas': _rounded(caption.betas),
-            'locations': caption.alphas.argmax(axis=1).tolist() if self.picks_locations else None,
-            'log_prob': caption.log_prob, 'score': caption.score, 'ended': caption.ended,
-        }
+                'captions': [caption_record(caption, self.picks_locations) for caption in self.captions]}
 
 
 class Captioner:
@@ -338,8 +330,3 @@ def _outcome(future: concurrent.futures.Future) -> Any:
         return future.result()
     except InputError as error:
         return error
-
-
-def _rounded(values: Any) -> list:
-    """Numbers for JSON: five digits after the point are more than float32 attention is worth."""
-    return np.round(np.asarray(values, np.float64), 5).tolist()

@@ -25,6 +25,7 @@ from core.runs.run_ensemble import check as check_ensemble
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
 from core.viewer import attention_pictures, gallery
+from core.viewer.caption_record import page_record
 
 if TYPE_CHECKING:
     from core.data.data_dir import DataDir
@@ -259,7 +260,7 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
                 'image': str(data.image_ids[image]), 'caption': captions[0].text, 'grid': run.spec.grid,
                 'references': [' '.join(text.split()) for text in data.references[image]],
                 'scores': of_images.get(data.image_ids[image], {}),
-                'captions': [gallery.caption_entry(caption, located, _named_boxes(data, image, caption, lexicon))
+                'captions': [page_record(caption, located, _named_boxes(data, image, caption, lexicon))
                              for caption in captions],
             }
 

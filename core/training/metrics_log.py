@@ -4,7 +4,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,19 +48,19 @@ class Journal:
             # Tells TensorBoard to forget events of later steps as well.
             self._writer.add_session_log(tf1.SessionLog(status=tf1.SessionLog.START), step + 1)
 
-    def scalars(self, kind: str, state: dict[str, Any], values: Mapping[str, float]) -> None:
-        """Record numbers at state['step']: `kind` is 'training' or 'validation'."""
-        entry = {'kind': kind, 'step': state['step'], 'epoch': state['epoch'], 'time': round(time.time(), 3), **values}
+    def scalars(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Record numbers at a step: `kind` is 'training' or 'validation'."""
+        entry = {'kind': kind, 'step': step, 'epoch': epoch, 'time': round(time.time(), 3), **values}
         with open(self.path, 'a', encoding='utf8') as file:
             file.write(json.dumps(entry) + '\n')
         if self._writer:
             summary = tf1.Summary(value=[
                 tf1.Summary.Value(tag=f'{kind}/{name}', simple_value=float(value)) for name, value in values.items()
             ])
-            self._writer.add_summary(summary, state['step'])
+            self._writer.add_summary(summary, step)
             self._writer.flush()
 
-    def captions(self, state: dict[str, Any], data: 'Split', captioned: 'Iterable[tuple[int, Caption]]') -> None:
+    def captions(self, step: int, data: 'Split', captioned: 'Iterable[tuple[int, Caption]]') -> None:
         """Show pairs of (image number, Caption) in TensorBoard: the sentence, and the attention on the photo."""
         if not self._writer:
             return
@@ -75,7 +75,7 @@ class Journal:
                 height, width = picture.shape[:2]
                 values.append(tf1.Summary.Value(tag=f'attention/{place}', image=tf1.Summary.Image(
                     height=height, width=width, colorspace=3, encoded_image_string=attention_pictures.png(picture))))
-        self._writer.add_summary(tf1.Summary(value=values), state['step'])
+        self._writer.add_summary(tf1.Summary(value=values), step)
         self._writer.flush()
 
     def close(self) -> None:

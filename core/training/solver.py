@@ -33,6 +33,7 @@ from core.training.interrupts import Interrupts, Stopped
 from core.training.metrics_log import Journal
 from core.training.optimization import PRECISIONS, Optimization, check, diverged
 from core.training.schedules import learning_rate_at, plateau_factor
+from core.training.training_state import TrainingState
 
 if TYPE_CHECKING:
     from core.model.caption_generator import CaptionGenerator
@@ -130,7 +131,6 @@ class Solver:
             self._resident = device_features.ResidentFeatures(self.data, dtype)
             self.batches = self._batches(self._resident, np.int64)
 
-
     def _session(self) -> Session:
         return tf1.Session(graph=self.model.graph, config=devices.session_config(self.machine))
 
@@ -178,10 +178,11 @@ class Solver:
             raise InputError('learning_rate_schedule=plateau follows the validations, and there is no dev split; '
                              'choose another schedule')
         directory = self.model_path / 'checkpoints'
-        state = latest_state(directory)
-        if state and self._finished(state):
+        saved = latest_state(directory)
+        state = TrainingState.from_dict(saved or {})
+        if saved and self._finished(state):
             self._say_finished(state)
-            return state
+            return saved
         if self.val_data is not None:  # what validation needs is missed now, not after an epoch
             self._validated = self._images_to_validate()
             self._scorer = Scorer({self.val_data.image_ids[i]: self.val_data.references[i] for i in self._validated})
@@ -193,17 +194,14 @@ class Solver:
         with self._session() as session, Interrupts() as self._interrupts:
             if self._resident:
                 self._resident.load(session)
-            if state:
+            if saved:
                 self._load_encoder(session)
-                checkpoints.restore(session, state)
-                self.say(f'going on from step {state["step"]} (epoch {state["epoch"] + 1})')
+                checkpoints.restore(session, saved)
+                self.say(f'going on from step {state.step} (epoch {state.epoch + 1})')
             else:
                 session.run(initialize)
                 self._begin(session)
-            # The first two are not in checkpoints of older versions.
-            state = {'rate_factor': 1.0, 'entropy': 0.0, 'step': 0, 'epoch': 0, 'position': 0, 'best_score': None,
-                     'best_step': None, 'waited': 0, 'nll': 0.0, 'words': 0, 'captions': 0, **(state or {})}
-            self._journal = Journal(self.model_path, self.log_path, state['step'])
+            self._journal = Journal(self.model_path, self.log_path, state.step)
             try:
                 self._loop(session, state, checkpoints)
             finally:
@@ -211,7 +209,7 @@ class Solver:
                 if self._scorer:
                     self._scorer.close()
                     self._scorer = None
-        return state
+        return state.to_dict()
 
     def _begin(self, session: Session) -> None:
         """Put the variables of a new run where training starts."""
@@ -237,58 +235,58 @@ class Solver:
         averages = self._optimization.averages
         return averages.used(session) if averages else contextlib.nullcontext()
 
-    def _loop(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> None:
+    def _loop(self, session: Session, state: TrainingState, checkpoints: Checkpoints) -> None:
         options, unigram = self.options, self.unigram_loss()
         while not self._finished(state):
             self._epoch(session, state, checkpoints, unigram)
             if not session.run(self._optimization.healthy):
-                self._diverged(state['step'])
-            state.update(epoch=state['epoch'] + 1, position=0)
-            last = state['epoch'] == options.n_epochs
-            if self.val_data is not None and (last or state['epoch'] % options.validate_every == 0):
+                self._diverged(state.step)
+            state.epoch, state.position = state.epoch + 1, 0
+            last = state.epoch == options.n_epochs
+            if self.val_data is not None and (last or state.epoch % options.validate_every == 0):
                 try:
                     with self._averaged(session):
                         self._validate(session, state)
                 except Stopped:  # saved as after the epoch's last step, so that the validation comes next
-                    state.update(epoch=state['epoch'] - 1, position=len(self.batches))
+                    state.epoch, state.position = state.epoch - 1, len(self.batches)
                     self._stop(session, state, checkpoints)
             elif self.val_data is None:
                 with self._averaged(session):
-                    self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': {}})
-            if self._finished(state) or state['epoch'] % options.save_every == 0:
+                    self._best.save(session, {'step': state.step, 'epoch': state.epoch, 'scores': {}})
+            if self._finished(state) or state.epoch % options.save_every == 0:
                 self._save(session, state, checkpoints)
         self._say_finished(state)
 
-    def _save(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> None:
+    def _save(self, session: Session, state: TrainingState, checkpoints: Checkpoints) -> None:
         """Save a checkpoint, but never one that training could not go on from."""
         if not session.run(self._optimization.healthy):
-            self._diverged(state['step'])
-        checkpoints.save(session, state)
+            self._diverged(state.step)
+        checkpoints.save(session, state.to_dict())
 
-    def _stop(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints) -> NoReturn:
+    def _stop(self, session: Session, state: TrainingState, checkpoints: Checkpoints) -> NoReturn:
         """End training after an interrupt, with a checkpoint."""
         self._save(session, state, checkpoints)
-        self.say(f'saved at step {state["step"]}; the same command goes on from there')
+        self.say(f'saved at step {state.step}; the same command goes on from there')
         raise KeyboardInterrupt
 
     def _diverged(self, step: int) -> NoReturn:
         raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; lower '
                          f'learning_rate or clip_norm; the last checkpoint is kept')
 
-    def _finished(self, state: dict[str, Any]) -> bool:
+    def _finished(self, state: TrainingState) -> bool:
         options = self.options
-        return state['epoch'] >= options.n_epochs or bool(options.patience) and state['waited'] >= options.patience
+        return state.epoch >= options.n_epochs or bool(options.patience) and state.waited >= options.patience
 
-    def _say_finished(self, state: dict[str, Any]) -> None:
+    def _say_finished(self, state: TrainingState) -> None:
         options = self.options
-        reason = ('all epochs are done' if state['epoch'] >= options.n_epochs else
-                  f'no better {options.validation_metric} in {state["waited"]} validations')
-        self.say(f'training is complete: {reason}; step {state["step"]}' + (
-            f', best {options.validation_metric} {state["best_score"]:.4f} at step {state["best_step"]}'
-            if state['best_step'] else ''))
+        reason = ('all epochs are done' if state.epoch >= options.n_epochs else
+                  f'no better {options.validation_metric} in {state.waited} validations')
+        self.say(f'training is complete: {reason}; step {state.step}' + (
+            f', best {options.validation_metric} {state.best_score:.4f} at step {state.best_step}'
+            if state.best_step else ''))
 
-    def _epoch(self, session: Session, state: dict[str, Any], checkpoints: Checkpoints, unigram: float) -> None:
-        """Train from state['position'] to the end of the epoch."""
+    def _epoch(self, session: Session, state: TrainingState, checkpoints: Checkpoints, unigram: float) -> None:
+        """Train from state.position to the end of the epoch."""
         model, options, optimization = self.model, self.options, self._optimization
         fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
                    'entropy': model.outputs.entropy, 'norm': optimization.gradient_norm}
@@ -297,26 +295,23 @@ class Solver:
         inputs = self._resident.numbers if self._resident else model.inputs
         saved = printed = time.monotonic()
         printed_captions = 0
-        with progress.epoch_bar(len(self.batches), f'epoch {state["epoch"] + 1}/{options.n_epochs}',
-                               state['position']) as bar:
-            for batch in prefetch(self.batches.epoch(state['epoch'], state['position'])):
+        with progress.epoch_bar(len(self.batches), f'epoch {state.epoch + 1}/{options.n_epochs}',
+                               state.position) as bar:
+            for batch in prefetch(self.batches.epoch(state.epoch, state.position)):
                 result = session.run(fetches, {
                     inputs: batch.features, model.captions: batch.captions,
                     # Masks and draws depend on the step alone, so a resumed run draws the same.
-                    model.dropout_seed: (options.seed, state['step']),
-                    **optimization.feeds(state['step'], state['rate_factor']),
+                    model.dropout_seed: (options.seed, state.step),
+                    **optimization.feeds(state.step, state.rate_factor),
                 })
                 if diverged(result['nll'], result['norm'], result.get('scale')):
-                    self._diverged(state['step'] + 1)
+                    self._diverged(state.step + 1)
                 self._scale = result.get('scale')
-                state.update(step=state['step'] + 1, position=state['position'] + 1,
-                             captions=state['captions'] + len(batch.index),
-                             nll=state['nll'] + float(result['nll']) * len(batch.index),
-                             words=state['words'] + round(float(result['words'])),
-                             entropy=state['entropy'] + float(result['entropy']) * round(float(result['words'])))
+                state.add(len(batch.index), float(result['nll']), round(float(result['words'])),
+                          float(result['entropy']))
                 printed_captions += len(batch.index)
                 bar.update()
-                if state['step'] % options.print_every == 0:
+                if state.step % options.print_every == 0:
                     now = time.monotonic()
                     self._report(state, unigram, printed_captions / (now - printed), bar)
                     printed, printed_captions = now, 0
@@ -326,25 +321,25 @@ class Solver:
                 if due:
                     self._save(session, state, checkpoints)
                     saved = time.monotonic()
-            if state['words']:  # what was not reported yet, so that a short epoch shows its loss too
+            if state.words:  # what was not reported yet, so that a short epoch shows its loss too
                 self._report(state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
-    def _report(self, state: dict[str, Any], unigram: float, speed: float, bar: Any) -> None:
+    def _report(self, state: TrainingState, unigram: float, speed: float, bar: Any) -> None:
         """Print and record the means over the steps since the last report, and what held in the last of them."""
-        loss, entropy, step = state['nll'] / state['words'], state['entropy'] / state['words'], state['step'] - 1
+        loss, entropy, step = state.nll / state.words, state.entropy / state.words, state.step - 1
         n_epochs, size = self.options.n_epochs, len(self.batches)
-        left = (n_epochs - state['epoch'] - state['position'] / size) * len(self.data.captions) / max(speed, 1e-9)
-        progress.write(bar, f'epoch {state["epoch"] + 1}/{n_epochs}  step {state["position"]}/{size}  '
+        left = (n_epochs - state.epoch - state.position / size) * len(self.data.captions) / max(speed, 1e-9)
+        progress.write(bar, f'epoch {state.epoch + 1}/{n_epochs}  step {state.position}/{size}  '
                            f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
                            f'{speed:.0f} captions/s' + (
                                f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
-        self._journal.scalars('training', state, {
-            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state['nll'] / state['captions'],
-            'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state['rate_factor']),
+        self._journal.scalars('training', state.step, state.epoch, {
+            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state.nll / state.captions,
+            'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state.rate_factor),
             **self._optimization.annealed_at(step), 'captions_per_second': speed,
             **({'loss_scale': float(self._scale)} if self._scale else {}),
         })
-        state.update(nll=0.0, entropy=0.0, words=0, captions=0)
+        state.forget_sums()
 
     # ---- validation and test
 
@@ -356,7 +351,7 @@ class Solver:
             raise InputError('validation: no dev image has a caption; add captions, or make data without a dev split')
         return images[: self.options.validation_limit or len(images)]
 
-    def _validate(self, session: Session, state: dict[str, Any]) -> None:
+    def _validate(self, session: Session, state: TrainingState) -> None:
         options, data = self.options, self.val_data
         images, begun = self._validated, time.monotonic()
         metrics = {'Bleu', 'CIDEr', 'ROUGE_L', SCORES[options.validation_metric]}
@@ -368,22 +363,22 @@ class Solver:
             results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
             scores = self._scorer.score(results, sorted(metrics))
         score = scores[options.validation_metric]
-        replaced, better = replaces(score, state['best_score'])
+        replaced, better = replaces(score, state.best_score)
         if replaced:
-            state.update(best_score=score, best_step=state['step'])
-            self._best.save(session, {'step': state['step'], 'epoch': state['epoch'], 'scores': scores})
-        state['waited'] = 0 if better else state['waited'] + 1
-        factor = plateau_factor(options, state['rate_factor'], state['waited'])
-        if factor != state['rate_factor']:
-            state['rate_factor'] = factor
-            self.say(f'no better {options.validation_metric} in {state["waited"]} validations: learning rate times '
+            state.best_score, state.best_step = score, state.step
+            self._best.save(session, {'step': state.step, 'epoch': state.epoch, 'scores': scores})
+        state.waited = 0 if better else state.waited + 1
+        factor = plateau_factor(options, state.rate_factor, state.waited)
+        if factor != state.rate_factor:
+            state.rate_factor = factor
+            self.say(f'no better {options.validation_metric} in {state.waited} validations: learning rate times '
                      f'{options.learning_rate_decay}')
-        self.say(f'validation after epoch {state["epoch"]}: ' + '  '.join(
+        self.say(f'validation after epoch {state.epoch}: ' + '  '.join(
             f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
-                '  (best so far)' if better else f'  (best so far {state["best_score"]:.4f})')
+                '  (best so far)' if better else f'  (best so far {state.best_score:.4f})')
             + f'  {time.monotonic() - begun:.0f} s')
-        self._journal.scalars('validation', state, {**scores, 'distinct_captions': len(set(results.values()))})
-        self._journal.captions(state, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
+        self._journal.scalars('validation', state.step, state.epoch, {**scores, 'distinct_captions': len(set(results.values()))})
+        self._journal.captions(state.step, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
 
     def test(self, data: Any = None, images: Sequence[int] | None = None) -> list[Caption]:
         """Captions of the best model.
@@ -393,7 +388,7 @@ class Solver:
             images: which of its images, by number; None: all.
 
         Returns:
-            list of core.decoding.captions.Caption.
+            list of Caption.
         """
         data = self.val_data if data is None else self._checked(data, 'data')
         self._build_sampler()

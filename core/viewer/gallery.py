@@ -9,7 +9,6 @@ Data are scripts and not JSON files, because a page of the disk may run the ones
 numbered in the order of the images, as ids may hold anything.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -17,7 +16,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 
 if TYPE_CHECKING:
-    from core.decoding.captions import Caption
+    pass
 
 ASSETS = pathlib.Path(__file__).parent / 'static'
 FILES = ('viewer.js', 'viewer.css', 'gallery.js', 'gallery.css')
@@ -80,7 +79,7 @@ def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[s
         info: dict shown above the gallery: 'title' (str), and of the entries of scores.json what there is.
         records: iterable of dict, one an image: 'image' (its id, str), 'caption' (str), 'references' (list of str),
             'scores' (dict of metric -> float, may be empty), 'grid' ((rows, cols)) and 'captions' (list of
-            `caption_entry`, best first).
+            `core.viewer.caption_record.page_record`, best first).
         photo: function of the image's place in `records` -> (h, w, 3) uint8, what the encoder sees. An InputError
             that it raises is noted on the page, and the other images go on.
         say: function that prints a line.
@@ -168,42 +167,3 @@ def _swap(new: pathlib.Path, place: pathlib.Path) -> None:
         if old is not None and place.exists():
             with contextlib.suppress(OSError):
                 shutil.rmtree(old)
-
-
-def caption_entry(caption: 'Caption', located: bool = False,
-                  boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> dict[str, Any]:
-    """One Caption for the page.
-
-    Args:
-        caption: core.decoding.captions.Caption.
-        located: bool, whether its attention is at one place a word (hard attention, drawn or likeliest).
-        boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the picture).
-
-    Returns:
-        dict as in the JSON record of `core.inference.captioner`, but that 'alphas' is base64 of one byte a word and place, each
-        word's strongest place being 255; and 'boxes' is a list of {'words': [...], 'rectangle': [...]}.
-    """
-    rounded = {name: None if value is None else round(float(value), 4)
-               for name, value in (('log_prob', caption.log_prob), ('score', caption.score))}
-    return {
-        'words': list(caption.words),
-        'probabilities': None if caption.probabilities is None else _rounded(caption.probabilities),
-        'alphas': quantized(caption.alphas),
-        'betas': _rounded(caption.betas),
-        'locations': [int(alpha.argmax()) for alpha in caption.alphas] if located else None,
-        'boxes': [{'words': sorted(words), 'rectangle': _rounded(rectangle)} for words, rectangle in boxes if words],
-        'ended': caption.ended, **rounded,
-    }
-
-
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(float(value), 3) for value in values]
-
-
-def quantized(alphas: np.ndarray) -> str:
-    """(T, L) attention -> base64 of T * L bytes, each row in parts of 255 of its strongest place."""
-    alphas = np.asarray(alphas, np.float64)
-    if not alphas.size:
-        return ''
-    strongest = np.maximum(alphas.max(axis=1, keepdims=True), 1e-12)
-    return base64.b64encode((255 * alphas / strongest).round().astype(np.uint8).tobytes()).decode('ascii')

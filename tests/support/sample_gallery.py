@@ -4,7 +4,7 @@ import numpy as np
 
 from core.common.errors import InputError
 from core.decoding.captions import Caption
-from core.viewer import gallery
+from core.viewer import caption_record, gallery
 
 GRID = ROWS, COLS = 3, 4
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr')
@@ -27,13 +27,13 @@ def record(number, text, **changes):
     boxes = [({1, 2}, (0.25, 0.5, 0.75, 1.0))] if number == 2 else ()
     return {'image': f'{number}.jpg', 'caption': text, 'grid': GRID, 'references': [f'Reference {number}: A zebra.'],
             'scores': {name: (number * 3 % 7) / 10 + i for i, name in enumerate(SCORES)},
-            'captions': [gallery.caption_entry(one, located=False, boxes=boxes) for one in captions], **changes}
+            'captions': [caption_record.page_record(one, located=False, boxes=boxes) for one in captions], **changes}
 
 
 def records():
     made = [record(number, text) for number, text in enumerate(CAPTIONS)]
     made[5].update(image=HOSTILE, references=[HOSTILE])
-    made[4]['captions'] = [gallery.caption_entry(caption('a red bus', 3), located=True)]
+    made[4]['captions'] = [caption_record.page_record(caption('a red bus', 3), located=True)]
     del made[2]['scores']['CIDEr']
     made[4]['references'] = []
     return made

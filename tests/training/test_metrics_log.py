@@ -45,8 +45,8 @@ def caption(*words):
 
 def test_scalars_in_both_places(tmp_path):
     journal = Journal(tmp_path / 'run', tmp_path / 'tb', 0)
-    journal.scalars('training', {'step': 5, 'epoch': 1}, {'loss_per_word': 2.5})
-    journal.scalars('validation', {'step': 6, 'epoch': 2}, {'Bleu_4': 0.25})
+    journal.scalars('training', 5, 1, {'loss_per_word': 2.5})
+    journal.scalars('validation', 6, 2, {'Bleu_4': 0.25})
     journal.close()
     first, second = entries(tmp_path / 'run')
     assert (first['kind'], first['step'], first['epoch'], first['loss_per_word']) == ('training', 5, 1, 2.5)
@@ -59,15 +59,15 @@ def test_scalars_in_both_places(tmp_path):
 
 def test_without_tensorboard(tmp_path, data):
     journal = Journal(tmp_path / 'run', None, 0)
-    journal.scalars('training', {'step': 1, 'epoch': 0}, {'x': 1})
-    journal.captions({'step': 1}, data, [(0, caption('a'))])
+    journal.scalars('training', 1, 0, {'x': 1})
+    journal.captions(1, data, [(0, caption('a'))])
     journal.close()
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['metrics.jsonl']
 
 
 def test_captions_and_attention(tmp_path, data):
     journal = Journal(tmp_path / 'run', tmp_path / 'tb', 0)
-    journal.captions({'step': 7}, data, [(0, caption('a', 'dog')), (1, caption('x'))])
+    journal.captions(7, data, [(0, caption('a', 'dog')), (1, caption('x'))])
     journal.close()
     found = events(tmp_path / 'tb')
     text = tf.make_ndarray(found['captions/0', 7].tensor)[0].decode()
@@ -82,7 +82,7 @@ def test_captions_and_attention(tmp_path, data):
 def test_going_on_drops_later_and_broken_lines(tmp_path):
     journal = Journal(tmp_path, None, 0)
     for step in (1, 2, 3, 4):
-        journal.scalars('training', {'step': step, 'epoch': 0}, {'x': step})
+        journal.scalars('training', step, 0, {'x': step})
     journal.close()
     with open(tmp_path / 'metrics.jsonl', 'a') as file:
         file.write('{"kind": "training", "st')

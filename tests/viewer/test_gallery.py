@@ -12,7 +12,7 @@ from core.common.errors import InputError
 from core.inference import evaluation
 from core.metrics.scorer import Scorer
 from core.runs.run_dir import Run
-from core.viewer import gallery
+from core.viewer import caption_record, gallery
 from tests.support import sample_gallery, scripts
 from tests.support.files import snapshot
 from tests.support.sample_gallery import GREY, INFO, photo, records
@@ -41,8 +41,8 @@ def test_nothing_outside_is_asked_for_and_nothing_parsed(written):
 
 def test_attention_in_bytes():
     alphas = np.array([[0.5, 0.25, 0.25, 0], [0.25, 0.25, 0.25, 0.25]], np.float32)
-    assert list(base64.b64decode(gallery.quantized(alphas))) == [255, 128, 128, 0, 255, 255, 255, 255]
-    assert gallery.quantized(np.zeros((0, 4))) == ''
+    assert list(base64.b64decode(caption_record.quantized(alphas))) == [255, 128, 128, 0, 255, 255, 255, 255]
+    assert caption_record.quantized(np.zeros((0, 4))) == ''
 
 
 def test_an_earlier_page_is_replaced_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from core.viewer import attention_pictures, gallery
+from core.viewer import attention_pictures, caption_record, gallery
 from tests.support import headless_chromium, sample_gallery
 from tests.support.sample_gallery import CAPTIONS, GREY, GRID, HOSTILE, caption, record, records
 
@@ -301,7 +301,7 @@ def test_what_is_missing_is_said_and_the_others_go_on(chromium, written, tmp_pat
 def test_without_scores_references_and_gate(chromium, tmp_path):
     bare = caption('a dog')._replace(betas=np.ones(2), probabilities=None, score=None, log_prob=None)
     rows = [{'image': 'x', 'caption': 'a dog', 'references': [], 'scores': {}, 'grid': GRID,
-             'captions': [gallery.caption_entry(bare)]}]
+             'captions': [caption_record.page_record(bare)]}]
     index = gallery.write(tmp_path / 'page', {'title': 'photos'}, rows, lambda number: GREY)
     with headless_chromium.page(chromium, index.as_uri()) as opened:
         assert not opened.locator('#scores').is_visible()

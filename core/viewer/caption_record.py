@@ -1,0 +1,65 @@
+"""The one JSON form of a caption: of `caption.py --json`, the server and the pages.
+
+docs/captioning.md names the fields. Pages hold the attention as text of one byte a word and place, which is a fifth of
+the size; all else is the same.
+"""
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from core.decoding.captions import Caption
+
+
+def caption_record(caption: 'Caption', located: bool = False) -> dict[str, Any]:
+    """A Caption ready for JSON.
+
+    Args:
+        caption: Caption.
+        located: whether its attention is at one place a word (hard attention, drawn or likeliest).
+    """
+    return {
+        'caption': caption.text, 'words': list(caption.words), 'probabilities': rounded(caption.probabilities, 5),
+        'alphas': rounded(caption.alphas, 5), 'betas': rounded(caption.betas, 5),
+        'locations': caption.alphas.argmax(axis=1).tolist() if located else None,
+        'log_prob': caption.log_prob, 'score': caption.score, 'ended': caption.ended,
+    }
+
+
+def page_record(caption: 'Caption', located: bool = False,
+                boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> dict[str, Any]:
+    """`caption_record` for a page: fewer digits, and 'boxes'.
+
+    Args:
+        caption, located: as of `caption_record`.
+        boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the picture).
+
+    Returns:
+        dict of `caption_record` without 'caption', but that 'alphas' is base64 of one byte a word and place, each word's
+        strongest place being 255; and 'boxes' is a list of {'words': [...], 'rectangle': [...]}.
+    """
+    record = caption_record(caption, located)
+    del record['caption']  # the words are enough
+    return record | {
+        'probabilities': rounded(caption.probabilities, 3), 'alphas': quantized(caption.alphas),
+        'betas': rounded(caption.betas, 3),
+        'boxes': [{'words': sorted(words), 'rectangle': rounded(rectangle, 3)} for words, rectangle in boxes if words],
+        **{name: None if record[name] is None else round(float(record[name]), 4) for name in ('log_prob', 'score')},
+    }
+
+
+def rounded(values: Any, digits: int) -> Any:
+    """An array as nested lists of floats of so many digits; None stays None."""
+    return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
+
+
+def quantized(alphas: np.ndarray) -> str:
+    """(T, L) attention -> base64 of T * L bytes, each row in parts of 255 of its strongest place."""
+    alphas = np.asarray(alphas, np.float64)
+    if not alphas.size:
+        return ''
+    strongest = np.maximum(alphas.max(axis=1, keepdims=True), 1e-12)
+    return base64.b64encode((255 * alphas / strongest).round().astype(np.uint8).tobytes()).decode('ascii')
