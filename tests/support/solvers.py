@@ -1,5 +1,6 @@
 """Solvers over the tiny model, and what they leave behind: for the tests of training."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,31 +9,66 @@ from core.config.decoding import DecodingConfig
 from core.data.data_dir import CaptionData
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
+from core.training import optimization
 from core.training.solver import Solver
 from tests.support import tiny_model
 from tests.support.quick_sessions import as_built
 from tests.support.tiny_model import T
 
+NO_OPTIONS = {'say', 'log_path', 'pretrained_model', 'word_vectors'}  # arguments of a Solver, of no graph
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
 
 
-class Quick(Solver):
-    """A Solver whose sessions leave graphs as they are: optimising one takes longer than training a tiny model.
+# Options of training that no operation of the graph depends on: they reach it through what is fed.
+OUTSIDE_THE_GRAPH = {
+    'n_epochs', 'batch_size', 'batch_by', 'bucket_width', 'captions_per_image', 'learning_rate', 'learning_rate_decay',
+    'learning_rate_schedule', 'warmup_steps', 'plateau_patience', 'print_every', 'save_every', 'save_minutes',
+    'keep_checkpoints', 'validate_every', 'validation_metric', 'validation_limit', 'patience',
+}
+_built = {}  # the last Solvers that were built, by all that their graphs depend on
 
-    Runs of train.py are optimised; see test_train_cli.
+
+class Quick(Solver):
+    """A Solver whose graph is used again by the next ones of its kind, and run as it was built.
+
+    To build the graph of a tiny model takes longer than to train it, and to optimize it likewise. All that training
+    has learned is in its session and its directory, so that nothing passes from one Solver to the next. In processes
+    of their own, with graphs of their own: tests/scripts/test_train.py.
     """
+
+    key = None
+
+    def build(self):
+        if self._optimization is None and self.key in _built:
+            other = _built[self.key]
+            self._sampled, self._optimization = other._sampled, copy.copy(other._optimization)
+            self._optimization.options, self._optimization._steps = self.options, len(self.batches)
+        super().build()
+        if self.key:
+            _built[self.key] = self
 
     def _session(self):
         return tf1.Session(graph=self.model.graph, config=as_built(devices.session_config(self.machine)))
 
 
 def make(directory, data=None, val_data=None, model_options=None, seed=1, **options):
-    """A Solver over a new tiny model in a graph of its own, with fixed initial weights."""
-    with tf.Graph().as_default():
-        tf1.set_random_seed(seed)
-        model = tiny_model.build(**(model_options or {}))
+    """A Solver over a tiny model in a graph of its kind alone, with fixed initial weights."""
+    key = None
+    if not options.keys() & {'machine', 'decoding'}:
+        inside = {name: value for name, value in options.items() if name not in {*OUTSIDE_THE_GRAPH, *NO_OPTIONS}}
+        key = repr((model_options, seed, sorted(inside.items()), optimization.FIRST_SCALE, optimization.GROWTH_STEPS))
+    if key in _built:
+        model = _built[key].model
+    else:
+        while len(_built) > 3:
+            del _built[next(iter(_built))]
+        with tf.Graph().as_default():
+            tf1.set_random_seed(seed)
+            model = tiny_model.build(**(model_options or {}))
     options = {'batch_size': 5, 'n_epochs': 3, 'print_every': 2, 'learning_rate': 0.01, **options}
-    return Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
+    solver = Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
+    solver.key = key
+    return solver
 
 
 def entries(directory):
