@@ -1,4 +1,4 @@
-"""Names of types that all modules use.
+"""Names of types that all modules use: Tensor, Session, PathLike ...
 
 TensorFlow publishes no types that a type checker could read, and importing it takes seconds: what belongs to it is
 `Any` here, and docstrings give shapes and dtypes.

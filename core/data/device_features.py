@@ -47,7 +47,7 @@ def memory(machine: Machine) -> int:
 class ResidentFeatures:
     """A split of a CaptionData whose features lie in the device's memory, so that batches hold image numbers instead.
 
-    In the place of the data for `core.data.batches.Batches`: `read_features` gives the numbers themselves.
+    In the place of the data for `batches.Batches`: `read_features` gives the numbers themselves.
 
     Args:
         data: CaptionData. dtype: of the features, that of `model.inputs`.

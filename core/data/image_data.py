@@ -4,7 +4,7 @@
     data = ImageData(data_dir.split('train'), spec, Augmentation(seed, captions, word_to_idx))
     model = build_model(options, word_to_idx, spec, max_length, first='conv5_1')
 
-`ImageData` has the interface of `store.CaptionData`, with pixels where that has features, and `build_model` gives a
+`ImageData` has the interface of `data_dir.CaptionData`, with pixels where that has features, and `build_model` gives a
 CaptionGenerator that is fed them (`model.inputs`), so batches, training and decoding are those of stored features.
 (The paper's results are without fine-tuning, section 4.3.)
 """
@@ -34,7 +34,7 @@ class ImageData:
     Args:
         data: CaptionData that knows its `paths`.
         spec: EncoderSpec of the encoder in the graph; it decides preprocessing and grid, not the data's own.
-        augmentation: core.encoders.augmentation.Augmentation, used by `read_batch` alone; None: every picture as prepro.py saw it.
+        augmentation: Augmentation, used by `read_batch` alone; None: every picture as prepro.py saw it.
 
     Attributes:
         features: its `shape` (I, L, D) is that of what the encoder will give.

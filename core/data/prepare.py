@@ -59,7 +59,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         skip_unreadable: leave unreadable images out instead of refusing.
         vocabulary: Vocabulary to use instead of counting the training captions.
         say: function that prints a line.
-        machine: core.runtime.devices.Machine, where to encode; None: Machine().
+        machine: Machine, where to encode; None: Machine().
 
     Returns:
         dict, the manifest.

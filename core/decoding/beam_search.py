@@ -3,7 +3,7 @@
 An image has K live hypotheses and, apart from them, a pool of the best that ended. In a step every live hypothesis
 is extended by every word, and the 2K best extensions are candidates: an end among the first K of them puts its
 hypothesis into the pool, and the K best that do not end live on (there are K, as only one extension of each
-hypothesis ends). docs/decoding.md has the mathematics and says what is proven. Letters in shapes as in core.decoding.search_loop;
+hypothesis ends). docs/decoding.md has the mathematics and says what is proven. Letters in shapes as in `search_loop`;
 K beam_width, P hypotheses of a pool; a group has W = K / groups of the live ones and a pool of its own.
 """
 

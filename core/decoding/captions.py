@@ -55,7 +55,7 @@ def generate_n_best(session: Session, model: Any, found: 'Beams | Sampled', data
 
     Args:
         session: tf1.Session with the model's variables.
-        model: CaptionGenerator, or core.decoding.ensemble.Ensemble.
+        model: CaptionGenerator or Ensemble.
         found: Beams of its `build_search` or `build_beam_search`, or Sampled of its `build_sampler`.
         data: CaptionData, or whatever reads what the model takes (`finetune.ImageData`).
         images: which of its images, by number; None: all.

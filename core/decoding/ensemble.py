@@ -1,6 +1,6 @@
 """Several models that caption together: their probabilities are averaged at every word, in one graph.
 
-    ensemble = Ensemble([first, second])        # CaptionGenerators in one graph; `core.runs` makes one of runs
+    ensemble = Ensemble([first, second])        # CaptionGenerators in one graph; of runs, see `core.runs.run_ensemble`
     beams = ensemble.build_beam_search(beam_width=3)
 
 p(y_t) is the mean of the models' p(y_t), and the score of a caption the sum of log p(y_t). The attention and the gates
@@ -48,7 +48,7 @@ class Ensemble(Searches):
         self.dropout_seed, self.image_numbers = first.dropout_seed, first.image_numbers
 
     def decoding(self, max_len: int = 20) -> Decoding:
-        """One core.decoding.search_loop.Decoding of the models' own: log of the mean probability, mean alpha and beta."""
+        """One Decoding of the models' own: log of the mean probability, mean alpha and beta."""
         members = [model.decoding(max_len) for model in self.models]
 
         def step(images: Tensor, words: Tensor, state: Tensor) -> Step:

@@ -4,7 +4,7 @@
     beams = model.build_beam_search(beam_width=3, max_len=20)
     found = model.build_search(DecodingConfig(beam_width=3), n_best=2)
 
-`Searches` is the part that `CaptionGenerator` and `core.decoding.ensemble.Ensemble` share.
+`Searches` is the part that `CaptionGenerator` and `ensemble.Ensemble` share.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,7 +96,7 @@ class Searches:
             max_len: words at most, <END> included. min_length: words at least, <END> included.
             no_repeat_ngram: n, no n words in a row twice in a caption; 0: they may.
             sample: draw the words; a caption then follows `dropout_seed` and its image's number in `image_numbers`.
-            temperature, top_k, top_p: see `core.decoding.sampling.sample`.
+            temperature, top_k, top_p: see `sampling.sample`.
 
         Returns:
             Sampled(alphas (N, max_len, L), betas (N, max_len), captions (N, max_len)).
@@ -114,7 +114,7 @@ class Searches:
             beam_width: K. max_len: words at most, <END> included.
             length_penalty: A, captions are ranked by log-probability / length**A.
             n_best: P, captions an image; None: K. With fewer the search ends sooner.
-            groups, diversity_penalty: of diverse beam search, see `core.decoding.beam_search.beam_search`.
+            groups, diversity_penalty: of diverse beam search, see `beam_search.beam_search`.
             min_length, no_repeat_ngram: see `build_sampler`.
 
         Returns:

@@ -3,9 +3,9 @@
     decoding = model.decoding(max_len=20)
     decoded = greedy(decoding, Rules(end=model.end, never=model.never), max_len=20)
 
-What all searches share is here, and greedy search; `core.decoding.sampling` draws words and `core.decoding.beam_search` keeps several
-hypotheses. docs/decoding.md has the mathematics. Images whose caption is complete leave the computation, see
-`compact`. Letters in shapes: N images of the batch, n of them still computed, R rows (a multiple of n), V words.
+What all searches share is here, and greedy search; `sampling` draws words and `beam_search` keeps several hypotheses.
+docs/decoding.md has the mathematics. Images whose caption is complete leave the computation, see `compact`.
+Letters in shapes: N images of the batch, n of them still computed, R rows (a multiple of n), V words.
 """
 
 from collections.abc import Callable

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-# Words that name a side, as `core.data.vocabulary.tokenize` leaves them ("left-hand" is 'left', 'hand'; "right's" is 'rights'):
-# a caption with one of them would be wrong of the mirror image. 'right' also stands in "right next to", where a
-# mirror image would do no harm; leaving it out costs less than telling a model that left is right.
+# Words that name a side, as `core.data.vocabulary.tokenize` leaves them ("left-hand" is 'left', 'hand'; "right's" is
+# 'rights'): a caption with one of them would be wrong of the mirror image. 'right' also stands in "right next to",
+# where a mirror image would do no harm; leaving it out costs less than telling a model that left is right.
 SIDES = frozenset({
     'left', 'right', 'lefts', 'rights',
     'lefthand', 'righthand', 'lefthanded', 'righthanded', 'lefthander', 'righthander', 'lefty', 'lefties', 'righty',
@@ -43,7 +43,7 @@ class Augmentation:
             epoch: int.
 
         Returns:
-            dict: the options `offset` and `flip` of `core.encoders.preprocessing.load`. Mirrored with probability 1/2, but never
+            dict: the options `offset` and `flip` of `preprocessing.load`. Mirrored with probability 1/2, but never
             where one of the captions names a side.
         """
         random = np.random.default_rng([self._seed, epoch, int(captions[0]), _STREAM])

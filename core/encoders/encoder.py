@@ -2,7 +2,7 @@
 
     spec = describe('vgg19', weights='vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5')
     with Encoder(spec) as encoder:
-        features = encoder.encode(np.stack([images.load(path, spec.preprocessing) for path in paths]))
+        features = encoder.encode(np.stack([preprocessing.load(path, spec.preprocessing) for path in paths]))
 
 An `EncoderSpec` says everything that decides what features mean, including the hash of the weights; it travels with
 the features and with the trained model, which accept each other only if `identity()` agrees. A new encoder is one
@@ -46,7 +46,7 @@ class EncoderRow(typing.NamedTuple):
     """One row of `ENCODERS`.
 
     Attributes:
-        network: an object with the methods that `core.encoders.networks` lists.
+        network: an object with the methods that `networks` lists.
         layer: str, the default map.
         size: int, the default side of the input in pixels.
         scale: function from float RGB in 0..255 to the network's input: `caffe` or `unit`.
@@ -103,7 +103,7 @@ class EncoderSpec:
         encoder: str, a name in `ENCODERS`.
         layer: str, the map.
         size: int, side of the input in pixels.
-        resize: 'crop' or 'squash', see `images.Preprocessing`.
+        resize: 'crop' or 'squash', see `Preprocessing`.
         weights: path of the weights file, or 'random'.
         weights_sha256: str, hash of the file's bytes; for random weights, of 'random:<seed>'.
         seed: int, of random weights.
@@ -123,7 +123,7 @@ class EncoderSpec:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The `images.Preprocessing` that brings pictures to the encoder's input."""
+        """The `Preprocessing` that brings pictures to the encoder's input."""
         return Preprocessing(self.size, self.resize)
 
     def identity(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session]
     """Builds an encoder in the default graph.
 
     Args:
-        images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `images.load` gives.
+        images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `preprocessing.load` gives.
         spec: `EncoderSpec`.
 
     Returns:
@@ -292,7 +292,7 @@ class Encoder:
         Args:
             spec: `EncoderSpec`.
             threads: int, threads that the computation may use; 0 leaves it to `machine`.
-            machine: core.runtime.devices.Machine, where to compute; None: Machine().
+            machine: Machine, where to compute; None: Machine().
 
         Raises:
             InputError: if the weights file is missing, has changed or does not fit.

@@ -1,8 +1,8 @@
-"""Pixels in the graph: what `core.encoders.preprocessing.load` does, by TensorFlow's operations alone, for `core.inference.saved_model`.
+"""Pixels in the graph, for a SavedModel: what `preprocessing.load` does, by TensorFlow's operations alone.
 
     pixels = load(tf1.placeholder(tf.string, [None]), Preprocessing(224, 'crop'))
 
-JPEG and PNG. The pixels equal those of `core.encoders.preprocessing.load`, which says what is done, with these exceptions:
+JPEG and PNG. The pixels equal those of `preprocessing.load`, which says what is done, with these exceptions:
 
 - a JPEG of four inks is at most one level off, as TensorFlow rounds otherwise; without Adobe's marker it is refused;
 - a PNG of another depth than 8 bits with one colour that is transparent is refused: Pillow compares that colour with
@@ -56,7 +56,7 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
 
     Args:
         files: string tensor (N,), bytes of JPEG and PNG files.
-        preprocessing: core.encoders.preprocessing.Preprocessing.
+        preprocessing: Preprocessing.
 
     Returns:
         uint8 tensor (N, size, size, 3), RGB, upright. Evaluating it raises InvalidArgumentError where an image is
@@ -274,7 +274,7 @@ def _turn(image: Tensor) -> Tensor:
 
 
 def _window(width: Tensor, height: Tensor, preprocessing: 'Preprocessing') -> tuple[tuple[Tensor, ...], ...]:
-    """((left, right), (top, bottom)), float32, as `core.encoders.preprocessing` takes the window without offset."""
+    """((left, right), (top, bottom)), float32, as `preprocessing.load` takes the window without offset."""
     width, height = tf.cast(width, tf.float64), tf.cast(height, tf.float64)
     sides: tuple[tuple[Tensor, Tensor], ...]
     if preprocessing.resize == 'squash':

@@ -4,7 +4,7 @@ A network offers:
 
 - `check(layer, size)`: raises `InputError` for layers and input sizes that it does not have;
 - `shape(layer, size)`: (rows, columns, channels) of a layer's map;
-- `layers(size)`: its layers with weights, all of them, as a list of `weights.Layer`;
+- `layers(size)`: its layers with weights, all of them, as a list of `weight_files.Layer`;
 - `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables, a list of lists
   in the order of `layers`, which may end early where later layers are not needed;
 - `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from `first` on;

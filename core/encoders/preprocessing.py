@@ -3,7 +3,8 @@
 One function, `load`, serves feature extraction, training and inference, so that the three cannot see different
 pictures. What it does is fixed by a `Preprocessing`, which travels with the features.
 
-Every picture is decoded to upright 8-bit RGB first (`core.encoders.photos`). Then one filter makes the square: Pillow's bilinear, whose support grows with the reduction (so it antialiases).
+Every picture is decoded to upright 8-bit RGB first (`photos`). Then one filter makes the square: Pillow's bilinear,
+whose support grows with the reduction (so it antialiases).
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """What every importer shares: what it returns, how variables are compared, how words are renumbered.
 
 An importer is a module with `read(source, vocab, ...)` -> Imported. It knows one foreign format and the arithmetic
-that turns its variables into those of `core.model.caption_generator`; files, sessions and the RUN DIR are the business of `make_run`
-in `core.importers`.
+that turns its variables into those of a CaptionGenerator; files, sessions and the RUN DIR are the business of
+`make_run`.
 """
 
 import re

@@ -175,7 +175,7 @@ def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
     none. The TF1 code builds its own graph, so there is no .meta file; optimizer slots are not written either.
 
     Args:
-        run: core.runs.run_dir.Run. prefix: path without endings. say: function that prints a line.
+        run: Run. prefix: path without endings. say: function that prints a line.
 
     Raises:
         InputError: the run's model is not that of the TF1 code, with the options in question; or the files exist.

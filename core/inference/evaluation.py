@@ -44,7 +44,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     """Caption, score and picture a split.
 
     Args:
-        run: core.runs.run_dir.Run. data: DataDir with the run's kind of features, for a fine-tuned run with any.
+        run: Run. data: DataDir with the run's kind of features, for a fine-tuned run with any.
         split: 'train', 'dev' or 'test'.
         out: directory for captions.json, scores.json and pictures/.
         limit: at most so many images, evenly spread over the split; None: all.
@@ -55,7 +55,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs them.
         n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
         ensemble: further Runs, whose probabilities are averaged with the run's.
-        machine: core.runtime.devices.Machine, where to decode; None: Machine().
+        machine: Machine, where to decode; None: Machine().
         spice: whether to compute SPICE too, see core.metrics.spice.
         html: directory for a page to look at, see core.viewer.gallery; None: no page.
         synonyms: dict from category to names, for attention correctness (`core.metrics.object_names.lexicon_of`).

@@ -25,8 +25,8 @@ def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
             out), a pattern such as 'a/*.png', or '-' for the bytes of an image on standard input.
 
     Yields:
-        (name, path or bytes), for `core.inference.captioner.Captioner.stream`. A file that is not there is yielded too: the
-        others are captioned, and it is named.
+        (name, path or bytes), for `Captioner.stream`. A file that is not there is yielded too: the others are
+        captioned, and it is named.
 
     Raises:
         InputError: a folder without photos, a pattern that nothing matches, or nothing on standard input.

@@ -45,7 +45,7 @@ def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_b
     """Write a run's best model, encoder included, as a SavedModel.
 
     Args:
-        run: core.runs.run_dir.Run; its `config.decoding` says how captions are searched for.
+        run: Run; its `config.decoding` says how captions are searched for.
         directory: path to make; it must be missing or empty. It appears when it is complete.
         weights: path of the encoder's weights file, where it moved.
         n_best: captions an image; a beam that is narrower is made as wide.
@@ -125,7 +125,7 @@ def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best
 
 
 def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
-    """The tensors of OUTPUTS from core.searches.Beams."""
+    """The tensors of OUTPUTS from the Beams of a search."""
     from core.runtime.backend import tf
 
     used = found.lengths > 0

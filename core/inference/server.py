@@ -136,7 +136,7 @@ class Application:
     """The WSGI application.
 
     Args:
-        captioner: core.inference.captioner.Captioner.
+        captioner: Captioner.
         hosts: names under which the page may be asked for, without port; None: any. A page of another site that
             has its name point to this machine is turned away so.
     """
@@ -259,7 +259,7 @@ def serve(opened: captioner.Captioner, host: str = '127.0.0.1', port: int = 8000
     """Serve until Ctrl-C.
 
     Args:
-        opened: core.inference.captioner.Captioner. host: address to listen at. port: 0: any that is free.
+        opened: Captioner. host: address to listen at. port: 0: any that is free.
         say: function that prints a line.
 
     Raises:

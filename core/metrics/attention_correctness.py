@@ -56,7 +56,7 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
 
     Args:
         items: iterable of `Item`.
-        lexicon: core.metrics.object_names.Lexicon; None: the regions' own names.
+        lexicon: Lexicon; None: the regions' own names.
 
     Returns:
         dict:
@@ -220,7 +220,7 @@ def named_boxes(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rec
     Args:
         words: sequence of str, lower case.
         boxes: sequence of (names, rectangle), as `Region`.
-        lexicon: core.metrics.object_names.Lexicon; None: the boxes' own names.
+        lexicon: Lexicon; None: the boxes' own names.
 
     Returns:
         list of (set of the places of words, rectangle), one a box, in their order.

@@ -27,7 +27,7 @@ from core.datasets.published_files import is_id, read_json
 from core.metrics import java_tools, spice
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')
-OPTIONAL = ('SPICE',)  # needs jars that are fetched by hand, see core.metrics.spice
+OPTIONAL = ('SPICE',)  # needs jars that are fetched by hand, see spice.py
 PAPER_METRICS = ('Bleu', 'METEOR')
 
 

@@ -1,4 +1,9 @@
-"""The paper: the decoder with its attention, the training graph and the gradients. Hands on `CaptionGenerator`."""
+"""The paper: the decoder with its attention, the training graph and the gradients. Hands on `CaptionGenerator`.
+
+`decoder.Decoder.step` is the one step of the paper, of `attention`, `cells` and `output_layer`; `hard_attention` has
+section 4.1. `training_graph` is the loss; `attention_kernels` and `deferred_gradients` make it fast, no more. Read
+`core.reference.equations` first, which is the same mathematics in NumPy.
+"""
 
 from typing import Any
 

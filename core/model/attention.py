@@ -6,8 +6,8 @@
     alpha = attention.alpha(memory, h @ weight + bias)     # every step
     context = attention.context(memory, alpha)
 
-What is expected (soft attention) and what is drawn (hard attention, `core.model.hard_attention`) differ only in the weights that
-`context` is given.
+What is expected (soft attention) and what is drawn (hard attention, see `hard_attention`) differ only in the weights
+that `context` is given.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,7 +74,7 @@ class Attention:
         options: ModelConfig, of which attention_activation, attention_size, attention_layers, attention_bias and
             score_bias are read.
         temperature: scalar tensor or number.
-        jit: XLA compiles the large products, see `core.model.attention_kernels`.
+        jit: XLA compiles the large products, see `attention_kernels`.
     """
 
     def __init__(self, variables: 'Variables', dim_annotation: int, dim_hidden: int, options: 'ModelConfig',
@@ -138,7 +138,7 @@ class Attention:
         """Eq. 4 and 5: alpha (R, L), each row of which sums to 1.
 
         Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from these after the
-        loop over the steps, see `core.model.deferred_gradients`.
+        loop over the steps, see `deferred_gradients`.
 
         Args:
             memory: Memory. query: (R, A). scorer: `scorer()`, read once for all steps.

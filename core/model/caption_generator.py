@@ -37,7 +37,7 @@ class CaptionGenerator(Decoder, Searches):
         dropout: dropout while training.
         features: float32 tensor (N, L, D) to use in the place of the placeholder, for an encoder in the same graph.
         dtype: of variables and computation.
-        jit: XLA compiles the attention's large products (`core.model.attention_kernels`).
+        jit: XLA compiles the attention's large products (`attention_kernels`).
         options: every other option of `core.config.model.ModelConfig`, where each is documented; the defaults give the
             model of the TF1 code.
 
@@ -63,7 +63,7 @@ class CaptionGenerator(Decoder, Searches):
             missing from `word_to_idx`.
     """
 
-    # Of a model on top of its encoder alone, see `core.runs.build_model.build_model`.
+    # Of a model on top of its encoder alone, see `core.runs.build_model`.
     encoder_variables: list[Variable]
     encoder_saved: list[Variable]
     restore_encoder: Callable[[Session], None]
@@ -170,7 +170,7 @@ class CaptionGenerator(Decoder, Searches):
             max_len: steps that can be taken.
 
         Returns:
-            core.decoding.search_loop.Decoding; the steps' trace is (alpha (R, L), beta (R, 1)).
+            Decoding; the steps' trace is (alpha (R, L), beta (R, 1)).
         """
         annotations = self.annotations(self.features)
         memory, n = self.attention.memory(annotations), tf.shape(self.features)[0]

@@ -8,10 +8,10 @@
     output = decoder.step(memory, weights, state, decoder.word_vectors(words))      # every word
     logits = decoder.output(output.state.h, output.context, decoder.word_vectors(words))
 
-The mathematics is written out, equation by equation, in docs/model.md and, in plain NumPy, in core/reference. Letters
-in shapes: N images, R captions (N, or a multiple where images have several captions or draws), L locations, D features
-of a location, K numbers of an annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word
-vector, T steps, V words, G gate units, A hidden units of the attention.
+core/reference/equations.py computes the same as the paper writes it, in NumPy: read it first. docs/model.md says which
+method is which equation. Letters in shapes: N images, R captions (N, or a multiple where images have several captions
+or draws), L locations, D features of a location, K numbers of an annotation (D, unless `feature_layer` changes it),
+H hidden units, M numbers of a word vector, T steps, V words, G gate units, A hidden units of the attention.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class Offsets(NamedTuple):
     Attributes:
         state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where the share is
             another's to add, or part of `state`, as the cell adds up the shares anyway.
-        scores: (R, L). scorer: (R, A), see `core.model.attention_kernels.Kernels.scores`. context: (R, K), of the plain features.
+        scores: (R, L). scorer: (R, A), see `attention_kernels.Kernels.scores`. context: (R, K), of the plain features.
             The last three are None where no gradient is wanted.
     """
 
@@ -119,7 +119,8 @@ class Decoder:
         word_to_idx, idx_to_word: dicts. null, start, end, unknown: numbers of the special words, the last None where
             there is none. never: list of the numbers of words that are never written.
         L, D, K, H, M, T, V: the sizes. hard: whether the attention is hard.
-        variables: after `create_variables`, all of them; cell, attention, output: what they are for; embedding: (V, M).
+        variables: after `create_variables`, all of them; cell, attention, output: what they are for; embedding:
+            (V, M).
         baseline: the variable of the moving baseline of hard attention (4.1), or None.
 
     Raises:

@@ -1,10 +1,10 @@
-"""What the steps of the decoder share: merged weights, and gradients of weights made once for all steps.
+"""Gradients of the weights made once for all steps, after the loop over them, instead of at every step.
 
 The loop over T' steps multiplies with weights that are the same at every step. Differentiated as it stands, every
 step would add its share to a gradient as large as the weight. Instead, the weights are constants inside the loop,
 and each product x_t W has an offset from outside (`Offsets`), zero or what is known beforehand. The gradient of the
 offsets holds d_t of all steps, so that dW = sum_t x_t' d_t is one product after the loop, with the x_t which the loop
-has recorded. `Deferred` ties the two together. The gradients are those of the plain formulation (`tests/support/reference_graph.py`).
+has recorded. `Deferred` ties the two together. The gradients are those of the plain formulation; the tests compare.
 
 In mixed precision the matrices are of 16 bits, those of `step_weights` and the memory's; products with them are
 computed so, and everything else, what is recorded and the offsets too, is of the model's own type.

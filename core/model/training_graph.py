@@ -1,4 +1,4 @@
-"""The training graph: teacher forcing of a CaptionGenerator, its loss, and hard attention's bound (paper 4.1).
+"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper 4.1).
 
 Used through `CaptionGenerator.build_model`. Letters in shapes as in core/model/decoder.py; a row is a caption, or with
 hard attention one of the `n_samples` draws of a caption.
@@ -275,7 +275,7 @@ class TrainingGraph:
         return options.alpha_c * total / rows
 
     def _reinforce(self, unrolled: Unrolled, draws: hard_attention.Draws, dropout: Dropout | None) -> Tensor:
-        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see core.model.hard_attention."""
+        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see `hard_attention`."""
         decoder, options = self.decoder, self.options
         reward = tf.stop_gradient(hard_attention.rewards(unrolled.log_probs, options.reward))
         updates = []

@@ -9,7 +9,7 @@ probability p(s) of a sequence is a function of the variables like any other: no
 reward to go. `estimates` gives the estimator's value for every sequence, which the model must reproduce when its
 locations are given; its mean under p(s) must be `gradient`, and `moments` has its variance too.
 
-Letters in shapes as in `core.reference.equations`; S = L^T sequences, P numbers in all variables.
+Letters in shapes as in `equations`; S = L^T sequences, P numbers in all variables.
 """
 
 import functools

@@ -204,7 +204,7 @@ class Run:
         Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
 
         Args:
-            images: uint8 tensor (N, size, size, 3), RGB, as `core.encoders.preprocessing.load` gives with `spec.preprocessing`.
+            images: uint8 tensor (N, size, size, 3), RGB, as `preprocessing.load` gives with `spec.preprocessing`.
             weights: path of the encoder's weights file, where it moved.
 
         Returns:

@@ -24,7 +24,7 @@ class RunEnsemble(Ensemble):
     """The Ensemble of the best models of runs.
 
     Args:
-        runs: list of core.runs.run_dir.Run. models: their CaptionGenerators, the variables of each under `scopes[i]`.
+        runs: list of Run. models: their CaptionGenerators, the variables of each under `scopes[i]`.
         scopes: list of str.
     """
 
