@@ -39,6 +39,6 @@ def test_training(place, sample_data, quick_sessions):
     assert program.count('n_epochs=20') == 1
     names = {}
     exec(compile(program.replace('n_epochs=20', 'n_epochs=1'), 'README.md', 'exec'), names)
-    assert len(names['captions']) == 3 and all(isinstance(caption, str) for caption in names['captions'])
+    assert len(names['captions']) == 3 and all(isinstance(caption.text, str) for caption in names['captions'])
     assert tf1.train.latest_checkpoint(str(place / 'runs' / 'mine' / 'checkpoints'))
     assert list((place / 'runs' / 'mine' / 'tensorboard').rglob('events.*'))
