@@ -3,8 +3,7 @@
 import os
 
 # METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times in these tests.
-STAND_IN = r'''#!/bin/sh
-case "$*" in
+STAND_IN = r'''case "$*" in
   *-stdio*)
     while read -r line; do
       case "$line" in
@@ -24,25 +23,25 @@ esac
 '''
 
 
-def logged_java(folder, monkeypatch):
-    """Puts a `java` on PATH that notes its arguments, a line a start, and is the real one; returns the log's path."""
-    real, log = real_java(), folder / 'java.log'
-    put_on_path(folder, f'#!/bin/sh\necho "$$ $@" >> {log}\nexec {real} "$@"\n', monkeypatch)
+def logged_java(folder, monkeypatch, stand_in=False):
+    """Puts a `java` on PATH that notes its arguments, a line a start; returns the log's path.
+
+    Then it is the real one, or with `stand_in` what `meteor_stand_in` puts there.
+    """
+    log = folder / 'java.log'
+    put_on_path(folder, monkeypatch, STAND_IN if stand_in else 'exec %s "$@"\n', f'echo "$$ $@" >> {log}\n')
     return log
 
 
 def meteor_stand_in(folder, monkeypatch):
     """Puts a `java` on PATH that starts at once where METEOR is asked for, and finds 0.5 for every sentence."""
-    put_on_path(folder, STAND_IN % real_java(), monkeypatch)
+    put_on_path(folder, monkeypatch, STAND_IN)
 
 
-def real_java():
+def put_on_path(folder, monkeypatch, text, first=''):
     from core.metrics import java_tools
 
-    return java_tools.find_java()
-
-
-def put_on_path(folder, text, monkeypatch):
+    text = f'#!/bin/sh\n{first}{text % java_tools.find_java()}'
     program = folder / 'bin' / 'java'
     program.parent.mkdir()
     program.write_text(text)

@@ -51,12 +51,12 @@ class Quick(Solver):
         return tf1.Session(graph=self.model.graph, config=as_built(devices.session_config(self.machine)))
 
 
-def make(directory, data=None, val_data=None, model_options=None, seed=1, **options):
-    """A Solver over a tiny model in a graph of its kind alone, with fixed initial weights."""
+def make(directory, data=None, val_data=None, model_options=None, seed=1, build=tiny_model.build, **options):
+    """A Solver over a tiny model, that of `build`, in a graph of its kind alone, with fixed initial weights."""
     key = None
     if not options.keys() & {'machine', 'decoding'}:
-        inside = {name: value for name, value in options.items() if name not in {*OUTSIDE_THE_GRAPH, *NO_OPTIONS}}
-        key = repr((model_options, seed, sorted(inside.items()), optimization.FIRST_SCALE, optimization.GROWTH_STEPS))
+        inside = sorted(item for item in options.items() if item[0] not in {*OUTSIDE_THE_GRAPH, *NO_OPTIONS})
+        key = repr((build, model_options, seed, inside, optimization.FIRST_SCALE, optimization.GROWTH_STEPS))
     if key in _built:
         model = _built[key].model
     else:
@@ -64,7 +64,7 @@ def make(directory, data=None, val_data=None, model_options=None, seed=1, **opti
             del _built[next(iter(_built))]
         with tf.Graph().as_default():
             tf1.set_random_seed(seed)
-            model = tiny_model.build(**(model_options or {}))
+            model = build(**(model_options or {}))
     options = {'batch_size': 5, 'n_epochs': 3, 'print_every': 2, 'learning_rate': 0.01, **options}
     solver = Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
     solver.key = key

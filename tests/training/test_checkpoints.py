@@ -1,8 +1,6 @@
 """Checkpoints: what is complete is found, what is not is ignored, and everything comes back."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from core.runtime.backend import tf1
 from core.training import checkpoints as module
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from tests.support import tiny_model
-from tests.support.scripts import ROOT, assert_refused
 
 
 @pytest.fixture
@@ -181,37 +178,6 @@ def test_initialize_from_names_what_does_not_fit(graph, tmp_path):
     assert 'selector/w [11, 1] (there: missing)' in message
     assert 'word_embedding/w [13, 8] (there: [13, 6])' in message
     assert 'project_features' not in message
-
-
-# ---- the command line; what it does is tested with core.importers.make_run
-
-def test_without_a_command_it_shows_help(capsys):
-    assert module.main([]) is None
-    printed = capsys.readouterr()
-    assert 'export-tf1' in printed.out and 'import' in printed.out and 'examples:' in printed.out
-
-
-@pytest.mark.parametrize(('arguments', 'part'), [
-    (['improt'], 'improt'),
-    (['import'], 'SOURCE, --out'),
-    (['import', 'x', '--out', 'y', '--kind', 'tf3'], 'tf3'),
-    (['import', 'x', '--out', 'y', '--max-length', 'long'], 'long'),
-    (['import', 'x', '--out', 'y', '--data', 'd', '--layer', 'l'], 'leave --encoder, --layer'),
-    (['export-tf1', 'x'], 'PREFIX'),
-    (['export-tf1', 'nowhere', 'x'], 'nowhere: not a run'),
-])
-def test_wrong_arguments_are_one_error(tmp_path, monkeypatch, arguments, part):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=part):
-        module.main(arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_as_a_program():
-    command = [sys.executable, '-m', 'core', 'import', 'nowhere', '--vocab', 'v', '--out', 'o']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert_refused(done, 'nowhere: not a TensorFlow checkpoint')
-    assert not (ROOT / 'o').exists()
 
 
 def test_scores_of_nothing_order_no_models():

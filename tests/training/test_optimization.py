@@ -181,6 +181,27 @@ def test_gradient_step_with_weight_decay_clipping_and_an_encoder(encoder, clip):
     np.testing.assert_array_equal(found['norm/moving_mean'], START['norm/moving_mean'])
 
 
+# What two steps along the same gradient g take away, in units of the rate, by hand.
+TWO_STEPS = {
+    'sgd': lambda g: 2 * g,
+    'momentum': lambda g: g + (0.7 * g + g),  # the velocity is g, then 0.7 g + g
+    # The mean square is 1 at first, then 0.9 of itself and 0.1 of the square of the gradient.
+    'rmsprop': lambda g: g / np.sqrt(0.9 + 0.1 * g**2) + g / np.sqrt(0.81 + 0.19 * g**2),
+    'adam': lambda g: 2 * np.sign(g),  # both moments, their bias undone, are those of the one gradient there was
+}
+
+
+@pytest.mark.parametrize('rule', TWO_STEPS)
+def test_what_two_steps_of_every_update_rule_do(rule):
+    with Made(update_rule=rule, momentum=0.7, learning_rate=0.01) as made:
+        made.step(0)
+        made.step(1)
+        found = made.values()
+    for name in ('cell/kernel', 'cell/b', 'gru/bias'):
+        expected = START[name] - 0.01 * TWO_STEPS[rule](GRADIENTS[name].astype(np.float64))
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_weight_decay_is_apart_from_the_gradient():
     """Under Adam the first step is the rate with the gradient's sign; decay in the gradient would change nothing."""
     with Made(encoder=True, update_rule='adam', weight_decay=0.1, finetune_rate=0.2) as made:

@@ -12,15 +12,29 @@ from core.common.errors import InputError
 from core.metrics.scorer import Scorer
 from core.runtime.backend import tf, tf1
 from tests.support import tiny_model
-from tests.support.solvers import QUIET, Quick, assert_same_run, make, metrics, saved, watched
+from tests.support.solvers import assert_same_run, make, metrics, saved, watched
 from tests.support.tiny_model import D, L, M
 
 
+@pytest.fixture(scope='module')
+def uncut(tmp_path_factory):
+    """Function that trains without a stop, once for each name: (directory, state at the end)."""
+    made = {}
+
+    def train(name, *data, **options):
+        if name not in made:
+            directory = tmp_path_factory.mktemp(name)
+            made[name] = directory, make(directory, *data, **options).train()
+        return made[name]
+
+    return train
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_training_goes_on_bit_for_bit(tmp_path, number):
+def test_interrupted_training_goes_on_bit_for_bit(uncut, tmp_path, number):
     data = tiny_model.arrays(10)  # 4 batches an epoch
     options = {'model_options': {'alpha_c': 0.5}, 'val_data': tiny_model.arrays(3, seed=2)}
-    whole = make(tmp_path / 'whole', watched(data), **options).train()
+    expected, whole = uncut('interrupted', watched(data), **options)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     # The 6th read is of the second epoch; reading runs ahead of training by a few batches.
     stopped = make(tmp_path / 'cut', watched(data, 6, lambda: os.kill(os.getpid(), number)), **options)
@@ -33,7 +47,7 @@ def test_interrupted_training_goes_on_bit_for_bit(tmp_path, number):
     resumed = make(tmp_path / 'cut', watched(data), say=said.append, **options).train()
     assert said[0] == f'going on from step {state["step"]} (epoch {state["epoch"] + 1})'
     assert resumed == whole
-    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+    assert_same_run(expected, tmp_path / 'cut', whole['step'])
 
 
 def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
@@ -137,16 +151,6 @@ def test_with_everything_on_training_goes_on_bit_for_bit(tmp_path):
     assert rates[-1] == pytest.approx(0.5e-4)
 
 
-def test_a_checkpoint_without_the_newer_entries_goes_on(tmp_path):
-    whole = make(tmp_path / 'a', n_epochs=2).train()
-    make(tmp_path / 'b', n_epochs=1).train()
-    path = tmp_path / 'b' / 'checkpoints' / 'step-3.json'
-    state = json.loads(path.read_text())
-    del state['rate_factor'], state['entropy']
-    path.write_text(json.dumps(state))
-    assert make(tmp_path / 'b', n_epochs=2).train() == whole
-
-
 def test_word_vectors_are_set_once_at_the_start(tmp_path):
     matrix = np.random.default_rng(0).normal(size=(2, M)).astype(np.float32)
     options = {'word_vectors': ([12, 5], matrix), 'weight_averaging': 0.9}
@@ -193,24 +197,25 @@ def test_hard_attention_starts_from_the_best_model_of_a_soft_run(tmp_path):
         make(tmp_path / 'other', pretrained_model=tmp_path).train()
 
 
+def with_toy_encoder():
+    """A model with an encoder of two matrices, of which the first is frozen."""
+    pixels = tf1.placeholder(tf.uint8, [None, L, D])
+    with tf1.variable_scope('encoder', use_resource=True):
+        frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
+        trained = tf1.get_variable('trained', [D, D])
+    model = tiny_model.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
+    model.inputs, model.encoder_variables, model.encoder_saved = pixels, [trained], [trained]
+
+    def restore(session):
+        for variable, factor in ((frozen, 0.01), (trained, 1.0)):
+            session.run(variable.initializer, {variable.initializer.inputs[1]: factor * np.eye(D)})
+
+    model.restore_encoder = restore
+    return model
+
+
 def tunable(directory, data, val_data=None, **options):
-    """A Solver over a model with a toy encoder: two matrices, of which the first is frozen."""
-    with tf.Graph().as_default():
-        tf1.set_random_seed(1)
-        pixels = tf1.placeholder(tf.uint8, [None, L, D])
-        with tf1.variable_scope('encoder', use_resource=True):
-            frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
-            trained = tf1.get_variable('trained', [D, D])
-        model = tiny_model.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
-        model.inputs, model.encoder_variables, model.encoder_saved = pixels, [trained], [trained]
-
-        def restore(session):
-            for variable, factor in ((frozen, 0.01), (trained, 1.0)):
-                session.run(variable.initializer, {variable.initializer.inputs[1]: factor * np.eye(D)})
-
-        model.restore_encoder = restore
-    options = {'batch_size': 5, 'n_epochs': 1, 'learning_rate': 0.01, **options}
-    return Quick(model, data, val_data, model_path=directory, **{**QUIET, **options})
+    return make(directory, data, val_data, build=with_toy_encoder, **{'n_epochs': 1, **options})
 
 
 def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
@@ -224,7 +229,8 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
     assert 0 < moved <= 6 * 0.005 * 1.5 and 'encoder/frozen' not in kept and 'encoder/trained/Adam' in kept
     best = tf.train.load_checkpoint(str(tmp_path / 'a' / 'best' / f'step-{state["best_step"]}'))
     assert 'encoder/trained' in best.get_variable_to_shape_map()
-    assert [c.text for c in tunable(tmp_path / 'a', data).test(dev)] == [c.text for c in solver.test(dev)]
+    again = tunable(tmp_path / 'a', data, finetune_rate=0.5)
+    assert [c.text for c in again.test(dev)] == [c.text for c in solver.test(dev)]
     tunable(tmp_path / 'b', data, pretrained_model=tmp_path / 'a', finetune_rate=0.0).train()
     np.testing.assert_array_equal(saved(tmp_path / 'b', 3)['encoder/trained'], best.get_tensor('encoder/trained'))
     # From a model on stored features: the encoder is the one of its weights file.
@@ -236,11 +242,11 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
 
 
 @pytest.mark.parametrize('at', [1, 3, 4])
-def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(tmp_path, at):
+def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(uncut, tmp_path, at):
     """Two batches of dev images a validation, read number `at` of which brings the signal."""
     data, dev = tiny_model.arrays(10), tiny_model.arrays(7, seed=2)
     options = {'model_options': {'alpha_c': 0.5}, 'weight_averaging': 0.9, 'patience': 9}
-    whole = make(tmp_path / 'whole', watched(data), dev, **options).train()
+    expected, whole = uncut('validated', watched(data), dev, **options)
     n_batches = whole['step'] // 3
     dev_data, said = watched(dev, at, lambda: os.kill(os.getpid(), signal.SIGINT)), []
     with pytest.raises(KeyboardInterrupt):
@@ -252,13 +258,13 @@ def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(tmp_path, a
     said.clear()
     make(tmp_path / 'cut', watched(data), dev, say=said.append, **options).train()
     assert said[0].startswith(f'going on from step {n_batches * (done + 1)}') and 'validation after' in said[1]
-    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+    assert_same_run(expected, tmp_path / 'cut', whole['step'])
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_while_scores_are_computed_is_one_too(tmp_path, number):
+def test_an_interrupt_while_scores_are_computed_is_one_too(uncut, tmp_path, number):
     data, dev = tiny_model.arrays(10), tiny_model.arrays(4, seed=2)
-    whole = make(tmp_path / 'whole', data, dev, n_epochs=2).train()
+    expected, whole = uncut('scored', data, dev, n_epochs=2)
     solver = make(tmp_path / 'cut', data, dev, n_epochs=2)
 
     class Slow(Scorer):
@@ -272,4 +278,4 @@ def test_an_interrupt_while_scores_are_computed_is_one_too(tmp_path, number):
         solver.train()
     assert time.monotonic() - begun < 50
     make(tmp_path / 'cut', data, dev, n_epochs=2).train()
-    assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
+    assert_same_run(expected, tmp_path / 'cut', whole['step'])
