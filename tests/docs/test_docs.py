@@ -215,8 +215,12 @@ def names_in(module):
                 names.update(prefix + inner.id for inner in ast.walk(node)
                              if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store))
 
-    visit(modules()[module].body)
-    return names | ({'Captioner', '__version__'} if module == 'core' else set())
+    tree = modules()[module]
+    visit(tree.body)
+    for node in tree.body:  # what a room hands on when it is asked for it
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__':
+            names.update(ast.literal_eval(node.value))
+    return names
 
 
 def resolves(dotted):
