@@ -233,7 +233,7 @@ def configuration(args: argparse.Namespace, dataset: str | None, pretrained: 'Ru
 
 def layered(sections: dict[str, Any], path: str) -> Any:
     """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their place."""
-    named = read_json(path, 'not a readable JSON configuration', 'see data/recipes for examples')
+    named = read_json(path, 'see data/recipes for examples')
     if not isinstance(named, dict):
         return named  # for Config.from_dict to refuse
     merged = dict(sections)

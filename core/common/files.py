@@ -40,17 +40,18 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
         file.write('\n')
 
 
-def read_json(path: PathLike, problem: str = 'cannot be read',
-              advice: str = 'it was damaged or copied incompletely') -> Any:
+def read_json(path: PathLike, advice: str = 'it was damaged or copied incompletely') -> Any:
     """What a JSON file holds; UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: no such file, not UTF-8, not JSON: 'PATH: `problem` (why); `advice`'.
+        InputError: no such file, not UTF-8, or not JSON; ends with `advice`.
     """
     try:
         return json.loads(pathlib.Path(path).read_bytes().decode('utf-8-sig'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f'{path}: {problem} ({error}); {advice}') from None
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}); {advice}') from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: is not JSON ({error}); {advice}') from None
 
 
 def lock(directory: PathLike, what: str) -> TextIO:

@@ -10,13 +10,12 @@ type are errors (InputError), with the nearest known name proposed.
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.common.files import write_json
+from core.common.files import read_json, write_json
 from core.common.suggestions import nearest_or_all
 from core.config.decoding import DecodingConfig
 from core.config.model import ModelConfig
@@ -118,13 +117,7 @@ class Config:
     @classmethod
     def load(cls, path: PathLike) -> 'Config':
         """Read what a user wrote or `save` wrote without more entries."""
-        path = pathlib.Path(path)
-        try:
-            sections = json.loads(path.read_text(encoding='utf8'))
-        except (OSError, ValueError) as error:
-            raise InputError(f'{path}: not a readable JSON configuration ({error}); see data/recipes for examples'
-                             ) from None
-        return cls.from_dict(sections, where=str(path))
+        return cls.from_dict(read_json(path, 'see data/recipes for examples'), where=str(path))
 
 
 def options() -> Iterator[tuple[str, str, str, Any, str, Sequence[str] | None]]:

@@ -8,8 +8,6 @@ For example:
 """
 
 import collections
-import json
-import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +15,7 @@ import numpy as np
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
-from core.common.files import write_json
+from core.common.files import read_json, write_json
 
 NULL, START, END, UNK = 0, 1, 2, 3
 SPECIALS = ('<NULL>', '<START>', '<END>', '<UNK>')
@@ -188,12 +186,7 @@ class Vocabulary:
             InputError: no such file, or not a vocabulary of this version with its specials in place.
         """
         advice = 'give a vocabulary file written by prepro.py'
-        try:
-            content = json.loads(pathlib.Path(path).read_text(encoding='utf8'))
-        except OSError as error:
-            raise InputError(f'{path}: cannot be read ({error.strerror}); {advice}') from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f'{path}: is not JSON ({error}); {advice}') from error
+        content = read_json(path, advice)
         if not isinstance(content, dict) or content.get('format') != _FORMAT:
             raise InputError(f'{path}: is JSON but not a vocabulary; {advice}')
         if content.get('version') != _VERSION:

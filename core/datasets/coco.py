@@ -13,7 +13,7 @@ from typing import Any
 
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
-from core.datasets.published_files import as_paths, directory, is_id, read_json
+from core.datasets.published_files import as_paths, directory, is_id, read_listing
 from core.datasets.records import Box, Record
 
 CAPTIONS = 'COCO captions JSON (lists "images" and "annotations" with image_id and caption)'
@@ -136,7 +136,7 @@ def _sources(captions: Any) -> list[tuple[str, pathlib.Path]]:
 
 def _captions(path: PathLike) -> tuple[dict[int | str, dict], dict[int | str, list[str]]]:
     """Returns (dict image id -> image entry, dict image id -> list of captions) of one file."""
-    content = read_json(path, CAPTIONS, 'images', 'annotations')
+    content = read_listing(path, CAPTIONS, 'images', 'annotations')
     listed = _images(path, content['images'], CAPTIONS)
     for image_id, image in listed.items():
         if not isinstance(image.get('file_name'), str) or not image['file_name']:
@@ -182,7 +182,7 @@ def _check_listed(where: str, annotation: dict, listed: Collection[int | str]) -
 def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int | str, list[Box]],
                 sizes: dict[int | str, tuple[int, int]]) -> None:
     """Adds the objects of one instances file to `boxes` (image id -> list of Box), image sizes to `sizes`."""
-    content = read_json(path, INSTANCES, 'images', 'annotations', 'categories')
+    content = read_listing(path, INSTANCES, 'images', 'annotations', 'categories')
     listed = _images(path, content['images'], INSTANCES)
     for image_id in wanted & listed.keys():
         if image_id in boxes:

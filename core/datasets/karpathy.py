@@ -3,7 +3,7 @@
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
 from core.datasets import coco
-from core.datasets.published_files import directory, is_id, one_path, read_json
+from core.datasets.published_files import directory, is_id, one_path, read_listing
 from core.datasets.records import Record
 
 EXPECTED = 'Karpathy\'s dataset JSON (a list "images" with filename, split and sentences)'
@@ -29,7 +29,7 @@ def read(images: PathLike, captions: Paths, splits: None = None, instances: Path
     """
     root, path = directory(images), one_path(captions, EXPECTED)
     folders, records = {}, []
-    for number, image in enumerate(read_json(path, EXPECTED, 'images')['images']):
+    for number, image in enumerate(read_listing(path, EXPECTED, 'images')['images']):
         name = image.get('filename')
         if not isinstance(name, str) or not name:
             raise InputError(f'{path}: image number {number} has no filename; expected {EXPECTED}')

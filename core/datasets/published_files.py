@@ -1,12 +1,12 @@
 """What all readers share: opening published files, with errors that name the file and what was expected in it."""
 
-import json
 import os
 import pathlib
 from typing import Any
 
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
+from core.common.files import read_json
 
 
 def as_paths(value: Paths) -> list[pathlib.Path]:
@@ -56,13 +56,9 @@ def read_lines(path: PathLike, expected: str) -> list[tuple[int, str]]:
     return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def read_json(path: PathLike, expected: str, *keys: str) -> Any:
+def read_listing(path: PathLike, expected: str, *keys: str) -> Any:
     """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError otherwise."""
-    text = read_text(path, expected)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}: is not JSON ({error}); expected {expected}') from error
+    content = read_json(path, f'expected {expected}')
     for key in keys:
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from core.common.aliases import PathLike, Paths
 from core.common.errors import InputError
 from core.datasets import coco, scenes
-from core.datasets.published_files import as_paths, directory, read_json
+from core.datasets.published_files import as_paths, directory, read_listing
 
 if TYPE_CHECKING:
     from core.datasets.records import Record
@@ -124,7 +124,7 @@ def _check_same(out_dir: pathlib.Path, parameters: dict[str, Any]) -> None:
     marker = out_dir / 'shapes.json'
     if not marker.is_file():
         raise InputError(f'{out_dir}: exists and is no drawn dataset; name another directory')
-    found = read_json(marker, 'the parameters of a drawn dataset')
+    found = read_listing(marker, 'the parameters of a drawn dataset')
     found = found if isinstance(found, dict) else {}
     other = [f'{name} {found.get(name)!r}, not {value!r}' for name, value in parameters.items()
              if found.get(name) != value]

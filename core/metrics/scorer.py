@@ -23,7 +23,7 @@ from core.common import terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
-from core.datasets.published_files import is_id, read_json
+from core.datasets.published_files import is_id, read_listing
 from core.metrics import java_tools, spice
 
 METRICS = ('Bleu', 'METEOR', 'ROUGE_L', 'CIDEr')
@@ -276,7 +276,7 @@ def load_results(path: PathLike) -> dict[int | str, str]:
         InputError: no such file, another format, or two captions for one image.
     """
     expected = 'the COCO result format [{"image_id": 1, "caption": "a dog"}]'
-    rows = read_json(path, expected)
+    rows = read_listing(path, expected)
     if not isinstance(rows, list):
         raise InputError(f'{path}: is not a list; expected {expected}')
     results = {}
@@ -299,7 +299,7 @@ def load_references(path: PathLike) -> dict[int | str, list[str]]:
     """
     expected = 'a COCO captions file {"annotations": [{"image_id": 1, "caption": "A dog."}]}'
     references: dict[int | str, list[str]] = {}
-    for number, row in enumerate(read_json(path, expected, 'annotations')['annotations'], 1):
+    for number, row in enumerate(read_listing(path, expected, 'annotations')['annotations'], 1):
         image_id, caption = _id_and_caption(path, f'annotation {number}', row, expected)
         references.setdefault(image_id, []).append(caption)
     return references

@@ -14,9 +14,9 @@ import time
 import pytest
 
 from core import __version__
+from core.common import progress
 from core.common.command_line import Parser
 from core.common.errors import InputError
-from core.common.progress import progress
 from core.common.terminal import duration, size_text, table
 from tests.support.scripts import ROOT
 
@@ -26,8 +26,8 @@ def python(code):
 
 
 def run_main(body):
-    return python(f'import sys\nsys.argv[0] = "dir/tool.py"\nfrom core import console\nfrom core.errors import *\n'
-                  f'def main():\n    {body}\nconsole.run(main)')
+    return python(f'import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import progress, terminal\nfrom core.common.errors import *\n'
+                  f'def main():\n    {body}\nterminal.run(main)')
 
 
 def test_bad_input_is_one_line_and_status_2():
@@ -48,9 +48,9 @@ def test_a_mistake_of_the_program_keeps_its_traceback():
 
 def test_ctrl_c_is_status_130():
     # A test run started in the background has SIGINT ignored, and so would the child.
-    code = ('import signal, time\nfrom core import console\n'
+    code = ('import signal, time\nfrom core.common import progress, terminal\n'
             'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-            'def main():\n    print("ready", flush=True)\n    time.sleep(60)\nconsole.run(main)')
+            'def main():\n    print("ready", flush=True)\n    time.sleep(60)\nterminal.run(main)')
     process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)
     try:
@@ -64,7 +64,7 @@ def test_ctrl_c_is_status_130():
 
 
 def test_a_reader_that_goes_away_is_no_traceback():
-    code = 'from core import console\ndef main():\n    while True:\n        print("x" * 1000)\nconsole.run(main)'
+    code = 'from core.common import progress, terminal\ndef main():\n    while True:\n        print("x" * 1000)\nterminal.run(main)'
     process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
@@ -75,8 +75,8 @@ def test_a_reader_that_goes_away_is_no_traceback():
 
 BAR = '''
 import sys
-from core.common import terminal
-with console.progress({total}, 'encoding', initial={initial}, unit='image') as bar:
+from core.common import progress
+with progress.bar({total}, 'encoding', initial={initial}, unit='image') as bar:
     for _ in range({steps}):
         bar.update(5)
         print('a line', file=sys.stderr)
@@ -103,7 +103,7 @@ def test_without_a_terminal_progress_is_whole_lines(initial, steps, counts):
 def test_without_a_terminal_a_line_every_few_seconds(monkeypatch, capsys):
     now = time.time()
     monkeypatch.setattr(time, 'time', lambda: now)
-    with progress(20, 'encoding', unit='image') as bar:
+    with progress.bar(20, 'encoding', unit='image') as bar:
         bar._time = lambda: now
         for _ in range(20):
             now += 3
@@ -116,7 +116,7 @@ def test_without_a_terminal_a_line_every_few_seconds(monkeypatch, capsys):
 def test_on_a_terminal_the_bar_stays_on_its_line():
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
-    code = ("from core import console\nwith console.progress(3, 'encoding') as bar:\n"
+    code = ("from core.common import progress, terminal\nwith progress.bar(3, 'encoding') as bar:\n"
             "    for _ in range(3):\n        bar.update()")
     try:
         subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=slave, timeout=60, check=True)
@@ -130,7 +130,7 @@ def test_on_a_terminal_the_bar_stays_on_its_line():
 
 
 def test_a_training_bar_is_silent_without_a_terminal():
-    result = python("from core import console\nwith console.epoch_bar(2, 'epoch', 0) as bar:\n    bar.update()\n"
+    result = python("from core.common import progress, terminal\nwith progress.epoch_bar(2, 'epoch', 0) as bar:\n    bar.update()\n"
                     "    bar.write('a line')\n")
     assert (result.stdout, result.stderr) == ('a line\n', '')
 
@@ -199,9 +199,9 @@ def test_version(capsys):
 
 
 def test_quiet_and_verbose():
-    body = ('console.set_level(console.%s)\n    console.say("a note")\n    print("a result")\n'
-            '    with console.progress(2, "work") as bar:\n        bar.update()\n'
-            '    console.complain("error: bad")\n    import os\n    return int(os.environ["TF_CPP_MIN_LOG_LEVEL"])')
+    body = ('terminal.set_level(terminal.%s)\n    terminal.say("a note")\n    print("a result")\n'
+            '    with progress.bar(2, "work") as bar:\n        bar.update()\n'
+            '    terminal.complain("error: bad")\n    import os\n    return int(os.environ["TF_CPP_MIN_LOG_LEVEL"])')
     quiet, normal, verbose = (run_main(body % level) for level in ('QUIET', 'NORMAL', 'VERBOSE'))
     assert (quiet.stdout, quiet.stderr, quiet.returncode) == ('a result\n', 'tool.py: error: bad\n', 3)
     assert normal.stdout == 'a note\na result\n' and 'work: 1/2' in normal.stderr and normal.returncode == 3
@@ -210,7 +210,7 @@ def test_quiet_and_verbose():
 
 
 def test_colour_on_terminals_only(monkeypatch):
-    code = 'import sys\nsys.argv[0] = "tool.py"\nfrom core import console\nconsole.complain("error: bad")'
+    code = 'import sys\nsys.argv[0] = "tool.py"\nfrom core.common import progress, terminal\nterminal.complain("error: bad")'
     assert '\x1b' not in python(code).stderr
     for setting, colour in (({}, True), ({'NO_COLOR': '1'}, False), ({'TERM': 'dumb'}, False)):
         main, terminal = pty.openpty()

@@ -115,9 +115,9 @@ def test_set_refuses(assignment, said):
     ('{"training": {"learning_rate": NaN}}', 'learning_rate must be a finite number'),
     ('{"model": 5}', "section 'model' must be a JSON object"),
     ('[1]', 'expected a JSON object with the sections model, training, decoding'),
-    ('{"model"', 'not a readable JSON configuration'),
-    ('\udcff', 'not a readable JSON configuration'),
-    (None, 'not a readable JSON configuration'),
+    ('{"model"', 'is not JSON'),
+    ('\udcff', 'is not JSON'),
+    (None, 'cannot be read'),
 ])
 def test_files_that_are_refused_name_themselves(tmp_path, text, said):
     path = tmp_path / 'mine.json'

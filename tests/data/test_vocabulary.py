@@ -139,7 +139,7 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError('disk full')
 
-    monkeypatch.setattr('core.data.vocabulary.json.dump', fail)
+    monkeypatch.setattr('core.common.files.json.dump', fail)
     with pytest.raises(OSError, match='disk full'):
         Vocabulary(['other']).save(path)
     monkeypatch.undo()
