@@ -15,41 +15,13 @@ from core import datasets
 from core.data import data_dir, feature_file, prepare
 from core.data.data_dir import DataDir
 from core.encoders.encoder import describe
-from tests.support.files import data_contents
+from tests.support import scripts
+from tests.support.files import data_contents, snapshot
 from tests.support.sample_photos import photo
 from tests.support.scripts import ROOT
 
-PREPRO = str(ROOT / 'prepro.py')
 N_IMAGES, BLOCKED = 150, 110
 ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '--image-size', '32']
-
-# TensorFlow takes seconds to import, so one process does, and each command line runs in a fork of it.
-FORKS = '''
-import json, os, runpy, sys
-os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # as `console.run` does before TensorFlow is there
-import core.runtime.backend, core.encoders.encoder, core.runs.run_dir
-from core import datasets, prepare
-for number, arguments in enumerate(json.load(open('cases.json'))):
-    child = os.fork()
-    if not child:
-        os.chdir('work')
-        for descriptor, name in ((1, 'out'), (2, 'err')):
-            os.dup2(os.open(f'../{number}.{name}', os.O_CREAT | os.O_WRONLY), descriptor)
-        sys.argv = [sys.argv[1], *arguments]
-        try:
-            runpy.run_path(sys.argv[0], run_name='__main__')
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            status = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    open(f'{number}.status', 'w').write(str(status))
-'''
 
 PUBLISHED = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
 FOLDER = ['--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json', '--out', 'out']
@@ -121,13 +93,9 @@ def write_coco(folder, n_images, name='captions.json'):
     (folder / name).write_text(json.dumps({'images': listed, 'annotations': annotations}))
 
 
-def tree(folder):
-    return sorted((str(path.relative_to(folder)), path.is_file() and path.read_bytes()) for path in folder.rglob('*'))
-
-
 @pytest.fixture(scope='module')
-def refused(tmp_path_factory):
-    """(status, stdout, stderr) of each case of `WRONG`, and the tree of files before and after."""
+def place(tmp_path_factory):
+    """A directory to work in, with what WRONG's cases name, and the environment: no network, a cache of weights."""
     folder = tmp_path_factory.mktemp('wrong')
     write_coco(folder / 'work', 20)
     with h5py.File(folder / 'work' / 'other.h5', 'w') as file:
@@ -138,45 +106,28 @@ def refused(tmp_path_factory):
     cached.mkdir(parents=True)
     (cached / PUBLISHED).write_text('no weights')
     # No network on any machine: nobody is at the port that all connections shall go through.
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'XDG_CACHE_HOME': str(folder / 'cache'), 'no_proxy': '',
-                   **dict.fromkeys(('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')}
-    before = tree(folder / 'work')
-    (folder / 'cases.json').write_text(json.dumps([arguments for arguments, _ in WRONG.values()]))
-    subprocess.run([sys.executable, '-c', FORKS, PREPRO], cwd=folder, env=environment,
-                   check=True, timeout=300, stderr=subprocess.DEVNULL)
-    results = {name: (int((folder / f'{number}.status').read_text()), (folder / f'{number}.out').read_text(),
-                      (folder / f'{number}.err').read_text()) for number, name in enumerate(WRONG)}
-    return results, before, tree(folder / 'work')
+    return folder / 'work', {'XDG_CACHE_HOME': str(folder / 'cache'), 'no_proxy': '', **dict.fromkeys(
+        ('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')}
 
 
 @pytest.mark.parametrize('name', WRONG)
-def test_wrong_input_is_one_line(refused, name):
-    status, _, errors = refused[0][name]
-    assert 'Traceback' not in errors
-    assert status == 2, errors
-    assert errors.startswith('prepro.py: error: ') and errors.count('\n') == 1 and errors.endswith('\n')
-    assert WRONG[name][1] in errors
+def test_wrong_input_is_one_line_and_leaves_nothing(place, name):
+    (work, env), (arguments, part) = place, WRONG[name]
+    before = snapshot(work)
+    done = scripts.run('prepro.py', *arguments, cwd=work, env=env)
+    assert 'Traceback' not in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith('prepro.py: error: ')
+    assert done.stderr.count('\n') == 1 and done.stderr.endswith('\n')
+    assert part in done.stderr
+    assert snapshot(work) == before
 
 
-def test_wrong_input_leaves_nothing(refused):
-    assert refused[1] == refused[2]
-
-
-def python(*arguments, **options):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options)
-
-
-def test_help_is_quick_and_without_tensorflow(tmp_path):
-    began = time.monotonic()
-    result = python(PREPRO, '--help-all', cwd=tmp_path)
-    took = time.monotonic() - began
-    assert result.returncode == 0 and result.stderr == ''
+def test_help_lists_the_options():
+    done = scripts.run('prepro.py', '--help-all')
+    assert (done.returncode, done.stderr) == (0, '')
     for option in ('--dataset', '--skip-unreadable', '--like', '--image-size'):
-        assert option in result.stdout
-    assert took < 3  # about 0.1 on an idle machine; TensorFlow alone takes longer than 3
-    result = python('-X', 'importtime', PREPRO, '--help', cwd=tmp_path)
-    imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
-    assert 'argparse' in imported and not imported & {'tensorflow', 'h5py', 'core.encoders.encoder', 'numpy'}
+        assert option in done.stdout
 
 
 @pytest.mark.parametrize(('arguments', 'expected'), [
@@ -197,15 +148,15 @@ def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
     assert tuple(getattr(args, name) for name in names) == expected
 
 
-def test_usage_errors_are_status_2(tmp_path):
-    result = python(PREPRO, '--dataset', 'coco2017', cwd=tmp_path)
-    assert result.returncode == 2 and 'Traceback' not in result.stderr
-    assert result.stderr.splitlines()[-1].startswith('prepro.py: error: the following arguments are required')
+def test_usage_errors_are_status_2():
+    done = scripts.run('prepro.py', '--dataset', 'coco2017')
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('prepro.py: error: the following arguments are required')
 
 
 def start(folder, out):
     return subprocess.Popen(
-        [sys.executable, PREPRO, '--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json',
+        [sys.executable, ROOT / 'prepro.py', '--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json',
          *ENCODER, '--max-length', '5', '--out', out],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

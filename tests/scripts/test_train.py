@@ -73,7 +73,7 @@ def test_damaged_run(refused, run_copy, text, part):
 
 
 def listed(*arguments):
-    """What --options prints: the line of presets, and the words of each further line: section, name, kind, value, ..."""
+    """What --options prints: the line of presets, and the words of every other (section, name, kind, value, ...)."""
     done = scripts.run('train.py', '--options', *arguments)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, *lines = done.stdout.splitlines()
