@@ -16,7 +16,7 @@ help:
 	@echo "make demo     draw scenes, train a captioner on them, score it and picture its attention (minutes)"
 	@echo "make test     the whole test suite"
 	@echo "make install  only the virtual environment in $(VENV)"
-	@echo "make lint     ruff and mypy"
+	@echo "make lint     ruff, mypy, and the order of imports between the rooms of core/"
 	@echo "make docs     the API reference, in docs/api"
 	@echo "make tutorial run docs/tutorial.ipynb and keep its outputs (minutes)"
 	@echo "make package  wheel and sdist in $(PACKAGE), installed into an empty environment and tried there"
@@ -55,6 +55,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 # What `pip install` gives: the dependencies of setup.py in their newest versions, and the commands, far from here.
 package: $(READY)

@@ -47,6 +47,7 @@ setup(
             'playwright>=1.49',  # the pages, in a real browser
             'ruff>=0.6',
             'mypy>=1.13',
+            'import-linter>=2.11',  # which room of core/ may import which: .importlinter
             'build>=1.2',  # make package
             'pdoc>=16',  # make docs
             'nbclient>=0.10',  # make tutorial
