@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = command_line.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder NAME --weights FILE '
-                                     '--out DATA')
+                                          '--out DATA')
     data = parser.add_argument_group('dataset')
-    dataset = data.add_argument('--dataset', metavar='NAME',
-                      help='coco2014, coco2017, karpathy, flickr8k, flickr30k, shapes, folder (photos, no captions)')
+    dataset = data.add_argument(
+        '--dataset', metavar='NAME',
+        help='coco2014, coco2017, karpathy, flickr8k, flickr30k, shapes, folder (photos, no captions)')
     data.add_argument('--images', metavar='DIR', help='directory of the images')
     data.add_argument('--captions', nargs='+', metavar='FILE', help='the published caption files')
     data.add_argument('--instances', nargs='+', metavar='FILE', help='COCO instances files, for boxes')

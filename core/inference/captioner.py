@@ -95,11 +95,11 @@ class Result:
         return attention_pictures.view(self.photo, self.preprocessing, side)
 
     def picture(self, number: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8, the attention picture of caption `number`: see `core.viewer.attention_pictures.attention_picture`."""
+        """(H, W, 3) uint8, the attention picture of caption `number`, see core/viewer/attention_pictures.py."""
         from core.viewer import attention_pictures
 
         return attention_pictures.attention_picture(self.view(), self.captions[number], self.grid,
-                                           name=os.path.basename(self.name))
+                                                    name=os.path.basename(self.name))
 
     def png(self, number: int = 0) -> bytes:
         """bytes of the attention picture as a PNG file."""
@@ -206,8 +206,8 @@ class Captioner:
             UnreadableImage: a photo cannot be read; names it.
             ValueError: the captioner is closed.
         """
-        one = isinstance(photos, (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray)) or hasattr(photos,
-                                                                                                         'convert')
+        files = str, os.PathLike, bytes, bytearray, memoryview, np.ndarray
+        one = isinstance(photos, files) or hasattr(photos, 'convert')
         several: Any = [photos] if one else photos
         results = list(self.stream(several))
         for result in results:

@@ -115,7 +115,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     if html is not None:
         scores['page'] = str(_write_page(html, run, ensemble, selected, found, scores, of_images, say, lexicon))
     scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say,
-                                                           lexicon)]
+                                                      lexicon)]
     _show(scores, selected, captions, out, say)
     return scores
 

@@ -93,7 +93,7 @@ class Deferred:
         nothing: Any = ()  # offsets are read one step at a time
         weights = weights._replace(
             offsets=nothing, **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
-                                  for name, weight in (('state', weights.state), ('context', weights.context))})
+                                for name, weight in (('state', weights.state), ('context', weights.context))})
         self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
         self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
         self._images = _hidden(memory.features), _hidden(memory.projected)

@@ -79,7 +79,7 @@ def check_finetuning(spec: 'EncoderSpec', first: str, weights: PathLike | None =
 
 
 def build_finetuned(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec', max_length: int,
-                first: str, pixels: Tensor = None) -> CaptionGenerator:
+                    first: str, pixels: Tensor = None) -> CaptionGenerator:
     """A CaptionGenerator on top of the encoder, in the default graph.
 
     Args:

@@ -296,7 +296,7 @@ class Solver:
         saved = printed = time.monotonic()
         printed_captions = 0
         with progress.epoch_bar(len(self.batches), f'epoch {state.epoch + 1}/{options.n_epochs}',
-                               state.position) as bar:
+                                state.position) as bar:
             for batch in prefetch(self.batches.epoch(state.epoch, state.position)):
                 result = session.run(fetches, {
                     inputs: batch.features, model.captions: batch.captions,
@@ -330,9 +330,9 @@ class Solver:
         n_epochs, size = self.options.n_epochs, len(self.batches)
         left = (n_epochs - state.epoch - state.position / size) * len(self.data.captions) / max(speed, 1e-9)
         progress.write(bar, f'epoch {state.epoch + 1}/{n_epochs}  step {state.position}/{size}  '
-                           f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
-                           f'{speed:.0f} captions/s' + (
-                               f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
+                            f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
+                            f'{speed:.0f} captions/s' + (
+                                f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state.step, state.epoch, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state.nll / state.captions,
             'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state.rate_factor),
@@ -359,7 +359,7 @@ class Solver:
             self._scorer.start()
         with self._interrupts.at_once():
             captions = list(generate(session, self.model, self._sampled, data, images,
-                                                self.decoding.decode_batch))
+                                     self.decoding.decode_batch))
             results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
             scores = self._scorer.score(results, sorted(metrics))
         score = scores[options.validation_metric]
@@ -396,4 +396,4 @@ class Solver:
             self._load_encoder(session)
             self._best_model().restore(session)
             return list(generate(session, self.model, self._sampled, data, images,
-                                            self.decoding.decode_batch))
+                                 self.decoding.decode_batch))
