@@ -20,8 +20,8 @@ from core.data.feature_file import ArrayFeatures
 from core.data.vocabulary import END, START, tokenize
 
 # How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training images
-# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.vocabulary.tokenize. prepro.py leaves longer ones out
-# (2,533 of them, 8 %).
+# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.vocabulary.tokenize. prepro.py leaves longer
+# ones out (2,533 of them, 8 %).
 FLICKR8K = (0, 0, 15, 125, 340, 854, 1948, 2501, 2917, 3318, 3310, 3134, 2772, 2332, 1864, 1339)
 PROTOTYPES = 48  # sentences that the images of the decoding benchmarks have
 NOISE = 0.1  # share of their words that another takes the place of, in training
@@ -101,8 +101,8 @@ class Corpus:
         """`n` batches that together stand for an epoch, as training would cut it.
 
         Args:
-            n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of one length (but for few),
-                or 'random': captions of any length. seed: of the order in which they come.
+            n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of one length (but for
+                few), or 'random': captions of any length. seed: of the order in which they come.
 
         Returns:
             list of (N, T + 1) int32.

@@ -1,6 +1,6 @@
-"""A model of `python -m core.inference.saved_model` in a Python that has TensorFlow and not this project: is it equal, and how quick?
+"""A model of `python -m core export` in a Python that has TensorFlow and not this project: is it equal, and how quick?
 
-    python -m core.inference.saved_model RUN DIR --beam-width 3 --n-best 3
+    python -m core export RUN DIR --beam-width 3 --n-best 3
     python -m venv tf; tf/bin/pip install tensorflow
     python -m benchmarks.exported RUN DIR PHOTOS --beam-width 3 --n-best 3 --python tf/bin/python
 

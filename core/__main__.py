@@ -56,7 +56,7 @@ def _add_import(commands: Any) -> None:
 
 
 def _add_export(commands: Any) -> None:
-    parser = commands.add_parser('export', help='write a run, encoder included, as a SavedModel from photos to sentences')
+    parser = commands.add_parser('export', help='write a run, encoder included, as a SavedModel')
     parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
     parser.add_argument('directory', metavar='DIR', help='directory to make')
     parser.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = command_line.Parser(__doc__, 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser = command_line.Parser(
+        __doc__ or '', 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
     parser.settings = {name for _, name, *_ in options()}
     parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')

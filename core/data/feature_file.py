@@ -1,7 +1,7 @@
 """`features.h5`: the features of all images, written and read by row.
 
-It is laid out so that it survives a kill at any moment: both datasets are contiguous and allocated at creation, so HDF5's
-own structures are written once, and an image's features are then plain bytes inside the file.
+It is laid out so that it survives a kill at any moment: both datasets are contiguous and allocated at creation, so
+HDF5's own structures are written once, and an image's features are then plain bytes inside the file.
 """
 
 import os

@@ -197,7 +197,8 @@ def _correctness(data: 'Split', captions: 'Mapping[int, Caption]', lexicon: Lexi
         return {}
     grid = tuple(data.encoder['grid'])
     return attention_correctness.attention_correctness((
-        attention_correctness.Item(caption.words, caption.alphas, grid, [attention_correctness.Region(*box) for box in data.boxes[image]])
+        attention_correctness.Item(caption.words, caption.alphas, grid,
+                                   [attention_correctness.Region(*box) for box in data.boxes[image]])
         for image, caption in captions.items()
     ), lexicon)
 

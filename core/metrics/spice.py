@@ -60,8 +60,9 @@ def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[A
         asked, answered = pathlib.Path(place) / 'captions.json', pathlib.Path(place) / 'scores.json'
         asked.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0], 'refs': references[image]}
                                      for number, image in enumerate(references)]), encoding='utf8')
-        done = subprocess.run([java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out', str(answered),
-                               '-silent'], cwd=place, capture_output=True, text=True, errors='replace')
+        command = [java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out', str(answered),
+                   '-silent']
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, errors='replace')
         if done.returncode or not answered.is_file():
             said = (done.stderr or done.stdout).strip().splitlines() or ['nothing']
             raise InputError(f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take '

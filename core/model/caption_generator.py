@@ -112,7 +112,8 @@ class CaptionGenerator(Decoder, Searches):
 
             def choose(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
                 # The rows of an image share its number, so that a caption's score is a function of its words.
-                location = hard_attention.locate(alpha, tf.repeat(uniform[:, t], tf.shape(alpha)[0] // tf.shape(uniform)[0]))
+                n_rows = tf.shape(alpha)[0] // tf.shape(uniform)[0]
+                location = hard_attention.locate(alpha, tf.repeat(uniform[:, t], n_rows))
                 return hard_attention.weights(alpha, location), location
 
             return choose

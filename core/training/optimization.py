@@ -217,10 +217,10 @@ class LossScale:
 
 
 class Averages:
-    """Moving averages of variables over the steps. tf.train.ExponentialMovingAverage has of all this the update alone.
+    """Moving averages of variables over the steps; tf.train.ExponentialMovingAverage has the update alone of all this.
 
-    What it lacks: beginning at values that a pretrained model has put there, and taking the variables' place and giving
-    it back. The averages are kept in variables of their own, which checkpoints hold too.
+    It lacks beginning at the values that a pretrained model has put there, and taking the variables' place for a
+    while. The averages are kept in variables of their own, which checkpoints hold too.
 
     Args:
         variables: list. The update that is made here comes after the control dependencies around.

@@ -137,7 +137,8 @@ class Solver:
     def _build_sampler(self) -> None:
         if self._sampled is None:
             if self.model.attention.jit or self.machine.xla == 'all':
-                self.machine = attention_kernels.with_working_xla(self.machine, PRECISIONS[self.options.precision], self.say)
+                dtype = PRECISIONS[self.options.precision]
+                self.machine = attention_kernels.with_working_xla(self.machine, dtype, self.say)
             if self.machine.xla == 'off':
                 self.model.attention.compile(False)
             with self.model.graph.as_default():
@@ -377,8 +378,10 @@ class Solver:
             f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
                 '  (best so far)' if better else f'  (best so far {state.best_score:.4f})')
             + f'  {time.monotonic() - begun:.0f} s')
-        self._journal.scalars('validation', state.step, state.epoch, {**scores, 'distinct_captions': len(set(results.values()))})
-        self._journal.captions(state.step, data, list(zip(images, captions, strict=True))[: options.tensorboard_images])
+        self._journal.scalars('validation', state.step, state.epoch,
+                              {**scores, 'distinct_captions': len(set(results.values()))})
+        shown = list(zip(images, captions, strict=True))[: options.tensorboard_images]
+        self._journal.captions(state.step, data, shown)
 
     def test(self, data: Any = None, images: Sequence[int] | None = None) -> list[Caption]:
         """Captions of the best model.

@@ -34,8 +34,8 @@ class TrainingState:
         """Count a step.
 
         Args:
-            n_captions: of the batch. nll: cross entropy a caption, in nats. n_words: of the batch. entropy: of alpha, a
-                mean over the words, in nats.
+            n_captions, n_words: of the batch. nll: cross entropy of a caption, in nats. entropy: of alpha, mean over
+                the words, in nats.
         """
         self.step += 1
         self.position += 1

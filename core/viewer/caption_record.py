@@ -38,8 +38,8 @@ def page_record(caption: 'Caption', located: bool = False,
         boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the picture).
 
     Returns:
-        dict of `caption_record` without 'caption', but that 'alphas' is base64 of one byte a word and place, each word's
-        strongest place being 255; and 'boxes' is a list of {'words': [...], 'rectangle': [...]}.
+        dict of `caption_record` without 'caption', but that 'alphas' is base64 of one byte a word and place, each
+        word's strongest place being 255; and 'boxes' is a list of {'words': [...], 'rectangle': [...]}.
     """
     record = caption_record(caption, located)
     del record['caption']  # the words are enough

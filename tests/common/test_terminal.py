@@ -18,16 +18,12 @@ from core.common import progress
 from core.common.command_line import Parser
 from core.common.errors import InputError
 from core.common.terminal import duration, size_text, table
-from tests.support.scripts import ROOT
-
-
-def python(code):
-    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+from tests.support.scripts import ROOT, python
 
 
 def run_main(body):
-    return python(f'import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import progress, terminal\nfrom core.common.errors import *\n'
-                  f'def main():\n    {body}\nterminal.run(main)')
+    return python('import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import terminal\n'
+                  f'from core.common.errors import *\ndef main():\n    {body}\nterminal.run(main)')
 
 
 def test_bad_input_is_one_line_and_status_2():
@@ -64,7 +60,8 @@ def test_ctrl_c_is_status_130():
 
 
 def test_a_reader_that_goes_away_is_no_traceback():
-    code = 'from core.common import progress, terminal\ndef main():\n    while True:\n        print("x" * 1000)\nterminal.run(main)'
+    code = ('from core.common import terminal\ndef main():\n    while True:\n        print("x" * 1000)\n'
+            'terminal.run(main)')
     process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
@@ -130,8 +127,8 @@ def test_on_a_terminal_the_bar_stays_on_its_line():
 
 
 def test_a_training_bar_is_silent_without_a_terminal():
-    result = python("from core.common import progress, terminal\nwith progress.epoch_bar(2, 'epoch', 0) as bar:\n    bar.update()\n"
-                    "    bar.write('a line')\n")
+    result = python("from core.common import progress\nwith progress.epoch_bar(2, 'epoch', 0) as bar:\n"
+                    "    bar.update()\n    bar.write('a line')\n")
     assert (result.stdout, result.stderr) == ('a line\n', '')
 
 
@@ -210,7 +207,7 @@ def test_quiet_and_verbose():
 
 
 def test_colour_on_terminals_only(monkeypatch):
-    code = 'import sys\nsys.argv[0] = "tool.py"\nfrom core.common import progress, terminal\nterminal.complain("error: bad")'
+    code = 'import sys\nsys.argv[0] = "tool.py"\nfrom core.common import terminal\nterminal.complain("error: bad")'
     assert '\x1b' not in python(code).stderr
     for setting, colour in (({}, True), ({'NO_COLOR': '1'}, False), ({'TERM': 'dumb'}, False)):
         main, terminal = pty.openpty()

@@ -27,8 +27,9 @@ def table(chains, size=7):
 def search(probabilities, max_len, *arguments, images=None, dtype=np.float64, rules=None, **options):
     """(Hypotheses, steps taken, rows computed)."""
     rules = Rules(**{'end': END, 'never': NEVER, **(rules or {})})
-    return table_decoder.run(probabilities, lambda begin: beam_search.beam_search(begin, rules, max_len, *arguments, **options),
-                      images, dtype)
+    return table_decoder.run(
+        probabilities, lambda begin: beam_search.beam_search(begin, rules, max_len, *arguments, **options), images,
+        dtype)
 
 
 def sentences(found, image=0):

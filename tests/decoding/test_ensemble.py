@@ -88,8 +88,8 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
 def test_models_that_do_not_fit_are_refused(graph):
     first = tiny_model.build()
     with tf1.variable_scope('b'):
-        other_words = CaptionGenerator({word: (i + 1) % 4 if i < 4 else i for word, i in tiny_model.WORD_TO_IDX.items()},
-                                       (tiny_model.L, tiny_model.D), 4, 5, 3, features=first.features)
+        turned = {word: (i + 1) % 4 if i < 4 else i for word, i in tiny_model.WORD_TO_IDX.items()}
+        other_words = CaptionGenerator(turned, (tiny_model.L, tiny_model.D), 4, 5, 3, features=first.features)
     with tf1.variable_scope('c'):
         own_features = tiny_model.build(dim_hidden=3)
     for models, message in (([], 'needs a model'), ([first, other_words], 'vocabulary'),

@@ -73,8 +73,8 @@ def test_words_of_probability_zero_are_never_drawn(graph):
 def drawn(probabilities, uniform, images=None, max_len=6, rules=None, **options):
     """(Decoded, steps, rows)."""
     rules = Rules(END, NEVER, **(rules or {}))
-    return table_decoder.run(probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options),
-                      images)
+    return table_decoder.run(
+        probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options), images)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5, 3.0])

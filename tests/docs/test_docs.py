@@ -4,6 +4,7 @@ import argparse
 import ast
 import functools
 import importlib
+import json
 import re
 import shlex
 import tokenize
@@ -180,6 +181,29 @@ def test_paths_named_in_the_text_exist():
                 if named and path not in MADE and not any(list(place.glob(path)) for place in places):
                     wrong.append(f'{page.name}: {path}')
     assert not wrong, '\n'.join(wrong)
+
+
+# ---- the rooms, as CONTRIBUTING.md and the API reference show them
+
+def test_the_tree_of_contributing_is_that_of_core():
+    """Its rooms, in the order in which `make docs` lists them, and the contract that `make lint` checks."""
+    tree, order = (text for language, text in code_of(ROOT / 'CONTRIBUTING.md')[0] if not language)
+    shown = re.findall(r'^    (\w+)/ ', tree, re.MULTILINE)
+    assert sorted(shown) == sorted(path.parent.name for path in (ROOT / 'core').glob('*/__init__.py'))
+    source = (ROOT / 'docs' / 'build_api.py').read_text(encoding='utf8')
+    [listed] = re.findall(r"^ROOMS = (\([^)]*\))", source, re.MULTILINE)
+    assert shown == list(ast.literal_eval(listed))
+    layers = (ROOT / '.importlinter').read_text(encoding='utf8').partition('layers =')[2]
+    assert [set(re.findall(r'\w+', line)) for line in order.splitlines()] == [
+        set(re.findall(r'\w+', line)) for line in layers.splitlines() if line.strip()]
+
+
+def test_imports_of_the_tutorial_are_there():
+    cells = json.loads((ROOT / 'docs' / 'tutorial.ipynb').read_text(encoding='utf8'))['cells']
+    code = '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
+    named = [f'{node.module}.{alias.name}' for node in ast.walk(ast.parse(code))
+             if isinstance(node, ast.ImportFrom) and node.module.startswith('core') for alias in node.names]
+    assert [name for name in named if not resolves(name)] == [] and len(named) > 10
 
 
 # ---- docstrings; that there is one everywhere is ruff's to see

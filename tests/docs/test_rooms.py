@@ -39,7 +39,8 @@ def test_no_file_is_longer_than_400_lines():
 def test_tests_mirror_the_rooms():
     """A folder of tests for each room, and no test that imports a test."""
     # commands are tested in tests/scripts, the reference is what the tests of the model compare with.
-    assert {room.name for room in ROOMS} - {'commands', 'reference'} <= {path.name for path in (ROOT / 'tests').iterdir()}
+    folders = {path.name for path in (ROOT / 'tests').iterdir()}
+    assert {room.name for room in ROOMS} - {'commands', 'reference'} <= folders
     for path in (ROOT / 'tests').rglob('*.py'):
         text = path.read_text(encoding='utf8')
         assert 'import test_' not in text.replace("'import test_'", '') and '.test_' not in ''.join(

@@ -1,4 +1,4 @@
-"""Pixels made in the graph against those of core.encoders.preprocessing: every kind of file, every size, every orientation."""
+"""Pixels made in the graph against those of core.encoders.preprocessing: every kind of file, size and orientation."""
 
 import io
 import struct
@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from core.encoders import graph_preprocessing, preprocessing
+from core.encoders.preprocessing import Preprocessing
 from core.runtime.backend import tf, tf1
 
-CROP, SQUASH = preprocessing.Preprocessing(37, 'crop'), preprocessing.Preprocessing(24, 'squash')
+CROP, SQUASH = Preprocessing(37, 'crop'), Preprocessing(24, 'squash')
 RANDOM = np.random.default_rng(7)
 
 
@@ -49,7 +50,7 @@ def load():
     with tf.Graph().as_default() as graph:
         files = tf1.placeholder(tf.string, [None])
         made = {setting: graph_preprocessing.load(files, setting)
-                for setting in (CROP, SQUASH, preprocessing.Preprocessing(224, 'crop'), preprocessing.Preprocessing(224, 'squash'))}
+                for setting in (CROP, SQUASH, Preprocessing(224, 'crop'), Preprocessing(224, 'squash'))}
     with tf1.Session(graph=graph) as session:
         yield lambda data, setting=CROP: session.run(made[setting], {files: data})
 
@@ -87,15 +88,15 @@ def test_odd_shapes(load, width, height):
 
 def test_a_large_photo(load):
     photo = encode(smooth(2300, 1700), 'JPEG', quality=90)
-    assert_equal(load, [photo], preprocessing.Preprocessing(224, 'crop'), preprocessing.Preprocessing(224, 'squash'))
+    assert_equal(load, [photo], Preprocessing(224, 'crop'), Preprocessing(224, 'squash'))
 
 
 def test_real_photos(load, shared):
     """All of COCO-mini, one of them greyscale."""
     paths = sorted((shared / 'data/coco-mini/train2017').glob('*.jpg'))
     assert len(paths) == 80
-    assert_equal(load, [path.read_bytes() for path in paths], preprocessing.Preprocessing(224, 'crop'),
-                 preprocessing.Preprocessing(224, 'squash'))
+    assert_equal(load, [path.read_bytes() for path in paths], Preprocessing(224, 'crop'),
+                 Preprocessing(224, 'squash'))
 
 
 # ----------------------------------------------------------------------------------------------------- kinds of files

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from core.common.errors import InputError
 from core.encoders import photos, preprocessing
+from core.encoders.preprocessing import Preprocessing
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -135,7 +136,7 @@ def test_exif_orientation_is_applied(fmt, orientation):
 def test_a_greyscale_photo_of_coco(shared):
     grey = 0
     for path in sorted((shared / 'data/coco-mini/train2017').glob('*.jpg')):
-        square = preprocessing.load(path, preprocessing.Preprocessing(224))
+        square = preprocessing.load(path, Preprocessing(224))
         assert square.shape == (224, 224, 3) and square.dtype == np.uint8 and square.std() > 5
         grey += bool(np.array_equal(square[..., 0], square[..., 2]))
     assert grey == 1
@@ -147,14 +148,14 @@ def test_a_greyscale_photo_of_coco(shared):
 def test_crop_takes_the_central_seven_eighths_of_the_short_side():
     # At 256 on the short side nothing is resampled: the crop is the picture's centre itself.
     picture = noise(300, 256)
-    square = preprocessing.load(encode(picture), preprocessing.Preprocessing(224, 'crop'))
+    square = preprocessing.load(encode(picture), Preprocessing(224, 'crop'))
     assert np.array_equal(square, np.array(picture)[16:240, 38:262])
 
 
 def test_crop_of_a_gradient_is_exact():
     # Value = column, so that a pixel tells where it came from; 2 : 1 reduction around the centre.
     ramp = np.repeat(np.arange(640, dtype=np.float32)[None] / 4, 512, 0).astype(np.uint8)
-    square = preprocessing.load(encode(Image.fromarray(ramp)), preprocessing.Preprocessing(224))[112, :, 0].astype(float)
+    square = preprocessing.load(encode(Image.fromarray(ramp)), Preprocessing(224))[112, :, 0].astype(float)
     expected = (96 + 2 * np.arange(224) + 0.5) / 4
     assert np.abs(square - expected).max() < 1
 
@@ -162,7 +163,7 @@ def test_crop_of_a_gradient_is_exact():
 def test_moved_windows_and_mirrors_of_a_crop():
     # At 256 on the short side nothing is resampled: 32 places either way inside the central square.
     picture = noise(300, 256)
-    data, setting, array = encode(picture), preprocessing.Preprocessing(224, 'crop'), np.array(picture)
+    data, setting, array = encode(picture), Preprocessing(224, 'crop'), np.array(picture)
     for offset, (left, top) in (((0, 0), (22, 0)), ((1, 1), (54, 32)), ((0.25, 0.75), (30, 24))):
         expected = array[top:top + 224, left:left + 224]
         assert np.array_equal(preprocessing.load(data, setting, offset), expected), offset
@@ -172,7 +173,7 @@ def test_moved_windows_and_mirrors_of_a_crop():
 
 def test_moved_windows_of_a_squashed_picture_are_seven_eighths_of_it():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None], 64, 0)
-    data, setting = encode(Image.fromarray(ramp)), preprocessing.Preprocessing(224, 'squash')
+    data, setting = encode(Image.fromarray(ramp)), Preprocessing(224, 'squash')
     for offset, left in ((0, 0), (0.5, 16), (1, 32)):
         square = preprocessing.load(data, setting, (offset, 0.3))
         assert np.abs(square[5, :, 0].astype(float) - (left + np.arange(224))).max() <= 1
@@ -184,31 +185,31 @@ def test_windows_stay_inside_whatever_the_size(resize):
     for width, height in ((1, 1), (3, 7), (333, 77), (1021, 1021)):
         for size in (1, 3, 37):
             for offset in ((1, 1), (0.999999, 0)):
-                square = preprocessing.load(encode(noise(width, height)), preprocessing.Preprocessing(size, resize), offset)
+                square = preprocessing.load(encode(noise(width, height)), Preprocessing(size, resize), offset)
                 assert square.shape == (size, size, 3)
 
 
 def test_squash_uses_the_whole_picture():
-    square = preprocessing.load(encode(quarters(400, 20)), preprocessing.Preprocessing(32, 'squash'))
+    square = preprocessing.load(encode(quarters(400, 20)), Preprocessing(32, 'squash'))
     assert square[2, 2].tolist() == [*RED] and square[29, 29].tolist() == [*WHITE]
     assert square[2, 29].tolist() == [*GREEN] and square[29, 2].tolist() == [*BLUE]
 
 
 def test_reduction_antialiases():
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (512, 256)))
-    assert np.abs(preprocessing.load(encode(stripes), preprocessing.Preprocessing(64, 'squash')).astype(int) - 127).max() <= 6
+    assert np.abs(preprocessing.load(encode(stripes), Preprocessing(64, 'squash')).astype(int) - 127).max() <= 6
 
 
 @pytest.mark.parametrize('resize', preprocessing.RESIZES)
 @pytest.mark.parametrize('size', [(1, 1), (20000, 2), (3, 9000), (1, 500)])
 def test_any_shape_of_picture_works(resize, size):
-    square = preprocessing.load(encode(Image.new('RGB', size, RED)), preprocessing.Preprocessing(224, resize))
+    square = preprocessing.load(encode(Image.new('RGB', size, RED)), Preprocessing(224, resize))
     assert square.shape == (224, 224, 3)
     assert np.array_equal(square[[0, 112, 223], [0, 112, 223]], [RED] * 3)
 
 
 def test_boxes_in_a_cropped_picture():
-    crop = preprocessing.Preprocessing(224, 'crop')
+    crop = Preprocessing(224, 'crop')
     # 512 x 256 is already of the right height: the window is 144..368 by 16..240.
     assert preprocessing.box_to_input((144, 16, 224, 224), (512, 256), crop) == (0.0, 0.0, 1.0, 1.0)
     assert preprocessing.box_to_input((200, 72, 112, 56), (512, 256), crop) == (0.25, 0.25, 0.75, 0.5)
@@ -219,7 +220,7 @@ def test_boxes_in_a_cropped_picture():
 
 
 def test_boxes_in_a_squashed_picture():
-    squash = preprocessing.Preprocessing(224, 'squash')
+    squash = Preprocessing(224, 'squash')
     assert preprocessing.box_to_input((100, 50, 200, 25), (400, 100), squash) == (0.25, 0.5, 0.75, 0.75)
     assert preprocessing.box_to_input((-10, -10, 500, 500), (400, 100), squash) == (0.0, 0.0, 1.0, 1.0)
 
@@ -228,7 +229,7 @@ def test_boxes_in_a_squashed_picture():
 def test_boxes_lie_where_the_pixels_are(resize):
     picture = Image.new('RGB', (500, 300))
     picture.paste(WHITE, (210, 90, 290, 210))
-    setting = preprocessing.Preprocessing(224, resize)
+    setting = Preprocessing(224, resize)
     rows, columns = np.nonzero(preprocessing.load(encode(picture), setting)[..., 0] > 127)
     measured = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
     assert np.abs(measured - preprocessing.box_to_input((210, 90, 80, 120), (500, 300), setting)).max() < 1 / 224
@@ -239,7 +240,7 @@ def test_boxes_lie_where_the_pixels_are(resize):
 
 def unreadable(path, reason):
     with pytest.raises(photos.UnreadableImage, match=reason) as caught:
-        preprocessing.load(path, preprocessing.Preprocessing(32))
+        preprocessing.load(path, Preprocessing(32))
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
     with pytest.raises(photos.UnreadableImage):
         photos.decode(path)
@@ -306,7 +307,7 @@ def test_damaged_metadata_does_not_hurt():
 
 
 def test_preprocessing_goes_to_a_dict_and_back():
-    setting = preprocessing.Preprocessing(299, 'squash')
+    setting = Preprocessing(299, 'squash')
     assert preprocessing.Preprocessing.from_dict(setting.to_dict()) == setting
     with pytest.raises(InputError, match='colour'):
         preprocessing.Preprocessing.from_dict({'size': 224, 'resize': 'crop', 'colour': 1})
@@ -315,12 +316,12 @@ def test_preprocessing_goes_to_a_dict_and_back():
 @pytest.mark.parametrize('fields', [{'size': 0}, {'size': 2.5}, {'size': '224'}, {'resize': 'pad'}])
 def test_wrong_preprocessing_is_refused(fields):
     with pytest.raises(InputError):
-        preprocessing.Preprocessing(**fields)
+        Preprocessing(**fields)
 
 
 def test_threads_give_the_same_pictures():
     files = [encode(noise(200 + seed, 150, seed), 'JPEG') for seed in range(12)]
-    setting = preprocessing.Preprocessing(64)
+    setting = Preprocessing(64)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda data: preprocessing.load(data, setting), files * 3))
     assert all(np.array_equal(a, preprocessing.load(b, setting)) for a, b in zip(together, files * 3, strict=True))
@@ -334,23 +335,23 @@ def test_images_needs_no_tensorflow():
 
 def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is():
     picture = noise(64, 64)
-    square = preprocessing.load(encode(picture), preprocessing.Preprocessing(64, 'squash'))
+    square = preprocessing.load(encode(picture), Preprocessing(64, 'squash'))
     assert np.array_equal(square, picture) and square.flags.writeable
     edge = (64 - 64 * 64 / 73) / 2  # the short side is scaled to 73 = round(64 * 256 / 224)
     expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(edge, edge, 64 - edge, 64 - edge))
-    assert np.array_equal(preprocessing.load(encode(picture), preprocessing.Preprocessing(64, 'crop')), expected)
+    assert np.array_equal(preprocessing.load(encode(picture), Preprocessing(64, 'crop')), expected)
 
 
 def test_pixels_in_memory_are_photos_too(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (31, 23, 4), dtype=np.uint8)
     for name, array in (('rgb', pixels[:, :, :3]), ('rgba', pixels), ('grey', pixels[:, :, 0])):
         Image.fromarray(array).save(tmp_path / f'{name}.png')
-        expected = preprocessing.load(tmp_path / f'{name}.png', preprocessing.Preprocessing(16, 'crop'))
-        np.testing.assert_array_equal(preprocessing.load(array, preprocessing.Preprocessing(16, 'crop')), expected)
-        np.testing.assert_array_equal(preprocessing.load(Image.fromarray(array), preprocessing.Preprocessing(16, 'crop')), expected)
+        expected = preprocessing.load(tmp_path / f'{name}.png', Preprocessing(16, 'crop'))
+        np.testing.assert_array_equal(preprocessing.load(array, Preprocessing(16, 'crop')), expected)
+        np.testing.assert_array_equal(preprocessing.load(Image.fromarray(array), Preprocessing(16, 'crop')), expected)
     for wrong in (pixels.astype(float), pixels[:, :, :2], pixels[np.newaxis], pixels[:0]):
         with pytest.raises(ValueError, match=r'pixels'):
-            preprocessing.load(wrong, preprocessing.Preprocessing(16, 'crop'))
+            preprocessing.load(wrong, Preprocessing(16, 'crop'))
 
 
 def test_a_decoded_picture_is_not_turned_again(tmp_path):

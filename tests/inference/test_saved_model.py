@@ -289,7 +289,7 @@ def test_help_comes_without_tensorflow():
             "try: core.__main__.main()\n"
             "except SystemExit: pass\n"
             "assert not {'tensorflow', 'PIL', 'numpy'} & set(sys.modules), 'slow'")
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    done = scripts.python(code)
     assert (done.returncode, done.stderr) == (0, '')
     assert 'python -m core export runs/flickr8k captioner/1' in done.stdout
     assert len(done.stdout.splitlines()) <= 45

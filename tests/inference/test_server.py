@@ -162,7 +162,8 @@ def test_too_many_are_turned_away_and_an_error_reaches_those_who_wait():
 def address(sample_run, tmp_path_factory):
     """Of caption.py --serve, ended by Ctrl-C."""
     code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-            f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\nfrom core.commands import caption; caption.cli()')
+            f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\n'
+            'from core.commands import caption; caption.cli()')
     process = subprocess.Popen([sys.executable, '-c', code, sample_run, '--serve', '--port', '0', '--n-best', '2'],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                cwd=tmp_path_factory.mktemp('serve'))

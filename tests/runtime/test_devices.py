@@ -2,8 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,8 +18,7 @@ from core.runtime.devices import CPU, Machine, session_config
 from core.training.optimization import PRECISIONS, Optimization
 from tests.support import scripts, tiny_model
 from tests.support.sample_dirs import TINY_RUN
-from tests.support.scripts import ROOT
-from tests.support.solvers import make, saved
+from tests.support.solvers import assert_same_variables, make
 from tests.support.tiny_model import D, L
 
 NO_GPU = not devices.gpu_names()
@@ -75,17 +72,11 @@ def test_threads():
     assert session_config(CPU).intra_op_parallelism_threads == 0  # TensorFlow's own choice
 
 
-def python(code):
-    """Run code in a process of its own; returns what it prints."""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300,
-                          cwd=ROOT, env={**devices.os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_settings_need_no_tensorflow_and_change_nothing():
-    assert python('import os, sys; before = dict(os.environ); from core import devices; devices.Machine("gpu:1"); '
-                  'print("tensorflow" in sys.modules, before == dict(os.environ))') == 'False True\n'
+    done = scripts.python(
+        'import os, sys; before = dict(os.environ); from core.runtime import devices; devices.Machine("gpu:1"); '
+        'print("tensorflow" in sys.modules, before == dict(os.environ))')
+    assert done.stdout == 'False True\n', done.stderr
 
 
 @pytest.mark.skipif(not NO_GPU, reason='there is a GPU here')
@@ -110,13 +101,7 @@ def test_a_run_does_not_record_the_machine(sample_data, sample_run, tmp_path):
     assert 'features of 8 images stay on the device: 524 kB' in done.stdout
     assert json.loads((run / 'config.json').read_text()) == json.loads((plain / 'config.json').read_text())
     state = json.loads(next((run / 'checkpoints').glob('*.json')).read_text())
-    assert_equal(saved(plain, state['step']), saved(run, state['step']))
-
-
-def assert_equal(expected, found):
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert_same_variables(plain, run, state['step'])
 
 
 # ---- placement, by TensorFlow's own list of its kernels
@@ -196,7 +181,9 @@ def test_what_xla_takes_of_the_whole_graph_computes_the_same():
     with pytest.raises(ValueError, match='prepare_environment'):
         session_config(Machine('cpu', xla='all'))
     # In a process of its own, as TensorFlow reads its settings once.
-    clusters, *found = json.loads(python(ALL_OF_THE_GRAPH).splitlines()[-1])
+    done = scripts.python(ALL_OF_THE_GRAPH)
+    assert done.returncode == 0, done.stderr
+    clusters, *found = json.loads(done.stdout.splitlines()[-1])
     assert clusters > 5
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
 
@@ -243,7 +230,7 @@ def test_training_is_that_of_fed_features_bit_for_bit(tmp_path, options):
     states = [make(tmp_path / choice, tiny_model.arrays(10), n_epochs=2, val_data=tiny_model.arrays(3, seed=2),
                    machine=Machine('cpu', features_on_device=choice), **options).train() for choice in ('off', 'on')]
     assert states[0] == states[1]
-    assert_equal(*(saved(tmp_path / choice, states[0]['step']) for choice in ('off', 'on')))
+    assert_same_variables(tmp_path / 'off', tmp_path / 'on', states[0]['step'])
 
 
 @pytest.mark.parametrize('rows', [1, 3, 4, 10])

@@ -1,10 +1,8 @@
 """Importing `core` and all its modules has no side effects."""
 
 import json
-import subprocess
-import sys
 
-from tests.support.scripts import ROOT
+from tests.support.scripts import ROOT, python
 
 PROGRAM = """
 import json, logging, os, pkgutil, sys, warnings
@@ -54,8 +52,7 @@ with open(sys.argv[2], 'w') as file:
 
 
 def run(tmp_path, way):
-    done = subprocess.run([sys.executable, '-c', PROGRAM, way, str(tmp_path / 'report.json')], capture_output=True,
-                          text=True, cwd=ROOT, timeout=300)
+    done = python(PROGRAM, way, tmp_path / 'report.json')
     assert done.returncode == 0, done.stderr
     return done, json.loads((tmp_path / 'report.json').read_text())
 

@@ -156,8 +156,8 @@ def test_usage_errors_are_status_2():
 
 def start(folder, out):
     return subprocess.Popen(
-        [sys.executable, ROOT / 'prepro.py', '--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json',
-         *ENCODER, '--max-length', '5', '--out', out],
+        [sys.executable, ROOT / 'prepro.py', '--dataset', 'coco2017', '--images', 'photos', '--captions',
+         'captions.json', *ENCODER, '--max-length', '5', '--out', out],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

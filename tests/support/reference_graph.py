@@ -85,7 +85,8 @@ class PlainTraining(TrainingGraph):
             x = tf.nn.embedding_lookup(v['word_embedding/w'], words)
             if options.first_word == 'zero':
                 x = tf.where(tf.equal(words, decoder.start)[:, tf.newaxis], tf.zeros([], x.dtype), x)
-            alpha = tf.nn.softmax(self._scores(state['h']) / tf.cast(self.batch.annealed['temperature'], decoder.dtype))
+            temperature = tf.cast(self.batch.annealed['temperature'], decoder.dtype)
+            alpha = tf.nn.softmax(self._scores(state['h']) / temperature)
             weights, location = choose(t, alpha) if choose else (alpha, ())
             z = tf.reduce_sum(weights[:, :, tf.newaxis] * self.a, axis=1)
             beta = tf.ones_like(alpha[:, :1])

@@ -37,6 +37,12 @@ def run(name, *arguments, cwd=None, fresh=False, env=None):
                           timeout=300, env=env)
 
 
+def python(code, *arguments):
+    """Runs a program's text in a Python of its own, in the repository; returns what subprocess.run returns."""
+    return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
+                          timeout=300)
+
+
 def run_watched(name, *arguments, cwd):
     """`run`, in a Python of its own; returns what it returns, and the set of modules that were imported."""
     done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / name, *map(str, arguments)], text=True,

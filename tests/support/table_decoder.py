@@ -76,7 +76,7 @@ def allowed(sentence, word, rules, size):
 
 
 def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1, diversity_penalty=0.0):
-    """The search of core.decoding.beam_search in plain Python, over all max_len steps: no early stop but that of greedy.
+    """The search of core.decoding.beam_search in plain Python, over all max_len steps; only greedy stops early.
 
     Args:
         log_next: function from a tuple of words to log-probabilities (size,).

@@ -1,6 +1,5 @@
 """metrics.jsonl and the TensorBoard events."""
 
-import json
 
 import numpy as np
 import pytest
@@ -10,11 +9,8 @@ from core.data.feature_file import ArrayFeatures
 from core.decoding.captions import Caption
 from core.runtime.backend import tf, tf1
 from core.training.metrics_log import Journal
+from tests.support.solvers import entries
 from tests.support.tiny_model import L
-
-
-def entries(directory):
-    return [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
 
 
 def events(directory):

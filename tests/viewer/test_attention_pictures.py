@@ -89,7 +89,8 @@ def test_panels_show_the_photo_then_the_attention():
 
 def test_boxes_are_drawn_on_the_panels_of_their_words():
     plain = attention_pictures.attention_picture(GREY, caption(3), (ROWS, COLS))
-    boxed = attention_pictures.attention_picture(GREY, caption(3), (ROWS, COLS), boxes=[({1}, (0.25, 0.25, 0.75, 0.75))])
+    boxed = attention_pictures.attention_picture(GREY, caption(3), (ROWS, COLS),
+                                                 boxes=[({1}, (0.25, 0.25, 0.75, 0.75))])
     yellow = np.abs(boxed.astype(int) - YELLOW).max(axis=2) < 40
     assert not (np.abs(plain.astype(int) - YELLOW).max(axis=2) < 40).any()
     columns = np.flatnonzero(yellow.any(axis=0))
@@ -163,5 +164,6 @@ def test_a_view_of_pixels_is_that_of_their_file(tmp_path):
 
 
 def test_names_that_are_no_text_can_be_drawn():
-    drawn = attention_pictures.attention_picture(GREY, caption(2), (ROWS, COLS), ['a \ud83d dog'], name='odd\udcff.jpg')
+    drawn = attention_pictures.attention_picture(GREY, caption(2), (ROWS, COLS), ['a \ud83d dog'],
+                                                 name='odd\udcff.jpg')
     assert drawn.ndim == 3
