@@ -32,7 +32,7 @@ from core.training.checkpoints import BestModel, Checkpoints, initialize_from, l
 from core.training.interrupts import Interrupts, Stopped
 from core.training.metrics_log import Journal
 from core.training.optimization import PRECISIONS, Optimization, check, diverged
-from core.training.schedules import learning_rate_at, plateau_factor
+from core.training.schedules import plateau_factor
 from core.training.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -152,10 +152,6 @@ class Solver:
         """Load an encoder in the graph from its weights file: checkpoints hold only the part that is trained."""
         if hasattr(self.model, 'restore_encoder'):
             self.model.restore_encoder(session)
-
-    def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
-        """The learning rate of step `step` (0, 1, ...), a float, see `core.training.schedules.learning_rate_at`."""
-        return learning_rate_at(self.options, step, len(self.batches), factor)
 
     def unigram_loss(self) -> float:
         """Nats a word of the best model that knows only how frequent words are: what a captioner must beat."""
@@ -336,7 +332,7 @@ class Solver:
                                 f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state.step, state.epoch, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state.nll / state.captions,
-            'attention_entropy': entropy, 'learning_rate': self.learning_rate_at(step, state.rate_factor),
+            'attention_entropy': entropy, 'learning_rate': self._optimization.learning_rate_at(step, state.rate_factor),
             **self._optimization.annealed_at(step), 'captions_per_second': speed,
             **({'loss_scale': float(self._scale)} if self._scale else {}),
         })
