@@ -49,7 +49,7 @@ class _Pool(NamedTuple):
 
 
 class _Live(NamedTuple):
-    """The images still searched and their live hypotheses, see `decoding.run_steps`.
+    """The images still searched and their live hypotheses, see `search_loop.run_steps`.
 
     words: (n K,) int32. state: nest of (n K, ...). total: (n, K), the hypotheses' log-probabilities, -inf in slots
     that are not used. written, rows: (n, K, max_len) int32. kept: tuple of a _Pool for each group.
@@ -154,7 +154,7 @@ class _Search:
                           gained)
 
     def _advance(self, t: Tensor, live: _Live) -> tuple[_Live, Tensor]:
-        """One step of all groups, see `decoding.run_steps`."""
+        """One step of all groups, see `search_loop.run_steps`."""
         first = not live.kept  # one row an image, which every group starts from
         n_rows = 1 if first else self.K
         n = tf.shape(live.over)[0]

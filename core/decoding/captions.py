@@ -57,7 +57,7 @@ def generate_n_best(session: Session, model: Any, found: 'Beams | Sampled', data
         session: tf1.Session with the model's variables.
         model: CaptionGenerator or Ensemble.
         found: Beams of its `build_search` or `build_beam_search`, or Sampled of its `build_sampler`.
-        data: CaptionData, or whatever reads what the model takes (`finetune.ImageData`).
+        data: CaptionData, or whatever reads what the model takes (`image_data.ImageData`).
         images: which of its images, by number; None: all.
         batch_size: images decoded together.
         seed: int, of drawn words and locations; what is drawn follows it and the image's number in `data`.

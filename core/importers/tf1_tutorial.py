@@ -146,7 +146,7 @@ def _expected(options: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str,
 
 
 def _words(vocab: PathLike) -> tuple[list[str], list[int | None]]:
-    """Ordinary words in the order of their index, and the `rows` that `common.renumber` takes."""
+    """Ordinary words in the order of their index, and the `rows` that `imported.renumber` takes."""
     numbers = safe_pickle.word_to_idx(vocab)
     for word in SPECIALS[:3]:
         if word not in numbers:

@@ -110,15 +110,15 @@ def plurals(word: str) -> list[str]:
 def lexicon_of(boxes: Boxes, dataset: str = '', synonyms: Mapping[str, Iterable[str]] | None = None) -> Lexicon:
     """The Lexicon for the objects of a split.
 
-    The boxes' own names always count. To COCO's categories the names of `coco_words` are added, to those of drawn
-    scenes the words for colours and sizes. Categories of which the split has no box are in the lexicon all the same:
-    'hot dog' is no dog in photos without hot dogs either.
+    The boxes' own names always count. To COCO's categories the names of `coco_object_names` are added, to those of
+    drawn scenes the words for colours and sizes. Categories of which the split has no box are in the lexicon all the
+    same: 'hot dog' is no dog in photos without hot dogs either.
 
     Args:
         boxes: list of lists of (names, rectangle), names being a tuple: the category, then its synonyms.
         dataset: as `DataDir.dataset`.
-        synonyms: dict from category to names (`coco_words.read_synonyms`) in the place of `coco_words.SYNONYMS`; for
-            any dataset.
+        synonyms: dict from category to names (`coco_object_names.read_synonyms`), for any dataset, in the place of
+            `coco_object_names.SYNONYMS`.
 
     Raises:
         InputError: `synonyms` has none of the boxes' categories.
