@@ -332,7 +332,8 @@ class Solver:
                                 f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state.step, state.epoch, {
             'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state.nll / state.captions,
-            'attention_entropy': entropy, 'learning_rate': self._optimization.learning_rate_at(step, state.rate_factor),
+            'attention_entropy': entropy,
+            'learning_rate': self._optimization.learning_rate_at(step, state.rate_factor),
             **self._optimization.annealed_at(step), 'captions_per_second': speed,
             **({'loss_scale': float(self._scale)} if self._scale else {}),
         })
