@@ -52,7 +52,7 @@ def test_ctrl_c_is_status_130():
     try:
         assert process.stdout.readline() == 'ready\n'
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
+from core.viewer.attention_pictures import GLIDE_MS, GLIDES, WORD_MS
 from tests.support import scripts
 from tests.support.scripts import ROOT
 
@@ -38,10 +41,28 @@ def test_photos_of_every_kind_and_one_that_is_none(sample_run, photos, tmp_path)
     said = errors.splitlines()
     assert len(said) == 2 and 'gone.jpg: No such file' in said[0], errors
     assert f'1 of {len(records)} photos' in said[1]
-    readable = len(records) - 1
-    for folder, start in (('pictures', b'\x89PNG'), ('gifs', b'GIF89a')):
-        made = list((tmp_path / folder).iterdir())
-        assert len(made) == readable and all(path.read_bytes().startswith(start) for path in made)
+    assert len(list((tmp_path / 'pictures').iterdir())) == len(records) - 1
+    for path in (tmp_path / 'pictures').iterdir():
+        assert_picture(path)
+    lengths = [len(record['captions'][0]['words']) for record in records if 'captions' in record]
+    assert sorted(map(milliseconds, (tmp_path / 'gifs').iterdir())) == sorted(
+        WORD_MS * (1 + length) + GLIDE_MS * GLIDES * length for length in lengths)
+
+
+def assert_picture(path):
+    with Image.open(path) as picture:
+        assert picture.format == 'PNG' and picture.mode == 'RGB' and min(picture.size) > 200
+        assert np.asarray(picture).std() > 10
+
+
+def milliseconds(path):
+    """How long a GIF takes: the photo, and then for each word what leads to it and itself."""
+    with Image.open(path) as animation:
+        assert animation.format == 'GIF' and min(animation.size) > 100
+        frames = [(frame.info['duration'], np.asarray(frame.convert('RGB'), int)) for frame in
+                  ImageSequence.Iterator(animation)]
+    assert np.abs(frames[0][1] - frames[-1][1]).max() > 20
+    return sum(duration for duration, _ in frames)
 
 
 def test_one_photo_for_people(sample_run, photos, tmp_path):
@@ -50,7 +71,7 @@ def test_one_photo_for_people(sample_run, photos, tmp_path):
     assert (done.returncode, done.stderr) == (0, '')
     name, _, caption = done.stdout.rstrip('\n').partition(': ')
     assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption
-    assert picture.read_bytes().startswith(b'\x89PNG')
+    assert_picture(picture)
 
 
 @pytest.mark.parametrize(('arguments', 'parts'), [

@@ -270,12 +270,12 @@ def test_an_interrupt_while_scores_are_computed_is_one_too(uncut, tmp_path, numb
     class Slow(Scorer):
         def score(self, *arguments):
             os.kill(os.getpid(), number)
-            time.sleep(60)
+            time.sleep(600)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr('core.training.solver.Scorer', Slow)
         begun = time.monotonic()
         solver.train()
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 500
     make(tmp_path / 'cut', data, dev, n_epochs=2).train()
     assert_same_run(expected, tmp_path / 'cut', whole['step'])
