@@ -17,7 +17,6 @@ from core.common import files, terminal
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
-from core.config.config import Config
 from core.runs import run_dir
 
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')  # in order of interest
@@ -127,8 +126,8 @@ def read(path: PathLike) -> Curves:
         raise InputError(f'{path / "config.json"}: not a configuration of this program')
     data = sections.pop('data', {})
     options = {}
-    for name, defaults in Config().to_dict().items():  # older runs lack the options that came later
-        options.update({**defaults, **sections.get(name, {})})
+    for section in sections.values():
+        options.update(section)
     encoder = data.get('encoder') if isinstance(data.get('encoder'), dict) else {}
     options.update((name, data.get(key)) for name, key in ENTRIES.items())
     options.update((name, encoder.get(name)) for name in ENCODER)

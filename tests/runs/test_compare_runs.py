@@ -134,18 +134,6 @@ def test_runs_without_curves(tmp_path):
     assert not (tmp_path / 'y.png').exists()
 
 
-def test_options_that_came_later_have_their_defaults(tmp_path):
-    new, old = run(tmp_path / 'new'), run(tmp_path / 'old')
-    config = json.loads((old / 'config.json').read_text())
-    del config['model']['score_bias'], config['decoding']
-    config['model']['from_the_future'] = 7
-    (old / 'config.json').write_text(json.dumps(config))
-    lines, summary = compared(new, old)
-    assert summary['differences'] == {'from_the_future': {'new': None, 'old': 7}}
-    assert lines[5:9] == ['run  from_the_future', '--------------------', 'new                -',
-                          'old                7']
-
-
 @pytest.mark.parametrize(('paths', 'names'), [
     (['/r/soft', '/r/hard'], ['soft', 'hard']),
     (['/r/soft/run', '/r/hard/run'], ['soft', 'hard']),
