@@ -22,7 +22,7 @@ from tests.support.scripts import ROOT, python
 
 
 def run_main(body):
-    return python('import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import terminal\n'
+    return python('import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import progress, terminal\n'
                   f'from core.common.errors import *\ndef main():\n    {body}\nterminal.run(main)')
 
 

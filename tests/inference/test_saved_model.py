@@ -48,6 +48,7 @@ except tf.errors.InvalidArgumentError as error:
     answers.append(str(error))
 print(json.dumps(answers, allow_nan=False))
 """
+pytestmark = pytest.mark.usefixtures('quick_sessions')
 DECODING = {'beam_width': 3, 'length_penalty': 0.7, 'max_len': 3}
 
 

@@ -191,7 +191,8 @@ def test_what_xla_takes_of_the_whole_graph_computes_the_same():
 ALL_OF_THE_GRAPH = '''
 import json, sys
 sys.path.insert(0, '.')
-from core.runtime.devices import Machine, prepare_environment, session_config
+from core.runtime.devices import Machine, session_config
+from core.runtime.machine_options import prepare_environment
 machine = Machine('cpu', xla='all')
 prepare_environment(machine)
 from tests.support import tiny_model
