@@ -21,9 +21,18 @@ from core.runs import run_dir
 from core.runs.build_model import check_finetuning
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
+from tests.support import quick_sessions
 from tests.support.sample_dirs import TINY_RUN
 
 OPTIONS = [*TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=false', 'print_every=1']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+    """Grappler takes longer than these small graphs run."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_sessions.install(patch)
+        yield
 
 
 @pytest.fixture(scope='module')

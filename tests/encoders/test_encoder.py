@@ -11,9 +11,18 @@ from core.common.errors import InputError
 from core.encoders import networks, preprocessing
 from core.encoders.encoder import ENCODERS, Encoder, EncoderSpec, build, describe
 from core.runtime.backend import tf, tf1
+from tests.support import quick_sessions
 from tests.support.thin_vgg import Thin, write_keras, write_matconvnet
 
 CONVOLUTIONS = networks.Vgg19().convolutions
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+    """Grappler takes longer than these small graphs run."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_sessions.install(patch)
+        yield
 
 
 def pictures(count, size, seed=0):

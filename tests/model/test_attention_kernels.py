@@ -5,7 +5,7 @@ import pytest
 
 from core.model.attention_kernels import BLOCK, Kernels
 from core.runtime.backend import tf, tf1
-from tests.support.tiny_model import as_built
+from tests.support.quick_sessions import as_built
 
 N, C, L, A, K = 2, 3, 5, 4, 6  # images, captions of each, locations, hidden units of the attention, numbers
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}

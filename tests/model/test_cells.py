@@ -7,7 +7,7 @@ from core.model.cells import GRUCell, GRUState, LSTMCell, LSTMState
 from core.reference.equations import sigmoid
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
-from tests.support.tiny_model import as_built
+from tests.support.quick_sessions import as_built
 
 R, IN, H = 2, 5, 3  # rows, numbers of an input, hidden units
 

@@ -7,8 +7,8 @@ from core.config.model import ModelConfig
 from core.model.output_layer import Dropout, OutputLayer
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
-from tests.support import tiny_model
-from tests.support.tiny_model import H, M, V, as_built
+from tests.support.quick_sessions import as_built
+from tests.support.tiny_model import H, M, V
 
 P, K = 4, 5  # words, numbers of a context
 
@@ -85,7 +85,7 @@ def test_dropout_of_a_sequence_keeps_its_masks_over_the_steps(graph):
     seed = tf.constant([1, 2])
     kept, changing = Dropout(seed, 0.2, 2, per_sequence=True)(x, 0, rows), Dropout(seed, 0.2, 2)(x, 0, rows)
     elsewhere = Dropout(seed, 0.2, 2, per_sequence=True)(x, 1, rows)
-    with tf1.Session(config=tiny_model.as_built()) as session:
+    with tf1.Session(config=as_built()) as session:
         kept, changing, elsewhere = session.run((kept, changing, elsewhere))
     np.testing.assert_array_equal(kept[[0, 2]], kept[[2, 4]])
     np.testing.assert_array_equal(kept[[1, 3]], kept[[3, 5]])

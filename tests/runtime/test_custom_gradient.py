@@ -7,7 +7,7 @@ import numpy as np
 
 from core.runtime.backend import tf, tf1
 from core.runtime.custom_gradient import with_gradient
-from tests.support.tiny_model import as_built
+from tests.support.quick_sessions import as_built
 
 
 def run(tensors):

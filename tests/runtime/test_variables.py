@@ -5,7 +5,7 @@ import pytest
 
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
-from tests.support.tiny_model import as_built
+from tests.support.quick_sessions import as_built
 
 
 def first_values(initializer, **specs):
