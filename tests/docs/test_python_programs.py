@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from core.runtime.backend import tf1
 from tests.support.scripts import ROOT
 
 
@@ -40,5 +39,5 @@ def test_training(place, sample_data, quick_sessions):
     names = {}
     exec(compile(program.replace('n_epochs=20', 'n_epochs=1'), 'README.md', 'exec'), names)
     assert len(names['captions']) == 3 and all(isinstance(caption.text, str) for caption in names['captions'])
-    assert tf1.train.latest_checkpoint(str(place / 'runs' / 'mine' / 'checkpoints'))
+    assert list((place / 'runs' / 'mine' / 'checkpoints').glob('step-*.index'))
     assert list((place / 'runs' / 'mine' / 'tensorboard').rglob('events.*'))
