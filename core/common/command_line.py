@@ -14,7 +14,10 @@ from core.common.version import __version__
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are one line, like all others."""
+    """An argparse parser whose complaints are one line, like all others, and which takes no abbreviations."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{'allow_abbrev': False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
@@ -85,12 +88,18 @@ class Parser(OneLineParser):
             name = unknown[0].partition('=')[0]
             setting = name.lstrip('-').replace('-', '_')
             hint = (f'; did you mean --set {setting}=VALUE?' if setting in self.settings else
-                    did_you_mean(name, self._option_string_actions))
+                    did_you_mean(name, self._known_options(parsed)))
             self.error(f'unknown argument {unknown[0]}{hint}')
         if parsed.quiet and parsed.verbose:
             raise InputError('--quiet and --verbose exclude each other')
         set_level(QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL)
         return parsed
+
+    def _known_options(self, parsed: argparse.Namespace) -> list[str]:
+        """Options of this parser, and of the subcommand that was given."""
+        chosen = [action.choices[getattr(parsed, action.dest)] for action in self._actions
+                  if isinstance(action, argparse._SubParsersAction) and getattr(parsed, action.dest, None)]
+        return [option for parser in [self, *chosen] for option in parser._option_string_actions]
 
 
 def complete(action: Any, module: str, table: str) -> None:
