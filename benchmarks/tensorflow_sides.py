@@ -230,11 +230,10 @@ class InputWaiting(OursTraining):
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory) / 'features.h5'
             FeatureFile.create(path, (n_images, self.sizes.L, self.sizes.D))
-            features = FeatureFile(path, writable=True)
+            features = FeatureFile(path)
             for row in range(0, n_images, self.sizes.N):
                 rows = range(row, min(row + self.sizes.N, n_images))
                 features.write(rows, relu_features(self.sizes, row, len(rows)))
-            features.close()
             descriptor = os.open(path, os.O_RDONLY)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # read from the disk, not from memory
             os.close(descriptor)

@@ -19,11 +19,10 @@ from core.common.files import replacing
 
 
 class FeatureFile:
-    """`features.h5`, read and written by row; safe from several threads, as HDF5 lets one in at a time.
+    """`features.h5`, read and written by row; reading is safe from several threads.
 
     Args:
         path: of the file, which must exist (`create` makes it).
-        writable: open for writing.
 
     Attributes:
         shape: (images, L, D).
@@ -32,22 +31,20 @@ class FeatureFile:
         InputError: missing, not HDF5, not of this layout, or shorter than it says.
     """
 
-    def __init__(self, path: PathLike, writable: bool = False) -> None:
+    def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
-        self._file: Any = None
         try:
-            # Nobody is locked out: what prepro.py writes may be looked at, and its own lock keeps a second one away.
-            self._file = h5py.File(self.path, 'r+' if writable else 'r', locking=False)
-            self._features, self._done = self._file['features'], self._file['done']
-            self.shape = self._features.shape
-            if self._features.dtype != np.float16 or len(self.shape) != 3 or self._features.chunks:
-                raise KeyError('features')
-        except (OSError, KeyError) as error:
-            self.close()
+            # Not kept open: HDF5 would not let this process write to what it has open for reading.
+            with h5py.File(self.path, 'r', locking=False) as file:
+                features, done = file['features'], file['done']
+                self.shape, offsets = features.shape, (features.id.get_offset(), done.id.get_offset())
+                if features.dtype != np.float16 or len(self.shape) != 3 or None in offsets:
+                    raise KeyError('features')
+            self._features = np.memmap(self.path, np.float16, 'r', offsets[0], self.shape)
+            self._done = np.memmap(self.path, np.uint8, 'r', offsets[1], self.shape[:1])
+        except (OSError, KeyError, ValueError) as error:
             raise InputError(f'{self.path}: not a features file of this program, or cut off ({error}); delete it and '
                              f'run prepro.py again, or copy it again') from None
-        self._space = self._features.id.get_space()
-        self._row_space = h5py.h5s.create_simple((1, *self.shape[1:]))
 
     @staticmethod
     def create(path: PathLike, shape: tuple[int, int, int]) -> None:
@@ -64,7 +61,7 @@ class FeatureFile:
 
     def done(self) -> np.ndarray:
         """(images,) bool: which rows are written."""
-        return self._done[:] == 1
+        return np.asarray(self._done) == 1
 
     def write(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
         """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk.
@@ -85,23 +82,32 @@ class FeatureFile:
         # Neighbouring rows in one call.
         runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         try:
-            for run in runs:
-                first = int(rows[run[0]])
-                self._features[first : first + len(run)] = features[run[0] : run[-1] + 1]
-            self._sync()
-            for run in runs:
-                first = int(rows[run[0]])
-                self._done[first : first + len(run)] = 1
-            self._sync()
+            with self._open_for_writing() as file:
+                for run in runs:
+                    first = int(rows[run[0]])
+                    file['features'][first : first + len(run)] = features[run[0] : run[-1] + 1]
+                self._sync(file)
+                for run in runs:
+                    first = int(rows[run[0]])
+                    file['done'][first : first + len(run)] = 1
+                self._sync(file)
         except (OSError, RuntimeError) as error:  # HDF5 raises either, the system's number in its text
             number = re.search(r'errno = (\d+)', str(error))
             why = os.strerror(int(number[1])) if number else first_line(error)
             raise InputError(f'{self.path}: cannot write ({why}); make room and run the same command again, finished '
                              f'images are kept') from None
 
-    def _sync(self) -> None:
+    def _open_for_writing(self) -> h5py.File:
+        """The file, every write to which reaches the system at once: what HDF5 kept back could fail when it is closed."""
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_file_locking(False, True)
+        access.set_sieve_buf_size(0)
+        return h5py.File(h5py.h5f.open(os.fsencode(self.path), h5py.h5f.ACC_RDWR, access))
+
+    def _sync(self, file: h5py.File) -> None:
         """Bring what was written to the disk."""
-        self._file.flush()
+        file.flush()
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             getattr(os, 'fdatasync', os.fsync)(descriptor)  # macOS has fsync only
@@ -110,28 +116,10 @@ class FeatureFile:
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Features of `rows`, any order and repetition, as (n, L, D) float16."""
-        features = np.empty((len(rows), *self.shape[1:]), np.float16)
-        space = self._space.copy()  # h5py's own indexing takes three times as long for a row
-        for row, values in zip(rows, features, strict=True):
-            if not 0 <= row < self.shape[0]:
-                raise IndexError(f'row {row} of {self.shape[0]}')
-            space.select_hyperslab((int(row), 0, 0), (1, *self.shape[1:]))
-            try:
-                self._features.id.read(self._row_space, space, values)
-            except OSError as error:
-                raise InputError(f'{self.path}: image {row} cannot be read ({first_line(error)}); copy or make it '
-                                 f'again') from None
-        return features
-
-    def close(self) -> None:
-        """End reading and writing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __del__(self) -> None:
-        if getattr(self, '_file', None) is not None:
-            self.close()
+        rows = np.asarray(rows, np.intp)
+        for row in rows[(rows < 0) | (rows >= self.shape[0])]:
+            raise IndexError(f'row {row} of {self.shape[0]}')
+        return np.asarray(self._features[rows])
 
 
 class ArrayFeatures:

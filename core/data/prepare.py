@@ -111,11 +111,8 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
     path = out / 'features.h5'
     if not path.exists():
         feature_file.FeatureFile.create(path, (len(records), spec.grid[0] * spec.grid[1], spec.dim))
-    features = feature_file.FeatureFile(path, writable=True)
-    try:
-        unreadable, rate = _extract(records, encoder, features, say)
-    finally:
-        features.close()
+    features = feature_file.FeatureFile(path)
+    unreadable, rate = _extract(records, encoder, features, say)
     if unreadable and (not skip_unreadable or len(unreadable) == len(records)):
         raise InputError(_unreadable_text(unreadable))
     manifest = _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, say)

@@ -215,10 +215,10 @@ def _host(url: str) -> str | None:
 def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
     """The record in the directory, dict name -> dict; {} where there is none."""
     path = to / MANIFEST
-    problem, advice = 'not a record of this program', 'move it away, and the files are checked anew'
+    advice = 'move it away, and the files are checked anew'
     manifest = read_json(path, advice) if path.exists() else {}
     if not isinstance(manifest, dict) or not all(isinstance(entry, dict) for entry in manifest.values()):
-        raise InputError(f'{path}: {problem}; {advice}')
+        raise InputError(f'{path}: not a record of this program; {advice}')
     return manifest
 
 

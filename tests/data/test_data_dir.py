@@ -33,7 +33,7 @@ def values():
 
 
 def test_written_rows_are_read_at_float16_precision(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     assert file.shape == SHAPE and not file.done().any() and file.done().shape == (7,)
     file.write([4, 0], values[[4, 0]])
     assert np.flatnonzero(file.done()).tolist() == [0, 4]
@@ -45,9 +45,8 @@ def test_written_rows_are_read_at_float16_precision(path, values):
 
 
 def test_h5py_alone_sees_the_same(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     file.write([6, 2], values[[6, 2]])
-    file.close()
     with h5py.File(path) as plain:
         assert plain['features'].shape == SHAPE and plain['features'].dtype == np.float16
         np.testing.assert_array_equal(plain['features'][6], values[6].astype(np.float16))
@@ -56,7 +55,7 @@ def test_h5py_alone_sees_the_same(path, values):
 
 
 def test_rows_in_any_order_and_repetition(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     file.write(range(7), values)
     order = [6, 0, 0, 3, 6, 6, 1]
     np.testing.assert_array_equal(file.read(order), values.astype(np.float16)[order])
@@ -68,7 +67,7 @@ def test_rows_in_any_order_and_repetition(path, values):
 
 
 def test_many_threads_read_at_once(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     file.write(range(7), values)
     expected, wrong = values.astype(np.float16), []
 
@@ -86,7 +85,7 @@ def test_many_threads_read_at_once(path, values):
 
 
 def test_features_of_another_shape_are_refused(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     for wrong in (values[:2, :4], values[:3], values[:2].reshape(2, 15)):
         with pytest.raises(ValueError, match='features of shape'):
             file.write([0, 1], wrong)
@@ -120,10 +119,10 @@ def test_other_files_are_refused(tmp_path, make):
 
 
 def test_a_write_that_fails_is_one_line_and_keeps_what_was_done(path, values):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     file.write(range(4), values[:4])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    room = file._features.id.get_offset() + 5 * 2 * 15 + 4  # for 5 rows and a bit
+    room = file._features.offset + 5 * 2 * 15 + 4  # for 5 rows and a bit
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(InputError, match='features.h5: cannot write .*finished images are kept'):
@@ -201,7 +200,7 @@ class TestDataDir:
         from core.data.vocabulary import Vocabulary
 
         FeatureFile.create(tmp_path / 'features.h5', SHAPE)
-        FeatureFile(tmp_path / 'features.h5', writable=True).write(range(7), values)
+        FeatureFile(tmp_path / 'features.h5').write(range(7), values)
         Vocabulary(['a', 'dog']).save(tmp_path / 'vocabulary.json')
         splits = ['train', 'dev', 'train', 'train', 'dev', 'train', 'train']
         images = [{'id': f'i{row}', 'file': f'/photos/{row}.jpg', 'split': split, 'captions': [f'dog {row}'],
@@ -273,7 +272,7 @@ class TestDataDir:
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, 1e5])
 def test_numbers_that_float16_cannot_hold_are_refused(path, values, bad):
-    file = FeatureFile(path, writable=True)
+    file = FeatureFile(path)
     values = values.copy()
     values[1, 0, 0] = bad
     with pytest.raises(InputError, match='not finite or beyond float16'):
@@ -282,7 +281,7 @@ def test_numbers_that_float16_cannot_hold_are_refused(path, values, bad):
 
 
 def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(path, values, monkeypatch):
-    file, calls, write = FeatureFile(path, writable=True), [], h5py.Dataset.__setitem__
+    file, calls, write = FeatureFile(path), [], h5py.Dataset.__setitem__
 
     def counting(dataset, place, data):
         calls.append(np.size(data))

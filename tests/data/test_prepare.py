@@ -351,12 +351,12 @@ def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(t
 
 
 def test_captions_are_cut_once(tmp_path, spec, monkeypatch):
-    counts, tokenize = collections.Counter(), prepare.text.tokenize
+    counts, tokenize = collections.Counter(), prepare.tokenize
 
     def counting(caption):
         counts[caption] += 1
         return tokenize(caption)
 
-    monkeypatch.setattr(prepare.text, 'tokenize', counting)
+    monkeypatch.setattr(prepare, 'tokenize', counting)
     make(records_in(tmp_path / 'photos', 4), spec, tmp_path / 'data')
     assert counts == dict.fromkeys(CAPTIONS, 4)

@@ -226,9 +226,9 @@ def test_unknown_names(site):
 
 def test_a_damaged_record(site):
     site.to.mkdir()
-    for text in ('{"w.zip', '[]', '{"w.zip": 5}'):
+    for text, why in (('{"w.zip', 'is not JSON'), ('[]', 'not a record'), ('{"w.zip": 5}', 'not a record')):
         (site.to / 'downloads.json').write_text(text)
-        assert 'downloads.json: not a record of this program' in site.refuses('single')
+        assert f'downloads.json: {why}' in site.refuses('single')
 
 
 def test_to_is_a_file(site):

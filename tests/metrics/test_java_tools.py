@@ -176,10 +176,10 @@ SCRIPT = r"""
 import json, os, sys
 before = dict(os.environ)
 from core.metrics import java_tools
-meteor = java.Meteor()
-tokens = java.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
+meteor = java_tools.Meteor()
+tokens = java_tools.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
 total, scores = meteor.compute_score({1: ['dog runs quick home', 'IT IS']}, {1: ['dog runs']})
-json.dump({'java': java.find_java(), 'tokens': tokens, 'scores': scores, 'unchanged': before == dict(os.environ),
+json.dump({'java': java_tools.find_java(), 'tokens': tokens, 'scores': scores, 'unchanged': before == dict(os.environ),
            'pid': meteor._process.pid}, sys.stdout)
 """
 
@@ -214,9 +214,11 @@ def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
 
 def test_meteor_ends_where_python_is_killed(tmp_path, monkeypatch):
     log = logged_java(tmp_path, monkeypatch)
-    process = subprocess.Popen([sys.executable, '-c', 'from core import java\nmeteor = java.Meteor()\nmeteor.start()\n'
+    process = subprocess.Popen([sys.executable, '-c', 'from core.metrics import java_tools\n'
+                                'meteor = java_tools.Meteor()\nmeteor.start()\n'
                                 'input()'], cwd=ROOT, stdin=subprocess.PIPE)
     while not (log.exists() and meteor_processes(log)):
+        assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate()

@@ -158,7 +158,7 @@ def test_imported_runs_are_told_what_they_need(refused, run_copy, photos):
 
 
 def test_damaged_runs(sample_run, tmp_path):
-    for place, text, part in (('config.json', '[', 'cannot be read'), ('vocabulary.json', '[', 'vocabulary.json'),
+    for place, text, part in (('config.json', '[', 'is not JSON'), ('vocabulary.json', '[', 'vocabulary.json'),
                               ('best/best.json', None, 'no trained model here yet')):
         run = tmp_path / part.replace(' ', '-')
         shutil.copytree(sample_run, run)

@@ -31,7 +31,7 @@ def refused(tmp_path):
     (['nowhere', '--out', 'run-x'], ['nowhere', 'no such data directory', 'prepro.py']),
     (['nowhere', '--out', 'run-x', '--resume', 'run-x'], ['--resume RUN takes data and options from the run']),
     (['--resume', 'nowhere'], ['nowhere', 'not a run']),
-    (['nowhere', '--out', 'run-x', '--config', 'none.json'], ['none.json', 'not a readable JSON configuration']),
+    (['nowhere', '--out', 'run-x', '--config', 'none.json'], ['none.json: cannot be read']),
     (['nowhere', '--out', 'run-x', '--preset', 'tf3'], ["no preset 'tf3'", 'tf2']),
     (['--resume', 'run-x', '--preset', 'tf2'], ['leave DATA, --out, --preset and --config out']),
     (['nowhere', '--out', 'run-x', '--word-vectors', 'a', '--pretrained-model', 'b'], ['exclude each other']),
@@ -66,7 +66,7 @@ def test_a_run_does_not_go_on_with_other_options_or_data(refused, sample_dirs, s
             parts=['not what the run', 'was trained on', 'weights_sha256'])
 
 
-@pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'cannot be read'), ('{}', 'lacks the entry data')])
+@pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'is not JSON'), ('{}', 'lacks the entry data')])
 def test_damaged_run(refused, run_copy, text, part):
     (run_copy / 'config.json').write_text(text)
     refused('--resume', run_copy, parts=[run_copy / 'config.json', part])
