@@ -98,7 +98,7 @@ class FeatureFile:
                              f'images are kept') from None
 
     def _open_for_writing(self) -> h5py.File:
-        """The file, every write to which reaches the system at once: what HDF5 kept back could fail when it is closed."""
+        """The file without HDF5's own buffer: what that keeps back on a full disk would fail when the file is closed."""
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
         access.set_file_locking(False, True)
