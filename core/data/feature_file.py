@@ -98,7 +98,7 @@ class FeatureFile:
                              f'images are kept') from None
 
     def _open_for_writing(self) -> h5py.File:
-        """The file without HDF5's own buffer, for what that keeps back on a full disk fails when the file is closed."""
+        """The file without HDF5's own buffer, as what that keeps back on a full disk fails at the file's end."""
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
         access.set_file_locking(False, True)
