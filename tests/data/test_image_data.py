@@ -23,6 +23,7 @@ from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
 from tests.support import quick_sessions
 from tests.support.sample_dirs import TINY_RUN
+from tests.support.tolerances import summed
 
 OPTIONS = [*TINY_RUN, 'finetune_from=conv2_1', 'augment=false', 'dropout=false', 'print_every=1']
 
@@ -86,7 +87,8 @@ def test_the_tower_begins_as_the_encoder_that_made_the_features(sample_data, spe
         tower = build_trainable(pixels, spec, 'conv2_2')
         with tf1.Session(graph=graph) as session:
             tower.restore(session)
-            np.testing.assert_array_equal(session.run(tower.features, {pixels: pictures}), expected)
+            found = session.run(tower.features, {pixels: pictures})  # another graph, with other fused operations
+    np.testing.assert_allclose(found, expected, rtol=summed(9 * 128), atol=summed(9 * 128) * expected.max())
 
 
 @pytest.mark.parametrize(('name', 'layer', 'first', 'part'), [

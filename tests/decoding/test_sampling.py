@@ -7,6 +7,7 @@ from core.decoding.sampling import draw, sample, uniforms
 from core.decoding.word_rules import Rules
 from core.runtime.backend import tf, tf1
 from tests.support import table_decoder, tiny_model
+from tests.support.tolerances import assert_same_but_rounding
 
 END, NEVER = 2, (0, 1)
 
@@ -103,7 +104,7 @@ def test_result_does_not_depend_on_batch_mates():
     assert len(set(together.lengths.tolist())) > 2 and rows < 8 * steps
     for image in (0, 3, 7):
         alone, *_ = drawn(probabilities, uniform[[image]], [image], **options)
-        tf.nest.map_structure(lambda a, b, i=image: np.testing.assert_array_equal(a[0], b[i]), alone, together)
+        tf.nest.map_structure(lambda a, b, i=image: assert_same_but_rounding(a[0], b[i], 10), alone, together)
 
 
 def test_cold_draws_are_greedy_and_rules_hold():
@@ -145,5 +146,5 @@ def test_model_draws_follow_seed_and_image_number(graph):
     assert len(np.unique(first.captions, axis=0)) > 30  # images alike but in their number
     np.testing.assert_array_equal(first.captions, again.captions)
     assert (first.captions != other.captions).any() and (unseeded[0] != unseeded[1]).any()
-    for part, whole in zip(moved, first, strict=True):
-        np.testing.assert_array_equal(part, whole[[9, 59, 0, 9]])
+    for part, whole in zip(moved, first, strict=True):  # 4 rows and 60; 8 steps of sums of tens of terms
+        assert_same_but_rounding(part, whole[[9, 59, 0, 9]], 8 * 50)

@@ -16,6 +16,7 @@ from core.decoding.captions import generate_n_best
 from core.encoders.photos import UnreadableImage
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
+from tests.support.tolerances import assert_same_caption
 
 
 @pytest.fixture(scope='module')
@@ -27,12 +28,6 @@ def captioner(sample_run):
 @pytest.fixture(scope='module')
 def paths(scene_photos):
     return scene_photos
-
-
-def same(first, second):
-    assert first.words == second.words and first.ended == second.ended
-    for name in ('alphas', 'betas', 'log_prob', 'score', 'probabilities'):
-        np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-6)
 
 
 def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths):
@@ -47,7 +42,7 @@ def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths)
     for result, captions in zip(captioner(data.paths), expected, strict=True):
         assert len(result.captions) == len(captions) == 2
         for one, other in zip(result.captions, captions, strict=True):
-            same(one, other)
+            assert_same_caption(one, other)
     assert len({result.best.log_prob for result in captioner(data.paths)}) == len(data)  # or nothing were compared
 
 
@@ -57,7 +52,7 @@ def test_a_photo_in_every_form(captioner, paths):
     assert expected.name == str(paths[0])
     for photo in (str(paths[0]), paths[0].read_bytes(), pixels, Image.fromarray(pixels), [paths[0]]):
         result, = captioner(photo)
-        same(result.best, expected.best)
+        assert_same_caption(result.best, expected.best)
         np.testing.assert_array_equal(result.view(), expected.view())
     assert captioner(pixels)[0].name == 'photo 1' and captioner([]) == []
 
@@ -71,7 +66,7 @@ def test_results_come_in_order_and_name_what_cannot_be_read(captioner, paths, tm
         assert [result.error is None for result in results] == [True] * 4 + [False, True, False, True]
         for result, path in zip(results, [*paths[:4], None, paths[4], None, paths[5]], strict=True):
             if path:
-                same(result.best, captioner(path)[0].best)
+                assert_same_caption(result.best, captioner(path)[0].best)
     assert 'gone.png' in results[4].to_dict()['error'] and results[4].captions == []
     with pytest.raises(UnreadableImage, match='gone.png'):
         captioner(photos)
@@ -122,7 +117,7 @@ def test_many_threads_and_several_captioners(sample_run, captioner, paths):
     with Captioner.load(sample_run, max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
         cut = pool.submit(other, paths)
         for result, first in zip(pool.map(lambda path: captioner(path)[0], paths * 3), expected * 3, strict=True):
-            same(result.best, first.best)
+            assert_same_caption(result.best, first.best)
         assert all(len(result.words) <= 3 for result in cut.result())
 
 

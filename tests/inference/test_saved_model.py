@@ -20,7 +20,7 @@ from core.config.decoding import DecodingConfig
 from core.inference import saved_model
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
-from tests.support import scripts
+from tests.support import scripts, tolerances
 from tests.support.scripts import ROOT
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
@@ -103,9 +103,12 @@ def same(answer, results):
             length = one['lengths']
             assert (text[0], text[1:]) == (caption.text, caption.words + [''] * (len(text) - 1 - length))
             assert (length, one['ended']) == (len(caption.words), caption.ended)
-            np.testing.assert_allclose([one['scores'], one['log_probs']], [caption.score, caption.log_prob], rtol=1e-4)
+            np.testing.assert_allclose([one['scores'], one['log_probs']], [caption.score, caption.log_prob],
+                                       rtol=tolerances.AFTER_CONTEXT)
             for name in ('probabilities', 'alphas', 'betas'):
-                np.testing.assert_allclose(one[name][:length], getattr(caption, name), rtol=1e-3, atol=1e-6)
+                np.testing.assert_allclose(
+                    one[name][:length], getattr(caption, name), atol=tolerances.NEAR_ZERO,
+                    rtol=tolerances.ALPHA if name == 'alphas' else tolerances.AFTER_CONTEXT)
                 assert not one[name][length:].any()
 
 

@@ -15,7 +15,7 @@ from core.data.feature_file import FeatureFile
 from core.datasets.records import SPLITS
 from core.encoders import preprocessing
 from core.encoders.encoder import Encoder, describe
-from tests.support.files import data_contents
+from tests.support.files import assert_same_data
 
 GREY, CUT = 7, 50  # which of the photos are made greyscale and truncated
 
@@ -85,7 +85,7 @@ def test_a_repaired_photo_is_picked_up(coco, shared, tmp_path):
     _, manifest = make(coco, spec, out, lines)
     assert manifest['unreadable'] == {} and '79 images were encoded before and are kept' in lines
     make(coco, spec, tmp_path / 'whole')
-    assert data_contents(out) == data_contents(tmp_path / 'whole')
+    assert_same_data(out, tmp_path / 'whole')
 
 
 def test_the_papers_features_of_a_few_photos(coco, tmp_path):

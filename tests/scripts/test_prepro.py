@@ -16,7 +16,7 @@ from core.data import data_dir, feature_file, prepare
 from core.data.data_dir import DataDir
 from core.encoders.encoder import describe
 from tests.support import scripts
-from tests.support.files import data_contents, snapshot
+from tests.support.files import assert_same_data, snapshot
 from tests.support.sample_photos import photo
 from tests.support.scripts import ROOT
 
@@ -213,4 +213,4 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     assert errors.splitlines()[0].startswith(f'encoding: {len(rows)}/{N_IMAGES} ')
     assert errors.splitlines()[-1].startswith(f'encoding: {N_IMAGES}/{N_IMAGES} ')
     np.testing.assert_array_equal(feature_file.FeatureFile(features).read(rows), kept)
-    assert data_contents(tmp_path / 'out') == data_contents(tmp_path / 'whole')
+    assert_same_data(tmp_path / 'out', tmp_path / 'whole')

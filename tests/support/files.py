@@ -6,6 +6,9 @@ import json
 import pathlib
 
 import h5py
+import numpy as np
+
+from tests.support.tolerances import assert_same_features
 
 
 def snapshot(*directories):
@@ -28,6 +31,23 @@ def data_contents(directory):
         else:
             contents[path.name] = path.read_bytes()
     return contents
+
+
+def assert_same_data(first, second, n_terms=9 * 128):
+    """Two DATA DIRs of the same photos, encoded in other batches: features but for rounding, all else is equal.
+
+    n_terms: most that one channel of the encoder sums, of 3 x 3 places.
+    """
+    contents, features = [], []
+    for directory in (first, second):
+        contents.append(data_contents(directory))
+        contents[-1]['features.h5'] = None
+        with h5py.File(pathlib.Path(directory) / 'features.h5') as file:
+            contents[-1]['done'] = file['done'][:].tolist()
+            features.append(file['features'][:])
+    assert contents[0] == contents[1]
+    assert features[0].dtype == features[1].dtype == np.float16
+    assert_same_features(*features, n_terms)
 
 
 @contextlib.contextmanager
