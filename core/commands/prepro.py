@@ -73,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.more(machine_options.add_arguments(parser))
     # What the shell offers; wrong names are refused later, with the nearest.
     command_line.complete(dataset, 'core.datasets.formats', 'DATASETS')
-    command_line.complete(name, 'core.encoders.encoder', 'ENCODERS')
+    command_line.complete(name, 'core.encoders.known_encoders', 'ENCODERS')
     args = parser.parse_args()
     if args.download is None and args.to is None:
         missing = [f'--{name}' for name in ('dataset', 'images', 'out') if getattr(args, name) is None]

@@ -34,7 +34,7 @@ def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weight
     """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
 
     Args:
-        encoder: str, a name in `core.encoders.encoder.ENCODERS`.
+        encoder: str, a name in `core.encoders.known_encoders.ENCODERS`.
         weights: dict encoder -> Weights.
         say: function that prints a line.
         timeout: (seconds to connect, seconds without a byte).

@@ -109,7 +109,7 @@ class Kernels:
         self.variance, self._summed_product = variance, summed_product
 
     def scores(self, p: Tensor, q: Tensor, w: Tensor, tap: Tensor = None) -> Tensor:
-        """e = w . act(p + q), with a gradient for q only (and for `tap`).
+        """Eq. 4: e = w . act(p + q), with a gradient for q only (and for `tap`).
 
         Args:
             p: (N, L, A), whose type is that of the products. q: (N, C, A). w: (A,). tap: (N, C, A) zeros, whose

@@ -5,7 +5,7 @@ E_s[log p(y | s, a)] <= log p(y | a) has the gradient
 
     E_s[ d log p(y|s,a) + (log p(y|s,a) - b) d log p(s|a) ]
 
-for every baseline b that does not depend on the draw. `surrogate` is the scalar whose ordinary gradient is the
+for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose ordinary gradient is the
 second part: the draw itself passes no gradient.
 """
 

@@ -10,7 +10,7 @@ from core.config import presets
 from core.config.config import Config
 from core.data.batches import Batches
 from core.data.data_dir import DataDir
-from core.encoders.encoder import ENCODERS
+from core.encoders.known_encoders import ENCODERS
 from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization

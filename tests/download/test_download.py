@@ -18,7 +18,7 @@ from core.common.errors import InputError
 from core.datasets.formats import DATASETS
 from core.download import catalogue, download
 from core.download.catalogue import Archive, Source, Weights
-from core.encoders.encoder import ENCODERS
+from core.encoders.known_encoders import ENCODERS
 from tests.support import http_server
 from tests.support.scripts import ROOT
 

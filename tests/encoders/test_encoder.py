@@ -9,7 +9,8 @@ import scipy.io
 
 from core.common.errors import InputError
 from core.encoders import networks, preprocessing
-from core.encoders.encoder import ENCODERS, Encoder, EncoderSpec, build, describe
+from core.encoders.encoder import Encoder, EncoderSpec, build, describe
+from core.encoders.known_encoders import ENCODERS
 from core.runtime.backend import tf, tf1
 from tests.support import quick_sessions
 from tests.support.thin_vgg import Thin, write_keras, write_matconvnet
