@@ -5,8 +5,8 @@ E_s[log p(y | s, a)] <= log p(y | a) has the gradient
 
     E_s[ d log p(y|s,a) + (log p(y|s,a) - b) d log p(s|a) ]
 
-for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose ordinary gradient is the
-second part: the draw itself passes no gradient.
+for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose ordinary gradient
+is the second part: the draw itself passes no gradient.
 """
 
 from typing import NamedTuple
