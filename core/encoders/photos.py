@@ -85,7 +85,7 @@ def decode(photo: Photo) -> Image.Image:
         PIL image of mode 'RGB', upright.
 
     Raises:
-        UnreadableImage: as `load`.
+        UnreadableImage: no image, a damaged one, or a file that cannot be read.
         ValueError: an array of another shape or type.
     """
     if isinstance(photo, np.ndarray):

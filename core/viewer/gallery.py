@@ -17,16 +17,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 ASSETS = pathlib.Path(__file__).parent / 'static'
 FILES = ('viewer.js', 'viewer.css', 'gallery.js', 'gallery.css')
