@@ -20,7 +20,7 @@ from typing import Any
 
 from core.common import command_line, terminal
 from core.common.errors import InputError
-from core.config.decoding import NAMES as DECODING
+from core.config.decoding import DECODING
 
 
 def _parser() -> command_line.Parser:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from core.common import command_line, terminal
 from core.common.errors import InputError
-from core.config.decoding import NAMES as DECODING
-from core.config.decoding import DecodingConfig
+from core.config.decoding import DECODING, DecodingConfig
 from core.runtime import machine_options
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ class Parser(OneLineParser):
     """
 
     def __init__(self, description: str, usage: str, prog: str | None = None) -> None:
-        super().__init__(prog, description=description, usage=f'%(prog)s {usage}', add_help=False, allow_abbrev=False,
+        super().__init__(prog, description=description, usage=f'%(prog)s {usage}', add_help=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
         self._more: set[int] = set()
         self.settings: Container[str] = ()

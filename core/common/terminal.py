@@ -39,7 +39,7 @@ def quiet() -> bool:
 
 def say(line: str = '', flush: bool = False) -> None:
     """Print a line that nobody misses with --quiet."""
-    if _level != QUIET:
+    if not quiet():
         print(line, flush=flush)
 
 

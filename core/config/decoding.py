@@ -51,4 +51,4 @@ class DecodingConfig:
                 raise InputError(f'{where}: {message}')
 
 
-NAMES = [field.name for field in dataclasses.fields(DecodingConfig)]  # of all options of decoding
+DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]  # of all options of decoding

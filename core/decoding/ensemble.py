@@ -31,6 +31,8 @@ class Ensemble(Searches):
         ValueError: the models do not fit together.
     """
 
+    models: Sequence[Searches]
+
     def __init__(self, models: Sequence[Searches]) -> None:
         self.models = list(models)
         if not self.models:

@@ -140,7 +140,7 @@ def _bytes(path: PathLike) -> bytes:
 def load_any(path: PathLike) -> Any:
     """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the contents."""
     is_json = _bytes(path).lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in (b'{', b'[')
-    return read_json(path, 'is not JSON') if is_json else load(path)
+    return read_json(path, 'give a JSON file or a pickle') if is_json else load(path)
 
 
 def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:

@@ -28,9 +28,11 @@ class RunEnsemble(Ensemble):
         scopes: list of str.
     """
 
+    models: Sequence[CaptionGenerator]
+
     def __init__(self, runs: Sequence[Run], models: Sequence[CaptionGenerator], scopes: Sequence[str]) -> None:
         super().__init__(models)
-        self.runs, self.members, self.scopes = list(runs), list(models), list(scopes)
+        self.runs, self.scopes = list(runs), list(scopes)
 
     def restore(self, session: Session) -> list[dict[str, Any]]:
         """Load every run's best model; returns the list of what was saved with each.
@@ -39,7 +41,7 @@ class RunEnsemble(Ensemble):
             InputError: a run has no model, or one that does not fit its options.
         """
         infos: list[dict[str, Any]] = []
-        for run, model, scope in zip(self.runs, self.members, self.scopes, strict=True):
+        for run, model, scope in zip(self.runs, self.models, self.scopes, strict=True):
             prefix = str(run.best().prefix())
             named = {variable.op.name.removeprefix(f'{scope}/'): variable for variable in model.variables}
             try:

@@ -21,12 +21,8 @@ def caption_record(caption: 'Caption', located: bool = False) -> dict[str, Any]:
         caption: Caption.
         located: whether its attention is at one place a word (hard attention, drawn or likeliest).
     """
-    return {
-        'caption': caption.text, 'words': list(caption.words), 'probabilities': rounded(caption.probabilities, 5),
-        'alphas': rounded(caption.alphas, 5), 'betas': rounded(caption.betas, 5),
-        'locations': caption.alphas.argmax(axis=1).tolist() if located else None,
-        'log_prob': caption.log_prob, 'score': caption.score, 'ended': caption.ended,
-    }
+    return {'caption': caption.text, 'alphas': rounded(caption.alphas, 5), 'log_prob': caption.log_prob,
+            'score': caption.score, **_common(caption, located, 5)}
 
 
 def page_record(caption: 'Caption', located: bool = False,
@@ -38,21 +34,27 @@ def page_record(caption: 'Caption', located: bool = False,
         boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the picture).
 
     Returns:
-        dict of `caption_record` without 'caption', but that 'alphas' is base64 of one byte a word and place, each
-        word's strongest place being 255; and 'boxes' is a list of {'words': [...], 'rectangle': [...]}.
+        dict of `caption_record` without 'caption', as the words are enough, but that 'alphas' is base64 of one byte a
+        word and place, each word's strongest place being 255; and 'boxes' is a list of {'words': [...],
+        'rectangle': [...]}.
     """
-    record = caption_record(caption, located)
-    del record['caption']  # the words are enough
-    return record | {
-        'probabilities': rounded(caption.probabilities, 3), 'alphas': quantized(caption.alphas),
-        'betas': rounded(caption.betas, 3),
-        'boxes': [{'words': sorted(words), 'rectangle': rounded(rectangle, 3)} for words, rectangle in boxes if words],
-        **{name: None if record[name] is None else round(float(record[name]), 4) for name in ('log_prob', 'score')},
+    return {'alphas': quantized(caption.alphas), 'log_prob': rounded(caption.log_prob, 4),
+            'score': rounded(caption.score, 4), **_common(caption, located, 3),
+            'boxes': [{'words': sorted(words), 'rectangle': rounded(rectangle, 3)}
+                      for words, rectangle in boxes if words]}
+
+
+def _common(caption: 'Caption', located: bool, digits: int) -> dict[str, Any]:
+    """What both records have alike, but for the number of digits."""
+    return {
+        'words': list(caption.words), 'probabilities': rounded(caption.probabilities, digits),
+        'betas': rounded(caption.betas, digits), 'ended': caption.ended,
+        'locations': caption.alphas.argmax(axis=1).tolist() if located else None,
     }
 
 
 def rounded(values: Any, digits: int) -> Any:
-    """An array as nested lists of floats of so many digits; None stays None."""
+    """A number or an array as floats of so many digits, for JSON; None stays None."""
     return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
 
 

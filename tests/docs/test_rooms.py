@@ -22,12 +22,9 @@ def test_a_room_has_three_to_ten_files_and_says_what_it_owns(room):
 
 def test_names_of_files_are_there_once_and_shadow_nothing():
     names = collections.Counter(path.stem for path in FILES if path.stem != '__init__')
-    assert [name for name, uses in names.items() if uses > 1 and name not in COMMANDS] == []
+    assert [name for name, uses in names.items() if uses > 1] == []
     assert [name for name in {*names, *(room.name for room in ROOMS)} - {'__main__'}
             if name in sys.stdlib_module_names] == []
-
-
-COMMANDS = {path.stem for path in (ROOT / 'core' / 'commands').glob('*.py')}
 
 
 def test_no_file_is_longer_than_400_lines():
