@@ -17,6 +17,7 @@ from core.runtime.backend import tf, tf1
 from core.runtime.devices import CPU, Machine, session_config
 from core.training.optimization import PRECISIONS, Optimization
 from tests.support import scripts, tiny_model
+from tests.support.low_precision import skip_where_it_crashes
 from tests.support.sample_dirs import TINY_RUN
 from tests.support.solvers import assert_same_variables, make
 from tests.support.tiny_model import D, L
@@ -163,6 +164,7 @@ def test_switching_the_kernels_off(graph):
 
 @pytest.mark.parametrize('dtype', [None, tf.bfloat16, tf.float16])
 def test_xla_compiles_here(dtype):
+    skip_where_it_crashes(dtype)
     machine, said = Machine('cpu'), []
     assert attention_kernels.compile_failure(machine, dtype) == ''
     assert attention_kernels.with_working_xla(machine, dtype, said.append) is machine and said == []
