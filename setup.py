@@ -6,7 +6,8 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r"__version__ = '([^']+)'", (HERE / 'core/common/version.py').read_text(encoding='utf8')).group(1)
+VERSION = re.search(r"__version__ = '([^']+)'",
+                    (HERE / 'core/common/version.py').read_text(encoding='utf8')).group(1)
 
 REQUIRES = [
     'tensorflow>=2.21',

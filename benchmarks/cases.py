@@ -1,4 +1,5 @@
-"""The sizes, captions, features and weights that every side of a comparison gets; no TensorFlow here, nor PyTorch.
+"""The sizes, captions, features and weights that every side of a comparison gets; no TensorFlow
+here, nor PyTorch.
 
     sizes = Sizes(N=64)
     corpus = Corpus(sizes, lengths=FLICKR8K)
@@ -19,9 +20,9 @@ from core.data.data_dir import CaptionData
 from core.data.feature_file import ArrayFeatures
 from core.data.vocabulary import END, START, tokenize
 
-# How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training images
-# (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by core.data.vocabulary.tokenize. prepro.py leaves longer
-# ones out (2,533 of them, 8 %).
+# How many captions have 0, 1, 2, ... 15 words: the 30,000 captions of Flickr8k's 6000 training
+# images (Flickr8k.token.txt, Flickr_8k.trainImages.txt), tokenized by
+# core.data.vocabulary.tokenize. prepro.py leaves longer ones out (2,533 of them, 8 %).
 FLICKR8K = (0, 0, 15, 125, 340, 854, 1948, 2501, 2917, 3318, 3310, 3134, 2772, 2332, 1864, 1339)
 PROTOTYPES = 48  # sentences that the images of the decoding benchmarks have
 NOISE = 0.1  # share of their words that another takes the place of, in training
@@ -29,7 +30,8 @@ NOISE = 0.1  # share of their words that another takes the place of, in training
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Letters as everywhere: N captions in a batch, L locations, D features, H state, M word vector, T steps, V words.
+    """Letters as everywhere: N captions in a batch, L locations, D features, H state, M word
+    vector, T steps, V words.
 
     The defaults are those of the TF1 model on VGG19's features.
     """
@@ -49,11 +51,14 @@ class Sizes:
 
     def model(self):
         """The sizes as `CaptionGenerator` names them."""
-        return {'dim_feature': (self.L, self.D), 'dim_embed': self.M, 'dim_hidden': self.H, 'n_time_step': self.T}
+        return {'dim_feature': (self.L, self.D), 'dim_embed': self.M, 'dim_hidden': self.H,
+                'n_time_step': self.T}
 
 
 def read_lengths(path):
-    """How many captions of a Flickr8k.token.txt have 0, 1, 2, ... words, as a tuple; in the place of FLICKR8K."""
+    """How many captions of a Flickr8k.token.txt have 0, 1, 2, ... words, as a tuple; in the place
+    of FLICKR8K.
+    """
     try:
         with open(path, encoding='utf8') as file:
             counts = collections.Counter(len(tokenize(line.partition('\t')[2])) for line in file)
@@ -71,7 +76,8 @@ def draw_words(random, n, n_words):
 
 
 class Corpus:
-    """Captions of drawn words, with the lengths of a real corpus; those that do not fit into T steps are left out.
+    """Captions of drawn words, with the lengths of a real corpus; those that do not fit into T
+    steps are left out.
 
     Args:
         sizes: Sizes. lengths: tuple, how many captions have 0, 1, 2, ... words. seed: int.
@@ -94,15 +100,17 @@ class Corpus:
     def data(self, features):
         """The corpus as CaptionData: caption i belongs to image i modulo the images of `features`."""
         n_images = features.shape[0]
-        return CaptionData(features, np.arange(n_images), self.captions, np.arange(len(self.captions)) % n_images,
-                           list(range(n_images)), [[] for _ in range(n_images)])
+        return CaptionData(features, np.arange(n_images), self.captions,
+                           np.arange(len(self.captions)) % n_images, list(range(n_images)),
+                           [[] for _ in range(n_images)])
 
     def batches(self, n, order='sorted', seed=0):
         """`n` batches that together stand for an epoch, as training would cut it.
 
         Args:
-            n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of one length (but for
-                few), or 'random': captions of any length. seed: of the order in which they come.
+            n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of
+                one length (but for few), or 'random': captions of any length. seed: of the order in
+                which they come.
 
         Returns:
             list of (N, T + 1) int32.
@@ -125,19 +133,21 @@ def full_captions(sizes, seed=1):
     """(N, T + 1) int32, captions that use all T steps."""
     captions = np.full((sizes.N, sizes.T + 1), END, np.int32)
     captions[:, 0] = START
-    captions[:, 1 : sizes.T] = draw_words(np.random.default_rng(seed), sizes.N * (sizes.T - 1), sizes.V).reshape(
-        sizes.N, -1)
+    captions[:, 1 : sizes.T] = draw_words(np.random.default_rng(seed), sizes.N * (sizes.T - 1),
+                                          sizes.V).reshape(sizes.N, -1)
     return captions
 
 
 def relu_features(sizes, seed, n=None):
     """(n or N, L, D) float16, not negative, about half of them zero."""
-    drawn = np.random.default_rng([seed, 3]).standard_normal((n or sizes.N, sizes.L, sizes.D), np.float32)
+    drawn = np.random.default_rng([seed, 3]).standard_normal((n or sizes.N, sizes.L, sizes.D),
+                                                             np.float32)
     return np.maximum(drawn, 0, out=drawn).astype(np.float16)
 
 
 class Album:
-    """Images that tell their captions, for decoding: each shows one of PROTOTYPES sentences of Flickr8k's lengths.
+    """Images that tell their captions, for decoding: each shows one of PROTOTYPES sentences of
+    Flickr8k's lengths.
 
     Args:
         sizes: Sizes. lengths: as for Corpus. seed: int.
@@ -148,14 +158,18 @@ class Album:
         random = np.random.default_rng([seed, 4])
         corpus = Corpus(sizes, lengths, seed).captions
         corpus = corpus[np.argsort(np.count_nonzero(corpus, axis=1), kind='stable')]
-        self.sentences = corpus[((np.arange(PROTOTYPES) + 0.5) / PROTOTYPES * len(corpus)).astype(int)]
+        self.sentences = corpus[
+            ((np.arange(PROTOTYPES) + 0.5) / PROTOTYPES * len(corpus)).astype(int)]
         self._shown = random.standard_normal((PROTOTYPES, 1, sizes.D), np.float32)
 
     def batch(self, number):
-        """Features (N, L, D) float16 and captions (N, T + 1), some words of which are others than the sentence's."""
+        """Features (N, L, D) float16 and captions (N, T + 1), some words of which are others than
+        the sentence's.
+        """
         sizes, random = self.sizes, np.random.default_rng([self.seed, 5, number])
         which = random.integers(PROTOTYPES, size=sizes.N)
-        features = self._shown[which] + random.standard_normal((sizes.N, sizes.L, sizes.D), np.float32)
+        features = self._shown[which] + random.standard_normal(
+            (sizes.N, sizes.L, sizes.D), np.float32)
         captions = self.sentences[which].copy()
         others = (captions > END) & (random.random(captions.shape) < NOISE)
         captions[others] = draw_words(random, others.sum(), sizes.V)

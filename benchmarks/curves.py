@@ -22,13 +22,15 @@ def read(path):
     try:
         lines = path.read_text(encoding='utf8').splitlines()
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); name run directories of train.py') from None
+        raise InputError(f'{path}: cannot be read ({error.strerror}); name run directories of '
+                         'train.py') from None
     return [json.loads(line) for line in lines]
 
 
 def main():
     """Draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', metavar='NAME=RUN', nargs='+')
     parser.add_argument('--metric', default='Bleu_4', help='the dev score (Bleu_4)')
     parser.add_argument('--out', required=True, metavar='PNG')
@@ -47,8 +49,8 @@ def main():
         for name, entries in runs.items():
             points = [(e['step'], e[key or args.metric]) for e in entries
                       if e['kind'] == kind and (key or args.metric) in e]
-            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker='o' if key is None else None,
-                      markersize=4, label=name)
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker='o' if key is None
+                      else None, markersize=4, label=name)
         axes.set_title(title.format(args.metric), fontsize=10)
         axes.set_xlabel('step')
         axes.grid(alpha=0.3)
@@ -56,7 +58,8 @@ def main():
     with replacing(pathlib.Path(args.out), 'wb') as file:
         figure.savefig(file, format='png')
     for name, entries in runs.items():
-        scores = [f'{e[args.metric]:.4f}' for e in entries if e['kind'] == 'validation' and args.metric in e]
+        scores = [f'{e[args.metric]:.4f}' for e in entries if e['kind'] == 'validation'
+                  and args.metric in e]
         print(f'{name}: {args.metric} after each validation: {" ".join(scores)}')
 
 

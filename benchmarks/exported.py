@@ -1,11 +1,13 @@
-"""A model of `python -m core export` in a Python that has TensorFlow and not this project: is it equal, and how quick?
+"""A model of `python -m core export` in a Python that has TensorFlow and not this project: is it
+equal, and how quick?
 
     python -m core export RUN DIR --beam-width 3 --n-best 3
     python -m venv tf; tf/bin/pip install tensorflow
     python -m benchmarks.exported RUN DIR PHOTOS --beam-width 3 --n-best 3 --python tf/bin/python
 
-The photos (JPEG or PNG) are captioned by that Python and here by `core.Captioner` with the same options; sentences,
-log-probabilities and attention are compared. Without --python this one is used, isolated (-I), from another directory.
+The photos (JPEG or PNG) are captioned by that Python and here by `core.Captioner` with the same
+options; sentences, log-probabilities and attention are compared. Without --python this one is used,
+isolated (-I), from another directory.
 """
 
 import argparse
@@ -59,8 +61,8 @@ def outside(python, directory, paths):
     """(seconds by name, outputs) of the exported model in another Python."""
     with tempfile.TemporaryDirectory() as place:
         out = pathlib.Path(place) / 'out.json'
-        done = subprocess.run([python, '-I', '-c', LOADER, str(directory.resolve()), str(out), *map(str, paths)],
-                              cwd=place, capture_output=True, text=True)
+        done = subprocess.run([python, '-I', '-c', LOADER, str(directory.resolve()), str(out),
+                               *map(str, paths)], cwd=place, capture_output=True, text=True)
         if done.returncode:
             raise InputError(f'{python}: {(done.stderr.strip().splitlines() or ["failed"])[-1]}')
         answer = json.loads(out.read_text())
@@ -69,7 +71,8 @@ def outside(python, directory, paths):
 
 def main():
     """Parse, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN')
     parser.add_argument('directory', metavar='DIR', type=pathlib.Path)
     parser.add_argument('photos', metavar='PHOTOS', nargs='+')
@@ -92,11 +95,12 @@ def main():
                 alphas = np.array(found['alphas'][n][k])[:len(caption.words)]
                 alpha = max(alpha, float(np.abs(alphas - caption.alphas).max(initial=0)))
     size = sum(path.stat().st_size for path in args.directory.rglob('*') if path.is_file())
-    print(terminal.table([
-        ('sentences equal', f'{same} of {total}'), ('largest difference of a log-probability', f'{log_prob:.1e}'),
-        ('of an attention weight', f'{alpha:.1e}'), ('size', terminal.size_text(size)),
-        *((f'{name}, s', f'{seconds:.3f}') for name, seconds in times.items()),
-    ], [f'{len(paths)} photos', '']))
+    print(terminal.table(
+        [('sentences equal', f'{same} of {total}'),
+         ('largest difference of a log-probability', f'{log_prob:.1e}'),
+         ('of an attention weight', f'{alpha:.1e}'), ('size', terminal.size_text(size)),
+         *((f'{name}, s', f'{seconds:.3f}') for name, seconds in times.items())],
+        [f'{len(paths)} photos', '']))
     return int(same != total)
 
 

@@ -1,10 +1,11 @@
-"""Attention correctness of several evaluations side by side: a table, and the attention pictures of one image.
+"""Attention correctness of several evaluations side by side: a table, and the attention pictures of
+one image.
 
     python -m benchmarks.grounding soft=runs/soft/evaluation/test hard=runs/hard/evaluation/test \
         "hard, argmax"=runs/hard/evaluation/test-argmax --image 20000017 --picture docs/attention_soft_hard.png
 
-Each is a directory that evaluate.py wrote for images with boxes, with `--picture-ids 20000017` for the picture.
-docs/attention.md has the table, the picture, and all commands.
+Each is a directory that evaluate.py wrote for images with boxes, with `--picture-ids 20000017` for
+the picture. docs/attention.md has the table, the picture, and all commands.
 """
 
 import argparse
@@ -18,8 +19,9 @@ from core.common.errors import InputError
 from core.common.files import read_json, replacing
 from core.viewer.attention_pictures import png
 
-MEASURES = {'n_words': 'mentions', 'mass': 'in the object', 'uniform_mass': 'spread evenly', 'centre_mass': 'centre',
-            'pointing': 'pointing hits', 'uniform_pointing': 'anywhere', 'centre_pointing': 'the centre'}
+MEASURES = {'n_words': 'mentions', 'mass': 'in the object', 'uniform_mass': 'spread evenly',
+            'centre_mass': 'centre', 'pointing': 'pointing hits', 'uniform_pointing': 'anywhere',
+            'centre_pointing': 'the centre'}
 LABEL = 34  # pixels above a picture
 
 
@@ -27,7 +29,8 @@ def read(path):
     """The 'attention' of an evaluation's scores.json; InputError where no word was measured."""
     attention = read_json(pathlib.Path(path) / 'scores.json').get('attention', {})
     if not attention.get('n_words') or 'by_class' not in attention:
-        raise InputError(f'{path}: no attention correctness in its scores.json; run evaluate.py on data with boxes')
+        raise InputError(f'{path}: no attention correctness in its scores.json; run evaluate.py on '
+                         'data with boxes')
     return attention
 
 
@@ -36,25 +39,30 @@ def markdown(attentions, most=8):
 
     Args:
         attentions: dict from a title to what `read` returns.
-        most: classes shown, those of the most words first; one that is all names has no row of its own.
+        most: classes shown, those of the most words first; one that is all names has no row of its
+            own.
     """
     counts = {}
     for attention in attentions.values():
         for name, values in attention['by_class'].items():
             counts[name] = counts.get(name, 0) + values['n_words']
-    total = {title: {key: attention[key] for key in MEASURES} for title, attention in attentions.items()}
+    total = {title: {key: attention[key] for key in MEASURES}
+             for title, attention in attentions.items()}
     rows = {'all names': total}
     for name in sorted(counts, key=lambda name: (-counts[name], name))[:most]:
         found = {title: {key: attention['by_class'][name][key] for key in MEASURES}
                  for title, attention in attentions.items() if name in attention['by_class']}
         if found == total:
-            rows = {f'{name} (all names)' if row == 'all names' else row: values for row, values in rows.items()}
+            rows = {f'{name} (all names)' if row == 'all names' else row: values
+                    for row, values in rows.items()}
         else:
             rows[name] = found
-    lines = ['| words | attention | ' + ' | '.join(MEASURES.values()) + ' |', '| --- ' * (len(MEASURES) + 2) + '|']
+    lines = ['| words | attention | ' + ' | '.join(MEASURES.values()) + ' |',
+             '| --- ' * (len(MEASURES) + 2) + '|']
     for name, found in rows.items():
         for title, values in found.items():
-            cells = [str(values[key]) if key == 'n_words' else f'{values[key]:.3f}' for key in MEASURES]
+            cells = [str(values[key]) if key == 'n_words' else f'{values[key]:.3f}'
+                     for key in MEASURES]
             lines.append(f'| {name} | {title} | ' + ' | '.join(cells) + ' |')
             name = ''
     return '\n'.join(lines)
@@ -74,11 +82,13 @@ def stacked(places, image):
     for title, place in places.items():
         path = pathlib.Path(place) / 'pictures' / f'{image}.png'
         if not path.exists():
-            raise InputError(f'{path}: there is no such picture; run evaluate.py with --picture-ids {image}')
+            raise InputError(f'{path}: there is no such picture; run evaluate.py with '
+                             f'--picture-ids {image}')
         picture = Image.open(path).convert('RGB')
         part = Image.new('RGB', (picture.width, picture.height + LABEL), 'white')
         part.paste(picture, (0, LABEL))
-        ImageDraw.Draw(part).text((8, 8), title, fill=(30, 60, 140), font=ImageFont.load_default(20))
+        ImageDraw.Draw(part).text((8, 8), title, fill=(30, 60, 140),
+                                  font=ImageFont.load_default(20))
         parts.append(np.asarray(part))
     whole = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts), 3), 255, np.uint8)
     top = 0
@@ -90,7 +100,8 @@ def stacked(places, image):
 
 def main():
     """Parse, print the table, write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('evaluations', metavar='NAME=DIR', nargs='+')
     parser.add_argument('--image', metavar='ID', help='the image of the picture')
     parser.add_argument('--picture', metavar='PNG', help='where to write it')
@@ -101,7 +112,8 @@ def main():
     for text in args.evaluations:
         name, equals, path = text.partition('=')
         if not equals:
-            raise InputError(f'{text}: expected NAME=DIR, for example soft=runs/soft/evaluation/test')
+            raise InputError(f'{text}: expected NAME=DIR, for example '
+                             'soft=runs/soft/evaluation/test')
         places[name] = path
     print(markdown({name: read(path) for name, path in places.items()}))
     if args.picture:

@@ -5,17 +5,20 @@ from dataclasses import replace
 from benchmarks.measure import Worker, markdown
 from core.common.files import replacing
 
-POINTS = {'N': (32, 64, 128), 'L': (49, 196, 392), 'T': (4, 8, 16), 'H': (256, 512, 1024), 'V': (2500, 10000, 20000)}
+POINTS = {'N': (32, 64, 128), 'L': (49, 196, 392), 'T': (4, 8, 16), 'H': (256, 512, 1024),
+          'V': (2500, 10000, 20000)}
 WIDTHS = (1, 3, 5)
-TITLES = {'N': 'captions in a batch N', 'L': 'locations L', 'T': 'steps T', 'H': 'state H', 'V': 'words V',
-          'K': 'beam width K'}
+TITLES = {'N': 'captions in a batch N', 'L': 'locations L', 'T': 'steps T', 'H': 'state H',
+          'V': 'words V', 'K': 'beam width K'}
 
 
 def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
-    """Seconds of a training step on captions of T words, and of one word of a beam search that never ends.
+    """Seconds of a training step on captions of T words, and of one word of a beam search that
+    never ends.
 
     Args:
-        sizes: Sizes, of which one at a time is changed. threads: int. steps: timed steps a point; the median counts.
+        sizes: Sizes, of which one at a time is changed. threads: int. steps: timed steps a point;
+            the median counts.
         points: dict of letter -> values, or None: POINTS. widths: values of K.
 
     Returns:
@@ -34,8 +37,9 @@ def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
                         known[side, changed] = worker.call('step', changed, steps)
                     found[letter][side].append((value, known[side, changed]))
         if widths:
-            found['K'] = {'ours': [(width, workers['ours'].call('beam', sizes, width, max_len, steps))
-                                   for width in widths]}
+            found['K'] = {
+                'ours': [(width, workers['ours'].call('beam', sizes, width, max_len, steps))
+                         for width in widths]}
     finally:
         for worker in workers.values():
             worker.__exit__()
@@ -64,12 +68,14 @@ def plot(found, path):
         for side, points in sides.items():
             values, seconds = zip(*points, strict=True)
             line, = axes.plot(values, [1000 * each for each in seconds], marker='o', label=side)
-            axes.plot([0, values[-1]], [0, 1000 * seconds[-1]], '--', linewidth=0.8, color=line.get_color(), alpha=0.5)
+            axes.plot([0, values[-1]], [0, 1000 * seconds[-1]], '--', linewidth=0.8,
+                      color=line.get_color(), alpha=0.5)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xticks(values)
         axes.set_title(TITLES[letter], fontsize=10)
-        axes.set_ylabel('ms a word of beam search' if letter == 'K' else 'ms a training step', fontsize=9)
+        axes.set_ylabel('ms a word of beam search' if letter == 'K' else 'ms a training step',
+                        fontsize=9)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
     with replacing(path, 'wb') as file:

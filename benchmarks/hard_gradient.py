@@ -1,13 +1,15 @@
-"""Is the gradient of hard attention the one of paper 4.1, and what do its options do to the variance?
+"""Is the gradient of hard attention the one of paper 4.1, and what do its options do to the
+variance?
 
     python -m benchmarks.hard_gradient [--draws 100000] [--quick]
 
-A tiny model (3 locations, captions of 3 and 2 words) has 27 sequences of locations, so the expected gradient and its
-variance are known exactly, from `core.reference`, which shares no line with the model. Each case draws the model's
-own training gradient, in float64, until `--draws` captions and an expected error of 1.25 % are reached, and compares
-every variable: the relative error of the mean (|mean - exact| / |exact|, to be below 5 %) and the distance in
-standard errors (|mean - exact| / sqrt(sum of variances / runs), to be below 4). The largest single element's distance
-is shown too. Exit status 1 if a variable fails. `--quick`: fewer draws; only standard errors count.
+A tiny model (3 locations, captions of 3 and 2 words) has 27 sequences of locations, so the expected
+gradient and its variance are known exactly, from `core.reference`, which shares no line with the
+model. Each case draws the model's own training gradient, in float64, until `--draws` captions and
+an expected error of 1.25 % are reached, and compares every variable: the relative error of the mean
+(|mean - exact| / |exact|, to be below 5 %) and the distance in standard errors (|mean - exact| /
+sqrt(sum of variances / runs), to be below 4). The largest single element's distance is shown too.
+Exit status 1 if a variable fails. `--quick`: fewer draws; only standard errors count.
 """
 
 import argparse
@@ -44,16 +46,17 @@ class Gradients:
 
     def __init__(self, v, **options):
         with tf.Graph().as_default() as graph:
-            self.model = CaptionGenerator(
-                sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard', dropout=False, dtype=tf.float64,
-                **{**PLAIN, 'batch_norm': False, **options})
+            self.model = CaptionGenerator(sample_model.WORD_TO_IDX, **sample_model.SIZES,
+                                          attention='hard', dropout=False, dtype=tf.float64,
+                                          **{**PLAIN, 'batch_norm': False, **options})
             loss = self.model.build_model()
             by_name = {variable.op.name: variable for variable in tf1.trainable_variables()}
             missing = set(by_name) ^ set(v)
             if missing:
                 raise ValueError(f'the enumeration and the model differ in {sorted(missing)}')
             found = tf1.gradients(loss, [by_name[name] for name in v])
-            self.gradient = tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1]) for part in found], axis=0)
+            self.gradient = tf.concat(
+                [tf.reshape(tf.convert_to_tensor(part), [-1]) for part in found], axis=0)
             config = tf1.ConfigProto()  # optimizing so small a graph costs more than it saves
             config.graph_options.rewrite_options.disable_meta_optimizer = True
             self.session = tf1.Session(graph=graph, config=config)
@@ -69,11 +72,13 @@ class Gradients:
         self.session.close()
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
-        """The gradient (P,) for the batch of the enumeration, `repeats` times over; with `fetch`, (P,) and it."""
+        """The gradient (P,) for the batch of the enumeration, `repeats` times over; with `fetch`,
+        (P,) and it.
+        """
         features, captions = sample_model.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
-                self.model.captions: np.repeat(captions, repeats, axis=0), self.model.dropout_seed: seed,
-                **(feed or {})}
+                self.model.captions: np.repeat(captions, repeats, axis=0),
+                self.model.dropout_seed: seed, **(feed or {})}
         if fetch is None:
             return self.session.run(self.gradient, feed)
         return tuple(self.session.run([self.gradient, fetch], feed))
@@ -86,24 +91,27 @@ class Gradients:
 
 
 def cases():
-    """Options of every case: all combinations for the table of variances, then those that need more."""
-    estimators = [('none', 1), ('none', 4), ('moving', 1), ('moving', 4), ('leave_one_out', 4), ('self_critical', 1)]
+    """Options of every case: all combinations for the table of variances, then those that need
+    more.
+    """
+    estimators = [('none', 1), ('none', 4), ('moving', 1), ('moving', 4), ('leave_one_out', 4),
+                  ('self_critical', 1)]
     grid = [{'reward': reward, 'baseline': baseline, 'n_samples': n_samples, 'semi_sampling_p': p}
-            for p in (1.0, 0.5) for reward in ('sequence', 'to_go') for baseline, n_samples in estimators]
+            for p in (1.0, 0.5) for reward in ('sequence', 'to_go')
+            for baseline, n_samples in estimators]
     return grid + [
-        PAPER,
-        {'lambda_e': 0.1},
-        {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 4, 'semi_sampling_p': 0.5, 'lambda_e': 0.1},
+        PAPER, {'lambda_e': 0.1}, {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 4,
+                                   'semi_sampling_p': 0.5, 'lambda_e': 0.1},
         {'reward': 'to_go', 'baseline': 'moving', 'lambda_r': 0.25, 'lambda_e': 0.1, 'alpha_c': 0.5,
          'temperature': 0.5, 'semi_sampling_p': 0.3},
-        {'batch_norm': True, 'baseline': 'moving', 'attention_activation': 'tanh', 'lambda_e': 0.1, 'alpha_c': 0.5},
-        {'semi_sampling_p': 0.0},
-    ]
+        {'batch_norm': True, 'baseline': 'moving', 'attention_activation': 'tanh', 'lambda_e': 0.1,
+         'alpha_c': 0.5}, {'semi_sampling_p': 0.0}]
 
 
 def label(options):
     """A case in words."""
-    shown = {'reward': 'sequence', 'baseline': 'none', 'n_samples': 1, 'semi_sampling_p': 1.0, **options}
+    shown = {'reward': 'sequence', 'baseline': 'none', 'n_samples': 1, 'semi_sampling_p': 1.0,
+             **options}
     return ', '.join([shown.pop('reward'), shown.pop('baseline'), *(f'{name} {x:g}' if name not in (
         'attention_activation',) else str(x) for name, x in shown.items())])
 
@@ -112,24 +120,28 @@ def measure(options, draws, expected_error, repeats=REPEATS):
     """One case by Monte Carlo beside the enumeration.
 
     Returns:
-        dict: draws; variables, of name -> (relative error, distance, largest element's distance); variance and
-        exact_variance, the traces of one caption's covariance.
+        dict: draws; variables, of name -> (relative error, distance, largest element's distance);
+        variance and exact_variance, the traces of one caption's covariance.
     """
     walk_options = {name: options[name] for name in WALK_OPTIONS if name in options}
-    drawn = {**PLAIN, **{name: value for name, value in options.items() if name not in WALK_OPTIONS}}
+    drawn = {
+        **PLAIN, **{name: value for name, value in options.items() if name not in WALK_OPTIONS}}
     enumerated = exact(**walk_options)
     mean, variance = enumerated.moments(**drawn)
     means, variances = enumerated.named(mean), enumerated.named(variance)
-    needed = max(variances[name].sum() / (means[name]**2).sum() for name in means) / expected_error**2
+    needed = max(variances[name].sum() / (means[name]**2).sum()
+                 for name in means) / expected_error**2
     per_run = repeats * sample_model.N
     n_runs = max(2, int(np.ceil(max(draws, needed) / per_run)))
     with Gradients(enumerated.v, **options) as gradients:
         found = gradients.runs(n_runs, repeats)
     spread = found.var(axis=0, ddof=1)
-    difference, error = enumerated.named(found.mean(axis=0) - mean), enumerated.named(spread / n_runs)
+    difference, error = enumerated.named(found.mean(axis=0) - mean), enumerated.named(
+        spread / n_runs)
     compared = {}
     for name, gap in difference.items():
-        # Without draws only rounding is left, which the enumeration's own error (1e-9) must not blow up.
+        # Without draws only rounding is left, which the enumeration's own error (1e-9) must not
+        # blow up.
         floor = 1e-7 * np.linalg.norm(means[name])
         compared[name] = (np.linalg.norm(gap) / np.linalg.norm(means[name]),
                           np.linalg.norm(gap) / np.sqrt(error[name].sum() + floor**2),
@@ -146,22 +158,28 @@ def others():
 
 
 def typical(options):
-    """Median over `others` of the exact variance's share of the plain one; None for options of the walk."""
+    """Median over `others` of the exact variance's share of the plain one; None for options of the
+    walk.
+    """
     if not set(options) <= set(PLAIN):
         return None
-    return np.median([enumerated.moments(**{**PLAIN, **options})[1].sum() / enumerated.moments(**PLAIN)[1].sum()
-                      for enumerated in others()])
+    return np.median(
+        [enumerated.moments(**{**PLAIN, **options})[1].sum() / enumerated.moments(**PLAIN)[1].sum()
+         for enumerated in others()])
 
 
 def markdown(rows, header):
     """Lines of a Markdown table."""
-    return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in [header, ['---'] * len(header), *rows])
+    return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |'
+                     for row in [header, ['---'] * len(header), *rows])
 
 
 def main():
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--draws', type=int, default=100000, metavar='N', help='captions drawn a case, at least')
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--draws', type=int, default=100000, metavar='N',
+                        help='captions drawn a case, at least')
     parser.add_argument('--quick', action='store_true', help='10,000 draws a case')
     args = parser.parse_args()
     draws, expected_error = (10000, np.inf) if args.quick else (args.draws, EXPECTED_ERROR)
@@ -171,18 +189,23 @@ def main():
         print(f'\n{number}. {name}: {found["draws"]:,} draws')
         rows = [[variable, f'{error:.2%}', f'{distance:.2f}', f'{element:.2f}']
                 for variable, (error, distance, element) in found['variables'].items()]
-        print(terminal.table(rows, ['variable', 'relative error', 'standard errors', 'largest element']), flush=True)
+        print(terminal.table(rows, ['variable', 'relative error', 'standard errors',
+                                    'largest element']), flush=True)
         worst = [max(x[i] for x in found['variables'].values()) for i in range(3)]
         if worst[1] >= WORST_DISTANCE or (worst[0] >= WORST_ERROR and not args.quick):
             failed.append(name)
-        summary.append([name, f'{found["draws"]:,}', f'{worst[0]:.2%}', f'{worst[1]:.2f}', f'{worst[2]:.2f}'])
+        summary.append(
+            [name, f'{found["draws"]:,}', f'{worst[0]:.2%}', f'{worst[1]:.2f}', f'{worst[2]:.2f}'])
         plain = plain or found
         median = typical(options)
         table.append([name, *(f'{found[key]:.2f} | {found[key] / plain[key]:.4f}'
-                              for key in ('variance', 'exact_variance')), '' if median is None else f'{median:.4f}'])
+                              for key in ('variance', 'exact_variance')), '' if median is None
+                      else f'{median:.4f}'])
     print('\nThe worst variable of each case\n')
-    print(markdown(summary, ['reward, baseline', 'draws', 'relative error', 'standard errors', 'largest element']))
-    print('\nVariance of the gradient of one caption: trace of its covariance, and its share of the first case\n')
+    print(markdown(summary, [
+        'reward, baseline', 'draws', 'relative error', 'standard errors', 'largest element']))
+    print('\nVariance of the gradient of one caption: trace of its covariance, and its share of '
+          'the first case\n')
     print(f'(last column: median share, exact, over {N_OTHERS} random models)\n')
     print(markdown(table, ['reward, baseline', 'measured', 'share', 'exact', 'share', 'median']))
     print(f'\n{len(summary)} cases in {time.perf_counter() - begun:.0f} s; '

@@ -1,12 +1,14 @@
-"""Measuring side by side: a process for each side, one of them at work at a time, and ratios round by round.
+"""Measuring side by side: a process for each side, one of them at work at a time, and ratios round
+by round.
 
     with Worker('benchmarks.tensorflow_sides:OursTraining', sizes=Sizes(), threads=2) as ours, Worker(...) as other:
         seconds = alternate({'ours': lambda k: ours.call('train', k, 8)['seconds'], 'other': ...}, rounds=5)
     print(ratio(seconds['other'], seconds['ours']))
 
-A side is a class whose methods do a piece of work and return a dict of numbers, among them 'seconds' and 'items'.
-Its process lives through all rounds, so libraries start, graphs are built and memory is touched once, before
-anything is measured, and one library's threads never wait beside another's work.
+A side is a class whose methods do a piece of work and return a dict of numbers, among them
+'seconds' and 'items'. Its process lives through all rounds, so libraries start, graphs are built
+and memory is touched once, before anything is measured, and one library's threads never wait beside
+another's work.
 """
 
 import contextlib
@@ -94,7 +96,8 @@ class Worker(contextlib.AbstractContextManager):
             failed, value = self._pipe.recv()
         except EOFError:
             self._process.join()
-            raise RuntimeError(f'a side ended with status {self._process.exitcode}; memory may be short') from None
+            raise RuntimeError(f'a side ended with status {self._process.exitcode}; memory may be '
+                               'short') from None
         if failed:
             raise RuntimeError(value)
         return value
@@ -128,7 +131,8 @@ def _serve(pipe, factory, options):
     with contextlib.suppress(EOFError, BrokenPipeError):
         while side:
             method, args, kwargs = pipe.recv()
-            answer(lambda: getattr(side[0], method)(*args, **kwargs))  # noqa: B023 - called before the next message
+            # noqa: B023 - called before the next message
+            answer(lambda: getattr(side[0], method)(*args, **kwargs))
 
 
 def resident():
@@ -142,9 +146,11 @@ def resident():
 
 
 class Others:
-    """How busy other programs keep the cores from now on: whatever this process and its ended children do not use.
+    """How busy other programs keep the cores from now on: whatever this process and its ended
+    children do not use.
 
-    Comparisons suffer unequally: OpenMP, which PyTorch uses, waits for every thread at every step of its work.
+    Comparisons suffer unequally: OpenMP, which PyTorch uses, waits for every thread at every step
+    of its work.
     """
 
     def __init__(self):
@@ -152,10 +158,14 @@ class Others:
 
     @staticmethod
     def _used():
-        """Seconds of all cores: not idle (what the host takes away included), and used by this program."""
-        fields = [int(field) for field in pathlib.Path('/proc/stat').read_text(encoding='utf8').split()[1:9]]
+        """Seconds of all cores: not idle (what the host takes away included), and used by this
+        program.
+        """
+        fields = [int(field)
+                  for field in pathlib.Path('/proc/stat').read_text(encoding='utf8').split()[1:9]]
         idle = fields[3] + fields[4]
-        own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        own = sum(sum(resource.getrusage(who)[:2])
+                  for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return (sum(fields) - idle) / os.sysconf('SC_CLK_TCK'), own
 
     def share(self):
@@ -189,7 +199,8 @@ def markdown(header, rows):
 
 
 def insert(text, name, block):
-    """Put `block` between the lines `<!-- benchmarks.run NAME -->` and `<!-- end -->` of a document.
+    """Put `block` between the lines `<!-- benchmarks.run NAME -->` and `<!-- end -->` of a
+    document.
 
     Returns:
         The new text, or None where the document has no such lines.

@@ -1,12 +1,14 @@
-"""Where a step's time goes: shares by kind of operation and by name scope, from TensorFlow's own tracer."""
+"""Where a step's time goes: shares by kind of operation and by name scope, from TensorFlow's own
+tracer.
+"""
 
 import collections
 import re
 
 LABEL = re.compile(r' = (\w+)\(')  # '[memory] name = Kind(inputs)'
 # They last as long as the operations inside them, which are traced too.
-CALLS = {'PartitionedCall', 'StatefulPartitionedCall', 'While', 'StatelessWhile', 'If', 'StatelessIf', 'Case',
-         'StatelessCase', 'SymbolicGradient'}
+CALLS = {'PartitionedCall', 'StatefulPartitionedCall', 'While', 'StatelessWhile', 'If',
+         'StatelessIf', 'Case', 'StatelessCase', 'SymbolicGradient'}
 
 
 def shares(step_stats):
@@ -16,8 +18,9 @@ def shares(step_stats):
         step_stats: StepStats of a RunMetadata, made with FULL_TRACE.
 
     Returns:
-        dict: 'ops' and 'scopes', each a list of (name, share of the time of all operations, calls), the largest
-        first; 'op_seconds', the sum over all operations, which run beside each other where they can.
+        dict: 'ops' and 'scopes', each a list of (name, share of the time of all operations, calls),
+        the largest first; 'op_seconds', the sum over all operations, which run beside each other
+        where they can.
     """
     ops, scopes, total = collections.defaultdict(lambda: [0, 0]), collections.defaultdict(lambda: [0, 0]), 0
     for device in step_stats.dev_stats:
@@ -35,7 +38,9 @@ def shares(step_stats):
 
 
 def scope(name):
-    """The first three scopes of an operation's name, each once and without its number: a/b_3/b/c/x -> a/b/c."""
+    """The first three scopes of an operation's name, each once and without its number: a/b_3/b/c/x
+    -> a/b/c.
+    """
     parts = [re.sub(r'_\d+$', '', part) for part in name.split('/')[:-1]]
     return '/'.join([part for part in dict.fromkeys(parts) if part][:3]) or re.sub(r'_\d+$', '', name)
 

@@ -3,7 +3,8 @@
     python evaluate.py RUN --split dev --beam-width 3 --n-best 3 --html DIR
     python -m benchmarks.page DIR --search dog
 
-Prints medians with the smallest and largest of the rounds. A search or a sort counts until the browser has drawn it.
+Prints medians with the smallest and largest of the rounds. A search or a sort counts until the
+browser has drawn it.
 """
 
 import argparse
@@ -31,7 +32,8 @@ SET = '''async ([id, value]) => {
 
 def size(directory, *parts):
     """Bytes of the files of a directory."""
-    return sum(path.stat().st_size for path in directory.joinpath(*parts).rglob('*') if path.is_file())
+    return sum(path.stat().st_size for path in directory.joinpath(*parts).rglob('*')
+               if path.is_file())
 
 
 def summary(values, digits=0):
@@ -57,14 +59,16 @@ def measure(browser, address, word, rounds):
         shown.append(time.perf_counter() - began)
         heap = page.evaluate('performance.memory.usedJSHeapSize')
         context.close()
-    return [('open, until ten photos stand, s', summary(opened, 2)), (f'search "{word}" and back, ms',
-            summary(searched)), ('sort, ms', summary(sorted_)), ('open one image, s', summary(shown, 2)),
+    return [('open, until ten photos stand, s', summary(opened, 2)),
+            (f'search "{word}" and back, ms', summary(searched)), ('sort, ms', summary(sorted_)),
+            ('open one image, s', summary(shown, 2)),
             ('JavaScript memory', terminal.size_text(heap))]
 
 
 def main():
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('directory', metavar='DIR', type=pathlib.Path)
     parser.add_argument('--search', default='dog', metavar='WORD')
     parser.add_argument('--rounds', type=int, default=5)
@@ -76,12 +80,13 @@ def main():
         raise InputError(f'needs a Chromium on PATH: {", ".join(PROGRAMS)}')
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=program, args=['--no-sandbox'])
-        rows = measure(browser, (args.directory / 'index.html').resolve().as_uri(), args.search, args.rounds)
+        rows = measure(browser, (args.directory / 'index.html').resolve().as_uri(), args.search,
+                       args.rounds)
         browser.close()
-    print(terminal.table([
-        ('size', terminal.size_text(size(args.directory))),
-        ('of which photos, data', f'{terminal.size_text(size(args.directory, "photos"))}, '
-                                  f'{terminal.size_text(size(args.directory, "data"))}'), *rows], ['', '']))
+    print(terminal.table(
+        [('size', terminal.size_text(size(args.directory))),
+         ('of which photos, data', f'{terminal.size_text(size(args.directory, "photos"))}, '
+          f'{terminal.size_text(size(args.directory, "data"))}'), *rows], ['', '']))
 
 
 if __name__ == '__main__':

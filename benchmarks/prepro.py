@@ -1,9 +1,11 @@
-"""How fast prepro.py extracts, beside the bare encoder: the share of the encoder's rate that is left.
+"""How fast prepro.py extracts, beside the bare encoder: the share of the encoder's rate that is
+left.
 
     python -m benchmarks.prepro --images DIR --encoder mobilenet_v2 --weights FILE [--n-images 512] [--rounds 5]
 
-The bare encoder runs the same batches from memory: no file is read, decoded or written. Both are measured in turn,
-round by round, on the same images, without building the graph and the first batch; the median ratio counts.
+The bare encoder runs the same batches from memory: no file is read, decoded or written. Both are
+measured in turn, round by round, on the same images, without building the graph and the first
+batch; the median ratio counts.
 """
 
 import argparse
@@ -23,7 +25,9 @@ from core.encoders.preprocessing import RESIZES, load
 
 
 def read_all(records, preprocessing):
-    """Pixels of all images, where TensorFlow takes them without a copy: the bare encoder at its best."""
+    """Pixels of all images, where TensorFlow takes them without a copy: the bare encoder at its
+    best.
+    """
     pixels = prepare.aligned((len(records), preprocessing.size, preprocessing.size, 3))
     for record, target in zip(records, pixels, strict=True):
         target[:] = load(record.path, preprocessing)
@@ -44,14 +48,15 @@ def bare_rate(spec, pixels):
 def prepro_rate(spec, records):
     """Images per second of the whole extraction, as prepro.py itself reports it."""
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
-        manifest = prepare.prepare(records, spec, pathlib.Path(directory) / 'data', 'folder', say=lambda line: None,
-                                   vocabulary=Vocabulary(['photo']))
+        manifest = prepare.prepare(records, spec, pathlib.Path(directory) / 'data', 'folder',
+                                   say=lambda line: None, vocabulary=Vocabulary(['photo']))
         return manifest['images_per_second']
 
 
 def main():
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', required=True, metavar='DIR')
     parser.add_argument('--encoder', default='vgg19')
     parser.add_argument('--weights', default='random', metavar='FILE')

@@ -1,13 +1,15 @@
-"""A plain PyTorch captioner of the same mathematics, in the shape that PyTorch tutorials give it: for comparison.
+"""A plain PyTorch captioner of the same mathematics, in the shape that PyTorch tutorials give it:
+for comparison.
 
     model = Captioner(n_words=10000)
     loss = model(features, captions)              # (N, L, D) float32, (N, T + 1) int64
     words, score = beam_search(model, features[0], beam_width=3, max_len=20)
 
-Captions are sorted by length and the batch shrinks as they end; the vocabulary's logits are computed step by step
-and packed before the cross entropy. As in the popular tutorial, the features' projection is computed inside the
-attention, at every step; `hoist_projection=True` computes it once, which is the first thing an attentive reader
-would change. Letters in shapes as in benchmarks.textbook.
+Captions are sorted by length and the batch shrinks as they end; the vocabulary's logits are
+computed step by step and packed before the cross entropy. As in the popular tutorial, the features'
+projection is computed inside the attention, at every step; `hoist_projection=True` computes it
+once, which is the first thing an attentive reader would change. Letters in shapes as in
+benchmarks.textbook.
 """
 
 import torch
@@ -19,19 +21,22 @@ from core.data.vocabulary import END, NULL, START, UNK
 
 
 class Captioner(nn.Module):
-    """Soft attention with gate, LSTMCell and deep output; the default mathematics of `CaptionGenerator`.
+    """Soft attention with gate, LSTMCell and deep output; the default mathematics of
+    `CaptionGenerator`.
 
     Only the running variance differs: PyTorch's is the unbiased one, larger by 1 / (N L - 1).
 
     Args:
         n_words: V; words 0 to 3 are <NULL>, <START>, <END>, <UNK>.
-        dim_feature: (L, D). dim_embed: M. dim_hidden: H. n_time_step: T, for the regulariser's target T / L.
-        alpha_c: weight of the doubly stochastic regulariser. dropout: rate, on h and the output layer.
+        dim_feature: (L, D). dim_embed: M. dim_hidden: H. n_time_step: T, for the regulariser's
+            target T / L.
+        alpha_c: weight of the doubly stochastic regulariser. dropout: rate, on h and the output
+            layer.
         hoist_projection: project the features once an image, not at every step.
     """
 
-    def __init__(self, n_words, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024, n_time_step=16, alpha_c=1.0,
-                 dropout=0.5, hoist_projection=False):
+    def __init__(self, n_words, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024,
+                 n_time_step=16, alpha_c=1.0, dropout=0.5, hoist_projection=False):
         super().__init__()
         (self.L, D), M, H, self.T, self.V = dim_feature, dim_embed, dim_hidden, n_time_step, n_words
         self.alpha_c, self.hoist_projection = alpha_c, hoist_projection
@@ -42,7 +47,9 @@ class Captioner(nn.Module):
         self.query, self.score = nn.Linear(H, D), nn.Linear(D, 1, bias=False)
         self.gate = nn.Linear(H, 1)
         self.cell = nn.LSTMCell(M + D, H)
-        self.out_h, self.out_context, self.out = nn.Linear(H, M), nn.Linear(D, M, bias=False), nn.Linear(M, n_words)
+        self.out_h, self.out_context, self.out = nn.Linear(H, M), nn.Linear(D, M,
+                                                                            bias=False), nn.Linear(
+            M, n_words)
         self.dropout = nn.Dropout(dropout)
 
     def normalised(self, features):
@@ -58,7 +65,8 @@ class Captioner(nn.Module):
         """One word of n captions.
 
         Args:
-            features: (n, L, D). projected: (n, L, D), or None: computed here. words: (n, M). h, c: (n, H).
+            features: (n, L, D). projected: (n, L, D), or None: computed here. words: (n, M). h, c:
+                (n, H).
 
         Returns:
             (logits (n, V), alpha (n, L), h, c).
@@ -88,8 +96,8 @@ class Captioner(nn.Module):
         alphas = features.new_zeros(len(lengths), lengths[0], self.L)
         for t in range(lengths[0]):
             n = sum(length > t for length in lengths)
-            logits, alpha, h, c = self.step(features[:n], projected[:n] if projected is not None else None,
-                                            words[:n, t], h[:n], c[:n])
+            logits, alpha, h, c = self.step(features[:n], projected[:n] if projected is not None
+                                            else None, words[:n, t], h[:n], c[:n])
             predictions[:n, t] = logits
             alphas[:n, t] = alpha
         scores = pack_padded_sequence(predictions, lengths, batch_first=True).data
@@ -103,7 +111,8 @@ class Captioner(nn.Module):
         M, H = self.embedding.embedding_dim, self.cell.hidden_size
         kernel, bias = values['lstm/basic_lstm_cell/kernel'], values['lstm/basic_lstm_cell/bias'].copy()
         bias[2 * H : 3 * H] += 1  # the forget bias
-        order = [column for gate in (0, 2, 1, 3) for column in range(gate * H, (gate + 1) * H)]  # to i, f, j, o
+        # to i, f, j, o
+        order = [column for gate in (0, 2, 1, 3) for column in range(gate * H, (gate + 1) * H)]
         inputs = len(kernel) - H
         with torch.no_grad():
             for parameter, value in (
@@ -137,14 +146,17 @@ class Captioner(nn.Module):
 
 @torch.no_grad()
 def beam_search(model, features, beam_width, max_len):
-    """The best sentence of one image, searched in Python; each sentence that ends takes its place out of the beam.
+    """The best sentence of one image, searched in Python; each sentence that ends takes its place
+    out of the beam.
 
     Args:
-        model: Captioner, in evaluation mode. features: (L, D). beam_width: sentences kept. max_len: words written at
-            most, <END> included; sentences that reach it unfinished compete with the finished ones.
+        model: Captioner, in evaluation mode. features: (L, D). beam_width: sentences kept. max_len:
+            words written at most, <END> included; sentences that reach it unfinished compete with
+            the finished ones.
 
     Returns:
-        (words as a list of ints, <END> included where it was written; the sum of their log-probabilities).
+        (words as a list of ints, <END> included where it was written; the sum of their
+        log-probabilities).
     """
     features = model.normalised(features.unsqueeze(0))
     projected = model.project(features) if model.hoist_projection else None
@@ -164,7 +176,8 @@ def beam_search(model, features, beam_width, max_len):
         ended = words == END
         finished += zip(sentences[ended, 1:].tolist(), scores[ended].tolist(), strict=True)
         going = ~ended & scores.isfinite()  # a wide beam may reach words that are never written
-        sentences, scores, h, c = sentences[going], scores[going], h[parents[going]], c[parents[going]]
+        sentences, scores, h, c = sentences[going], scores[going], h[parents[going]], c[
+            parents[going]]
         if not len(sentences):
             break
     finished += zip(sentences[:, 1:].tolist(), scores.tolist(), strict=True)

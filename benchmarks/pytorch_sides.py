@@ -23,7 +23,8 @@ class TorchTraining:
         self.sizes, self.corpus = sizes, Corpus(sizes, lengths)
         self.model = Captioner(sizes.V, **sizes.model(), hoist_projection=hoist_projection)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self._images = [torch.from_numpy(relu_features(sizes, seed).astype(np.float32)) for seed in (1, 2)]
+        self._images = [torch.from_numpy(relu_features(sizes, seed).astype(np.float32))
+                        for seed in (1, 2)]
         self._step = 0
         begun = time.perf_counter()
         self._run(full_captions(sizes))
@@ -60,7 +61,8 @@ class TorchBeam:
         hoist_projection: see Captioner.
     """
 
-    def __init__(self, sizes, threads, weights, beam_width, max_len=20, hoist_projection=False, lengths=FLICKR8K):
+    def __init__(self, sizes, threads, weights, beam_width, max_len=20, hoist_projection=False,
+                 lengths=FLICKR8K):
         torch.set_num_threads(threads)
         self.album, self.beam_width, self.max_len = Album(sizes, lengths), beam_width, max_len
         self.model = Captioner(sizes.V, **sizes.model(), hoist_projection=hoist_projection)
@@ -73,5 +75,7 @@ class TorchBeam:
         """Captions of the first `n_images` of batch `number`; see tensorflow_sides.Decoding.decode."""
         images = torch.from_numpy(self.album.batch(number)[0][:n_images].astype(np.float32))
         begun = time.perf_counter()
-        captions = [beam_search(self.model, image, self.beam_width, self.max_len)[0] for image in images]
-        return {'seconds': time.perf_counter() - begun, 'items': len(captions), 'captions': captions}
+        captions = [beam_search(self.model, image, self.beam_width, self.max_len)[0]
+                    for image in images]
+        return {'seconds': time.perf_counter() - begun, 'items': len(captions),
+                'captions': captions}

@@ -4,9 +4,10 @@
     python -m benchmarks.run all --json results.json --write docs/performance.md --plot docs/growth.png
     python -m benchmarks.run --profile
 
-Every side runs in a process of its own, one at a time and in turn (A B A B ...); what counts is the median ratio of
-the rounds, with the smallest and the largest. All sides get the same batches, threads and sizes. Needs PyTorch
-(`pip install -e .[benchmark]`) for the comparisons with it; without it they are left out.
+Every side runs in a process of its own, one at a time and in turn (A B A B ...); what counts is the
+median ratio of the rounds, with the smallest and the largest. All sides get the same batches,
+threads and sizes. Needs PyTorch (`pip install -e .[benchmark]`) for the comparisons with it;
+without it they are left out.
 """
 
 import argparse
@@ -32,7 +33,8 @@ ALL = ('train', 'memory', 'greedy', 'beam', 'encoder', 'prepro', 'input', 'growt
 
 
 class Benchmarks:
-    """The comparisons; each method of ALL measures, and notes its figures in `results` and its table in `tables`.
+    """The comparisons; each method of ALL measures, and notes its figures in `results` and its
+    table in `tables`.
 
     Args:
         args: of the command line. sizes: Sizes. lengths: see cases.Corpus.
@@ -52,14 +54,17 @@ class Benchmarks:
 
     def _workers(self, stack, factories):
         """Workers of (factory, options) by name; the sides of one comparison."""
-        return {name: stack.enter_context(Worker(factory, **{'threads': self.args.threads, **options}))
-                for name, (factory, options) in factories.items()}
+        return {
+            name: stack.enter_context(Worker(factory, **{'threads': self.args.threads, **options}))
+            for name, (factory, options) in factories.items()}
 
     def _training_sides(self, sizes):
         options = {'sizes': sizes, 'lengths': self.lengths}
-        sides = {'ours': (TF + 'OursTraining', options), 'textbook': (TF + 'TextbookTraining', options)}
+        sides = {'ours': (TF + 'OursTraining', options),
+                 'textbook': (TF + 'TextbookTraining', options)}
         if self.torch:
-            sides |= {name: (TORCH + 'TorchTraining', {**options, **more}) for name, more in PYTORCH.items()}
+            sides |= {name: (TORCH + 'TorchTraining', {**options, **more})
+                      for name, more in PYTORCH.items()}
         return sides
 
     def _compared(self, rates, unit):
@@ -70,7 +75,8 @@ class Benchmarks:
                 rows.append([name, f'{statistics.median(values):.1f}', ''])
                 continue
             figures['ratios'][name] = ratio(rates['ours'], values)._asdict()
-            rows.append([name, f'{statistics.median(values):.1f}', str(ratio(rates['ours'], values))])
+            rows.append(
+                [name, f'{statistics.median(values):.1f}', str(ratio(rates['ours'], values))])
         return figures, rows
 
     def _tell(self, name, header, rows):
@@ -95,7 +101,8 @@ class Benchmarks:
                 for name in ('ours', 'textbook'):
                     start = workers[name].call('start')
                     self.results[f'start N {n} {name}'] = start
-                    started.append([n, name, f'{start["build"]:.1f}', f'{start["first"]:.1f}', start['nodes']])
+                    started.append(
+                        [n, name, f'{start["build"]:.1f}', f'{start["first"]:.1f}', start['nodes']])
         self._tell('train', ['N', 'batches', 'side', 'captions/s', 'ours is faster by'], rows)
         self._tell('start', ['N', 'side', 'graph build, s', 'first step, s', 'nodes'], started)
 
@@ -110,23 +117,28 @@ class Benchmarks:
                     found = worker.call('memory')
                 peaks.setdefault(name, []).append(found['peak'] / 1e9)
                 above.setdefault(name, []).append((found['peak'] - found['idle']) / 1e9)
-        self.results['memory'] = {'N': self.sizes.N, 'unit': 'GB', 'peak': peaks, 'above_idle': above}
+        self.results['memory'] = {'N': self.sizes.N, 'unit': 'GB', 'peak': peaks,
+                                  'above_idle': above}
         rows = []
         for name in peaks:
-            cells = [(f'{max(found[name]):.2f}', '' if name == 'ours' else str(ratio(found['ours'], found[name])))
-                     for found in (peaks, above)]
+            cells = [(f'{max(found[name]):.2f}', '' if name == 'ours'
+                      else str(ratio(found['ours'], found[name]))) for found in (peaks, above)]
             rows.append([name, *cells[0], *cells[1]])
-        self._tell('memory', ['side', 'peak, GB', "ours' share", 'above the idle process, GB', "ours' share"], rows)
+        self._tell('memory', ['side', 'peak, GB', "ours' share", 'above the idle process, GB',
+                              "ours' share"], rows)
 
     def input(self):
         """How long training waits for its batches."""
-        with Worker(TF + 'InputWaiting', sizes=self.sizes, threads=self.args.threads, lengths=self.lengths) as worker:
-            found = [worker.call('waiting', 4 * self.args.steps, 16 * self.sizes.N) for _ in range(2)]
+        with Worker(TF + 'InputWaiting', sizes=self.sizes, threads=self.args.threads,
+                    lengths=self.lengths) as worker:
+            found = [worker.call('waiting', 4 * self.args.steps, 16 * self.sizes.N)
+                     for _ in range(2)]
         shares = [each['waiting'] / each['seconds'] for each in found]
         self.results['input'] = {'waiting_share': shares, 'runs': found}
-        self._tell('input', ['run', 'steps', 'seconds', 'waiting for batches', 'share'], [
-            [k + 1, 4 * self.args.steps, f'{each["seconds"]:.1f}', f'{1000 * each["waiting"]:.1f} ms',
-             f'{100 * share:.2f} %'] for k, (each, share) in enumerate(zip(found, shares, strict=True))])
+        self._tell('input', ['run', 'steps', 'seconds', 'waiting for batches', 'share'],
+                   [[k + 1, 4 * self.args.steps, f'{each["seconds"]:.1f}',
+                     f'{1000 * each["waiting"]:.1f} ms', f'{100 * share:.2f} %']
+                    for k, (each, share) in enumerate(zip(found, shares, strict=True))])
 
     # ---- decoding
 
@@ -137,7 +149,8 @@ class Benchmarks:
                 directory = self._stack.enter_context(tempfile.TemporaryDirectory())
                 self._state = os.path.join(directory, 'weights.npz')
             sizes = Sizes(**{**vars(self.sizes), 'L': min(STATE_LOCATIONS, self.sizes.L)})
-            with Worker(TF + 'CommonState', sizes=sizes, threads=self.args.threads, lengths=self.lengths) as worker:
+            with Worker(TF + 'CommonState', sizes=sizes, threads=self.args.threads,
+                        lengths=self.lengths) as worker:
                 self.results['state'] = worker.call('learn', STATE_STEPS, self._state, self.lengths)
         return self._state
 
@@ -154,33 +167,38 @@ class Benchmarks:
             figures, sides = self._compared(_rates(found), 'images/s')
             told = _captions(found)
             same = sum(a == b for a, b in zip(told['ours'], told['textbook'], strict=True))
-            figures |= {'mean_length': _mean_length(told['ours']), 'same_captions': same, 'images': len(told['ours'])}
+            figures |= {'mean_length': _mean_length(told['ours']), 'same_captions': same,
+                        'images': len(told['ours'])}
             self.results[f'greedy, {case}'] = figures
-            rows += [[case, f'{figures["mean_length"]:.1f}', *side, f'{same} of {len(told["ours"])}']
-                     for side in sides]
-        self._tell('greedy', ['case', 'mean length with end', 'side', 'images/s', 'ours is faster by',
-                              'same captions'], rows)
+            rows += [[case, f'{figures["mean_length"]:.1f}', *side,
+                      f'{same} of {len(told["ours"])}'] for side in sides]
+        self._tell('greedy', ['case', 'mean length with end', 'side', 'images/s',
+                              'ours is faster by', 'same captions'], rows)
 
     def beam(self):
         """Images a second of beam search, beside one image at a time in Python."""
         if not self.torch:
             return print('beam: left out, PyTorch is not installed')
         width, n_images = self.args.beam_width, min(self.args.beam_images, self.sizes.N)
-        options = {'sizes': self.sizes, 'weights': self._weights(), 'beam_width': width, 'lengths': self.lengths}
+        options = {'sizes': self.sizes, 'weights': self._weights(), 'beam_width': width,
+                   'lengths': self.lengths}
         with contextlib.ExitStack() as stack:
             workers = self._workers(stack, {'ours': (TF + 'OursDecoding', options)} | {
                 name: (TORCH + 'TorchBeam', {**options, **more}) for name, more in PYTORCH.items()})
             ours = {'ours': workers.pop('ours')}
-            found = alternate(_sides(ours, 'decode') | _sides(workers, 'decode', n_images), self.args.rounds)
+            found = alternate(_sides(ours, 'decode') | _sides(workers, 'decode', n_images),
+                              self.args.rounds)
         figures, sides = self._compared(_rates(found), 'images/s')
         told = _captions(found, n_images)
         rows = []
         for name, *cells in sides:
             same = sum(a == b for a, b in zip(told['ours'], told[name], strict=True))
             figures.setdefault('same_captions', {})[name] = same
-            rows.append([name, *cells, f'{same} of {len(told[name])}', f'{_mean_length(told[name]):.1f}'])
+            rows.append(
+                [name, *cells, f'{same} of {len(told[name])}', f'{_mean_length(told[name]):.1f}'])
         self.results[f'beam {width}'] = {**figures, 'images': len(told['ours'])}
-        self._tell('beam', ['side', 'images/s', 'ours is faster by', 'same sentence', 'mean length with end'], rows)
+        self._tell('beam', ['side', 'images/s', 'ours is faster by', 'same sentence',
+                            'mean length with end'], rows)
         return None
 
     # ---- images
@@ -198,7 +216,8 @@ class Benchmarks:
         """prepro.py beside the bare encoder."""
         with Worker(IMAGE + 'Extraction', directory=self.args.images) as worker:
             rates = alternate({'ours': lambda k: worker.call('whole', k),
-                               'encoder alone': lambda k: worker.call('bare', k)}, min(self.args.rounds, 3))
+                               'encoder alone': lambda k: worker.call('bare', k)},
+                              min(self.args.rounds, 3))
         self.results['prepro'], rows = self._compared(rates, 'images/s')
         self._tell('prepro', ['side', 'images/s', 'prepro.py is faster by'], rows)
 
@@ -222,10 +241,12 @@ class Benchmarks:
             self.results[f'profile {name}'] = found
             rows = []
             for op, place in zip(found['ops'][:14], found['scopes'][:14], strict=False):
-                rows.append([op[0], f'{100 * op[1]:.1f} %', op[2], place[0], f'{100 * place[1]:.1f} %', place[2]])
-            self._tell(f'profile {name}', ['operation', 'share', 'calls', 'scope', 'share', 'calls'], rows)
-            print(f'\n{1000 * found["seconds"]:.0f} ms traced; the operations, which run beside each other, take '
-                  f'{1000 * found["op_seconds"]:.0f} ms')
+                rows.append([op[0], f'{100 * op[1]:.1f} %', op[2], place[0],
+                             f'{100 * place[1]:.1f} %', place[2]])
+            self._tell(
+                f'profile {name}', ['operation', 'share', 'calls', 'scope', 'share', 'calls'], rows)
+            print(f'\n{1000 * found["seconds"]:.0f} ms traced; the operations, which run beside '
+                  f'each other, take {1000 * found["op_seconds"]:.0f} ms')
 
 
 def _sides(workers, method, *args):
@@ -236,7 +257,8 @@ def _sides(workers, method, *args):
 
 def _rates(found):
     """Items a second of what the sides returned."""
-    return {name: [each['items'] / each['seconds'] for each in results] for name, results in found.items()}
+    return {name: [each['items'] / each['seconds'] for each in results]
+            for name, results in found.items()}
 
 
 def _captions(found, n=None):
@@ -254,41 +276,54 @@ def _sizes(assignments):
     for text in assignments:
         name, _, value = text.partition('=')
         if name not in sizes or not value.isdigit() or int(value) < 1:
-            raise InputError(f'--size {text}: expected LETTER=N, for example H=512, one of {", ".join(sizes)}')
+            raise InputError(f'--size {text}: expected LETTER=N, for example H=512, one of '
+                             f'{", ".join(sizes)}')
         sizes[name] = int(value)
     return Sizes(**sizes)
 
 
 def _arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('what', nargs='*', metavar='WHAT', help=f'{", ".join(ALL)}, or all')
-    parser.add_argument('--profile', action='store_true', help='one step by operation, through the tracer')
+    parser.add_argument('--profile', action='store_true',
+                        help='one step by operation, through the tracer')
     parser.add_argument('--rounds', type=int, default=5, metavar='N')
-    parser.add_argument('--steps', type=int, default=4, metavar='N', help='training steps a round at N 64')
+    parser.add_argument('--steps', type=int, default=4, metavar='N',
+                        help='training steps a round at N 64')
     parser.add_argument('--threads', type=int, default=2, metavar='N', help='of every side (2)')
-    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[64, 128], metavar='N', help='of train (64 128)')
+    parser.add_argument('--batch-sizes', type=int, nargs='+', default=[64, 128], metavar='N',
+                        help='of train (64 128)')
     parser.add_argument('--batches', nargs='+', default=['sorted'], choices=['sorted', 'random'],
-                        help='one length a batch, as the project trains, or captions as they come (sorted)')
-    parser.add_argument('--captions', metavar='FILE', help='Flickr8k.token.txt, for its lengths; default: the lengths '
-                        'of its training captions, which are in benchmarks/cases.py')
-    parser.add_argument('--size', action='append', default=[], metavar='LETTER=N', help='another size, as H=512')
+                        help='one length a batch, as the project trains, or captions as they come '
+                        '(sorted)')
+    parser.add_argument('--captions', metavar='FILE',
+                        help='Flickr8k.token.txt, for its lengths; default: the lengths of its '
+                        'training captions, which are in benchmarks/cases.py')
+    parser.add_argument('--size', action='append', default=[], metavar='LETTER=N',
+                        help='another size, as H=512')
     parser.add_argument('--beam-width', type=int, default=3, metavar='K')
-    parser.add_argument('--beam-images', type=int, default=16, metavar='N', help='images a round for PyTorch (16)')
-    parser.add_argument('--weights', metavar='NPZ', help='of greedy and beam: used if there, else written; default: '
-                        'made anew')
+    parser.add_argument('--beam-images', type=int, default=16, metavar='N',
+                        help='images a round for PyTorch (16)')
+    parser.add_argument('--weights', metavar='NPZ',
+                        help='of greedy and beam: used if there, else written; default: made anew')
     parser.add_argument('--images', metavar='DIR', help='photos for prepro; default: noise')
     parser.add_argument('--json', metavar='FILE', help='write all figures')
-    parser.add_argument('--write', metavar='FILE', help='put the tables into this document, between its lines '
-                        '<!-- benchmarks.run NAME --> and <!-- end -->')
+    parser.add_argument('--write', metavar='FILE',
+                        help='put the tables into this document, between its lines <!-- '
+                        'benchmarks.run NAME --> and <!-- end -->')
     parser.add_argument('--plot', metavar='PNG', help='plot of growth')
     args = parser.parse_args()
-    if min(args.rounds, args.steps, args.threads, args.beam_width, args.beam_images, *args.batch_sizes) < 1:
-        raise InputError('--rounds, --steps, --threads, --batch-sizes and --beam-... must be at least 1')
+    if min(args.rounds, args.steps, args.threads, args.beam_width, args.beam_images,
+           *args.batch_sizes) < 1:
+        raise InputError('--rounds, --steps, --threads, --batch-sizes and --beam-... must be at '
+                         'least 1')
     for what in args.what:
         if what not in (*ALL, 'all'):
             raise InputError(f'{what}: no such benchmark; there are {", ".join(ALL)}, and all')
     if not args.what and not args.profile:
-        raise InputError(f'nothing to measure: name one of {", ".join(ALL)}, all, or give --profile')
+        raise InputError(
+            f'nothing to measure: name one of {", ".join(ALL)}, all, or give --profile')
     if args.write and not pathlib.Path(args.write).exists():
         raise InputError(f'--write {args.write}: there is no such document')
     return args
@@ -309,9 +344,9 @@ def main():
     sizes = _sizes(args.size)
     lengths = read_lengths(args.captions) if args.captions else FLICKR8K
     machine, command = measure.machine(), ' '.join(['python -m benchmarks.run', *sys.argv[1:]])
-    note = (f'`{command}` · {machine["date"]} · {machine["processor"]}, {machine["cores"]} cores, {args.threads} '
-            f'threads, {machine["memory_gb"]} GB · ' + ', '.join(f'{k} {v}' for k, v in machine['versions'].items())
-)
+    note = (f'`{command}` · {machine["date"]} · {machine["processor"]}, {machine["cores"]} cores, '
+            f'{args.threads} threads, {machine["memory_gb"]} GB · '
+            + ', '.join(f'{k} {v}' for k, v in machine['versions'].items()))
     print(note, flush=True)
     others = measure.Others()
     with Benchmarks(args, sizes, lengths) as benchmarks:
@@ -321,10 +356,12 @@ def main():
             benchmarks.profile()
         machine['other_programs'] = round(others.share(), 3)
         beside = f'other programs took {100 * machine["other_programs"]:.0f} % of the cores'
-        print(f'\n{beside}' + ('; measure again when the machine is idle' if others.share() > 0.05 else ''))
+        print(f'\n{beside}' + (
+            '; measure again when the machine is idle' if others.share() > 0.05 else ''))
         if args.json:
-            write_json(pathlib.Path(args.json), {'command': command, 'machine': machine, 'sizes': vars(sizes),
-                                                 'rounds': args.rounds, **benchmarks.results})
+            write_json(pathlib.Path(args.json),
+                       {'command': command, 'machine': machine, 'sizes': vars(sizes),
+                        'rounds': args.rounds, **benchmarks.results})
         if args.write:
             _write(args.write, benchmarks.tables, f'{note} · {beside}')
 

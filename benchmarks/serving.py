@@ -1,11 +1,13 @@
-"""Photos a second of `caption.py --serve` with many clients, beside caption.py's own rate on the same photos.
+"""Photos a second of `caption.py --serve` with many clients, beside caption.py's own rate on the
+same photos.
 
     python -m benchmarks.serving RUN PHOTOS --clients 8 --rounds 3 --beam-width 3
 
-The two sides take turns; each is a process of its own, as a user starts it. A rate leaves the start out: of caption.py
-it counts from its first line to its last, of the server from the first request of all clients to the last answer. The
-latency of the first answer is measured apart: from the request to the answer of a server that has just said where it
-listens. Prints medians with the smallest and largest round.
+The two sides take turns; each is a process of its own, as a user starts it. A rate leaves the start
+out: of caption.py it counts from its first line to its last, of the server from the first request
+of all clients to the last answer. The latency of the first answer is measured apart: from the
+request to the answer of a server that has just said where it listens. Prints medians with the
+smallest and largest round.
 """
 
 import argparse
@@ -29,8 +31,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def command(run, *arguments):
     """The process of a caption.py."""
-    return subprocess.Popen([sys.executable, str(ROOT / 'caption.py'), run, *arguments], stdout=subprocess.PIPE,
-                            text=True)
+    return subprocess.Popen([sys.executable, str(ROOT / 'caption.py'), run, *arguments],
+                            stdout=subprocess.PIPE, text=True)
 
 
 def batch_rate(run, found, options):
@@ -57,7 +59,9 @@ def post(port, data):
 
 
 def served(run, files, clients, options):
-    """(photos a second, list of latencies, seconds to the server's address, latency of the first answer)."""
+    """(photos a second, list of latencies, seconds to the server's address, latency of the first
+    answer).
+    """
     began = time.perf_counter()
     process = command(run, '--serve', '--port', '0', *options)
     try:
@@ -92,7 +96,8 @@ def summary(values, digits=1):
 
 def main():
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN')
     parser.add_argument('photos', metavar='PHOTOS', nargs='+', help='files or folders')
     parser.add_argument('--clients', type=int, default=8)
@@ -107,7 +112,8 @@ def main():
     for number in range(args.rounds):
         alone = batch_rate(args.run, found, options)
         rows.append((*alone, *served(args.run, files, args.clients, options)))
-        print(f'round {number + 1}: caption.py {rows[-1][0]:.1f}, --serve {rows[-1][2]:.1f} photos/s', flush=True)
+        print(f'round {number + 1}: caption.py {rows[-1][0]:.1f}, --serve {rows[-1][2]:.1f} '
+              'photos/s', flush=True)
     batch, to_first, rate, latencies, ready, first = zip(*rows, strict=True)
     every = sorted(itertools.chain(*latencies))
     print(terminal.table([

@@ -1,6 +1,8 @@
-"""The sides of the comparisons that run in TensorFlow: this project, the textbook graph, bare convolutions.
+"""The sides of the comparisons that run in TensorFlow: this project, the textbook graph, bare
+convolutions.
 
-Each class is made inside a worker of benchmarks.measure; its methods return dicts with 'seconds' and 'items'.
+Each class is made inside a worker of benchmarks.measure; its methods return dicts with 'seconds'
+and 'items'.
 """
 
 import os
@@ -27,7 +29,8 @@ NEVER = -30.0  # the bias of <END> under which no caption ends
 
 def config(threads):
     """Of a session: both thread pools have `threads` threads."""
-    return tf1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    return tf1.ConfigProto(intra_op_parallelism_threads=threads,
+                           inter_op_parallelism_threads=threads)
 
 
 def assign(session, variables, values):
@@ -54,7 +57,8 @@ class Training:
         self.session = tf1.Session(graph=self.graph, config=config(threads))
         self.session.run(initialize)
         # Two batches of images, in the type that the graph takes: input has a benchmark of its own.
-        self._images = [relu_features(sizes, seed).astype(self.features.dtype.as_numpy_dtype) for seed in (1, 2)]
+        self._images = [relu_features(sizes, seed).astype(self.features.dtype.as_numpy_dtype)
+                        for seed in (1, 2)]
         self._step = 0
         begun = time.perf_counter()
         self._run(full_captions(sizes))
@@ -66,8 +70,9 @@ class Training:
 
     def _run(self, captions, **options):
         self._step += 1
-        return self.session.run(self.fetches, {self.features: self._images[self._step % 2], self.captions: captions,
-                                               **self._feeds(self._step)}, **options)
+        return self.session.run(self.fetches,
+                                {self.features: self._images[self._step % 2],
+                                 self.captions: captions, **self._feeds(self._step)}, **options)
 
     def train(self, number, steps, order='sorted'):
         """`steps` steps on batches that stand for an epoch; `number` is the round."""
@@ -93,7 +98,9 @@ class Training:
         return {'idle': self.idle_bytes, 'peak': resident()['VmHWM']}
 
     def start(self):
-        """Seconds: 'build' of the graph, 'first' step with its optimisation of the graph; and the graph's nodes."""
+        """Seconds: 'build' of the graph, 'first' step with its optimisation of the graph; and the
+        graph's nodes.
+        """
         return {'build': self.build_seconds, 'first': self.first_seconds,
                 'nodes': len(self.graph.as_graph_def().node)}
 
@@ -103,7 +110,8 @@ class Training:
         self._run(captions)
         metadata = tf1.RunMetadata()
         begun = time.perf_counter()
-        self._run(captions, options=tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE), run_metadata=metadata)
+        self._run(captions, options=tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE),
+                  run_metadata=metadata)
         return op_profile.shares(metadata.step_stats) | {'seconds': time.perf_counter() - begun}
 
     def close(self):
@@ -122,7 +130,8 @@ class OursTraining(Training):
                                  features=tf.cast(stored, tf.float32))
         model.inputs = stored
         loss = model.build_model()
-        self._optimization = Optimization(model, loss, TrainingConfig(clip_norm=0.0), steps_per_epoch=1000)
+        self._optimization = Optimization(model, loss, TrainingConfig(clip_norm=0.0),
+                                          steps_per_epoch=1000)
         self.model = model
         return (self._optimization.train_op, model.nll), model.inputs, model.captions
 
@@ -140,13 +149,16 @@ class TextbookTraining(Training):
 
 
 class CommonState(OursTraining):
-    """Weights with which captions end as real ones do: a short training on images that tell their sentence.
+    """Weights with which captions end as real ones do: a short training on images that tell their
+    sentence.
 
     The variables do not depend on the number of locations; few of them make it fast.
     """
 
     def learn(self, steps, path, lengths=FLICKR8K):
-        """Train and write the variables to `path` (.npz); returns the loss per caption of the last step."""
+        """Train and write the variables to `path` (.npz); returns the loss per caption of the last
+        step.
+        """
         album = Album(self.sizes, lengths)
         for step in range(steps):
             features, captions = album.batch(step)
@@ -167,7 +179,8 @@ class Decoding:
         beam_width: int; 0: greedy. max_len: int. lengths: see cases.Album.
     """
 
-    def __init__(self, sizes, threads=2, weights=None, never_end=False, beam_width=0, max_len=20, lengths=FLICKR8K):
+    def __init__(self, sizes, threads=2, weights=None, never_end=False, beam_width=0, max_len=20,
+                 lengths=FLICKR8K):
         self.album = Album(sizes, lengths)
         begun = time.perf_counter()
         with tf.Graph().as_default() as self.graph:
@@ -189,12 +202,15 @@ class Decoding:
         self.first_seconds = time.perf_counter() - begun
 
     def decode(self, number):
-        """Captions of batch `number`: 'seconds', 'items' (images), 'captions' (lists of words up to <END>)."""
+        """Captions of batch `number`: 'seconds', 'items' (images), 'captions' (lists of words up to
+        <END>).
+        """
         features = self.album.batch(number)[0].astype(self.features.dtype.as_numpy_dtype)
         begun = time.perf_counter()
         words = self.session.run(self.words, {self.features: features})
         seconds = time.perf_counter() - begun
-        return {'seconds': seconds, 'items': len(words), 'captions': [until_end(caption) for caption in words]}
+        return {'seconds': seconds, 'items': len(words),
+                'captions': [until_end(caption) for caption in words]}
 
     def close(self):
         """Give the memory back."""
@@ -223,7 +239,9 @@ class TextbookDecoding(Decoding):
 
 
 class InputWaiting(OursTraining):
-    """Training from a features file on the disk, as the Solver reads it: how long does a step wait for its batch?"""
+    """Training from a features file on the disk, as the Solver reads it: how long does a step wait
+    for its batch?
+    """
 
     def waiting(self, steps, n_images):
         """'seconds' in all, 'waiting' of them for batches, for `steps` steps after the first."""
@@ -235,7 +253,8 @@ class InputWaiting(OursTraining):
                 rows = range(row, min(row + self.sizes.N, n_images))
                 features.write(rows, relu_features(self.sizes, row, len(rows)))
             descriptor = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # read from the disk, not from memory
+            # read from the disk, not from memory
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
             data = self.corpus.data(FeatureFile(path))
             batches = prefetch(Batches(data, self.sizes.N, seed=1).epoch(0))
@@ -253,9 +272,10 @@ class InputWaiting(OursTraining):
                 begun = asked
             if step:
                 waiting += time.perf_counter() - asked
-            self.session.run(self.fetches, {self.model.inputs: batch.features, self.captions: batch.captions,
-                                            **self._feeds(step)})
-        return {'seconds': time.perf_counter() - begun, 'waiting': waiting, 'items': steps * self.sizes.N}
+            self.session.run(self.fetches, {self.model.inputs: batch.features,
+                                            self.captions: batch.captions, **self._feeds(step)})
+        return {'seconds': time.perf_counter() - begun, 'waiting': waiting,
+                'items': steps * self.sizes.N}
 
 
 class Growth:
@@ -280,7 +300,8 @@ class Growth:
 
     def beam(self, sizes, beam_width, max_len, steps):
         """Seconds of a step of beam search in which no sentence ends."""
-        decoding = OursDecoding(sizes, self.threads, never_end=True, beam_width=beam_width, max_len=max_len)
+        decoding = OursDecoding(sizes, self.threads, never_end=True, beam_width=beam_width,
+                                max_len=max_len)
         try:
             return float(np.median([decoding.decode(k)['seconds'] for k in range(steps)])) / max_len
         finally:

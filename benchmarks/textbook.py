@@ -1,17 +1,19 @@
-"""The default model as the TF1 tutorials write it: the baseline, and the plainest form of the equations.
+"""The default model as the TF1 tutorials write it: the baseline, and the plainest form of the
+equations.
 
     with tf.Graph().as_default():
         model = Textbook(n_words=10000)
         train = model.minimize(model.build_model())
         alphas, betas, captions = model.build_sampler(max_len=20)
 
-A Python loop puts every word's step into the graph, all `n_time_step` of them whatever the captions' lengths. Every
-step has its own product with the vocabulary and its own cross entropy, every (N, L, D) intermediate of the attention
-is a tensor that the backward pass keeps, features come as float32 through feed_dict. Loss, gradients and greedy
-captions are those of `CaptionGenerator` with its default options; names and shapes of the variables too.
+A Python loop puts every word's step into the graph, all `n_time_step` of them whatever the
+captions' lengths. Every step has its own product with the vocabulary and its own cross entropy,
+every (N, L, D) intermediate of the attention is a tensor that the backward pass keeps, features
+come as float32 through feed_dict. Loss, gradients and greedy captions are those of
+`CaptionGenerator` with its default options; names and shapes of the variables too.
 
-Letters in shapes: N images, L locations, D features of a location, H hidden units, M numbers of a word vector, T
-steps, V words. Equations and sections are those of arXiv 1502.03044.
+Letters in shapes: N images, L locations, D features of a location, H hidden units, M numbers of a
+word vector, T steps, V words. Equations and sections are those of arXiv 1502.03044.
 """
 
 import functools
@@ -50,8 +52,8 @@ class Textbook:
         variables: dict of name -> variable.
     """
 
-    def __init__(self, n_words, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024, n_time_step=16, alpha_c=1.0,
-                 dropout=True, dtype=tf.float32):
+    def __init__(self, n_words, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024,
+                 n_time_step=16, alpha_c=1.0, dropout=True, dtype=tf.float32):
         (self.L, self.D), self.M, self.H, self.T, self.V = dim_feature, dim_embed, dim_hidden, n_time_step, n_words
         self.alpha_c, self.dropout, self.dtype = alpha_c, dropout, dtype
         self.features = tf1.placeholder(tf.float32, [None, self.L, self.D], name='features')
@@ -61,23 +63,22 @@ class Textbook:
     def _variables(self):
         D, H, M, V = self.D, self.H, self.M, self.V
         glorot, zeros, ones = tf1.glorot_uniform_initializer(), tf1.zeros_initializer(), tf1.ones_initializer()
-        specs = {
-            'conv_featuresbatch_norm/beta': ([D], zeros), 'conv_featuresbatch_norm/gamma': ([D], ones),
-            'conv_featuresbatch_norm/moving_mean': ([D], zeros),
-            'conv_featuresbatch_norm/moving_variance': ([D], ones),
-            'initial_lstm/w_h': ([D, H], glorot), 'initial_lstm/b_h': ([H], zeros),
-            'initial_lstm/w_c': ([D, H], glorot), 'initial_lstm/b_c': ([H], zeros),
-            'word_embedding/w': ([V, M], tf1.random_uniform_initializer(-1.0, 1.0)),
-            'project_features/w': ([D, D], glorot),
-            'attention_layer/w': ([H, D], glorot), 'attention_layer/b': ([D], zeros),
-            'attention_layer/w_att': ([D, 1], glorot),
-            'selector/w': ([H, 1], glorot), 'selector/b': ([1], zeros),
-            'lstm/basic_lstm_cell/kernel': ([M + D + H, 4 * H], glorot), 'lstm/basic_lstm_cell/bias': ([4 * H], zeros),
-            'logits/w_h': ([H, M], glorot), 'logits/b_h': ([M], zeros), 'logits/w_ctx2out': ([D, M], glorot),
-            'logits/w_out': ([M, V], glorot), 'logits/b_out': ([V], zeros),
-        }
-        return {name: tf1.get_variable(name, shape, self.dtype, initializer=initializer, use_resource=True,
-                                       trainable='moving_' not in name)
+        specs = {'conv_featuresbatch_norm/beta': ([D], zeros),
+                 'conv_featuresbatch_norm/gamma': ([D], ones),
+                 'conv_featuresbatch_norm/moving_mean': ([D], zeros),
+                 'conv_featuresbatch_norm/moving_variance': ([D], ones),
+                 'initial_lstm/w_h': ([D, H], glorot), 'initial_lstm/b_h': ([H], zeros),
+                 'initial_lstm/w_c': ([D, H], glorot), 'initial_lstm/b_c': ([H], zeros),
+                 'word_embedding/w': ([V, M], tf1.random_uniform_initializer(-1.0, 1.0)),
+                 'project_features/w': ([D, D], glorot), 'attention_layer/w': ([H, D], glorot),
+                 'attention_layer/b': ([D], zeros), 'attention_layer/w_att': ([D, 1], glorot),
+                 'selector/w': ([H, 1], glorot), 'selector/b': ([1], zeros),
+                 'lstm/basic_lstm_cell/kernel': ([M + D + H, 4 * H], glorot),
+                 'lstm/basic_lstm_cell/bias': ([4 * H], zeros), 'logits/w_h': ([H, M], glorot),
+                 'logits/b_h': ([M], zeros), 'logits/w_ctx2out': ([D, M], glorot),
+                 'logits/w_out': ([M, V], glorot), 'logits/b_out': ([V], zeros)}
+        return {name: tf1.get_variable(name, shape, self.dtype, initializer=initializer,
+                                       use_resource=True, trainable='moving_' not in name)
                 for name, (shape, initializer) in specs.items()}
 
     # ---- the equations
@@ -86,7 +87,8 @@ class Textbook:
     def _normalised(self, training):
         """Features (N, L, D), batch-normalised; while training with the batch's statistics."""
         features, v = tf.cast(self.features, self.dtype), self.variables
-        mean, variance = (v[f'conv_featuresbatch_norm/moving_{name}'] for name in ('mean', 'variance'))
+        mean, variance = (v[f'conv_featuresbatch_norm/moving_{name}']
+                          for name in ('mean', 'variance'))
         if training:
             moving = (mean, variance)
             mean, variance = tf.nn.moments(features, axes=[0, 1])
@@ -94,15 +96,16 @@ class Textbook:
                        for average, value in zip(moving, (mean, variance), strict=True)]
             with tf.control_dependencies(updates):
                 mean, variance = tf.identity(mean), tf.identity(variance)
-        return tf.nn.batch_normalization(features, mean, variance, v['conv_featuresbatch_norm/beta'],
+        return tf.nn.batch_normalization(features, mean, variance,
+                                         v['conv_featuresbatch_norm/beta'],
                                          v['conv_featuresbatch_norm/gamma'], EPSILON)
 
     @_scoped('initial_state')
     def _initial_state(self, features):
         """3.1.2: c and h (N, H) from the mean feature."""
         v, mean = self.variables, tf.reduce_mean(features, axis=1)
-        return tuple(tf.tanh(tf.matmul(mean, v[f'initial_lstm/w_{part}']) + v[f'initial_lstm/b_{part}'])
-                     for part in 'ch')
+        return tuple(tf.tanh(tf.matmul(mean, v[f'initial_lstm/w_{part}'])
+                             + v[f'initial_lstm/b_{part}']) for part in 'ch')
 
     @_scoped('features')
     def _projected(self, features):
@@ -179,8 +182,8 @@ class Textbook:
         """Greedy captions: always `max_len` steps, whether captions have ended or not.
 
         Returns:
-            (alphas (N, max_len, L), betas (N, max_len), captions (N, max_len) int32); what follows <END> means
-            nothing. <NULL>, <START> and <UNK> are not written.
+            (alphas (N, max_len, L), betas (N, max_len), captions (N, max_len) int32); what follows
+            <END> means nothing. <NULL>, <START> and <UNK> are not written.
         """
         features = self._normalised(training=False)
         projected, (c, h) = self._projected(features), self._initial_state(features)

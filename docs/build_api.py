@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The API reference in docs/api, made of the docstrings of `core` by pdoc: `make docs`. Every warning is an error.
+"""The API reference in docs/api, made of the docstrings of `core` by pdoc: `make docs`. Every
+warning is an error.
 
 The first page lists the rooms of `core` in the order of the data, each room's page its modules.
 """
@@ -16,14 +17,17 @@ import pdoc
 
 import core
 
-# In the order of CONTRIBUTING.md's tree: what all need, then from photos to captions, then the command lines.
-ROOMS = ('common', 'config', 'runtime', 'reference', 'datasets', 'download', 'encoders', 'data', 'decoding', 'model',
-         'metrics', 'viewer', 'training', 'runs', 'importers', 'inference', 'commands')
+# In the order of CONTRIBUTING.md's tree: what all need, then from photos to captions, then the
+# command lines.
+ROOMS = ('common', 'config', 'runtime', 'reference', 'datasets', 'download', 'encoders', 'data',
+         'decoding', 'model', 'metrics', 'viewer', 'training', 'runs', 'importers', 'inference',
+         'commands')
 
 
 def modules_of(package):
     """Names of the modules in a package that are public, without the package's own, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != '_')
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__)
+                  if module.name[0] != '_')
 
 
 def table(parent, names):
@@ -34,14 +38,18 @@ def table(parent, names):
 
 
 def build(out):
-    """Write the pages of all public modules of `core` into the directory `out`; returns the modules' names."""
+    """Write the pages of all public modules of `core` into the directory `out`; returns the
+    modules' names.
+    """
     if sorted(ROOMS) != modules_of(core):
-        sys.exit(f'ROOMS in {__file__} are not those of core: {", ".join({*ROOMS} ^ {*modules_of(core)})}')
+        sys.exit(f'ROOMS in {__file__} are not those of core: '
+                 f'{", ".join({*ROOMS} ^ {*modules_of(core)})}')
     names = ['core', *(module.name for module in pkgutil.walk_packages(core.__path__, 'core.')
                        if not any(part.startswith('_') for part in module.name.split('.')))]
     for name in names:  # first, as what libraries warn of at their import is not ours
         importlib.import_module(name)
-    # pdoc would show what __all__ names and nothing else, and cannot see what is imported only when it is asked for.
+    # pdoc would show what __all__ names and nothing else, and cannot see what is imported only when
+    # it is asked for.
     for name in names:
         vars(sys.modules[name]).pop('__all__', None)
     for room in ROOMS:
@@ -54,7 +62,8 @@ def build(out):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         pdoc.pdoc('core', output_directory=out)
-    missing = [name for name in names if not out.joinpath(*name.split('.')).with_suffix('.html').is_file()]
+    missing = [name for name in names
+               if not out.joinpath(*name.split('.')).with_suffix('.html').is_file()]
     if missing:
         sys.exit(f'no page was made for {", ".join(missing)}')
     return names

@@ -19,11 +19,14 @@ NOTEBOOK = pathlib.Path(__file__).resolve().parent / 'tutorial.ipynb'
 
 
 def run(notebook, directory):
-    """Execute the cells of a notebook (NotebookNode) in a new kernel that works in `directory`; returns it."""
-    client = NotebookClient(notebook, timeout=1200, kernel_name='python3', coalesce_streams=True, record_timing=False,
-                            resources={'metadata': {'path': str(directory)}})
+    """Execute the cells of a notebook (NotebookNode) in a new kernel that works in `directory`;
+    returns it.
+    """
+    client = NotebookClient(notebook, timeout=1200, kernel_name='python3', coalesce_streams=True,
+                            record_timing=False, resources={'metadata': {'path': str(directory)}})
     client.execute()
-    notebook.metadata['language_info'] = {'name': 'python'}  # not the version, which is another on every machine
+    # not the version, which is another on every machine
+    notebook.metadata['language_info'] = {'name': 'python'}
     return notebook
 
 

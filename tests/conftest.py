@@ -1,4 +1,6 @@
-"""Shared by all tests: the real material, a graph of its own for each test that wants one, and sample directories."""
+"""Shared by all tests: the real material, a graph of its own for each test that wants one, and
+sample directories.
+"""
 
 import os
 import pathlib
@@ -17,7 +19,8 @@ SHARED = pathlib.Path(os.environ.get('SAT_SHARED', ROOT.parent / 'shared'))
 def shared():
     """The folder of real photos and weights; tests that need it skip where it is missing."""
     if not (SHARED / 'data').is_dir():
-        pytest.skip(f'needs the real photos and weights in {SHARED} (set SAT_SHARED to name another folder)')
+        pytest.skip(f'needs the real photos and weights in {SHARED} (set SAT_SHARED to name '
+                    'another folder)')
     return SHARED
 
 

@@ -8,8 +8,8 @@ examples:
   curl -s https://example.org/cat.jpg | caption.py runs/flickr8k -
   caption.py runs/flickr8k --serve --port 8000
 
-PHOTO is a file, a folder (with those below it), a pattern, or - for an image on standard input. Exit status: 0; 1 if
-a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
+PHOTO is a file, a folder (with those below it), a pattern, or - for an image on standard input.
+Exit status: 0; 1 if a photo could not be read; 2 for a mistake in the command; 130 for Ctrl-C.
 """
 
 import argparse
@@ -31,27 +31,36 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = command_line.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
-    parser.add_argument('photos', metavar='PHOTO', nargs='*', help='file, folder, pattern, or - for standard input')
-    parser.add_argument('--n-best', type=int, metavar='N', default=1, help='the N best captions of each photo (1)')
+    parser.add_argument('photos', metavar='PHOTO', nargs='*',
+                        help='file, folder, pattern, or - for standard input')
+    parser.add_argument('--n-best', type=int, metavar='N', default=1,
+                        help='the N best captions of each photo (1)')
     parser.add_argument('--json', action='store_true',
                         help='one JSON object a photo and line: words, probabilities, attention')
-    parser.add_argument('--picture', metavar='OUT', help='attention picture: a .png file for one photo, else a folder')
-    parser.add_argument('--gif', metavar='OUT', help='animation of the attention: a .gif file, or a folder')
-    parser.add_argument('--weights', metavar='FILE', help="the encoder's weights, where they moved since prepro.py")
+    parser.add_argument('--picture', metavar='OUT',
+                        help='attention picture: a .png file for one photo, else a folder')
+    parser.add_argument('--gif', metavar='OUT',
+                        help='animation of the attention: a .gif file, or a folder')
+    parser.add_argument('--weights', metavar='FILE',
+                        help="the encoder's weights, where they moved since prepro.py")
     parser.more(parser.add_argument('--seed', type=int, metavar='N', default=1,
                                     help='of drawn words and locations (1)'))
-    decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
-    decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
-    parser.more(
-        decoding.add_argument('--length-penalty', type=float, metavar='A',
-                              help='captions are ranked by log-probability / length**A'),
-        decoding.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
-                              help="hard attention: the context of a word, instead of the run's option"),
-        decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                              help='any option of decoding (train.py --options lists them)'))
+    decoding = parser.add_argument_group("decoding, instead of the run's own options "
+                                         "(docs/decoding.md)")
+    decoding.add_argument('--beam-width', type=int, metavar='K',
+                          help='hypotheses of beam search; 1: greedy')
+    parser.more(decoding.add_argument('--length-penalty', type=float, metavar='A',
+                                      help='captions are ranked by log-probability / length**A'),
+                decoding.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
+                                      help="hard attention: the context of a word, instead of the "
+                                      "run's option"), decoding.add_argument(
+        '--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+        help='any option of decoding (train.py --options lists them)'))
     serving = parser.add_argument_group('a page for the browser (docs/captioning.md)')
-    serving.add_argument('--serve', action='store_true', help='caption photos that are dropped on a page')
-    serving.add_argument('--port', type=int, metavar='N', default=8000, help='0: any that is free (8000)')
+    serving.add_argument('--serve', action='store_true',
+                         help='caption photos that are dropped on a page')
+    serving.add_argument('--port', type=int, metavar='N', default=8000,
+                         help='0: any that is free (8000)')
     serving.add_argument('--host', metavar='ADDRESS', default='127.0.0.1',
                          help='to listen at (127.0.0.1: this machine only)')
     parser.more(machine_options.add_arguments(parser))
@@ -65,9 +74,12 @@ def main() -> int:
     from core.inference import photo_files
 
     found = list(photo_files.find(args.photos))
-    missing = [path for _, path in found if not isinstance(path, bytes) and not os.path.exists(path)]
-    if missing and len(missing) == len(found):  # known now, without the seconds that the model takes
-        raise InputError(f'no photo {", ".join(map(str, missing[:3]))}' + ('' if len(missing) < 4 else ' ...'))
+    missing = [path for _, path in found if not isinstance(path, bytes)
+               and not os.path.exists(path)]
+    # known now, without the seconds that the model takes
+    if missing and len(missing) == len(found):
+        raise InputError(f'no photo {", ".join(map(str, missing[:3]))}'
+                         + ('' if len(missing) < 4 else ' ...'))
     pictures = photo_files.Targets(args.picture, '.png', len(found), '--picture')
     gifs = photo_files.Targets(args.gif, '.gif', len(found), '--gif')
     from core.runs import run_dir
@@ -79,7 +91,8 @@ def main() -> int:
 
     run = Run(args.run)
     run.set_decode_context(args.decode_context)
-    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width, length_penalty=args.length_penalty)
+    run.set_decoding(args.n_best, args.assignments, beam_width=args.beam_width,
+                     length_penalty=args.length_penalty)
     with Captioner(run, args.weights, args.n_best, args.seed, machine) as captioner:
         if args.serve:
             from core.inference import server
@@ -92,12 +105,14 @@ def main() -> int:
 def check(args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, before anything slow is done."""
     if not args.run:
-        raise InputError('name a run and photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN '
-                         '--serve')
+        raise InputError('name a run and photos: caption.py RUN PHOTO..., or a page to drop them '
+                         'on: caption.py RUN --serve')
     if args.serve and (args.photos or args.picture or args.gif or args.json):
-        raise InputError('--serve takes its photos from the browser: leave PHOTO, --picture, --gif and --json out')
+        raise InputError('--serve takes its photos from the browser: leave PHOTO, --picture, --gif '
+                         'and --json out')
     if not args.serve and not args.photos:
-        raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: caption.py RUN --serve')
+        raise InputError('name photos: caption.py RUN PHOTO..., or a page to drop them on: '
+                         'caption.py RUN --serve')
     if args.n_best < 1:
         raise InputError(f'--n-best must be at least 1, not {args.n_best}')
     command_line.check_seed(args.seed)
@@ -105,8 +120,8 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 
 
-def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 'Targets', gifs: 'Targets',
-            as_json: bool) -> int:
+def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 'Targets',
+            gifs: 'Targets', as_json: bool) -> int:
     """Print a result for each photo as it comes, and write its pictures; returns the exit status."""
     unreadable = unpictured = 0
     for result in captioner.stream(found):

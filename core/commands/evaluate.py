@@ -33,44 +33,57 @@ SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min',
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = command_line.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references FILE')
+    parser = command_line.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references '
+                                 'FILE')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('--split', metavar='SPLIT', choices=('train', 'dev', 'test'),
                         help='train, dev or test; default: test where there is one, else dev')
-    parser.add_argument('--data', metavar='DATA', help="another data directory, with the run's kind of features")
-    parser.add_argument('--out', metavar='DIR', help='default: RUN/evaluation/SPLIT, with other data or decoding a '
-                                                     'name that says so')
-    parser.add_argument('--html', metavar='DIR', help='also a page of all images to look at: DIR/index.html')
+    parser.add_argument('--data', metavar='DATA',
+                        help="another data directory, with the run's kind of features")
+    parser.add_argument('--out', metavar='DIR',
+                        help='default: RUN/evaluation/SPLIT, with other data or decoding a name '
+                        'that says so')
+    parser.add_argument('--html', metavar='DIR',
+                        help='also a page of all images to look at: DIR/index.html')
     parser.add_argument('--paper-scoring', action='store_true',
                         help="also the paper's scoring: raw references, no brevity penalty")
-    parser.add_argument('--pictures', type=int, metavar='N', default=5, help='attention pictures of N images (5)')
+    parser.add_argument('--pictures', type=int, metavar='N', default=5,
+                        help='attention pictures of N images (5)')
     parser.more(
-        parser.add_argument('--spice', action='store_true', help='also SPICE, where its jars are (docs/results.md)'),
-        parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(), help='of these images instead'),
-        parser.add_argument('--limit', type=int, metavar='N', help='at most N images, evenly spread'),
+        parser.add_argument('--spice', action='store_true',
+                            help='also SPICE, where its jars are (docs/results.md)'),
+        parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(),
+                            help='of these images instead'),
+        parser.add_argument('--limit', type=int, metavar='N',
+                            help='at most N images, evenly spread'),
         parser.add_argument('--seed', type=int, metavar='N', default=1,
                             help='of the choice of pictures, and of drawn words and locations (1)'),
         parser.add_argument('--decode-context', choices=('expected', 'argmax', 'sample'),
-                            help="hard attention: the context of a word, instead of the run's option decode_context"),
+                            help="hard attention: the context of a word, instead of the run's "
+                            "option decode_context"),
         parser.add_argument('--weights', metavar='FILE',
                             help="fine-tuned runs: the encoder's weights, where they moved"),
         parser.add_argument('--synonyms', metavar='FILE',
-                            help="words for the categories of boxes, in CHAIR's format, instead of those known for "
-                                 'COCO (docs/attention.md)'))
-    decoding = parser.add_argument_group("decoding, instead of the run's own options (docs/decoding.md)")
-    decoding.add_argument('--beam-width', type=int, metavar='K', help='hypotheses of beam search; 1: greedy')
+                            help="words for the categories of boxes, in CHAIR's format, instead of "
+                            "those known for " 'COCO (docs/attention.md)'))
+    decoding = parser.add_argument_group("decoding, instead of the run's own options "
+                                         "(docs/decoding.md)")
+    decoding.add_argument('--beam-width', type=int, metavar='K',
+                          help='hypotheses of beam search; 1: greedy')
     decoding.add_argument('--length-penalty', type=float, metavar='A',
                           help='captions are ranked by log-probability / length**A')
     decoding.add_argument('--n-best', type=int, metavar='N', default=1,
-                          help='also the N best captions of each image with their scores, in n_best.json')
+                          help='also the N best captions of each image with their scores, in '
+                          'n_best.json')
     decoding.add_argument('--ensemble', nargs='+', metavar='RUN2', default=(),
                           help='average the probabilities of RUN and of these runs')
-    parser.more(
-        decoding.add_argument('--min-length', type=int, metavar='N', help='words at least, <END> included'),
-        decoding.add_argument('--no-repeat-ngram', type=int, metavar='N',
-                              help='no N words in a row twice in a caption'),
-        decoding.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
-                              help='any option of decoding: ' + ', '.join(DECODING)))
+    parser.more(decoding.add_argument('--min-length', type=int, metavar='N',
+                                      help='words at least, <END> included'),
+                decoding.add_argument('--no-repeat-ngram', type=int, metavar='N',
+                                      help='no N words in a row twice in a caption'),
+                decoding.add_argument(
+        '--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+        help='any option of decoding: ' + ', '.join(DECODING)))
     scoring = parser.add_argument_group('scoring captions of anybody')
     scoring.add_argument('--results', metavar='FILE', help='a COCO result file ...')
     scoring.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
@@ -85,7 +98,8 @@ def main() -> None:
         if args.run or not (args.results and args.references):
             raise InputError('--results FILE and --references FILE go together, without RUN')
         if args.html:
-            raise InputError('--html makes a page of a RUN, with its attention; leave it out beside --results')
+            raise InputError('--html makes a page of a RUN, with its attention; leave it out '
+                             'beside --results')
         score_file(args)
         return
     command_line.check_seed(args.seed)
@@ -108,7 +122,8 @@ def main() -> None:
 
     run = Run(args.run)
     if args.weights and not run.finetuned:
-        raise InputError(f'--weights belongs to runs with a fine-tuned encoder; {args.run} reads stored features')
+        raise InputError(f'--weights belongs to runs with a fine-tuned encoder; {args.run} reads '
+                         'stored features')
     others = [Run(path) for path in args.ensemble]
     run.set_decode_context(args.decode_context)
     for one in others:
@@ -122,9 +137,9 @@ def main() -> None:
     place += decoding_place(args, own, run)
     out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
     scores = evaluation.evaluate(
-        run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids, args.seed,
-        weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine, synonyms=synonyms, html=args.html,
-        spice=args.spice, say=terminal.say)
+        run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
+        args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,
+        synonyms=synonyms, html=args.html, spice=args.spice, say=terminal.say)
     if args.quiet and 'coco' in scores:
         print(score_table(scores))
 
@@ -133,13 +148,17 @@ def decoding_assignments(args: argparse.Namespace) -> list[str]:
     """The options of decoding on the command line as name=value texts."""
     for text in args.assignments:
         if text.partition('=')[0].strip() not in DECODING:
-            raise InputError(f'--set {text}: evaluate.py sets options of decoding only: {", ".join(DECODING)}')
-    given = [(name, getattr(args, name)) for name in ('beam_width', 'length_penalty', 'min_length', 'no_repeat_ngram')]
+            raise InputError(f'--set {text}: evaluate.py sets options of decoding only: '
+                             f'{", ".join(DECODING)}')
+    given = [(name, getattr(args, name)) for name in (
+        'beam_width', 'length_penalty', 'min_length', 'no_repeat_ngram')]
     return [f'{name}={value}' for name, value in given if value is not None] + args.assignments
 
 
 def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') -> str:
-    """What the default directory's name says of decoding that is not the run's own: another result, another place."""
+    """What the default directory's name says of decoding that is not the run's own: another result,
+    another place.
+    """
     parts = [args.decode_context] if args.decode_context else []
     if args.limit is not None:
         parts.append(f'limit{args.limit}')
@@ -151,7 +170,8 @@ def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') ->
         parts.append(f'seed{args.seed}')
     if args.ensemble:
         home = run.path.absolute().parent
-        parts += ['with', *(os.path.relpath(path, home).replace(os.sep, '_') for path in args.ensemble)]
+        parts += [
+            'with', *(os.path.relpath(path, home).replace(os.sep, '_') for path in args.ensemble)]
     return ''.join(f'-{part}' for part in parts)
 
 
@@ -163,8 +183,9 @@ def score_file(args: argparse.Namespace) -> None:
     results, references = load_results(args.results), load_references(args.references)
     missing = [image for image in results if image not in references]
     if missing:
-        raise InputError(f'{args.references}: no captions of {len(missing)} images of {args.results}, for example '
-                         f'{missing[0]!r}; give the references of the same images')
+        raise InputError(f'{args.references}: no captions of {len(missing)} images of '
+                         f'{args.results}, for example {missing[0]!r}; give the references of the '
+                         'same images')
     with Scorer({image: references[image] for image in results}) as scorer:
         scorer.start()
         scores = score(scorer, results, args.paper_scoring, terminal.say, metric_names(args.spice))

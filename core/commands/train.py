@@ -36,38 +36,48 @@ if TYPE_CHECKING:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = command_line.Parser(
-        __doc__ or '', 'DATA --out RUN [options]  |  --resume RUN  |  --compare RUN...  |  --options')
+    parser = command_line.Parser(__doc__ or '', 'DATA --out RUN [options]  |  --resume RUN  |  '
+                                 '--compare RUN...  |  --options')
     parser.settings = {name for _, name, *_ in options()}
-    parser.add_argument('data', metavar='DATA', nargs='?', help='data directory that prepro.py made')
+    parser.add_argument('data', metavar='DATA', nargs='?',
+                        help='data directory that prepro.py made')
     parser.add_argument('--out', metavar='RUN', help='run directory to make or to go on with')
-    parser.add_argument('--resume', metavar='RUN', help='go on with a run, with the data and options it has')
-    parser.add_argument('--preset', metavar='NAME', help='options of a published model; --options lists the names')
-    parser.add_argument('--config', metavar='FILE', help='JSON file of options (see data/recipes), over the preset')
-    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
+    parser.add_argument('--resume', metavar='RUN',
+                        help='go on with a run, with the data and options it has')
+    parser.add_argument('--preset', metavar='NAME',
+                        help='options of a published model; --options lists the names')
+    parser.add_argument('--config', metavar='FILE',
+                        help='JSON file of options (see data/recipes), over the preset')
+    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
+                        dest='assignments',
                         help='one option, over those of --config; may be repeated')
-    parser.add_argument('--seed', type=int, metavar='N', help='of weights, order, dropout and draws: --set seed=N')
+    parser.add_argument('--seed', type=int, metavar='N',
+                        help='of weights, order, dropout and draws: --set seed=N')
     parser.add_argument('--options', action='store_true',
                         help='list the presets and all options with their values, and stop')
     parser.add_argument('--compare', metavar='RUN', nargs='+',
-                        help='instead of training: best scores of runs, and the options they differ in; with --out '
-                             'FILE.png, FILE.svg or DIR their curves')
+                        help='instead of training: best scores of runs, and the options they '
+                        'differ in; with --out FILE.png, FILE.svg or DIR their curves')
     start = parser.add_argument_group('starting from something')
     start.add_argument('--pretrained-model', metavar='CHECKPOINT',
-                       help='the variables of a checkpoint, or of the best model of a run directory, whose model '
-                            'options then hold unless --preset, --config or --set say otherwise')
-    start.add_argument('--word-vectors', metavar='FILE', help='these word vectors (GloVe, word2vec)')
+                       help='the variables of a checkpoint, or of the best model of a run '
+                       'directory, whose model options then hold unless --preset, --config or '
+                       '--set say otherwise')
+    start.add_argument('--word-vectors', metavar='FILE',
+                       help='these word vectors (GloVe, word2vec)')
     start.add_argument('--finetune-from', metavar='LAYER',
-                       help='train the encoder too, from this layer on (option finetune_from); reads the images')
-    parser.more(
-        start.add_argument('--weights', metavar='FILE', help="with --finetune-from: the encoder's weights, where they "
-                                                             'moved since prepro.py'),
-        machine_options.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True))
+                       help='train the encoder too, from this layer on (option finetune_from); '
+                       'reads the images')
+    parser.more(start.add_argument('--weights', metavar='FILE',
+                                   help="with --finetune-from: the encoder's weights, where they "
+                                   'moved since prepro.py'),
+                machine_options.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True))
     args = parser.parse_args()
     if args.compare:
         others = [{'data': 'DATA', 'assignments': '--set'}.get(name, f'--{name.replace("_", "-")}')
                   for name, value in vars(args).items()
-                  if name not in ('compare', 'out', 'quiet', 'verbose') and value != parser.get_default(name)]
+                  if name not in ('compare', 'out', 'quiet', 'verbose')
+                  and value != parser.get_default(name)]
         if others:
             raise InputError(f'--compare RUN ... [--out FILE] stands alone, without {others[0]}')
     return args
@@ -103,9 +113,9 @@ def main() -> None:
     if args.resume:
         run = run_dir.Run(args.resume)
         if run.imported:
-            raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to go on with; start '
-                             f'another run from its variables: train.py DATA --out NEW --pretrained-model '
-                             f'{args.resume}')
+            raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to '
+                             'go on with; start another run from its variables: train.py DATA '
+                             f'--out NEW --pretrained-model {args.resume}')
         args.data, args.out = run.data_entry['path'], args.resume
         config = run.config.override(args.assignments)
     data = data or DataDir(args.data)
@@ -131,30 +141,36 @@ def check(args: argparse.Namespace) -> None:
     """Refuse arguments that contradict each other, before anything slow is done."""
     if args.options:
         if args.resume or args.pretrained_model:
-            raise InputError('--options lists what --preset, --config and --set give; leave --resume and '
-                             '--pretrained-model out (a run has its options in config.json)')
+            raise InputError('--options lists what --preset, --config and --set give; leave '
+                             '--resume and --pretrained-model out (a run has its options in '
+                             'config.json)')
         return
     if args.resume and (args.out or args.config or args.data or args.preset):
-        raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, --preset and --config '
-                         'out')
+        raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, '
+                         '--preset and --config out')
     if args.resume and (args.pretrained_model or args.word_vectors):
-        raise InputError('--resume RUN goes on with the variables of the run: leave --pretrained-model and '
-                         '--word-vectors out')
+        raise InputError('--resume RUN goes on with the variables of the run: leave '
+                         '--pretrained-model and --word-vectors out')
     if not args.resume and not (args.data and args.out):
-        raise InputError('name the data and the run: train.py DATA --out RUN, or train.py --resume RUN')
+        raise InputError('name the data and the run: train.py DATA --out RUN, or train.py --resume '
+                         'RUN')
     if args.word_vectors and args.pretrained_model:
-        raise InputError('--word-vectors and --pretrained-model exclude each other: the model has its own vectors')
+        raise InputError('--word-vectors and --pretrained-model exclude each other: the model has '
+                         'its own vectors')
 
 
 def check_data(args: argparse.Namespace, config: Config, data: 'DataDir') -> None:
-    """Refuse data without training captions, and what fine-tuning lacks: a layer, weights, image files."""
+    """Refuse data without training captions, and what fine-tuning lacks: a layer, weights, image
+    files.
+    """
     from core.data.image_data import ImageData
     from core.encoders.encoder import EncoderSpec
     from core.runs.build_model import check_finetuning
 
     first = config.training.finetune_from
     if args.weights and not first:
-        raise InputError('--weights belongs to --finetune-from LAYER; without it the stored features are used')
+        raise InputError('--weights belongs to --finetune-from LAYER; without it the stored '
+                         'features are used')
     if first:
         spec = EncoderSpec.from_dict(data.encoder)
         check_finetuning(spec, first, args.weights)
@@ -162,16 +178,18 @@ def check_data(args: argparse.Namespace, config: Config, data: 'DataDir') -> Non
             if split in data.splits:
                 ImageData(data.split(split), spec)
     if not len(data.split('train').captions):
-        raise InputError(f'{args.data}: no training caption; make the data with a larger --max-length')
+        raise InputError(f'{args.data}: no training caption; make the data with a larger '
+                         '--max-length')
 
 
-def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machine, pretrained: 'Run | None',
-          vectors: 'tuple[np.ndarray, np.ndarray] | None') -> None:
+def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machine,
+          pretrained: 'Run | None', vectors: 'tuple[np.ndarray, np.ndarray] | None') -> None:
     """Build the model of a run and train it.
 
     Args:
         run: Run, made or gone on with. data: DataDir. machine: Machine.
-        pretrained: Run whose best model training starts from; None: --pretrained-model may name a checkpoint.
+        pretrained: Run whose best model training starts from; None: --pretrained-model may name a
+            checkpoint.
         vectors: (numbers of words, their vectors) that training starts from, or None.
     """
     from core.runtime.backend import tf
@@ -187,11 +205,13 @@ def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machin
         if where := machine.note():
             terminal.say(f'training {where}')
         if val_data is None:
-            terminal.say('no dev split: training without validation, the last model counts as the best')
-        solver = Solver(model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
-                        pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
-                        decoding=config.decoding, machine=machine, say=terminal.say, word_vectors=vectors,
-                        **dataclasses.asdict(config.training))
+            terminal.say('no dev split: training without validation, the last model counts as the '
+                         'best')
+        solver = Solver(
+            model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
+            pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
+            decoding=config.decoding, machine=machine, say=terminal.say, word_vectors=vectors,
+            **dataclasses.asdict(config.training))
         solver.train()
 
 
@@ -210,15 +230,18 @@ def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir
     if idle := config.idle():
         terminal.say(f'without effect here: {", ".join(idle)}')
     n_learnt = sum(v.shape.num_elements() for v in learnt)
-    terminal.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, features '
-                 f'{model.L}x{model.D}; {n_learnt:,} numbers to learn'
+    terminal.say(f'{len(train_data)} images, {len(train_data.captions)} captions, {model.V} words, '
+                 f'features {model.L}x{model.D}; {n_learnt:,} numbers to learn'
                  + (f', the encoder from {first} on among them' if first else ''))
-    # Adam keeps two more numbers for each, RMSProp and momentum one or two; the best model is kept without.
+    # Adam keeps two more numbers for each, RMSProp and momentum one or two; the best model is kept
+    # without.
     n_bytes = 4 * n_learnt * (3 * config.training.keep_checkpoints + 1)
-    terminal.say(f'checkpoints and the best model take up to {terminal.size_text(n_bytes)} in {args.out}')
+    terminal.say(f'checkpoints and the best model take up to {terminal.size_text(n_bytes)} in '
+                 f'{args.out}')
 
 
-def configuration(args: argparse.Namespace, dataset: str | None, pretrained: 'Run | None' = None) -> Config:
+def configuration(args: argparse.Namespace, dataset: str | None,
+                  pretrained: 'Run | None' = None) -> Config:
     """The Config: preset (or the pretrained run's model), then --config, then --set."""
     from core.config import presets
 
@@ -233,7 +256,9 @@ def configuration(args: argparse.Namespace, dataset: str | None, pretrained: 'Ru
 
 
 def layered(sections: dict[str, Any], path: str) -> Any:
-    """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their place."""
+    """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their
+    place.
+    """
     named = read_json(path, 'see data/recipes for examples')
     if not isinstance(named, dict):
         return named  # for Config.from_dict to refuse
@@ -247,22 +272,22 @@ def pretrained_run(path: str, data: 'DataDir', needed: bool) -> 'Run | None':
     """The Run at --pretrained-model, or None where it is the name of a checkpoint.
 
     Raises:
-        InputError: `needed` and neither; or a run of other words than those of the DataDir: its word vectors would
-            stand for other words.
+        InputError: `needed` and neither; or a run of other words than those of the DataDir: its
+            word vectors would stand for other words.
     """
     from core.runs.run_dir import Run
 
     if not (pathlib.Path(path) / 'config.json').exists():
         if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
-            raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow checkpoint (its '
-                             f'path without .index)')
+            raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow '
+                             'checkpoint (its path without .index)')
         return None
     run = Run(path)
     if needed:
         run.best().prefix()  # refuses a run without a model
     if run.vocabulary != data.vocabulary:
-        raise InputError(f'--pretrained-model {path}: has another vocabulary than {data.path}; make the data with '
-                         f'prepro.py --like {path}')
+        raise InputError(f'--pretrained-model {path}: has another vocabulary than {data.path}; '
+                         f'make the data with prepro.py --like {path}')
     return run
 
 
@@ -279,16 +304,21 @@ def check_pretrained(path: str, pretrained: 'Run', config: Config, data: 'DataDi
     pretrained.check_features(data)
     now, before = config.training.finetune_from, pretrained.config.training.finetune_from
     if not now:
-        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned, and stored features are those of '
-                         f'the encoder before; add --finetune-from {before}, and --set finetune_rate=0 to keep the '
-                         f'encoder as it is')
-    if not set(check_trainable(pretrained.spec, before)) <= set(check_trainable(pretrained.spec, now)):
-        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned from {before} on, and only what '
-                         f'--finetune-from names is taken over; name {before} or a layer before it')
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned, and stored '
+                         f'features are those of the encoder before; add --finetune-from {before}, '
+                         'and --set finetune_rate=0 to keep the encoder as it is')
+    if not set(check_trainable(pretrained.spec, before)) <= set(
+        check_trainable(pretrained.spec, now)):
+        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned from {before} on, '
+                         f'and only what --finetune-from names is taken over; name {before} or a '
+                         'layer before it')
 
 
-def read_word_vectors(path: str, vocabulary: 'Vocabulary', size: int) -> 'tuple[np.ndarray, np.ndarray]':
-    """(numbers of words, their vectors) from the file of --word-vectors; says how many words were found."""
+def read_word_vectors(path: str, vocabulary: 'Vocabulary',
+                      size: int) -> 'tuple[np.ndarray, np.ndarray]':
+    """(numbers of words, their vectors) from the file of --word-vectors; says how many words were
+    found.
+    """
     from core.data import word_vectors
 
     indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)

@@ -1,7 +1,7 @@
 """Names of types that all modules use: Tensor, Session, PathLike ...
 
-TensorFlow publishes no types that a type checker could read, and importing it takes seconds: what belongs to it is
-`Any` here, and docstrings give shapes and dtypes.
+TensorFlow publishes no types that a type checker could read, and importing it takes seconds: what
+belongs to it is `Any` here, and docstrings give shapes and dtypes.
 """
 
 import os
@@ -19,4 +19,5 @@ Say = Callable[..., object]  # prints a line
 Grid = tuple[int, int]  # (rows, columns)
 Rectangle = tuple[float, float, float, float]  # (x0, y0, x1, y1) in fractions of the picture
 Paths = PathLike | Sequence[PathLike] | None  # one file or several
-Boxes = Sequence[Sequence[tuple[tuple[str, ...], Rectangle]]]  # of each image: names of an object, and where it is
+# of each image: names of an object, and where it is
+Boxes = Sequence[Sequence[tuple[tuple[str, ...], Rectangle]]]

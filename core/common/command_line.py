@@ -1,4 +1,6 @@
-"""Command lines: one-line complaints, a short --help, --version, --quiet, --verbose, completion in shells."""
+"""Command lines: one-line complaints, a short --help, --version, --quiet, --verbose, completion in
+shells.
+"""
 
 import argparse
 import importlib
@@ -14,7 +16,9 @@ from core.common.version import __version__
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are one line, like all others, and which takes no abbreviations."""
+    """An argparse parser whose complaints are one line, like all others, and which takes no
+    abbreviations.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{'allow_abbrev': False, **options})
@@ -27,11 +31,13 @@ class OneLineParser(argparse.ArgumentParser):
 class Parser(OneLineParser):
     """An argparse parser whose --help fits a screen; --help-all shows every option.
 
-    Every script has --version, --quiet and --verbose from here, and completes in shells that argcomplete knows.
+    Every script has --version, --quiet and --verbose from here, and completes in shells that
+    argcomplete knows.
 
     Args:
         description: the script's docstring, with examples.
-        usage: the line of --help, without the script's name. prog: that name, where it is not the file's.
+        usage: the line of --help, without the script's name. prog: that name, where it is not the
+            file's.
 
     Attributes:
         settings: names that --set takes, for those who type them as options.
@@ -46,11 +52,12 @@ class Parser(OneLineParser):
         general.add_argument('-h', '--help', action=_Help, all_=False, help='this page')
         general.add_argument('--help-all', action=_Help, all_=True,
                              help='every option; also --version, --quiet, --verbose')
-        self.more(
-            general.add_argument('--version', action='version', version=f'show-attend-tell {__version__}'),
-            general.add_argument('-q', '--quiet', action='store_true', help='errors and what was asked for, no more'),
-            general.add_argument('-v', '--verbose', action='store_true',
-                                 help="versions, and what TensorFlow says of itself"))
+        self.more(general.add_argument('--version', action='version',
+                                       version=f'show-attend-tell {__version__}'),
+                  general.add_argument('-q', '--quiet', action='store_true',
+                                       help='errors and what was asked for, no more'),
+                  general.add_argument('-v', '--verbose', action='store_true',
+                                       help="versions, and what TensorFlow says of itself"))
 
     def more(self, *actions: Any) -> None:
         """Leave these out of --help; of a group all that it has."""
@@ -59,13 +66,15 @@ class Parser(OneLineParser):
 
     def format_help(self, all_: bool = False) -> str:
         """The text of --help, or of --help-all."""
-        hidden = {action: action.help for action in self._actions if id(action) in self._more and not all_}
+        hidden = {action: action.help for action in self._actions if id(action) in self._more
+                  and not all_}
         groups, usage = self._action_groups, self.usage
         for action in hidden:
             action.help = argparse.SUPPRESS
         # The general options last, as the others are what is looked for.
-        self._action_groups = sorted((group for group in groups if not hidden.keys() >= set(group._group_actions)),
-                                     key=lambda group: group.title == 'general')
+        self._action_groups = sorted(
+            (group for group in groups if not hidden.keys() >= set(group._group_actions)),
+            key=lambda group: group.title == 'general')
         self.usage = None if all_ else usage
         try:
             return super().format_help()
@@ -98,12 +107,15 @@ class Parser(OneLineParser):
     def _known_options(self, parsed: argparse.Namespace) -> list[str]:
         """Options of this parser, and of the subcommand that was given."""
         chosen = [action.choices[getattr(parsed, action.dest)] for action in self._actions
-                  if isinstance(action, argparse._SubParsersAction) and getattr(parsed, action.dest, None)]
+                  if isinstance(action, argparse._SubParsersAction)
+                  and getattr(parsed, action.dest, None)]
         return [option for parser in [self, *chosen] for option in parser._option_string_actions]
 
 
 def complete(action: Any, module: str, table: str) -> None:
-    """Let the shell offer the keys of a table for an option; the table's module is imported when the shell asks."""
+    """Let the shell offer the keys of a table for an option; the table's module is imported when
+    the shell asks.
+    """
     action.completer = lambda **_: list(getattr(importlib.import_module(module), table))
 
 

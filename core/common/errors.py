@@ -1,4 +1,6 @@
-"""The one exception that stands for a mistake of the user's, not of the program's; others' errors in one line."""
+"""The one exception that stands for a mistake of the user's, not of the program's; others' errors
+in one line.
+"""
 
 
 class InputError(Exception):
@@ -13,4 +15,5 @@ class InputError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an exception says, in one short line; its type where it says nothing."""
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()),
+                type(error).__name__)

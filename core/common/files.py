@@ -1,4 +1,6 @@
-"""Files of ours: written so that a reader sees the old contents or the new, never half; read as JSON; locked."""
+"""Files of ours: written so that a reader sees the old contents or the new, never half; read as
+JSON; locked.
+"""
 
 import contextlib
 import fcntl
@@ -15,7 +17,9 @@ from core.common.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an exception."""
+    """Open a temporary file beside `path` that takes its place when the block ends without an
+    exception.
+    """
     path = pathlib.Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
@@ -55,11 +59,14 @@ def read_json(path: PathLike, advice: str = 'it was damaged or copied incomplete
 
 
 def lock(directory: PathLike, what: str) -> TextIO:
-    """Hold `directory` for this process until the returned file is closed; InputError where another holds it."""
+    """Hold `directory` for this process until the returned file is closed; InputError where another
+    holds it.
+    """
     file = open(pathlib.Path(directory) / '.lock', 'w')  # noqa: SIM115 - held open on purpose
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise InputError(f'{directory}: another {what} is at work here; wait for it or stop it') from None
+        raise InputError(
+            f'{directory}: another {what} is at work here; wait for it or stop it') from None
     return file

@@ -15,7 +15,9 @@ PLAIN_BAR = '{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]'
 
 
 def bar(total: float | None, what: str, initial: float = 0, unit: str = 'it') -> Any:
-    """A tqdm bar with rate and remaining time; where stderr is no terminal, a line every 10 seconds."""
+    """A tqdm bar with rate and remaining time; where stderr is no terminal, a line every 10
+    seconds.
+    """
     tty = sys.stderr.isatty()
     kind = _tqdm() if tty else _lines()
     form = {'dynamic_ncols': True, 'mininterval': 0.2} if tty else {'mininterval': 10, 'bar_format': PLAIN_BAR}
@@ -25,8 +27,9 @@ def bar(total: float | None, what: str, initial: float = 0, unit: str = 'it') ->
 
 def epoch_bar(total: int, what: str, initial: int) -> Any:
     """A bar for training steps; where stderr is no terminal nothing but the lines written to it."""
-    return _tqdm()(total=total, desc=what, initial=initial, unit='step', file=sys.stderr, dynamic_ncols=True,
-                   leave=False, disable=terminal.quiet() or not sys.stderr.isatty())
+    return _tqdm()(total=total, desc=what, initial=initial, unit='step', file=sys.stderr,
+                   dynamic_ncols=True, leave=False, disable=terminal.quiet()
+                   or not sys.stderr.isatty())
 
 
 def write(shown: Any, line: str) -> None:

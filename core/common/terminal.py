@@ -1,7 +1,9 @@
-"""What the scripts say on the terminal: how much, one-line errors with exit status 2, sizes, durations, tables.
+"""What the scripts say on the terminal: how much, one-line errors with exit status 2, sizes,
+durations, tables.
 
-Exit status of every script: 0; 1 where some of the work could not be done; 2 for bad input, after one line that says
-what is wrong; 130 after Ctrl-C. No environment variable is needed; NO_COLOR is honoured.
+Exit status of every script: 0; 1 where some of the work could not be done; 2 for bad input, after
+one line that says what is wrong; 130 after Ctrl-C. No environment variable is needed; NO_COLOR is
+honoured.
 """
 
 import os
@@ -18,7 +20,9 @@ _level = NORMAL
 
 
 def set_level(level: int) -> None:
-    """How much is said: QUIET, NORMAL or VERBOSE. Before TensorFlow is imported, as it reads it then."""
+    """How much is said: QUIET, NORMAL or VERBOSE. Before TensorFlow is imported, as it reads it
+    then.
+    """
     global _level
     _level = level
     # TensorFlow's C++ notices; set here, in a program of ours, never on `import core`.
@@ -27,7 +31,8 @@ def set_level(level: int) -> None:
         import platform
         from importlib import metadata
 
-        versions = ', '.join(f'{name} {metadata.version(name)}' for name in ('tensorflow', 'numpy', 'h5py', 'Pillow'))
+        versions = ', '.join(f'{name} {metadata.version(name)}'
+                             for name in ('tensorflow', 'numpy', 'h5py', 'Pillow'))
         say(f'show-attend-tell {__version__}, Python {platform.python_version()}, {versions}, '
             f'{os.cpu_count()} processors')
 
@@ -44,7 +49,9 @@ def say(line: str = '', flush: bool = False) -> None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status 130."""
+    """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status
+    130.
+    """
     set_level(NORMAL)
     stream: Any  # TextIO lacks what the real streams have
     # A caption must not end a program on a terminal that cannot show it.
@@ -72,7 +79,8 @@ def run(main: Callable[[], int | None]) -> None:
 def complain(line: str) -> None:
     """Print a line about what went wrong on stderr, after the script's name; in red on a terminal."""
     red = sys.stderr.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
-    program = os.path.basename(sys.argv[0].removesuffix('/__main__.py'))  # python -m core: the package's name
+    # python -m core: the package's name
+    program = os.path.basename(sys.argv[0].removesuffix('/__main__.py'))
     line = f'{program}: {line}'
     print(f'\x1b[31m{line}\x1b[0m' if red else line, file=sys.stderr, flush=True)
 
@@ -98,9 +106,8 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     """Lines of a plain text table: first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = [
-        '  '.join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, len(row)))]) for row in rows
-    ]
+    lines = ['  '.join([row[0].ljust(widths[0]),
+                        *(row[i].rjust(widths[i]) for i in range(1, len(row)))]) for row in rows]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
 
 

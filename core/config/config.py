@@ -4,8 +4,8 @@
     config = config.override(['dim_hidden=512', 'learning_rate=4e-4'])
     config.save('run/config.json')
 
-A name belongs to one section only, so `--set dim_hidden=512` needs no prefix. Unknown names and values of the wrong
-type are errors (InputError), with the nearest known name proposed.
+A name belongs to one section only, so `--set dim_hidden=512` needs no prefix. Unknown names and
+values of the wrong type are errors (InputError), with the nearest known name proposed.
 """
 
 import dataclasses
@@ -42,13 +42,16 @@ class Config:
         """The inverse of `to_dict`; options that are left out keep their defaults.
 
         Raises:
-            InputError: an unknown section or option, or a value of the wrong type; names `where` and the nearest name.
+            InputError: an unknown section or option, or a value of the wrong type; names `where`
+                and the nearest name.
         """
         if not isinstance(sections, dict):
-            raise InputError(f'{where}: expected a JSON object with the sections {", ".join(SECTIONS)}')
+            raise InputError(f'{where}: expected a JSON object with the sections '
+                             f'{", ".join(SECTIONS)}')
         for name in sections:
             if name not in SECTIONS:
-                raise InputError(f'{where}: unknown section {name!r}{nearest_or_all(name, SECTIONS)}')
+                raise InputError(f'{where}: unknown section '
+                                 f'{name!r}{nearest_or_all(name, SECTIONS)}')
         built = {}
         for section, kind in SECTIONS.items():
             values = sections.get(section, {})
@@ -57,28 +60,35 @@ class Config:
             fields = {field.name: field for field in dataclasses.fields(kind)}
             for name in values:
                 if name not in fields:
-                    raise InputError(f'{where}: unknown option {name!r} in {section!r}{nearest_or_all(name, fields)}')
-            built[section] = kind(**{name: checked(fields[name], v, where) for name, v in values.items()})
+                    raise InputError(f'{where}: unknown option {name!r} in '
+                                     f'{section!r}{nearest_or_all(name, fields)}')
+            built[section] = kind(
+                **{name: checked(fields[name], v, where) for name, v in values.items()})
         built['model'].check(where)
         built['decoding'].check(where)
         return cls(**built)
 
     def override(self, assignments: Iterable[str], where: str = '--set',
                  only: Collection[str] = tuple(SECTIONS)) -> 'Config':
-        """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON, else as text.
+        """A copy with `name=value` texts applied, as `--set` gives them; values are read as JSON,
+        else as text.
 
         Args:
-            assignments: the texts. where: for messages. only: names of the sections that may be changed.
+            assignments: the texts. where: for messages. only: names of the sections that may be
+                changed.
         """
         sections = self.to_dict()
-        owner = {name: section for section, values in sections.items() for name in values if section in only}
+        owner = {name: section for section, values in sections.items() for name in values
+                 if section in only}
         for text in assignments:
             name, equals, value = text.partition('=')
             name = name.strip()
             if not equals:
-                raise InputError(f'{where} {text}: expected name=value, for example {where} dim_hidden=512')
+                raise InputError(f'{where} {text}: expected name=value, for example {where} '
+                                 'dim_hidden=512')
             if name not in owner:
-                raise InputError(f'{where} {text}: unknown option {name!r}{nearest_or_all(name, owner)}')
+                raise InputError(f'{where} {text}: unknown option '
+                                 f'{name!r}{nearest_or_all(name, owner)}')
             try:
                 parsed = json.loads(value)
             except ValueError:
@@ -87,24 +97,26 @@ class Config:
         return Config.from_dict(sections, where=where)
 
     def idle(self) -> list[str]:
-        """Options that were changed and do nothing beside the others: list of 'name (what they need)'."""
+        """Options that were changed and do nothing beside the others: list of 'name (what they
+        need)'.
+        """
         model, training = self.model, self.training
         drawing = model.attention == 'hard' and model.semi_sampling_p > 0
         needs = (
             ('attention=hard', model.attention == 'hard', ('lambda_e', 'semi_sampling_p')),
             ('attention=hard, semi_sampling_p > 0 and lambda_r > 0', drawing and model.lambda_r > 0,
-             ('reward', 'baseline')),
-            ('attention=hard and semi_sampling_p > 0', drawing, ('lambda_r', 'n_samples')),
+             ('reward', 'baseline')), ('attention=hard and semi_sampling_p > 0', drawing,
+                                       ('lambda_r', 'n_samples')),
             ('alpha_c > 0', model.alpha_c > 0, ('regularizer_target', 'regularizer_reduction')),
             ('dropout=true', model.dropout, ('dropout_rate',)),
             ('update_rule=momentum', training.update_rule == 'momentum', ('momentum',)),
             ('batch_by=bucket', training.batch_by == 'bucket', ('bucket_width',)),
             ('batch_by=image', training.batch_by == 'image', ('captions_per_image',)),
-            ('learning_rate_schedule=plateau', training.learning_rate_schedule == 'plateau', ('plateau_patience',)),
-            ('learning_rate_schedule=exponential or plateau',
-             training.learning_rate_schedule in ('exponential', 'plateau'), ('learning_rate_decay',)),
-            ('finetune_from', bool(training.finetune_from), ('finetune_rate', 'augment')),
-        )
+            ('learning_rate_schedule=plateau', training.learning_rate_schedule == 'plateau',
+             ('plateau_patience',)), ('learning_rate_schedule=exponential or plateau',
+                                      training.learning_rate_schedule in ('exponential', 'plateau'),
+                                      ('learning_rate_decay',)),
+            ('finetune_from', bool(training.finetune_from), ('finetune_rate', 'augment')))
         defaults = Config()
         return [f'{name} (needs {what})' for what, met, names in needs if not met for name in names
                 for section, default in ((model, defaults.model), (training, defaults.training))
@@ -121,7 +133,9 @@ class Config:
 
 
 def options() -> Iterator[tuple[str, str, str, Any, str, Sequence[str] | None]]:
-    """Yields (section, name, type name, default, help, choices) of every option: what --help and the docs list."""
+    """Yields (section, name, type name, default, help, choices) of every option: what --help and
+    the docs list.
+    """
     for section, kind in SECTIONS.items():
         for field in dataclasses.fields(kind):
             type_: Any = field.type  # a class in this module, never the name of one

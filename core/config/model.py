@@ -10,7 +10,9 @@ BASELINES = ('none', 'moving', 'leave_one_out', 'self_critical')
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The model and its loss; the defaults are those of the TF1 model (`docs/model.md` maps each to its equation)."""
+    """The model and its loss; the defaults are those of the TF1 model (`docs/model.md` maps each to
+    its equation).
+    """
 
     dim_embed: int = option(512, 'size M of a word vector', minimum=1)
     dim_hidden: int = option(1024, 'size H of the decoder state', minimum=1)
@@ -18,19 +20,26 @@ class ModelConfig:
     ctx2out: bool = option(True, 'the context feeds the output layer (eq. 7)')
     alpha_c: float = option(1.0, 'weight of the doubly stochastic regulariser (4.2.1)', minimum=0)
     selector: bool = option(True, 'gate beta scales the context (4.2.1)')
-    dropout: bool = option(True, 'dropout on h, the output layer and extra initial layers while training')
+    dropout: bool = option(True, 'dropout on h, the output layer and extra initial layers while '
+                           'training')
     # features
     batch_norm: bool = option(True, 'features are batch-normalised')
-    feature_layer: int = option(0, 'size of a Dense+ReLU layer over the features before all else; 0: none', minimum=0)
+    feature_layer: int = option(0, 'size of a Dense+ReLU layer over the features before all else; '
+                                '0: none', minimum=0)
     # initial state
     initial_state: str = option('tanh', 'c_0 and h_0 from the mean feature',
                                 choices=('tanh', 'linear', 'relu', 'zero'))
-    initial_layers: int = option(1, 'layers of the initial state; all but the last are ReLU with dropout', minimum=1)
+    initial_layers: int = option(1, 'layers of the initial state; all but the last are ReLU with '
+                                 'dropout', minimum=1)
     # attention
-    attention: str = option('soft', 'expected context (4.2) or drawn locations (4.1)', choices=('soft', 'hard'))
-    attention_activation: str = option('relu', 'non-linearity of the attention', choices=('relu', 'tanh'))
-    attention_size: int = option(0, 'hidden units of the attention; 0: as many as the features have', minimum=0)
-    attention_layers: int = option(1, 'projections of the features; each after the first adds a tanh layer', minimum=1)
+    attention: str = option('soft', 'expected context (4.2) or drawn locations (4.1)',
+                            choices=('soft', 'hard'))
+    attention_activation: str = option('relu', 'non-linearity of the attention',
+                                       choices=('relu', 'tanh'))
+    attention_size: int = option(
+        0, 'hidden units of the attention; 0: as many as the features have', minimum=0)
+    attention_layers: int = option(1, 'projections of the features; each after the first adds a '
+                                   'tanh layer', minimum=1)
     attention_bias: str = option('query', 'what has a bias inside the attention',
                                  choices=('query', 'features', 'both'))
     score_bias: bool = option(False, 'a bias on the score (the softmax cancels it)')
@@ -39,38 +48,47 @@ class ModelConfig:
     forget_bias: float = option(1.0, 'added to the forget gate of the LSTM')
     cell_input: str = option('word_context', 'order of the input of the cell',
                              choices=('word_context', 'context_word'))
-    carry_state: bool = option(True, 'the cell starts from the last state; false: from zeros, as the TF2 tutorial')
+    carry_state: bool = option(True, 'the cell starts from the last state; false: from zeros, as '
+                               'the TF2 tutorial')
     first_word: str = option('start', 'word vector at the first step: that of <START>, or zeros',
                              choices=('start', 'zero'))
     # output
     output_size: int = option(0, 'hidden units of the output layer; 0: dim_embed', minimum=0)
-    output_activation: str = option('tanh', 'of the output layer (eq. 7: tanh)', choices=('tanh', 'linear'))
-    output_layers: int = option(1, 'hidden layers of the output; each after the first is ReLU with dropout', minimum=1)
+    output_activation: str = option('tanh', 'of the output layer (eq. 7: tanh)',
+                                    choices=('tanh', 'linear'))
+    output_layers: int = option(1, 'hidden layers of the output; each after the first is ReLU with '
+                                'dropout', minimum=1)
     initializer: str = option('tf1', 'how variables begin', choices=('tf1', 'authors', 'keras'))
     # loss
-    mask_padding: bool = option(True, 'padding steps do not count in the regulariser (the TF1 code counts them)')
-    regularizer_target: str = option('length', 'what sum_t alpha of a location should be: n_time_step / L, or one',
-                                     choices=('length', 'one'))
-    regularizer_reduction: str = option('examples', "sum over locations, mean over examples; locations: the other "
-                                        "way round, as the authors' code", choices=('examples', 'locations'))
-    dropout_rate: float = option(0.5, 'share of units that dropout sets to zero', minimum=0, maximum=0.95)
-    dropout_mask: str = option('step', 'a new mask at every step, or one for the whole sequence (variational)',
-                               choices=('step', 'sequence'))
-    word_dropout: float = option(0.0, 'share of input words that become <UNK> while training', minimum=0, maximum=0.9)
-    label_smoothing: float = option(0.0, 'share of the target spread over all words', minimum=0, maximum=0.9)
-    scheduled_sampling: float = option(0.0, "share of input words drawn from the model's own distribution",
-                                       minimum=0, maximum=1)
+    mask_padding: bool = option(True, 'padding steps do not count in the regulariser (the TF1 code '
+                                'counts them)')
+    regularizer_target: str = option('length', 'what sum_t alpha of a location should be: '
+                                     'n_time_step / L, or one', choices=('length', 'one'))
+    regularizer_reduction: str = option('examples', "sum over locations, mean over examples; "
+                                        "locations: the other way round, as the authors' code",
+                                        choices=('examples', 'locations'))
+    dropout_rate: float = option(0.5, 'share of units that dropout sets to zero', minimum=0,
+                                 maximum=0.95)
+    dropout_mask: str = option('step', 'a new mask at every step, or one for the whole sequence '
+                               '(variational)', choices=('step', 'sequence'))
+    word_dropout: float = option(0.0, 'share of input words that become <UNK> while training',
+                                 minimum=0, maximum=0.9)
+    label_smoothing: float = option(0.0, 'share of the target spread over all words', minimum=0,
+                                    maximum=0.9)
+    scheduled_sampling: float = option(0.0, "share of input words drawn from the model's own "
+                                       "distribution", minimum=0, maximum=1)
     # hard attention (4.1)
     lambda_r: float = option(1.0, 'weight of the REINFORCE term', minimum=0)
     lambda_e: float = option(0.002, 'weight of the entropy of alpha', minimum=0)
-    semi_sampling_p: float = option(0.5, 'probability, a caption, of using the drawn locations', minimum=0, maximum=1)
+    semi_sampling_p: float = option(0.5, 'probability, a caption, of using the drawn locations',
+                                    minimum=0, maximum=1)
     n_samples: int = option(1, 'Monte Carlo samples a caption', minimum=1)
-    reward: str = option('sequence', 'of a draw: log p of the whole caption, or of what follows the draw',
-                         choices=('sequence', 'to_go'))
+    reward: str = option('sequence', 'of a draw: log p of the whole caption, or of what follows '
+                         'the draw', choices=('sequence', 'to_go'))
     baseline: str = option('moving', 'subtracted from the reward', choices=BASELINES)
     temperature: float = option(1.0, 'alpha = softmax(e / temperature)', minimum=0.01)
-    decode_context: str = option('expected', 'context while decoding: expected, the likeliest location, or drawn',
-                                 choices=('expected', 'argmax', 'sample'))
+    decode_context: str = option('expected', 'context while decoding: expected, the likeliest '
+                                 'location, or drawn', choices=('expected', 'argmax', 'sample'))
 
     def check(self, where: str = 'configuration') -> None:
         """Refuse options that do not fit together.
@@ -80,24 +98,24 @@ class ModelConfig:
         """
         for wrong, message in (
             (self.prev2out and self.output_size not in (0, self.dim_embed),
-             'prev2out adds the word vector to the output layer, so output_size must be 0 or dim_embed; or set '
-             'prev2out=false'),
+             'prev2out adds the word vector to the output layer, so output_size must be 0 or '
+             'dim_embed; or set prev2out=false'),
             (self.initial_state == 'zero' and self.initial_layers > 1,
              'initial_state=zero has no layers; set initial_layers=1'),
             (not self.carry_state and (self.cell != 'gru' or self.initial_state != 'zero'),
              'carry_state=false needs cell=gru and initial_state=zero'),
-            (self.cell == 'gru' and self.forget_bias != 1.0, 'forget_bias belongs to cell=lstm; with cell=gru it must '
-             'stay 1.0'),
-            (self.attention == 'soft' and self.n_samples > 1,
-             'n_samples needs attention=hard; soft attention draws nothing'),
+            (self.cell == 'gru' and self.forget_bias != 1.0, 'forget_bias belongs to cell=lstm; '
+             'with cell=gru it must stay 1.0'),
+            (self.attention == 'soft' and self.n_samples > 1, 'n_samples needs attention=hard; '
+             'soft attention draws nothing'),
             (self.attention == 'soft' and self.decode_context != 'expected',
              'decode_context needs attention=hard; soft attention has the expected context only'),
-            (self.baseline == 'leave_one_out' and self.n_samples < 2, 'baseline=leave_one_out needs n_samples of 2 '
-             'or more'),
+            (self.baseline == 'leave_one_out' and self.n_samples < 2, 'baseline=leave_one_out '
+             'needs n_samples of 2 or more'),
             (self.attention == 'hard' and self.scheduled_sampling > 0,
-             'scheduled_sampling and attention=hard exclude each other: words drawn inside the caption would bias '
-             'the gradient of the locations'),
-            (not self.dropout and self.dropout_mask == 'sequence', 'dropout_mask=sequence needs dropout=true'),
-        ):
+             'scheduled_sampling and attention=hard exclude each other: words drawn inside the '
+             'caption would bias the gradient of the locations'),
+            (not self.dropout and self.dropout_mask == 'sequence', 'dropout_mask=sequence needs '
+             'dropout=true')):
             if wrong:
                 raise InputError(f'{where}: {message}')

@@ -13,12 +13,11 @@ from typing import Any
 from core.common.errors import InputError
 
 
-def option(default: Any, help: str, choices: Sequence[str] | None = None, minimum: float | None = None,
-           maximum: float | None = None) -> Any:
+def option(default: Any, help: str, choices: Sequence[str] | None = None,
+           minimum: float | None = None, maximum: float | None = None) -> Any:
     """A dataclass field that documents itself: `help` in one line, and what values it admits."""
-    return dataclasses.field(
-        default=default, metadata={'help': help, 'choices': choices, 'minimum': minimum, 'maximum': maximum}
-    )
+    return dataclasses.field(default=default, metadata={
+        'help': help, 'choices': choices, 'minimum': minimum, 'maximum': maximum})
 
 
 def checked(field: Any, value: Any, where: str) -> Any:
@@ -33,13 +32,16 @@ def checked(field: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise InputError(f'{where}: {field.name} must be {_article(kind)}, not {value!r}')
     if limits['choices'] and value not in limits['choices']:
-        raise InputError(f'{where}: {field.name} must be one of {", ".join(limits["choices"])}, not {value!r}')
+        raise InputError(f'{where}: {field.name} must be one of {", ".join(limits["choices"])}, '
+                         f'not {value!r}')
     if kind is float and not math.isfinite(value):
         raise InputError(f'{where}: {field.name} must be a finite number, not {value!r}')
     if limits['minimum'] is not None and value < limits['minimum']:
-        raise InputError(f'{where}: {field.name} must be at least {limits["minimum"]}, not {value!r}')
+        raise InputError(f'{where}: {field.name} must be at least {limits["minimum"]}, not '
+                         f'{value!r}')
     if limits['maximum'] is not None and value > limits['maximum']:
-        raise InputError(f'{where}: {field.name} must be at most {limits["maximum"]}, not {value!r}')
+        raise InputError(
+            f'{where}: {field.name} must be at most {limits["maximum"]}, not {value!r}')
     return value
 
 

@@ -1,12 +1,11 @@
-"""Published models as sets of option values: `--preset tf2`. A preset does nothing that `--set` could not.
+"""Published models as sets of option values: `--preset tf2`. A preset does nothing that `--set`
+could not.
 
-| preset | source |
-| --- | --- |
-| tf1 | the TF1 tutorial code that this project descends from; the defaults |
-| tf2 | TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and GRU) |
-| paper-DATASET | arXiv 1502.03044, section 4, and the authors' code; DATASET is flickr8k, flickr30k or coco |
-| paper | the same for the dataset of the data directory; coco where it is none of the three |
-| paper[-DATASET]-hard | with hard attention |
+| preset | source | | --- | --- | | tf1 | the TF1 tutorial code that this project descends from; the
+defaults | | tf2 | TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and
+GRU) | | paper-DATASET | arXiv 1502.03044, section 4, and the authors' code; DATASET is flickr8k,
+flickr30k or coco | | paper | the same for the dataset of the data directory; coco where it is none
+of the three | | paper[-DATASET]-hard | with hard attention |
 """
 
 from collections.abc import Mapping
@@ -16,21 +15,18 @@ from core.common.errors import InputError
 from core.common.suggestions import nearest_or_all
 from core.config.config import SECTIONS, Config
 
-_TF1 = {
-    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash', 'max_length': 15},
-}
-_TF2 = {
-    'prepro': {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299, 'resize': 'squash',
-               'vocab_size': 5000, 'max_length': 50},
-    'model': {
-        'dim_embed': 256, 'dim_hidden': 512, 'batch_norm': False, 'feature_layer': 256, 'initial_state': 'zero',
-        'attention_activation': 'tanh', 'attention_size': 512, 'attention_bias': 'both', 'score_bias': True,
-        'cell': 'gru', 'carry_state': False, 'cell_input': 'context_word', 'selector': False, 'prev2out': False,
-        'ctx2out': False, 'output_size': 512, 'output_activation': 'linear', 'dropout': False, 'alpha_c': 0.0,
-        'initializer': 'keras',
-    },
-    'training': {'learning_rate': 1e-3, 'update_rule': 'adam', 'clip_norm': 0.0, 'batch_size': 64},
-}
+_TF1 = {'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash',
+                   'max_length': 15}}
+_TF2 = {'prepro': {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299,
+                   'resize': 'squash', 'vocab_size': 5000, 'max_length': 50},
+        'model': {'dim_embed': 256, 'dim_hidden': 512, 'batch_norm': False, 'feature_layer': 256,
+                  'initial_state': 'zero', 'attention_activation': 'tanh', 'attention_size': 512,
+                  'attention_bias': 'both', 'score_bias': True, 'cell': 'gru', 'carry_state': False,
+                  'cell_input': 'context_word', 'selector': False, 'prev2out': False,
+                  'ctx2out': False, 'output_size': 512, 'output_activation': 'linear',
+                  'dropout': False, 'alpha_c': 0.0, 'initializer': 'keras'},
+        'training': {
+    'learning_rate': 1e-3, 'update_rule': 'adam', 'clip_norm': 0.0, 'batch_size': 64}}
 _PAPER = {
     'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop', 'vocab_size': 10000,
                'max_length': 99},  # the authors' maxlen is 100, the end included
@@ -41,15 +37,18 @@ _PAPER = {
     },
     'training': {'batch_size': 64, 'batch_by': 'one_length', 'clip_norm': 0.0},
 }
-# 4.3: RMSProp for Flickr8k, Adam for the others. LSTM sizes: 1800 is the authors' for COCO; for Flickr they published
-# none, 1000 is the default of their training function. Rates: their Adam has .0002 built in (and corrects its bias in
-# a way of its own); their RMSProp has .0001 and a momentum of .9, which together move ten times as far as ours do.
-_DATASETS = {
-    'flickr8k': {'model': {'dim_hidden': 1000}, 'training': {'update_rule': 'rmsprop', 'learning_rate': 1e-3}},
-    'flickr30k': {'model': {'dim_hidden': 1000}, 'training': {'update_rule': 'adam', 'learning_rate': 2e-4}},
-    'coco': {'model': {'dim_hidden': 1800}, 'training': {'update_rule': 'adam', 'learning_rate': 2e-4}},
-}
-# The authors' code: lambda_e .002, rewards divided by 10, half of the captions with the expected context.
+# 4.3: RMSProp for Flickr8k, Adam for the others. LSTM sizes: 1800 is the authors' for COCO; for
+# Flickr they published none, 1000 is the default of their training function. Rates: their Adam has
+# .0002 built in (and corrects its bias in a way of its own); their RMSProp has .0001 and a momentum
+# of .9, which together move ten times as far as ours do.
+_DATASETS = {'flickr8k': {'model': {'dim_hidden': 1000},
+                          'training': {'update_rule': 'rmsprop', 'learning_rate': 1e-3}},
+             'flickr30k': {'model': {'dim_hidden': 1000},
+                           'training': {'update_rule': 'adam', 'learning_rate': 2e-4}},
+             'coco': {'model': {'dim_hidden': 1800},
+                      'training': {'update_rule': 'adam', 'learning_rate': 2e-4}}}
+# The authors' code: lambda_e .002, rewards divided by 10, half of the captions with the expected
+# context.
 _HARD = {'model': {'attention': 'hard', 'lambda_r': 0.1, 'lambda_e': 0.002, 'semi_sampling_p': 0.5}}
 
 
@@ -64,13 +63,14 @@ def config(name: str, dataset: str | None = None) -> Config:
 
     Args:
         name: one of `names()`.
-        dataset: of the data directory, as its manifest says, such as 'flickr8k' or 'coco2014'; decides for 'paper'.
+        dataset: of the data directory, as its manifest says, such as 'flickr8k' or 'coco2014';
+            decides for 'paper'.
 
     Raises:
         InputError: no such preset.
     """
-    return Config.from_dict({section: _sections(name, dataset).get(section, {}) for section in SECTIONS},
-                            where=f'preset {name}')
+    return Config.from_dict({section: _sections(name, dataset).get(section, {})
+                             for section in SECTIONS}, where=f'preset {name}')
 
 
 def prepro(name: str) -> dict[str, Any]:
@@ -88,7 +88,9 @@ def _sections(name: str, dataset: str | None) -> dict[str, Any]:
 
 
 def resolve(name: str, dataset: str | None) -> str:
-    """The name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'; COCO where none is known."""
+    """The name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'; COCO where
+    none is known.
+    """
     if not name.startswith('paper'):
         return name
     base, hard, _ = name.partition('-hard')
@@ -97,7 +99,8 @@ def resolve(name: str, dataset: str | None) -> str:
 
 
 def notes(name: str, dataset: str | None, encoder: Mapping[str, Any]) -> list[str]:
-    """What `train.py --preset` should say: lines on the values taken and on features of another kind.
+    """What `train.py --preset` should say: lines on the values taken and on features of another
+    kind.
 
     Args:
         name, dataset: as of `config`. encoder: dict of the EncoderSpec of the features.
@@ -105,8 +108,10 @@ def notes(name: str, dataset: str | None, encoder: Mapping[str, Any]) -> list[st
     lines = [f'preset {resolve(name, dataset)}']
     wanted = {key.replace('image_size', 'size'): value for key, value in prepro(name).items()
               if key in ('encoder', 'layer', 'image_size', 'resize')}
-    other = [f'{key} {encoder[key]}, not {value}' for key, value in wanted.items() if encoder[key] != value]
-    return lines + ([f'note: these features are not the preset\'s: {"; ".join(other)}'] if other else [])
+    other = [f'{key} {encoder[key]}, not {value}' for key, value in wanted.items()
+             if encoder[key] != value]
+    return lines + ([f'note: these features are not the preset\'s: {"; ".join(other)}'] if other
+                    else [])
 
 
 def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:

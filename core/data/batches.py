@@ -19,7 +19,8 @@ T = TypeVar('T')
 
 
 class Batch(NamedTuple):
-    """One batch; R captions of N images. R is N, or C times N with the captions of image i in rows i C to i C + C - 1.
+    """One batch; R captions of N images. R is N, or C times N with the captions of image i in rows
+    i C to i C + C - 1.
 
     Attributes:
         features: (N, L, D) of the Batches' dtype, or (N, size, size, 3) uint8 pixels.
@@ -33,21 +34,27 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Every caption of a CaptionData exactly once an epoch, in an order that depends on `seed` and epoch only.
+    """Every caption of a CaptionData exactly once an epoch, in an order that depends on `seed` and
+    epoch only.
 
-    So training can go on in the middle of an epoch. The number of batches is the same every epoch. By `batch_by`:
+    So training can go on in the middle of an epoch. The number of batches is the same every epoch.
+    By `batch_by`:
 
-    - 'sorted': captions are sorted by length with ties in random order, cut into batches, and the batches shuffled. A
+    - 'sorted': captions are sorted by length with ties in random order, cut into batches, and the
+    batches shuffled. A
       batch's captions have one length, but for the few batches at the borders between lengths; one batch an epoch is
       incomplete.
-    - 'one_length': a batch never mixes lengths (paper, 4.3). The rest of each length is a smaller batch.
-    - 'bucket': the same with buckets of `bucket_width` lengths: 1 to bucket_width words (with <END>), and so on.
-    - 'image': whole images, `captions_per_image` captions of each, so that their features are read and projected once.
+    - 'one_length': a batch never mixes lengths (paper, 4.3). The rest of each length is a smaller
+    batch.
+    - 'bucket': the same with buckets of `bucket_width` lengths: 1 to bucket_width words (with
+    <END>), and so on.
+    - 'image': whole images, `captions_per_image` captions of each, so that their features are read
+    and projected once.
       What is left of an image's captions is batched with equally many of other images.
 
     Args:
-        data: CaptionData, or what has its `captions` and `image_idxs`, and `read_features(images)` or
-            `read_batch(captions, images, epoch)`.
+        data: CaptionData, or what has its `captions` and `image_idxs`, and `read_features(images)`
+            or `read_batch(captions, images, epoch)`.
         batch_size: captions in a batch; the incomplete ones are smaller.
         seed: int.
         batch_by, bucket_width, captions_per_image: see above.
@@ -57,11 +64,13 @@ class Batches:
         InputError: captions_per_image does not fit into batch_size.
     """
 
-    def __init__(self, data: Any, batch_size: int, seed: int, *, batch_by: str = 'sorted', bucket_width: int = 4,
-                 captions_per_image: int = 5, dtype: DType = np.float32) -> None:
+    def __init__(self, data: Any, batch_size: int, seed: int, *, batch_by: str = 'sorted',
+                 bucket_width: int = 4, captions_per_image: int = 5,
+                 dtype: DType = np.float32) -> None:
         if batch_by == 'image' and captions_per_image > batch_size:
-            raise InputError(f'batch_size counts captions: {batch_size} do not hold the {captions_per_image} captions '
-                             f'of one image; raise batch_size or lower captions_per_image')
+            raise InputError(f'batch_size counts captions: {batch_size} do not hold the '
+                             f'{captions_per_image} captions of one image; raise batch_size or '
+                             'lower captions_per_image')
         self.data, self.batch_size, self.seed, self.batch_by = data, batch_size, seed, batch_by
         self.bucket_width = 1 if batch_by == 'one_length' else bucket_width
         self.captions_per_image, self.dtype = captions_per_image, dtype
@@ -82,11 +91,14 @@ class Batches:
             pieces = _cut(_grouped(shuffled, self.lengths)[0], self.batch_size)
         else:  # <START> is no word
             order, starts = _grouped(shuffled, (self.lengths - 2) // self.bucket_width)
-            pieces = [piece for group in np.split(order, starts[1:]) for piece in _cut(group, self.batch_size)]
+            pieces = [piece for group in np.split(order, starts[1:])
+                      for piece in _cut(group, self.batch_size)]
         return [pieces[i] for i in random.permutation(len(pieces))]
 
     def _by_image(self, shuffled: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-        """Chunks of the captions of one image, in random order, batched with chunks of the same size."""
+        """Chunks of the captions of one image, in random order, batched with chunks of the same
+        size.
+        """
         most = self.captions_per_image
         order, starts = _grouped(shuffled, self.data.image_idxs)
         counts = np.diff(np.append(starts, len(order)))
@@ -97,7 +109,8 @@ class Batches:
         pieces = []
         for captions in np.unique(size):
             chunks = random.permutation(first[size == captions])
-            pieces += _cut(order[chunks[:, np.newaxis] + np.arange(captions)], self.batch_size // captions)
+            pieces += _cut(order[chunks[:, np.newaxis] + np.arange(captions)],
+                           self.batch_size // captions)
         return pieces
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -123,7 +136,9 @@ def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """Iterate over `items` in a thread, at most `depth` of them ahead; an exception there is raised here."""
+    """Iterate over `items` in a thread, at most `depth` of them ahead; an exception there is raised
+    here.
+    """
     waiting: queue.Queue[Any] = queue.Queue(depth)
     stopped = threading.Event()
     end = object()

@@ -1,4 +1,5 @@
-"""The DATA DIR on disk: written by prepro.py (resumable, atomic), read by index by train.py and evaluate.py.
+"""The DATA DIR on disk: written by prepro.py (resumable, atomic), read by index by train.py and
+evaluate.py.
 
     DATA/manifest.json      written last: what the directory holds; its presence means that it is complete
     DATA/features.h5        'features' (images, L, D) float16 and 'done' (images,) uint8
@@ -23,7 +24,8 @@ from core.data.feature_file import ArrayFeatures, FeatureFile
 from core.data.vocabulary import Vocabulary
 
 FORMAT = 1
-FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'vocabulary.json', 'plan.json')
+FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'vocabulary.json',
+         'plan.json')
 
 
 class CaptionData:
@@ -37,15 +39,18 @@ class CaptionData:
         image_ids: list of I ids.
         references: list of I lists of raw captions.
         paths: list of I paths of image files, or None.
-        boxes: list of I lists of (names, (x0, y0, x1, y1) in fractions of the network's input), or None.
+        boxes: list of I lists of (names, (x0, y0, x1, y1) in fractions of the network's input), or
+            None.
         encoder: dict of the EncoderSpec that made the features, or None.
     """
 
-    def __init__(self, features: FeatureFile | ArrayFeatures, rows: Sequence[int] | np.ndarray, captions: Any,
-                 image_idxs: Any, image_ids: list, references: list[list[str]], paths: list[str] | None = None,
-                 boxes: Boxes | None = None, encoder: dict[str, Any] | None = None) -> None:
+    def __init__(self, features: FeatureFile | ArrayFeatures, rows: Sequence[int] | np.ndarray,
+                 captions: Any, image_idxs: Any, image_ids: list, references: list[list[str]],
+                 paths: list[str] | None = None, boxes: Boxes | None = None,
+                 encoder: dict[str, Any] | None = None) -> None:
         self.features, self.rows = features, np.asarray(rows, np.int64)
-        self.captions, self.image_idxs = np.asarray(captions, np.int32), np.asarray(image_idxs, np.int32)
+        self.captions, self.image_idxs = np.asarray(captions, np.int32), np.asarray(
+            image_idxs, np.int32)
         self.image_ids, self.references, self.boxes = image_ids, references, boxes
         self.paths: Any = paths  # of a DATA DIR never None, and neither is `encoder`
         self.encoder: Any = encoder
@@ -59,23 +64,28 @@ class CaptionData:
         return self.features.read(self.rows[np.asarray(images, np.int64)])
 
     @classmethod
-    def from_arrays(cls, data: Mapping[str, Any], idx_to_word: Mapping[int, str] | Sequence[str]) -> 'CaptionData':
+    def from_arrays(cls, data: Mapping[str, Any],
+                    idx_to_word: Mapping[int, str] | Sequence[str]) -> 'CaptionData':
         """From the TF1 code's dict: 'features' (I, L, D), 'captions' (C, T + 1), 'image_idxs' (C,).
 
-        References are the captions themselves, written out, unless 'references' holds a list of lists of texts.
+        References are the captions themselves, written out, unless 'references' holds a list of
+        lists of texts.
         """
         for key in ('features', 'captions', 'image_idxs'):
             if key not in data:
-                raise InputError(f"data lacks {key!r}: give 'features' (I, L, D), 'captions' (C, T + 1), 'image_idxs'")
+                raise InputError(f"data lacks {key!r}: give 'features' (I, L, D), 'captions' (C, T "
+                                 "+ 1), 'image_idxs'")
         n_images = len(data['features'])
         references = data.get('references')
         if references is None:
             references = [[] for _ in range(n_images)]
             for caption, image in zip(data['captions'], data['image_idxs'], strict=True):
                 words = [idx_to_word[int(index)] for index in caption]
-                references[image].append(' '.join(w for w in words if not (w.startswith('<') and w.endswith('>'))))
-        return cls(ArrayFeatures(data['features']), np.arange(n_images), data['captions'], data['image_idxs'],
-                   list(data.get('image_ids', range(n_images))), references, data.get('file_names'))
+                references[image].append(
+                    ' '.join(w for w in words if not (w.startswith('<') and w.endswith('>'))))
+        return cls(ArrayFeatures(data['features']), np.arange(n_images), data['captions'],
+                   data['image_idxs'], list(data.get('image_ids', range(n_images))), references,
+                   data.get('file_names'))
 
 
 class DataDir:
@@ -94,30 +104,34 @@ class DataDir:
         self.path = pathlib.Path(path)
         manifest = self.path / 'manifest.json'
         if not self.path.is_dir():
-            raise InputError(f'{self.path}: there is no such data directory; make it with prepro.py --out {self.path}')
+            raise InputError(f'{self.path}: there is no such data directory; make it with '
+                             f'prepro.py --out {self.path}')
         if not manifest.exists():
             begun = (self.path / 'plan.json').exists()
-            raise InputError(f'{self.path}: ' + (
-                'prepro.py has not finished here; run the same prepro.py command again' if begun else
-                'not a data directory (no manifest.json); make one with prepro.py'))
+            raise InputError(
+                f'{self.path}: '
+                + ('prepro.py has not finished here; run the same prepro.py command again' if begun
+                   else 'not a data directory (no manifest.json); make one with prepro.py'))
         self.manifest = read_json(manifest)
         if not isinstance(self.manifest, dict):
             raise InputError(f'{manifest}: not a manifest of this program; make the data again')
         if self.manifest.get('format') != FORMAT:
-            raise InputError(f'{manifest}: format {self.manifest.get("format")!r} is not {FORMAT}; make the data '
-                             f'again')
+            raise InputError(f'{manifest}: format {self.manifest.get("format")!r} is not {FORMAT}; '
+                             'make the data again')
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
         try:
             self.max_length, self.encoder = self.manifest['max_length'], self.manifest['encoder']
             self.dataset, self.records = self.manifest['dataset'], self.manifest['records_sha256']
             self.manifest['splits'].items()
         except (KeyError, AttributeError) as error:
-            raise InputError(f'{manifest}: lacks or has damaged {error}; make the data again') from None
+            raise InputError(
+                f'{manifest}: lacks or has damaged {error}; make the data again') from None
         self._features = FeatureFile(self.path / 'features.h5')
         self._images = read_json(self.path / 'annotations.json')
         if len(self._images) != self._features.shape[0]:
-            raise InputError(f'{self.path}: annotations.json has {len(self._images)} images, features.h5 '
-                             f'{self._features.shape[0]}; they are not of one making, make the data again')
+            raise InputError(f'{self.path}: annotations.json has {len(self._images)} images, '
+                             f'features.h5 {self._features.shape[0]}; they are not of one making, '
+                             'make the data again')
 
     @property
     def splits(self) -> list[str]:
@@ -131,7 +145,8 @@ class DataDir:
             InputError: the directory has no image of that split.
         """
         if name not in self.splits:
-            raise InputError(f'{self.path}: no image of split {name!r} here; there is {", ".join(self.splits)}')
+            raise InputError(f'{self.path}: no image of split {name!r} here; there is '
+                             f'{", ".join(self.splits)}')
         rows = [row for row, image in enumerate(self._images)
                 if image['split'] == name and not image.get('unreadable')]
         images = [self._images[row] for row in rows]
@@ -140,13 +155,16 @@ class DataDir:
             with h5py.File(path, 'r') as file:
                 captions, image_idxs = file[name]['captions'][:], file[name]['image_idxs'][:]
         except (OSError, KeyError) as error:
-            raise InputError(f'{path}: cannot be read ({error}); it was damaged or copied incompletely') from None
+            raise InputError(f'{path}: cannot be read ({error}); it was damaged or copied '
+                             'incompletely') from None
         boxes = None
         if any(image['boxes'] is not None for image in images):
-            boxes = [[(tuple(box['names']), tuple(box['box'])) for box in image['boxes'] or ()] for image in images]
-        return CaptionData(self._features, rows, captions, image_idxs, [image['id'] for image in images],
-                           [image['captions'] for image in images], [image['file'] for image in images], boxes,
-                           self.encoder)
+            boxes = [[(tuple(box['names']), tuple(box['box'])) for box in image['boxes'] or ()]
+                     for image in images]
+        return CaptionData(self._features, rows, captions, image_idxs,
+                           [image['id'] for image in images],
+                           [image['captions'] for image in images],
+                           [image['file'] for image in images], boxes, self.encoder)
 
 
 def write_captions(path: PathLike, splits: Mapping[str, tuple]) -> None:
@@ -172,7 +190,8 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
     """Check that `directory` is free, or was begun with the same plan; changes nothing.
 
     Raises:
-        InputError: the directory belongs to another plan, or holds something else; names the first difference.
+        InputError: the directory belongs to another plan, or holds something else; names the first
+            difference.
     """
     path = pathlib.Path(directory) / 'plan.json'
     plan = json.loads(json.dumps(plan))
@@ -182,8 +201,8 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
         own = {'.lock', *(leftover.name for leftover in _leftovers(directory))}
         strangers = sorted(p.name for p in path.parent.iterdir() if p.name not in own) if path.parent.is_dir() else []
         if strangers:
-            raise InputError(f'{directory}: not empty and not made by prepro.py ({strangers[0]} is there); '
-                             f'choose another --out')
+            raise InputError(f'{directory}: not empty and not made by prepro.py ({strangers[0]} is '
+                             'there); choose another --out')
         return
     there = read_json(path)
     different = [key for key in {**plan, **there} if plan.get(key) != there.get(key)]

@@ -45,13 +45,15 @@ def memory(machine: Machine) -> int:
 
 
 class ResidentFeatures:
-    """A split of a CaptionData whose features lie in the device's memory, so that batches hold image numbers instead.
+    """A split of a CaptionData whose features lie in the device's memory, so that batches hold
+    image numbers instead.
 
     In the place of the data for `batches.Batches`: `read_features` gives the numbers themselves.
 
     Args:
         data: CaptionData. dtype: of the features, that of `model.inputs`.
-        most: numbers in one variable at most; TensorFlow counts those of some operations on GPUs in 32 bits.
+        most: numbers in one variable at most; TensorFlow counts those of some operations on GPUs in
+            32 bits.
 
     Attributes:
         numbers: placeholder (N,) int64, to be fed what `read_features` gives.
@@ -72,8 +74,8 @@ class ResidentFeatures:
         for start in range(0, len(data), self._rows):
             n_rows = min(self._rows, len(data) - start)
             # In no collection: checkpoints do not hold it.
-            part = tf1.Variable(lambda n=n_rows: tf.zeros([n, *shape], dtype), trainable=False, collections=[],
-                                use_resource=True, name='features_on_device')
+            part = tf1.Variable(lambda n=n_rows: tf.zeros([n, *shape], dtype), trainable=False,
+                                collections=[], use_resource=True, name='features_on_device')
             here = tf.clip_by_value(self.numbers - start, 0, n_rows - 1)
             found = part.sparse_read(here)
             later = (self.numbers >= start)[:, tf.newaxis, tf.newaxis]
@@ -112,9 +114,10 @@ class ResidentFeatures:
                 stop = min((number + 1) * self._rows, len(self))
                 for first in range(number * self._rows, stop, piece):
                     numbers = np.arange(first, min(first + piece, stop))
-                    features = self._data.read_features(numbers).astype(self._dtype.as_numpy_dtype, copy=False)
+                    features = self._data.read_features(numbers).astype(
+                        self._dtype.as_numpy_dtype, copy=False)
                     session.run(put, {self.numbers: numbers, self._piece: features})
         except tf.errors.ResourceExhaustedError:
             size = self.size(self._data, self._dtype) / GIB
-            raise InputError(f'--features-on-device: the features, {size:.1f} GiB, do not fit into the memory of the '
-                             f'device; set it to off') from None
+            raise InputError(f'--features-on-device: the features, {size:.1f} GiB, do not fit into '
+                             'the memory of the device; set it to off') from None

@@ -1,7 +1,8 @@
 """`features.h5`: the features of all images, written and read by row.
 
-It is laid out so that it survives a kill at any moment: both datasets are contiguous and allocated at creation, so
-HDF5's own structures are written once, and an image's features are then plain bytes inside the file.
+It is laid out so that it survives a kill at any moment: both datasets are contiguous and allocated
+at creation, so HDF5's own structures are written once, and an image's features are then plain bytes
+inside the file.
 """
 
 import os
@@ -37,34 +38,39 @@ class FeatureFile:
             # Not kept open: HDF5 would not let this process write to what it has open for reading.
             with h5py.File(self.path, 'r', locking=False) as file:
                 features, done = file['features'], file['done']
-                self.shape, offsets = features.shape, (features.id.get_offset(), done.id.get_offset())
+                self.shape, offsets = features.shape, (features.id.get_offset(),
+                                                       done.id.get_offset())
                 if features.dtype != np.float16 or len(self.shape) != 3 or None in offsets:
                     raise KeyError('features')
             self._features = np.memmap(self.path, np.float16, 'r', offsets[0], self.shape)
             self._done = np.memmap(self.path, np.uint8, 'r', offsets[1], self.shape[:1])
         except (OSError, KeyError, ValueError) as error:
-            raise InputError(f'{self.path}: not a features file of this program, or cut off ({error}); delete it and '
-                             f'run prepro.py again, or copy it again') from None
+            raise InputError(
+                f'{self.path}: not a features file of this program, or cut off ({error}); delete '
+                'it and run prepro.py again, or copy it again') from None
 
     @staticmethod
     def create(path: PathLike, shape: tuple[int, int, int]) -> None:
         """Make the file for `shape` = (images, L, D) features, none of them done, atomically."""
         with replacing(path, 'w+b') as temporary, h5py.File(temporary, 'w') as file:
-            for name, dims, kind in ((b'features', shape, np.dtype('<f2')), (b'done', shape[:1], np.dtype('u1'))):
+            for name, dims, kind in ((b'features', shape, np.dtype('<f2')),
+                                     (b'done', shape[:1], np.dtype('u1'))):
                 plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 plist.set_layout(h5py.h5d.CONTIGUOUS)
                 plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 plist.set_obj_track_times(False)  # the same features are the same bytes
                 if name == b'features':  # zeros now would write the whole file twice
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                h5py.h5d.create(file.id, name, h5py.h5t.py_create(kind), h5py.h5s.create_simple(dims), plist)
+                h5py.h5d.create(file.id, name, h5py.h5t.py_create(kind),
+                                h5py.h5s.create_simple(dims), plist)
 
     def done(self) -> np.ndarray:
         """(images,) bool: which rows are written."""
         return np.asarray(self._done) == 1
 
     def write(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
-        """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is on the disk.
+        """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is
+        on the disk.
 
         Raises:
             ValueError: another shape.
@@ -72,13 +78,15 @@ class FeatureFile:
         """
         features = np.asarray(features)
         if features.shape != (len(rows), *self.shape[1:]):
-            raise ValueError(f'features of shape {features.shape} for {len(rows)} rows of {self.shape[1:]}')
+            raise ValueError(f'features of shape {features.shape} for {len(rows)} rows of '
+                             f'{self.shape[1:]}')
         with np.errstate(over='ignore'):
             features = np.ascontiguousarray(features, np.float16)
-        # All bits of the exponent are set in infinities and NaN; integers are compared far faster than float16.
+        # All bits of the exponent are set in infinities and NaN; integers are compared far faster
+        # than float16.
         if features.size and (features.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
-            raise InputError(f'{self.path}: the encoder gives numbers that are not finite or beyond float16 (65504); '
-                             f'check its weights, or choose another layer')
+            raise InputError(f'{self.path}: the encoder gives numbers that are not finite or '
+                             'beyond float16 (65504); check its weights, or choose another layer')
         # Neighbouring rows in one call.
         runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         try:
@@ -94,11 +102,13 @@ class FeatureFile:
         except (OSError, RuntimeError) as error:  # HDF5 raises either, the system's number in its text
             number = re.search(r'errno = (\d+)', str(error))
             why = os.strerror(int(number[1])) if number else first_line(error)
-            raise InputError(f'{self.path}: cannot write ({why}); make room and run the same command again, finished '
-                             f'images are kept') from None
+            raise InputError(f'{self.path}: cannot write ({why}); make room and run the same '
+                             'command again, finished images are kept') from None
 
     def _open_for_writing(self) -> h5py.File:
-        """The file without HDF5's own buffer, as what that keeps back on a full disk fails at the file's end."""
+        """The file without HDF5's own buffer, as what that keeps back on a full disk fails at the
+        file's end.
+        """
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
         access.set_file_locking(False, True)
@@ -123,7 +133,9 @@ class FeatureFile:
 
 
 class ArrayFeatures:
-    """Features that already lie in memory, behind the same `read`: array (images, L, D) of any float type."""
+    """Features that already lie in memory, behind the same `read`: array (images, L, D) of any
+    float type.
+    """
 
     def __init__(self, array: Any) -> None:
         self.array, self.shape = np.asarray(array), np.shape(array)

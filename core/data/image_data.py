@@ -4,9 +4,9 @@
     data = ImageData(data_dir.split('train'), spec, Augmentation(seed, captions, word_to_idx))
     model = build_model(options, word_to_idx, spec, max_length, first='conv5_1')
 
-`ImageData` has the interface of `data_dir.CaptionData`, with pixels where that has features, and `build_model` gives a
-CaptionGenerator that is fed them (`model.inputs`), so batches, training and decoding are those of stored features.
-(The paper's results are without fine-tuning, section 4.3.)
+`ImageData` has the interface of `data_dir.CaptionData`, with pixels where that has features, and
+`build_model` gives a CaptionGenerator that is fed them (`model.inputs`), so batches, training and
+decoding are those of stored features. (The paper's results are without fine-tuning, section 4.3.)
 """
 
 import collections
@@ -33,19 +33,22 @@ class ImageData:
 
     Args:
         data: CaptionData that knows its `paths`.
-        spec: EncoderSpec of the encoder in the graph; it decides preprocessing and grid, not the data's own.
-        augmentation: Augmentation, used by `read_batch` alone; None: every picture as prepro.py saw it.
+        spec: EncoderSpec of the encoder in the graph; it decides preprocessing and grid, not the
+            data's own.
+        augmentation: Augmentation, used by `read_batch` alone; None: every picture as prepro.py saw
+            it.
 
     Attributes:
         features: its `shape` (I, L, D) is that of what the encoder will give.
-        the others: as of CaptionData. `boxes` is None where the data's own preprocessing shows another part of the
-            photos than the encoder's: the boxes would lie elsewhere.
+        the others: as of CaptionData. `boxes` is None where the data's own preprocessing shows
+            another part of the photos than the encoder's: the boxes would lie elsewhere.
 
     Raises:
         InputError: image files are gone; says how many and names one.
     """
 
-    def __init__(self, data: 'CaptionData', spec: 'EncoderSpec', augmentation: 'Augmentation | None' = None) -> None:
+    def __init__(self, data: 'CaptionData', spec: 'EncoderSpec',
+                 augmentation: 'Augmentation | None' = None) -> None:
         self.spec, self.augmentation = spec, augmentation
         self.captions, self.image_idxs = data.captions, data.image_idxs
         self.image_ids, self.references, self.paths = data.image_ids, data.references, data.paths
@@ -61,15 +64,18 @@ class ImageData:
             raise InputError('fine-tuning reads the image files, but these data name none')
         gone = [path for path in self.paths if not os.path.isfile(path)]
         if gone:
-            raise InputError(f'{len(gone)} of {len(self.paths)} image files are gone, for example {gone[0]}; a '
-                             f'fine-tuned encoder reads them: put them back, or make the data again with prepro.py')
+            raise InputError(f'{len(gone)} of {len(self.paths)} image files are gone, for example '
+                             f'{gone[0]}; a fine-tuned encoder reads them: put them back, or make '
+                             'the data again with prepro.py')
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.image_ids)
 
     def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8, the encoder's input for images numbered 0 to I - 1, without augmentation."""
+        """(n, size, size, 3) uint8, the encoder's input for images numbered 0 to I - 1, without
+        augmentation.
+        """
         return self._load([(image, {}) for image in images])
 
     def read_batch(self, captions: np.ndarray, images: np.ndarray, epoch: int) -> np.ndarray:
@@ -77,7 +83,8 @@ class ImageData:
 
         Args:
             captions: (R,) numbers of the batch's captions.
-            images: (N,) numbers of its images; R is N, or C times N with the C captions of one image in a row.
+            images: (N,) numbers of its images; R is N, or C times N with the C captions of one
+                image in a row.
             epoch: int.
 
         Returns:
@@ -91,7 +98,8 @@ class ImageData:
 
     def _load(self, wanted: Sequence[tuple[int, dict[str, Any]]]) -> np.ndarray:
         preprocessing = self.spec.preprocessing
-        loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]), wanted)
+        loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]),
+                                wanted)
         return np.stack(list(loaded)) if wanted else np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
 
 

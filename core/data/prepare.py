@@ -1,7 +1,7 @@
 """What prepro.py does: records and an encoder in, a complete DATA DIR out.
 
-Images are decoded by threads, encoded by the graph and written by another thread, all at the same time; only a few
-batches are in memory at any moment.
+Images are decoded by threads, encoded by the graph and written by another thread, all at the same
+time; only a few batches are in memory at any moment.
 """
 
 import collections
@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 
 BATCH = 32
 AHEAD = 4  # batches that are decoded or wait for the encoder
-PIECE = 8  # images that a thread decodes at a time: one by one costs more for the threads than for small images
+# images that a thread decodes at a time: one by one costs more for the threads than for small
+# images
+PIECE = 8
 
 
-def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dataset: str, vocab_size: int = 10000,
-            min_count: int = 1, max_length: int = 15, skip_unreadable: bool = False,
-            vocabulary: 'Vocabulary | None' = None, say: Say = print,
+def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dataset: str,
+            vocab_size: int = 10000, min_count: int = 1, max_length: int = 15,
+            skip_unreadable: bool = False, vocabulary: 'Vocabulary | None' = None, say: Say = print,
             machine: 'Machine | None' = None) -> dict[str, Any]:
     """Make or complete the DATA DIR `out`.
 
@@ -54,7 +56,8 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         spec: EncoderSpec.
         out: directory; made where missing. What an earlier, interrupted call finished is kept.
         dataset: str, the dataset's name, for the manifest.
-        vocab_size, min_count: the most frequent words of training captions, and how often a word must occur.
+        vocab_size, min_count: the most frequent words of training captions, and how often a word
+            must occur.
         max_length: captions of more words are left out of training, never out of the references.
         skip_unreadable: leave unreadable images out instead of refusing.
         vocabulary: Vocabulary to use instead of counting the training captions.
@@ -65,8 +68,8 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         dict, the manifest.
 
     Raises:
-        InputError: unreadable images (all of them named), too little disk space, or `out` holds something else. What
-            can be known before the first image leaves nothing behind.
+        InputError: unreadable images (all of them named), too little disk space, or `out` holds
+            something else. What can be known before the first image leaves nothing behind.
     """
     out = pathlib.Path(out)
     check(vocab_size, min_count, max_length)
@@ -80,24 +83,27 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
                 return manifest
         tokens = _tokens(records)
         if vocabulary is None:
-            _build_vocabulary(records, tokens, plan)  # an error now rather than after the last image
+            # an error now rather than after the last image
+            _build_vocabulary(records, tokens, plan)
         n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
-        say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 from '
-            f'{spec.encoder} {spec.layer}: {terminal.size_text(n_bytes)} in {out}')
+        say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 '
+            f'from {spec.encoder} {spec.layer}: {terminal.size_text(n_bytes)} in {out}')
         path = out / 'features.h5'
         _check_room(path, n_bytes)
         # Before anything is written: the weights may turn out to be those of another network.
         with _encoder(spec, path, machine) as encoder:
             out.mkdir(parents=True, exist_ok=True)
             with files.lock(out, 'prepro.py'):
-                return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable, vocabulary, say)
+                return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable,
+                                 vocabulary, say)
 
 
 def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
     """The encoder as a context; of None where every image is encoded already."""
     if path.exists() and feature_file.FeatureFile(path).done().all():
         return contextlib.nullcontext()
-    from core.encoders.encoder import Encoder  # TensorFlow is imported only when there is work for it
+    # TensorFlow is imported only when there is work for it
+    from core.encoders.encoder import Encoder
 
     return Encoder(spec, machine=machine)
 
@@ -122,49 +128,58 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
 
 def check(vocab_size: int, min_count: int, max_length: int) -> None:
     """Raises InputError for numbers below 1."""
-    for name, value in (('vocab-size', vocab_size), ('min-count', min_count), ('max-length', max_length)):
+    for name, value in (('vocab-size', vocab_size), ('min-count', min_count),
+                        ('max-length', max_length)):
         if value < 1:
             raise InputError(f'{name} must be at least 1, not {value}')
 
 
 @contextlib.contextmanager
 def _writing(out: pathlib.Path) -> Iterator[None]:
-    """Turn what the system says of a disk that is full, a place that is no directory and the like into one line."""
+    """Turn what the system says of a disk that is full, a place that is no directory and the like
+    into one line.
+    """
     try:
         yield
     except BrokenPipeError:  # of `say`: our reader went away
         raise
     except OSError as error:
-        raise InputError(f'{out}: cannot write there ({error}); make room and run the same command again, finished '
-                         f'images are kept, or choose another --out') from None
+        raise InputError(f'{out}: cannot write there ({error}); make room and run the same command '
+                         'again, finished images are kept, or choose another --out') from None
 
 
 def _check_room(path: pathlib.Path, n_bytes: int) -> None:
-    """Refuse features that the disk cannot hold; what an earlier call wrote of them counts as there."""
+    """Refuse features that the disk cannot hold; what an earlier call wrote of them counts as
+    there.
+    """
     there = path.stat().st_blocks * 512 if path.exists() else 0
     place = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if n_bytes - there > 0.98 * free:
-        raise InputError(f'{path.parent}: {terminal.size_text(n_bytes - there)} needed, {terminal.size_text(free)} '
-                         f'free; make room, choose another --out or use --limit')
+        raise InputError(f'{path.parent}: {terminal.size_text(n_bytes - there)} needed, '
+                         f'{terminal.size_text(free)} free; make room, choose another --out or use '
+                         '--limit')
 
 
-def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_size: int, min_count: int,
-          max_length: int, vocabulary: 'Vocabulary | None') -> dict[str, Any]:
+def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_size: int,
+          min_count: int, max_length: int, vocabulary: 'Vocabulary | None') -> dict[str, Any]:
     """What decides the contents of a DATA DIR."""
     digest = hashlib.sha256()
     for record in records:
-        line = [record.image_id, record.path.name, record.split, record.captions,
-                record.boxes and [(b.names, b.x, b.y, b.width, b.height) for b in record.boxes], record.size]
+        line = [record.image_id, record.path.name, record.split, record.captions, record.boxes
+                and [(b.names, b.x, b.y, b.width, b.height) for b in record.boxes], record.size]
         digest.update(json.dumps(line).encode())
     words = hashlib.sha256(json.dumps(vocabulary.idx_to_word).encode()).hexdigest() if vocabulary else None
-    return {'dataset': dataset, 'images': len(records), 'records_sha256': digest.hexdigest(), **spec.identity(),
-            'vocab_size': vocab_size, 'min_count': min_count, 'max_length': max_length, 'vocabulary_sha256': words}
+    return {'dataset': dataset, 'images': len(records), 'records_sha256': digest.hexdigest(),
+            **spec.identity(), 'vocab_size': vocab_size, 'min_count': min_count,
+            'max_length': max_length, 'vocabulary_sha256': words}
 
 
 def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.FeatureFile,
              say: Say) -> tuple[dict[int, str], float | None]:
-    """Encode every record that is not done; returns ({row: reason} of unreadable images, images per second)."""
+    """Encode every record that is not done; returns ({row: reason} of unreadable images, images per
+    second).
+    """
     waiting = np.flatnonzero(~features.done())
     if not len(waiting):
         return {}, None
@@ -202,11 +217,12 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.F
 
 def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Preprocessing',
              ) -> Generator[tuple[np.ndarray, np.ndarray, dict[int, str]], None, None]:
-    """Decode the images of `rows` with all cores, some batches ahead, into memory that is used again.
+    """Decode the images of `rows` with all cores, some batches ahead, into memory that is used
+    again.
 
     Yields:
-        (rows of a batch, pixels uint8 (n, size, size, 3), dict of row -> reason of the unreadable ones, whose pixels
-        mean nothing). The pixels hold until the next batch is asked for.
+        (rows of a batch, pixels uint8 (n, size, size, 3), dict of row -> reason of the unreadable
+        ones, whose pixels mean nothing). The pixels hold until the next batch is asked for.
     """
     batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
     size = preprocessing.size
@@ -223,8 +239,9 @@ def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Prep
 
     def begin(number: int) -> list[concurrent.futures.Future]:
         batch, pixels = batches[number], memory[number % AHEAD]
-        return [decoders.submit(decode, batch[i : i + PIECE], pixels[i : i + PIECE][: len(batch) - i])
-                for i in range(0, len(batch), PIECE)]
+        return [
+            decoders.submit(decode, batch[i : i + PIECE], pixels[i : i + PIECE][: len(batch) - i])
+            for i in range(0, len(batch), PIECE)]
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode') as decoders:
         try:
@@ -242,7 +259,9 @@ def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Prep
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Uninitialised uint8 array that begins at a multiple of 64 bytes: TensorFlow takes it without a copy."""
+    """Uninitialised uint8 array that begins at a multiple of 64 bytes: TensorFlow takes it without
+    a copy.
+    """
     n_bytes = math.prod(shape)
     spare = np.empty(n_bytes + 63, np.uint8)
     start = -spare.ctypes.data % 64
@@ -253,20 +272,23 @@ def _unreadable_text(unreadable: dict[int, str]) -> str:
     shown = '; '.join(list(unreadable.values())[:20])
     more = f'; and {len(unreadable) - 20} more' if len(unreadable) > 20 else ''
     what = 'image' if len(unreadable) == 1 else 'images'
-    return (f'{len(unreadable)} {what} cannot be read: {shown}{more}. Repair them and run the same command again (the '
-            f'others are kept), or leave them out with --skip-unreadable')
+    return (f'{len(unreadable)} {what} cannot be read: {shown}{more}. Repair them and run the same '
+            'command again (the others are kept), or leave them out with --skip-unreadable')
 
 
-def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec', out: pathlib.Path,
-              plan: dict[str, Any], unreadable: dict[int, str], vocabulary: 'Vocabulary | None', rate: float | None,
-              say: Say) -> dict[str, Any]:
-    """Write vocabulary, captions and annotations, then the manifest that makes the directory complete."""
+def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec',
+              out: pathlib.Path, plan: dict[str, Any], unreadable: dict[int, str],
+              vocabulary: 'Vocabulary | None', rate: float | None, say: Say) -> dict[str, Any]:
+    """Write vocabulary, captions and annotations, then the manifest that makes the directory
+    complete.
+    """
     for reason in unreadable.values():
         say(f'left out: {reason}')
     readable = [row not in unreadable for row in range(len(records))]
     if vocabulary is None:
         kept = [row for row in range(len(records)) if readable[row]]
-        vocabulary = _build_vocabulary([records[row] for row in kept], [tokens[row] for row in kept], plan)
+        vocabulary = _build_vocabulary([records[row] for row in kept],
+                                       [tokens[row] for row in kept], plan)
     # Until all files fit together again the directory is not complete.
     (out / 'manifest.json').unlink(missing_ok=True)
     vocabulary.save(out / 'vocabulary.json')
@@ -286,47 +308,51 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
                     image_idxs.append(image)
         shape = (len(captions), plan['max_length'] + 2)
         captions_of[split] = (np.asarray(captions, np.int32).reshape(shape), image_idxs)
-        counts[split] = {'images': len(rows), 'captions': len(captions), 'too_long': too_long, 'empty': empty}
+        counts[split] = {'images': len(rows), 'captions': len(captions), 'too_long': too_long,
+                         'empty': empty}
         if too_long or empty:
-            say(f'{split}: {len(captions)} captions; {too_long} of more than {plan["max_length"]} words and {empty} '
-                f'without words are not trained on (they stay among the references)')
+            say(f'{split}: {len(captions)} captions; {too_long} of more than {plan["max_length"]} '
+                f'words and {empty} without words are not trained on (they stay among the '
+                'references)')
     missing = [split for split in SPLITS if not counts[split]['images']]
     if missing and counts['train']['images']:
         say(f'no image is in the split {" or ".join(missing)}')
     if counts['train']['images'] and not counts['train']['captions']:
         say('no training caption is left: raise --max-length to train on these data')
     data_dir.write_captions(out / 'captions.h5', captions_of)
-    write_json(out / 'annotations.json', [
-        {
-            'id': record.image_id, 'file': str(pathlib.Path(record.path).absolute()), 'split': record.split,
-            'captions': list(record.captions), 'boxes': _boxes(record, spec),
-            **({} if readable[row] else {'unreadable': True}),
-        }
-        for row, record in enumerate(records)
-    ], indent=None)
+    write_json(out / 'annotations.json', [{'id': record.image_id,
+                                           'file': str(pathlib.Path(record.path).absolute()),
+                                           'split': record.split, 'captions': list(record.captions),
+                                           'boxes': _boxes(record, spec),
+                                           **({} if readable[row] else {'unreadable': True})}
+                                          for row, record in enumerate(records)], indent=None)
     manifest = {
-        'format': data_dir.FORMAT, 'made_by': f'show-attend-tell {__version__}', 'dataset': plan['dataset'],
-        'records_sha256': plan['records_sha256'], 'encoder': spec.to_dict(), 'splits': counts,
-        'max_length': plan['max_length'],
-        'vocabulary': {'words': len(vocabulary), 'vocab_size': plan['vocab_size'], 'min_count': plan['min_count']},
+        'format': data_dir.FORMAT, 'made_by': f'show-attend-tell {__version__}',
+        'dataset': plan['dataset'], 'records_sha256': plan['records_sha256'],
+        'encoder': spec.to_dict(), 'splits': counts, 'max_length': plan['max_length'],
+        'vocabulary': {'words': len(vocabulary), 'vocab_size': plan['vocab_size'],
+                       'min_count': plan['min_count']},
         'unreadable': {str(records[row].path): reason for row, reason in unreadable.items()},
-        'images_per_second': rate and round(rate, 2),
-    }
+        'images_per_second': rate and round(rate, 2)}
     write_json(out / 'manifest.json', manifest)
     return manifest
 
 
 def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
-    """The token lists of each record's captions. Equal words are one object, as all stay while images are encoded."""
+    """The token lists of each record's captions. Equal words are one object, as all stay while
+    images are encoded.
+    """
     return [[[sys.intern(word) for word in tokenize(caption)] for caption in record.captions]
             for record in records]
 
 
 def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]],
                       plan: dict[str, Any]) -> 'Vocabulary':
-    """Vocabulary of the training captions that have words; `tokens` holds the token lists of each record."""
-    training = [words for record, captions in zip(records, tokens, strict=True) if record.split == 'train'
-                for words in captions if words]
+    """Vocabulary of the training captions that have words; `tokens` holds the token lists of each
+    record.
+    """
+    training = [words for record, captions in zip(records, tokens, strict=True)
+                if record.split == 'train' for words in captions if words]
     return Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
 
 
@@ -334,11 +360,9 @@ def _boxes(record: 'Record', spec: 'EncoderSpec') -> list[dict[str, Any]] | None
     """The record's boxes in fractions of the network's input; None where they are not known."""
     if record.boxes is None or record.size is None:
         return None
-    return [
-        {'names': list(box.names),
-         'box': box_to_input((box.x, box.y, box.width, box.height), record.size, spec.preprocessing)}
-        for box in record.boxes
-    ]
+    return [{'names': list(box.names), 'box': box_to_input((box.x, box.y, box.width, box.height),
+                                                           record.size, spec.preprocessing)}
+            for box in record.boxes]
 
 
 def _counts(manifest: dict[str, Any]) -> str:

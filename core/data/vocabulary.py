@@ -22,17 +22,20 @@ SPECIALS = ('<NULL>', '<START>', '<END>', '<UNK>')
 
 _FORMAT, _VERSION = 'show-attend-tell vocabulary', 1
 _APOSTROPHES = dict.fromkeys(map(ord, '\'’‘`´\u02bc'))
-# What has no width of its own: soft hyphen, joiners inside Indic and Persian words, variation selectors.
+# What has no width of its own: soft hyphen, joiners inside Indic and Persian words, variation
+# selectors.
 _INVISIBLE = dict.fromkeys([0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 
 
 def tokenize(caption: str) -> list[str]:
     """Cuts a caption into words.
 
-    1. Unicode form NFKC (full-width letters, ligatures and decomposed accents become the usual letters), lower case.
-    2. Apostrophes (' ’ ‘ ` ´ and the modifier letter) are deleted: "man's" is one word, 'mans'. So are characters
+    1. Unicode form NFKC (full-width letters, ligatures and decomposed accents become the usual
+    letters), lower case. 2. Apostrophes (' ’ ‘ ` ´ and the modifier letter) are deleted: "man's" is
+    one word, 'mans'. So are characters
        without a width inside a word: soft hyphen, zero-width joiner and non-joiner, variation selectors.
-    3. Letters and digits of any script stay, with the combining marks that follow a letter (Hindi vowel signs,
+    3. Letters and digits of any script stay, with the combining marks that follow a letter (Hindi
+    vowel signs,
        accents without a composed form). Every other character ends a word: blanks, punctuation, '-', '_', symbols,
        emoji, control characters.
 
@@ -40,7 +43,8 @@ def tokenize(caption: str) -> list[str]:
         caption: str.
 
     Returns:
-        list of str, empty when the caption has no letter or digit. No token can look like one of `SPECIALS`.
+        list of str, empty when the caption has no letter or digit. No token can look like one of
+        `SPECIALS`.
     """
     # The acute accent must go before NFKC, which would make it a blank and a combining mark.
     text = unicodedata.normalize('NFKC', caption.translate(_APOSTROPHES)).lower()
@@ -56,18 +60,22 @@ def tokenize(caption: str) -> list[str]:
 
 
 class Vocabulary:
-    """The words that a model knows, numbered: the four specials 0 to 3, then the words in the order given.
+    """The words that a model knows, numbered: the four specials 0 to 3, then the words in the order
+    given.
 
     Attributes:
         idx_to_word: list of str, the specials first.
         word_to_idx: dict from each of these strings to its number.
-        counts: list of int, how often each entry of `idx_to_word` occurred as a word to predict in the training
-            captions, or None where unknown. `<UNK>` has the number of words that are not in the vocabulary,
-            `<END>` the number of captions, `<NULL>` and `<START>` 0, as neither is ever predicted.
+        counts: list of int, how often each entry of `idx_to_word` occurred as a word to predict in
+            the training captions, or None where unknown. `<UNK>` has the number of words that are
+            not in the vocabulary, `<END>` the number of captions, `<NULL>` and `<START>` 0, as
+            neither is ever predicted.
     """
 
     def __init__(self, words: Iterable[str], counts: Sequence[int] | None = None) -> None:
-        """Numbers `words` (iterable of distinct non-empty str, without the specials); ValueError otherwise."""
+        """Numbers `words` (iterable of distinct non-empty str, without the specials); ValueError
+        otherwise.
+        """
         self.idx_to_word = [*SPECIALS, *words]
         if not all(isinstance(word, str) and word for word in self.idx_to_word):
             raise ValueError('every word must be a non-empty string')
@@ -90,12 +98,14 @@ class Vocabulary:
         """Equal when the same numbers stand for the same words."""
         return isinstance(other, Vocabulary) and self.idx_to_word == other.idx_to_word
 
-    __hash__ = None  # type: ignore[assignment]  # the way to say 'not hashable', which typeshed does not know
+    # type: ignore[assignment]  # the way to say 'not hashable', which typeshed does not know
+    __hash__ = None
 
     @classmethod
     def build(cls, token_lists: Iterable[Sequence[str]], vocab_size: int | None = None,
               min_count: int = 1) -> 'Vocabulary':
-        """Makes the vocabulary of the training captions: falling frequency, ties in alphabetical order.
+        """Makes the vocabulary of the training captions: falling frequency, ties in alphabetical
+        order.
 
         Args:
             token_lists: iterable of lists of str, one for each caption.
@@ -118,11 +128,13 @@ class Vocabulary:
         for tokens in token_lists:
             frequency.update(tokens)
             n_captions += 1
-        known = [word for word, count in frequency.items() if count >= min_count and word not in SPECIALS]
+        known = [word for word, count in frequency.items() if count >= min_count
+                 and word not in SPECIALS]
         known = sorted(known, key=lambda word: (-frequency[word], word))[:vocab_size]
         if not known:
-            raise InputError(f'no word occurs at least {min_count} times in the {n_captions} training captions: '
-                             'check that the training split has captions, or lower min_count')
+            raise InputError(f'no word occurs at least {min_count} times in the {n_captions} '
+                             'training captions: check that the training split has captions, or '
+                             'lower min_count')
         counts = [frequency[word] for word in known]
         unknown = sum(frequency.values()) - sum(counts)
         return cls(known, [0, 0, n_captions, unknown, *counts])
@@ -144,7 +156,8 @@ class Vocabulary:
             raise ValueError(f'{len(tokens)} words in a caption of at most {max_length}')
         ids = np.full(max_length + 2, NULL, np.int32)
         # max(): a token spelt like a special is text, and must not end or start the sentence.
-        ids[:len(tokens) + 2] = [START, *(max(self.word_to_idx.get(token, UNK), UNK) for token in tokens), END]
+        ids[:len(tokens) + 2] = [
+            START, *(max(self.word_to_idx.get(token, UNK), UNK) for token in tokens), END]
         return ids
 
     def words(self, ids: Sequence[int] | np.ndarray) -> list[str]:
@@ -175,15 +188,16 @@ class Vocabulary:
 
     def save(self, path: PathLike) -> None:
         """Writes the vocabulary as JSON; the file appears whole or not at all."""
-        write_json(path, {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word, 'counts': self.counts},
-                   indent=0)
+        write_json(path, {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word,
+                          'counts': self.counts}, indent=0)
 
     @classmethod
     def load(cls, path: PathLike) -> 'Vocabulary':
         """Reads what `save` wrote.
 
         Raises:
-            InputError: no such file, or not a vocabulary of this version with its specials in place.
+            InputError: no such file, or not a vocabulary of this version with its specials in
+                place.
         """
         advice = 'give a vocabulary file written by prepro.py'
         content = read_json(path, advice)

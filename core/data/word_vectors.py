@@ -1,4 +1,5 @@
-"""Pretrained word vectors: reading those of a vocabulary from the text files of GloVe, word2vec and fastText.
+"""Pretrained word vectors: reading those of a vocabulary from the text files of GloVe, word2vec and
+fastText.
 
     indices, matrix = read_word_vectors('glove.6B.300d.txt', vocabulary.idx_to_word, dim=300)
     Solver(model, data, word_vectors=(indices, matrix))
@@ -13,15 +14,18 @@ import numpy as np
 from core.common.aliases import PathLike, Session, Variable
 from core.common.errors import InputError
 
-_LONGEST_LINE = 1 << 20  # more than any vector needs; a file without line ends must not fill the memory
+# more than any vector needs; a file without line ends must not fill the memory
+_LONGEST_LINE = 1 << 20
 
 
-def read_word_vectors(path: PathLike, words: Sequence[str], dim: int) -> tuple[np.ndarray, np.ndarray]:
+def read_word_vectors(path: PathLike, words: Sequence[str],
+                      dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads the vectors of `words`.
 
-    A line of the file holds a word and its numbers, with blanks between, in UTF-8; a first line 'COUNT DIM', as
-    word2vec and fastText write it, is skipped. The file is read line by line. A word takes the vector of the same
-    spelling; without one, the first whose lower-case spelling is the word.
+    A line of the file holds a word and its numbers, with blanks between, in UTF-8; a first line
+    'COUNT DIM', as word2vec and fastText write it, is skipped. The file is read line by line. A
+    word takes the vector of the same spelling; without one, the first whose lower-case spelling is
+    the word.
 
     Args:
         path: of the file.
@@ -29,11 +33,12 @@ def read_word_vectors(path: PathLike, words: Sequence[str], dim: int) -> tuple[n
         dim: int, numbers of a vector (`dim_embed`).
 
     Returns:
-        (indices (n,) int, matrix (n, dim) float32): places in `words`, rising, and the vectors of those n words.
+        (indices (n,) int, matrix (n, dim) float32): places in `words`, rising, and the vectors of
+        those n words.
 
     Raises:
-        InputError: no such file, not text, vectors of another size, damaged numbers (with the line's number), or none
-            of the words is there.
+        InputError: no such file, not text, vectors of another size, damaged numbers (with the
+            line's number), or none of the words is there.
     """
     path = pathlib.Path(path)
     exact = {word.encode('utf8', 'surrogatepass'): index for index, word in enumerate(words)}
@@ -52,24 +57,28 @@ def read_word_vectors(path: PathLike, words: Sequence[str], dim: int) -> tuple[n
                 if index is not None and index not in vectors:
                     vectors[index] = _parsed(fields, path, number)
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); give a text file of word vectors') from None
+        raise InputError(f'{path}: cannot be read ({error.strerror}); give a text file of word '
+                         'vectors') from None
     if not vectors:
-        raise InputError(f'{path}: has a vector for none of the {len(words)} words of the vocabulary; give one of '
-                         f'their language')
+        raise InputError(f'{path}: has a vector for none of the {len(words)} words of the '
+                         'vocabulary; give one of their language')
     indices = np.array(sorted(vectors))
     return indices, np.stack([vectors[index] for index in indices.tolist()])
 
 
-def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarray, matrix: np.ndarray) -> None:
+def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarray,
+                        matrix: np.ndarray) -> None:
     """Set rows `indices` (n,) of the variable `embedding` (V, M) to `matrix` (n, M) in a session.
 
     Raises:
         InputError: indices or matrix do not fit the variable.
     """
-    indices, matrix, (n_words, dim) = np.asarray(indices), np.asarray(matrix), embedding.shape.as_list()
+    indices, matrix, (n_words,
+                      dim) = np.asarray(indices), np.asarray(matrix), embedding.shape.as_list()
     if indices.ndim != 1 or matrix.shape != (len(indices), dim) or not np.isin(indices, np.arange(n_words)).all():
-        raise InputError(f'word_vectors: {matrix.shape} numbers for words {indices.shape} do not fit the {n_words} '
-                         f'words of {dim} numbers of the model; set dim_embed to the size of the vectors')
+        raise InputError(f'word_vectors: {matrix.shape} numbers for words {indices.shape} do not '
+                         f'fit the {n_words} words of {dim} numbers of the model; set dim_embed to '
+                         'the size of the vectors')
     vectors = session.run(embedding)
     vectors[indices] = matrix
     # By the variable's own assignment, as one made here would change a graph that a session runs.
@@ -77,13 +86,15 @@ def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarr
 
 
 def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, bytes, list[bytes]]]:
-    """Yields (line number, word, its numbers as bytes) of a binary file; refuses lines of another size."""
+    """Yields (line number, word, its numbers as bytes) of a binary file; refuses lines of another
+    size.
+    """
     number = 0
     while line := file.readline(_LONGEST_LINE):
         number += 1
         if b'\0' in line or len(line) == _LONGEST_LINE:
-            raise InputError(f'{path}: line {number} is no text in UTF-8; give a text file of word vectors, unpacked, '
-                             f'not in the binary format')
+            raise InputError(f'{path}: line {number} is no text in UTF-8; give a text file of word '
+                             'vectors, unpacked, not in the binary format')
         if number == 1:
             line = line.removeprefix(b'\xef\xbb\xbf')
             fields = line.split()
@@ -91,19 +102,21 @@ def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, byte
                 _check_size(int(fields[1]), path, dim)
                 continue
             _check_size(len(fields) - 1, path, dim)
-        # From the right, as a few words of the published files have blanks inside, or are nothing but a blank.
+        # From the right, as a few words of the published files have blanks inside, or are nothing
+        # but a blank.
         fields = line.rsplit(None, dim)
         if not fields or len(fields) == dim and line[:1].isspace():
             continue
         if len(fields) <= dim:
-            raise InputError(f'{path}: line {number} has {len(fields) - 1} numbers instead of {dim}; the file is '
-                             f'damaged or incomplete, get it again')
+            raise InputError(f'{path}: line {number} has {len(fields) - 1} numbers instead of '
+                             f'{dim}; the file is damaged or incomplete, get it again')
         yield number, fields[0].strip(), fields[1:]
 
 
 def _check_size(found: int, path: PathLike, dim: int) -> None:
     if found != dim:
-        what = (f'its vectors have {found} numbers, the model\'s words have {dim}; set dim_embed={found}' if found > 0
+        what = (f'its vectors have {found} numbers, the model\'s words have {dim}; set '
+                f'dim_embed={found}' if found > 0
                 else 'its first line is no word vector; give a text file of word vectors, unpacked')
         raise InputError(f'{path}: {what}')
 
@@ -115,5 +128,6 @@ def _parsed(fields: list[bytes], path: PathLike, number: int) -> np.ndarray:
     except ValueError:
         vector = np.array([np.nan])
     if not np.isfinite(vector).all():
-        raise InputError(f'{path}: line {number} has numbers that are damaged or not finite; get the file again')
+        raise InputError(f'{path}: line {number} has numbers that are damaged or not finite; get '
+                         'the file again')
     return vector

@@ -1,7 +1,9 @@
-"""COCO captions: the official `captions_{train,val}{2014,2017}.json`, and boxes from `instances_*.json`.
+"""COCO captions: the official `captions_{train,val}{2014,2017}.json`, and boxes from
+`instances_*.json`.
 
-The official test images have no published captions, so the images of val are divided into dev and test, see
-`split_of`. Readers of other formats that number images as COCO does take their boxes from here too.
+The official test images have no published captions, so the images of val are divided into dev and
+test, see `split_of`. Readers of other formats that number images as COCO does take their boxes from
+here too.
 """
 
 import hashlib
@@ -21,7 +23,9 @@ INSTANCES = 'COCO instances JSON (lists "images", "annotations" with bbox, and "
 
 
 def fraction_of(image_id: int | str, salt: str = '') -> float:
-    """Returns a float in [0, 1) that depends on nothing but the image's id: its SHA-1, evenly spread."""
+    """Returns a float in [0, 1) that depends on nothing but the image's id: its SHA-1, evenly
+    spread.
+    """
     digest = hashlib.sha1(f'{salt}{image_id}'.encode('utf8', 'surrogatepass')).digest()
     return int.from_bytes(digest[:6], 'big') / 2**48
 
@@ -29,10 +33,11 @@ def fraction_of(image_id: int | str, salt: str = '') -> float:
 def split_of(image_id: int | str, source: str) -> str:
     """The split of an image, from its id and the file that lists it.
 
-    With u = the first 48 bits of SHA-1 of the id written in decimal, divided by 2**48:
-    `source` 'train' is train and 'test' is test; 'val' is dev where u < 0.5 and test elsewhere; 'all' (the only
-    file there is, for instance a sample of train2017) is train where u < 0.8, dev where u < 0.9, test elsewhere.
-    The order of files and images plays no part, and images next to each other are not treated alike.
+    With u = the first 48 bits of SHA-1 of the id written in decimal, divided by 2**48: `source`
+    'train' is train and 'test' is test; 'val' is dev where u < 0.5 and test elsewhere; 'all' (the
+    only file there is, for instance a sample of train2017) is train where u < 0.8, dev where u <
+    0.9, test elsewhere. The order of files and images plays no part, and images next to each other
+    are not treated alike.
 
     Args:
         image_id: int or str.
@@ -49,20 +54,23 @@ def split_of(image_id: int | str, source: str) -> str:
     return 'train' if u < 0.8 else 'dev' if u < 0.9 else 'test'
 
 
-def read(images: PathLike, captions: Any, splits: None = None, instances: Paths = None, *, year: str,
-         divide: bool = True) -> list[Record]:
+def read(images: PathLike, captions: Any, splits: None = None, instances: Paths = None, *,
+         year: str, divide: bool = True) -> list[Record]:
     """Reads COCO captions, in the order in which the files and their "images" lists name them.
 
-    A file belongs to 'train' or 'val' by what its name contains. Where no val or test file is given, the images of
-    the train file, or of one file whose name says nothing, are divided 80/10/10 (`split_of` with source 'all').
+    A file belongs to 'train' or 'val' by what its name contains. Where no val or test file is
+    given, the images of the train file, or of one file whose name says nothing, are divided
+    80/10/10 (`split_of` with source 'all').
 
     Args:
-        images: directory. An image lies in its folder `train<year>` or `val<year>` where that folder exists,
-            otherwise in the directory itself.
-        captions: path or list of paths of captions JSON files, or a dict from 'train', 'val', 'test' to a path.
+        images: directory. An image lies in its folder `train<year>` or `val<year>` where that
+            folder exists, otherwise in the directory itself.
+        captions: path or list of paths of captions JSON files, or a dict from 'train', 'val',
+            'test' to a path.
         splits: must be None.
-        instances: path or list of paths of instances JSON files, or None. Images that these list have `boxes`
-            (without crowds and boxes without area), empty where nothing is annotated; all others have None.
+        instances: path or list of paths of instances JSON files, or None. Images that these list
+            have `boxes` (without crowds and boxes without area), empty where nothing is annotated;
+            all others have None.
         year: '2014' or '2017', part of the folders' names.
         divide: False reads val as dev and train as train, whole.
 
@@ -86,8 +94,8 @@ def read(images: PathLike, captions: Any, splits: None = None, instances: Paths 
                 split = split_of(image_id, 'all' if pooled else source)
             else:
                 split = {'val': 'dev'}.get(source, source)
-            records.append(Record(image_id, folder / image['file_name'], tuple(texts[image_id]), split,
-                                  size=_size(image)))
+            records.append(Record(image_id, folder / image['file_name'], tuple(texts[image_id]),
+                                  split, size=_size(image)))
     return with_boxes(records, instances)
 
 
@@ -99,7 +107,8 @@ def with_boxes(records: list[Record], instances: Paths) -> list[Record]:
         instances: path, list of paths, or None (the records are returned as they are).
 
     Raises:
-        InputError: not an instances file, an annotation of an unlisted image or category, a bbox that is none.
+        InputError: not an instances file, an annotation of an unlisted image or category, a bbox
+            that is none.
     """
     wanted = {record.image_id for record in records}
     boxes: dict[int | str, list[Box]] = {}
@@ -108,21 +117,25 @@ def with_boxes(records: list[Record], instances: Paths) -> list[Record]:
         _read_boxes(path, wanted, boxes, sizes)
     if instances is None:
         return records
-    return [Record(r.image_id, r.path, r.captions, r.split,
-                   tuple(boxes[r.image_id]) if r.image_id in boxes else r.boxes, r.size or sizes.get(r.image_id))
+    return [Record(r.image_id, r.path, r.captions, r.split, tuple(boxes[r.image_id])
+                   if r.image_id in boxes else r.boxes, r.size or sizes.get(r.image_id))
             for r in records]
 
 
 def _sources(captions: Any) -> list[tuple[str, pathlib.Path]]:
-    """Returns [(source, path)] with source 'train', 'val', 'test' or, for a lone file of any name, 'all'."""
+    """Returns [(source, path)] with source 'train', 'val', 'test' or, for a lone file of any name,
+    'all'.
+    """
     if isinstance(captions, dict):
         if not captions or set(captions) - {'train', 'val', 'test'}:
-            raise InputError(f'captions of {sorted(map(str, captions))}: name files of train, val and test only')
+            raise InputError(f'captions of {sorted(map(str, captions))}: name files of train, val '
+                             'and test only')
         return [(source, as_paths(path)[0]) for source, path in captions.items()]
     sources, paths = [], as_paths(captions)
     for path in paths:
         name = path.name.lower()
-        # At the beginning of a word, as in captions_val2014.json: 'festival' and 'latest' say nothing of a split.
+        # At the beginning of a word, as in captions_val2014.json: 'festival' and 'latest' say
+        # nothing of a split.
         said = ''.join(re.findall(r'(?<![a-z])(?:train|val|test)+', name))
         named = [source for source in ('train', 'val', 'test') if source in said]
         if len(named) > 1 or (not named and len(paths) > 1):
@@ -146,8 +159,8 @@ def _captions(path: PathLike) -> tuple[dict[int | str, dict], dict[int | str, li
         where = f'{path}: annotation {annotation.get("id", f"number {number}")!r}'
         _check_listed(where, annotation, listed)
         if not isinstance(annotation.get('caption'), str):
-            raise InputError(f'{where} has the caption {annotation.get("caption")!r}, which is no text; '
-                             'correct it or take the annotation out')
+            raise InputError(f'{where} has the caption {annotation.get("caption")!r}, which is no '
+                             'text; correct it or take the annotation out')
         texts[annotation['image_id']].append(annotation['caption'])
     return listed, texts
 
@@ -157,7 +170,8 @@ def _images(path: PathLike, rows: list[dict], expected: str) -> dict[int | str, 
     for number, image in enumerate(rows):
         image_id: Any = image.get('id')
         if not is_id(image_id):
-            raise InputError(f'{path}: image number {number} has the id {image_id!r}; expected {expected}')
+            raise InputError(f'{path}: image number {number} has the id {image_id!r}; expected '
+                             f'{expected}')
         if image_id in listed:
             raise InputError(f'{path}: image id {image_id!r} is listed twice; take one entry out')
         listed[image_id] = image
@@ -181,12 +195,15 @@ def _check_listed(where: str, annotation: dict, listed: Collection[int | str]) -
 
 def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int | str, list[Box]],
                 sizes: dict[int | str, tuple[int, int]]) -> None:
-    """Adds the objects of one instances file to `boxes` (image id -> list of Box), image sizes to `sizes`."""
+    """Adds the objects of one instances file to `boxes` (image id -> list of Box), image sizes to
+    `sizes`.
+    """
     content = read_listing(path, INSTANCES, 'images', 'annotations', 'categories')
     listed = _images(path, content['images'], INSTANCES)
     for image_id in wanted & listed.keys():
         if image_id in boxes:
-            raise InputError(f'{path}: image id {image_id!r} is listed in two instances files; give each file once')
+            raise InputError(f'{path}: image id {image_id!r} is listed in two instances files; '
+                             'give each file once')
         boxes[image_id] = []
         size = _size(listed[image_id])
         if size is not None:
@@ -196,8 +213,8 @@ def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int |
         synonyms = category.get('synonyms') or ()
         words = (category.get('name'), *synonyms) if isinstance(synonyms, (list, tuple)) else (None,)
         if not is_id(category.get('id')) or not all(isinstance(word, str) for word in words):
-            raise InputError(f'{path}: category {category.get("id")!r} has no proper name or synonyms; '
-                             f'expected {INSTANCES}')
+            raise InputError(f'{path}: category {category.get("id")!r} has no proper name or '
+                             f'synonyms; expected {INSTANCES}')
         names[category['id']] = tuple(word.lower() for word in words)
     for number, annotation in enumerate(content['annotations']):
         where = f'{path}: annotation {annotation.get("id", f"number {number}")!r}'
@@ -211,7 +228,8 @@ def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int |
         bbox = annotation.get('bbox')
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(
                 isinstance(v, (int, float)) and math.isfinite(v) for v in bbox):
-            raise InputError(f'{where} has the bbox {bbox!r}; expected four numbers: x, y, width, height')
+            raise InputError(f'{where} has the bbox {bbox!r}; expected four numbers: x, y, width, '
+                             'height')
         # The published files hold a few boxes without area: nothing can lie inside one.
         if bbox[2] > 0 and bbox[3] > 0:
             boxes[annotation['image_id']].append(Box(names[category], *map(float, bbox)))

@@ -1,4 +1,6 @@
-"""Flickr8k and Flickr30k: a file of captions by image name, and lists that say which images are in which split."""
+"""Flickr8k and Flickr30k: a file of captions by image name, and lists that say which images are in
+which split.
+"""
 
 import re
 from collections.abc import Mapping
@@ -13,32 +15,38 @@ TOKENS = 'lines "name.jpg#0<TAB>caption" (Flickr8k.token.txt, results_20130124.t
 LIST = 'one image name a line'
 
 _TOKEN_KEY = re.compile(r'(?P<name>.+)#(?P<number>\d+)\s*')
-# One line of the published results.csv lacks its second '|' (2199200615.jpg), so blanks may stand for it.
-_CSV_LINE = re.compile(r'(?P<name>[^|]+)\|\s*(?P<number>\d+)(?:\s*\||\s+)(?P<caption>.*)', re.DOTALL)
+# One line of the published results.csv lacks its second '|' (2199200615.jpg), so blanks may stand
+# for it.
+_CSV_LINE = re.compile(r'(?P<name>[^|]+)\|\s*(?P<number>\d+)(?:\s*\||\s+)(?P<caption>.*)',
+                       re.DOTALL)
 
 
 def read_flickr8k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
                   instances: None = None) -> list[Record]:
-    """Reads Flickr8k; without `splits`, the official lists `Flickr_8k.*Images.txt` beside the captions file."""
+    """Reads Flickr8k; without `splits`, the official lists `Flickr_8k.*Images.txt` beside the
+    captions file.
+    """
     path = one_path(captions, TOKENS)
     texts = _captions(path)
     if splits is None:
         beside = {split: path.parent / f'Flickr_8k.{split}Images.txt' for split in SPLITS}
         splits = {split: file for split, file in beside.items() if file.exists()}
         if 'train' not in splits:
-            raise InputError(f'{beside["train"]}: is missing; put the split lists beside the captions file '
-                             'or name them as splits')
+            raise InputError(f'{beside["train"]}: is missing; put the split lists beside the '
+                             'captions file or name them as splits')
     return _read(images, path, texts, splits)
 
 
 def read_flickr30k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
                    instances: None = None) -> list[Record]:
-    """Reads Flickr30k (token file or `results.csv`), whose split lists are published apart and must be named."""
+    """Reads Flickr30k (token file or `results.csv`), whose split lists are published apart and must
+    be named.
+    """
     path = one_path(captions, TOKENS)
     texts = _captions(path)
     if not splits:
-        raise InputError(f'{path}: comes without split lists; name them as splits train, dev and test '
-                         f'(files of {LIST})')
+        raise InputError(f'{path}: comes without split lists; name them as splits train, dev and '
+                         f'test (files of {LIST})')
     return _read(images, path, texts, splits)
 
 
@@ -50,15 +58,16 @@ def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str
         images: directory of the image files.
         path: file of captions, for messages.
         texts: its content, see `_captions`.
-        splits: dict from 'train', 'dev', 'test' (any of them) to the path of a list, one image name a line, with or
-            without '.jpg'. Images in no list are left out.
+        splits: dict from 'train', 'dev', 'test' (any of them) to the path of a list, one image name
+            a line, with or without '.jpg'. Images in no list are left out.
 
     Returns:
         list of Record; the image id is the file's name.
     """
     root = directory(images)
     if not splits or set(splits) - set(SPLITS):
-        raise InputError(f'split lists of {sorted(map(str, splits))}: name lists of {", ".join(SPLITS)} only')
+        raise InputError(f'split lists of {sorted(map(str, splits))}: name lists of '
+                         f'{", ".join(SPLITS)} only')
     records: list[Record] = []
     seen: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
@@ -74,7 +83,8 @@ def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str
             if name in seen:
                 other, first = seen[name]
                 problem = 'is listed twice' if other == split else f'is in two splits, {other} and {split}'
-                raise InputError(f'{where}: image {name!r} {problem} (also {first}); take it out of one')
+                raise InputError(f'{where}: image {name!r} {problem} (also {first}); take it out '
+                                 'of one')
             seen[name] = (split, where)
             records.append(Record(name, root / name, tuple(texts[name].values()), split))
     return records
@@ -90,12 +100,13 @@ def _captions(path: PathLike) -> dict[str, dict[int, str]]:
     for number, line in lines:
         parsed = parse(line)
         if parsed is None:
-            raise InputError(f'{path}, line {number}: cannot be read: {line[:60]!r}; expected {TOKENS}')
+            raise InputError(f'{path}, line {number}: cannot be read: {line[:60]!r}; expected '
+                             f'{TOKENS}')
         name, index, caption = parsed
         of_image = texts.setdefault(name, {})
         if index in of_image:
-            raise InputError(f'{path}, line {number}: caption {index} of image {name!r} is there twice; '
-                             'take one of the lines out')
+            raise InputError(f'{path}, line {number}: caption {index} of image {name!r} is there '
+                             'twice; take one of the lines out')
         of_image[index] = caption
     return texts
 

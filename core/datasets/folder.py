@@ -8,12 +8,14 @@ from core.datasets.records import Record
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
-def read(images: PathLike, captions: None = None, splits: None = None, instances: None = None) -> list[Record]:
-    """Reads every image file directly in `images`, by name; all are of split 'test' and have no captions.
+def read(images: PathLike, captions: None = None, splits: None = None,
+         instances: None = None) -> list[Record]:
+    """Reads every image file directly in `images`, by name; all are of split 'test' and have no
+    captions.
 
     Args:
-        images: directory; files count by their extension (jpg, jpeg, png, bmp, webp in either case), hidden files
-            do not.
+        images: directory; files count by their extension (jpg, jpeg, png, bmp, webp in either
+            case), hidden files do not.
         captions: must be None.
         splits: must be None.
         instances: must be None.
@@ -25,5 +27,6 @@ def read(images: PathLike, captions: None = None, splits: None = None, instances
     names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in EXTENSIONS
                    and not path.name.startswith('.') and path.is_file())
     if not names:
-        raise InputError(f'{root}: holds no image file ({", ".join(EXTENSIONS)}); name the folder of the photos')
+        raise InputError(f'{root}: holds no image file ({", ".join(EXTENSIONS)}); name the folder '
+                         'of the photos')
     return [Record(name, root / name, (), 'test') for name in names]

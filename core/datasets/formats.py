@@ -37,17 +37,17 @@ class Dataset:
     takes_instances: bool = False
 
 
-DATASETS = {
-    'coco2014': Dataset(functools.partial(coco.read, year='2014'), 'captions_{train,val}2014.json',
-                        takes_instances=True),
-    'coco2017': Dataset(functools.partial(coco.read, year='2017'), 'captions_{train,val}2017.json',
-                        takes_instances=True),
-    'karpathy': Dataset(karpathy.read, 'dataset_{coco,flickr8k,flickr30k}.json', takes_instances=True),
-    'flickr8k': Dataset(flickr.read_flickr8k, 'Flickr8k.token.txt', takes_splits=True),
-    'flickr30k': Dataset(flickr.read_flickr30k, 'results_20130124.token or results.csv', takes_splits=True),
-    'shapes': Dataset(shapes.read, 'captions_{train,val,test}.json, found by themselves', takes_instances=True),
-    'folder': Dataset(folder.read, ''),
-}
+DATASETS = {'coco2014': Dataset(functools.partial(coco.read, year='2014'),
+                                'captions_{train,val}2014.json', takes_instances=True),
+            'coco2017': Dataset(functools.partial(coco.read, year='2017'),
+                                'captions_{train,val}2017.json', takes_instances=True),
+            'karpathy': Dataset(karpathy.read, 'dataset_{coco,flickr8k,flickr30k}.json',
+                                takes_instances=True),
+            'flickr8k': Dataset(flickr.read_flickr8k, 'Flickr8k.token.txt', takes_splits=True),
+            'flickr30k': Dataset(flickr.read_flickr30k, 'results_20130124.token or results.csv',
+                                 takes_splits=True),
+            'shapes': Dataset(shapes.read, 'captions_{train,val,test}.json, found by themselves',
+                              takes_instances=True), 'folder': Dataset(folder.read, '')}
 
 
 def check(name: str) -> None:
@@ -57,27 +57,32 @@ def check(name: str) -> None:
                          f'{did_you_mean(name, DATASETS)}')
 
 
-def read(name: str, images: PathLike | None, captions: Paths = None, splits: Mapping[str, PathLike] | None = None,
-         instances: Paths = None) -> list[Record]:
+def read(name: str, images: PathLike | None, captions: Paths = None,
+         splits: Mapping[str, PathLike] | None = None, instances: Paths = None) -> list[Record]:
     """Reads a dataset.
 
     Args:
         name: one of `DATASETS`.
-        images: str or Path, the directory of the images; `shapes`: the directory that `shapes.draw` wrote.
-        captions: str or Path or a list of these, see `Dataset.files`; `folder` has none, `shapes` needs none.
-        splits: dict from 'train', 'dev', 'test' to the path of a list of image names (Flickr only), or None.
+        images: str or Path, the directory of the images; `shapes`: the directory that `shapes.draw`
+            wrote.
+        captions: str or Path or a list of these, see `Dataset.files`; `folder` has none, `shapes`
+            needs none.
+        splits: dict from 'train', 'dev', 'test' to the path of a list of image names (Flickr only),
+            or None.
         instances: path or list of paths of COCO instances JSON files (COCO only), or None.
 
     Returns:
-        list of Record, at least one, in the order of the published files; the same files give the same list.
+        list of Record, at least one, in the order of the published files; the same files give the
+        same list.
 
     Raises:
-        InputError: a file is missing or not of its format, an image is listed twice or in two splits, nothing is
-            found, or an argument does not suit the dataset.
+        InputError: a file is missing or not of its format, an image is listed twice or in two
+            splits, nothing is found, or an argument does not suit the dataset.
     """
     check(name)
     row = DATASETS[name]
-    for given, taken, what in ((captions, row.files, 'captions'), (splits, row.takes_splits, 'split lists'),
+    for given, taken, what in ((captions, row.files, 'captions'),
+                               (splits, row.takes_splits, 'split lists'),
                                (instances, row.takes_instances, 'instances files')):
         if given is not None and not taken:
             raise InputError(f'the dataset {name!r} takes no {what}: leave them out')
@@ -100,15 +105,17 @@ def _check_distinct(records: Sequence[Record]) -> None:
                 ids = '' if attribute == 'image_id' else f' (ids {other.image_id!r} and {record.image_id!r})'
                 problem = ('is there twice' if other.split == record.split
                            else f'is in two splits, {other.split} and {record.split}')
-                raise InputError(f'{what} {str(key)!r}{ids} {problem}: take it out of one of the files')
+                raise InputError(f'{what} {str(key)!r}{ids} {problem}: take it out of one of the '
+                                 'files')
 
 
 def select(records: Sequence[Record], limit: int | None = None,
            splits: str | Iterable[str] | None = None) -> list[Record]:
     """Keeps some splits and, of each, a number of images: for small runs.
 
-    Which images are kept depends on their ids alone (those whose SHA-1, salted, comes first), so that they are
-    spread over the dataset rather than its beginning, and a larger limit keeps all that a smaller one kept.
+    Which images are kept depends on their ids alone (those whose SHA-1, salted, comes first), so
+    that they are spread over the dataset rather than its beginning, and a larger limit keeps all
+    that a smaller one kept.
 
     Args:
         records: list of Record.
@@ -136,6 +143,8 @@ def select(records: Sequence[Record], limit: int | None = None,
         return kept
     by_split = collections.defaultdict(list)
     for record in kept:
-        by_split[record.split].append((coco.fraction_of(record.image_id, 'select '), str(record.image_id)))
-    chosen = {(split, image) for split, images in by_split.items() for _, image in sorted(images)[:limit]}
+        by_split[record.split].append(
+            (coco.fraction_of(record.image_id, 'select '), str(record.image_id)))
+    chosen = {(split, image) for split, images in by_split.items()
+              for _, image in sorted(images)[:limit]}
     return [record for record in kept if (record.split, str(record.image_id)) in chosen]

@@ -10,19 +10,20 @@ EXPECTED = 'Karpathy\'s dataset JSON (a list "images" with filename, split and s
 SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'dev', 'test': 'test'}
 
 
-def read(images: PathLike, captions: Paths, splits: None = None, instances: Paths = None) -> list[Record]:
+def read(images: PathLike, captions: Paths, splits: None = None,
+         instances: Paths = None) -> list[Record]:
     """Reads one of the three files, in their order; restval counts as train, val is dev.
 
     Args:
-        images: directory. An image lies in its folder `filepath` (COCO: train2014, val2014) where that folder
-            exists, otherwise in the directory itself.
+        images: directory. An image lies in its folder `filepath` (COCO: train2014, val2014) where
+            that folder exists, otherwise in the directory itself.
         captions: path of the JSON file.
         splits: must be None.
         instances: COCO instances files for boxes, only with `dataset_coco.json`.
 
     Returns:
-        list of Record. The image id is `cocoid` where present, otherwise the file's name. A caption is the
-        sentence's `raw` text, or its tokens with blanks between where there is none.
+        list of Record. The image id is `cocoid` where present, otherwise the file's name. A caption
+        is the sentence's `raw` text, or its tokens with blanks between where there is none.
 
     Raises:
         InputError: see `core.datasets.read`.
@@ -35,20 +36,23 @@ def read(images: PathLike, captions: Paths, splits: None = None, instances: Path
             raise InputError(f'{path}: image number {number} has no filename; expected {EXPECTED}')
         split = image.get('split')
         if not isinstance(split, str) or split not in SPLIT_OF:
-            raise InputError(f'{path}: image {name!r} has the split {split!r}; expected one of {", ".join(SPLIT_OF)}')
+            raise InputError(f'{path}: image {name!r} has the split {split!r}; expected one of '
+                             f'{", ".join(SPLIT_OF)}')
         image_id = image.get('cocoid', name)
         if not is_id(image_id):
-            raise InputError(f'{path}: image {name!r} has the cocoid {image_id!r}; expected a number')
+            raise InputError(f'{path}: image {name!r} has the cocoid {image_id!r}; expected a '
+                             'number')
         folder = image.get('filepath') or ''
         if not isinstance(folder, str):
-            raise InputError(f'{path}: image {name!r} has the filepath {folder!r}; expected the name of a folder')
+            raise InputError(f'{path}: image {name!r} has the filepath {folder!r}; expected the '
+                             'name of a folder')
         if folder not in folders:
             folders[folder] = root / folder if (root / folder).is_dir() else root
         texts = tuple(_caption(path, name, sentence) for sentence in _sentences(path, name, image))
         records.append(Record(image_id, folders[folder] / name, texts, SPLIT_OF[split]))
     if instances is not None and not any(isinstance(record.image_id, int) for record in records):
-        raise InputError(f'{path}: its images have no cocoid, so instances files of COCO cannot give them boxes; '
-                         'leave the instances out')
+        raise InputError(f'{path}: its images have no cocoid, so instances files of COCO cannot '
+                         'give them boxes; leave the instances out')
     return coco.with_boxes(records, instances)
 
 
@@ -65,5 +69,5 @@ def _caption(path: PathLike, name: str, sentence: dict) -> str:
         return raw
     if raw is None and isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
         return ' '.join(tokens)
-    raise InputError(f'{path}: sentence {sentence.get("sentid")!r} of image {name!r} has neither raw text nor '
-                     f'tokens; expected {EXPECTED}')
+    raise InputError(f'{path}: sentence {sentence.get("sentid")!r} of image {name!r} has neither '
+                     f'raw text nor tokens; expected {EXPECTED}')

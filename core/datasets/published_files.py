@@ -1,4 +1,6 @@
-"""What all readers share: opening published files, with errors that name the file and what was expected in it."""
+"""What all readers share: opening published files, with errors that name the file and what was
+expected in it.
+"""
 
 import os
 import pathlib
@@ -22,7 +24,8 @@ def one_path(value: Paths, what: str) -> pathlib.Path:
     """Returns the single path in `value`; InputError when there are none or several."""
     paths = as_paths(value)
     if len(paths) != 1:
-        raise InputError(f'{len(paths)} captions files given: this dataset needs exactly one, {what}')
+        raise InputError(f'{len(paths)} captions files given: this dataset needs exactly one, '
+                         f'{what}')
     return paths[0]
 
 
@@ -37,7 +40,9 @@ def directory(path: PathLike) -> pathlib.Path:
 
 
 def read_text(path: PathLike, expected: str) -> str:
-    """Returns the whole UTF-8 file as str, without a byte order mark and with line ends as they are."""
+    """Returns the whole UTF-8 file as str, without a byte order mark and with line ends as they
+    are.
+    """
     try:
         return pathlib.Path(path).read_bytes().decode('utf-8-sig')
     except OSError as error:
@@ -53,11 +58,14 @@ def read_lines(path: PathLike, expected: str) -> list[tuple[int, str]]:
     Only '\n' and '\r\n' end a line: U+2028, '\r' or form feeds inside a caption do not cut it in two.
     """
     lines = read_text(path, expected).split('\n')
-    return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1)
+            if line.strip()]
 
 
 def read_listing(path: PathLike, expected: str, *keys: str) -> Any:
-    """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError otherwise."""
+    """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError
+    otherwise.
+    """
     content = read_json(path, f'expected {expected}')
     for key in keys:
         rows = content.get(key) if isinstance(content, dict) else None

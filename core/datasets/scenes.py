@@ -1,11 +1,12 @@
-"""The scenes of the `shapes` dataset before they are drawn: what lies where, and what can truly be said about it.
+"""The scenes of the `shapes` dataset before they are drawn: what lies where, and what can truly be
+said about it.
 
-Lengths are shares of the picture's side. An object is described by the square of half-side `radius` around its
-centre; what is drawn never leaves that square.
+Lengths are shares of the picture's side. An object is described by the square of half-side `radius`
+around its centre; what is drawn never leaves that square.
 
-When one object lies left of, right of, above or below another: between their squares there is a gap of at least
-`MARGIN` in that direction, and the centres are at least `DOMINANCE` times as far apart in it as across it. Pairs
-that lie aslant have no relation, and no caption gives them one.
+When one object lies left of, right of, above or below another: between their squares there is a gap
+of at least `MARGIN` in that direction, and the centres are at least `DOMINANCE` times as far apart
+in it as across it. Pairs that lie aslant have no relation, and no caption gives them one.
 """
 
 import dataclasses
@@ -43,11 +44,11 @@ RELATIONS = {
     'below': ('below', 'under'),
 }
 OPPOSITE = {'left': 'right', 'right': 'left', 'above': 'below', 'below': 'above'}
-PLACES = {
-    (0, 0): ('in the top left corner',), (1, 0): ('at the top',), (2, 0): ('in the top right corner',),
-    (0, 1): ('on the left',), (1, 1): ('in the middle', 'in the center'), (2, 1): ('on the right',),
-    (0, 2): ('in the bottom left corner',), (1, 2): ('at the bottom',), (2, 2): ('in the bottom right corner',),
-}
+PLACES = {(0, 0): ('in the top left corner',), (1, 0): ('at the top',),
+          (2, 0): ('in the top right corner',), (0, 1): ('on the left',),
+          (1, 1): ('in the middle', 'in the center'), (2, 1): ('on the right',),
+          (0, 2): ('in the bottom left corner',), (1, 2): ('at the bottom',),
+          (2, 2): ('in the bottom right corner',)}
 MARGIN = 0.03
 DOMINANCE = 1.5
 CAPTIONS_PER_SCENE = 5
@@ -59,7 +60,9 @@ _USUAL = 0.75  # probability of the first of several words for the same thing
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One object: shape, colour and size by name; centre (x, y) and radius as shares of the side; angle in degrees."""
+    """One object: shape, colour and size by name; centre (x, y) and radius as shares of the side;
+    angle in degrees.
+    """
 
     shape: str
     colour: str
@@ -81,7 +84,9 @@ def key(scene: Sequence[Thing]) -> tuple:
 
 
 def relation(a: Thing, b: Thing) -> str | None:
-    """Returns 'left', 'right', 'above' or 'below' for where `a` lies as seen from `b`, or None (see the module)."""
+    """Returns 'left', 'right', 'above' or 'below' for where `a` lies as seen from `b`, or None (see
+    the module).
+    """
     dx, dy = b.x - a.x, b.y - a.y
     if max(abs(dx), abs(dy)) < a.radius + b.radius + MARGIN:
         return None
@@ -99,12 +104,14 @@ def sample(rng: 'np.random.Generator') -> tuple[Thing, ...]:
         rng: np.random.Generator.
 
     Returns:
-        tuple of Thing, no two overlapping; of two or three objects, at least one pair has a relation.
+        tuple of Thing, no two overlapping; of two or three objects, at least one pair has a
+        relation.
     """
     u = rng.random()
     n_things = 1 if u < 0.2 else 2 if u < 0.7 else 3
     shapes = _distinct(rng, list(SHAPES), n_things)
-    looks = [(shape, _pick(rng, list(COLOURS)), _pick(rng, list(SIZES)), _between(rng, -8, 8)) for shape in shapes]
+    looks = [(shape, _pick(rng, list(COLOURS)), _pick(rng, list(SIZES)), _between(rng, -8, 8))
+             for shape in shapes]
     while True:
         scene = tuple(_place(rng, *look, alone=n_things == 1) for look in looks)
         if _apart(scene) and (n_things == 1 or related_pairs(scene)):
@@ -170,12 +177,15 @@ def _a(rng: 'np.random.Generator', thing: Thing, sized: bool = True) -> str:
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
-def _place(rng: 'np.random.Generator', shape: str, colour: str, size: str, angle: float, alone: bool) -> Thing:
+def _place(rng: 'np.random.Generator', shape: str, colour: str, size: str, angle: float,
+           alone: bool) -> Thing:
     radius = _between(rng, *RADII[size])
     low, high = radius + _EDGE, 1 - radius - _EDGE
     if alone:
-        # Well inside one of the nine places, so that a name such as 'in the top left corner' leaves no doubt.
-        x, y = (min(max(_pick(rng, _PLACE_CENTRES) + _between(rng, -0.05, 0.05), low), high) for _ in range(2))
+        # Well inside one of the nine places, so that a name such as 'in the top left corner' leaves
+        # no doubt.
+        x, y = (min(max(_pick(rng, _PLACE_CENTRES) + _between(rng, -0.05, 0.05), low), high)
+                for _ in range(2))
     else:
         x, y = _between(rng, low, high), _between(rng, low, high)
     return Thing(shape, colour, size, x, y, radius, angle)
@@ -186,7 +196,8 @@ def _apart(scene: Sequence[Thing]) -> bool:
                for i, a in enumerate(scene) for b in scene[:i])
 
 
-# Only rng.random() is used: its stream of numbers is the plainest promise that NumPy's generators make.
+# Only rng.random() is used: its stream of numbers is the plainest promise that NumPy's generators
+# make.
 def _between(rng: 'np.random.Generator', low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 

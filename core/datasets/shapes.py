@@ -1,9 +1,11 @@
-"""`shapes`: drawn scenes of coloured shapes, written in the COCO format and read by the COCO reader.
+"""`shapes`: drawn scenes of coloured shapes, written in the COCO format and read by the COCO
+reader.
 
     draw('data/shapes', n_train=3000, n_dev=200, n_test=200, seed=1, size=112)
     records = read('data/shapes')
 
-What lies in a scene and what is said about it is decided in `scenes`; here it becomes pixels and files:
+What lies in a scene and what is said about it is decided in `scenes`; here it becomes pixels and
+files:
 
     <dir>/images/000000000001.png ...
     <dir>/annotations/captions_{train,val,test}.json, instances_{train,val,test}.json
@@ -38,12 +40,14 @@ _COLOUR_JITTER = 12
 _SMALLEST, _LARGEST = 32, 1024
 
 
-def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int, size: int = 112) -> pathlib.Path:
+def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int,
+         size: int = 112) -> pathlib.Path:
     """Draws the dataset, or finds it drawn already with the same parameters.
 
-    The same arguments give the same bytes (of the PNG files: with the same Pillow). No scene of one split has the
-    objects and cells (`scenes.key`) of a scene in another. dev and test do not depend on `n_train`. The directory
-    appears only when it is complete; a run that was killed leaves `.<name>.part` beside it, which the next removes.
+    The same arguments give the same bytes (of the PNG files: with the same Pillow). No scene of one
+    split has the objects and cells (`scenes.key`) of a scene in another. dev and test do not depend
+    on `n_train`. The directory appears only when it is complete; a run that was killed leaves
+    `.<name>.part` beside it, which the next removes.
 
     Args:
         out_dir: str or Path of the directory to make.
@@ -61,8 +65,8 @@ def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int, si
     """
     out_dir = pathlib.Path(out_dir)
     counts = {'train': n_train, 'val': n_dev, 'test': n_test}
-    parameters = {'dataset': 'shapes', 'version': _VERSION, 'seed': seed, 'size': size, 'n_train': n_train,
-                  'n_dev': n_dev, 'n_test': n_test}
+    parameters = {'dataset': 'shapes', 'version': _VERSION, 'seed': seed, 'size': size,
+                  'n_train': n_train, 'n_dev': n_dev, 'n_test': n_test}
     for name in ('seed', 'size', 'n_train', 'n_dev', 'n_test'):
         value = parameters[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -70,7 +74,8 @@ def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int, si
     if not _SMALLEST <= size <= _LARGEST:
         raise InputError(f'shapes: size is {size}; give {_SMALLEST} to {_LARGEST} pixels')
     if not 0 < sum(counts.values()) < _FIRST_ID['val']:
-        raise InputError(f'shapes: {sum(counts.values())} images asked for; give 1 to {_FIRST_ID["val"] - 1}')
+        raise InputError(f'shapes: {sum(counts.values())} images asked for; give 1 to '
+                         f'{_FIRST_ID["val"] - 1}')
     if out_dir.exists() and not (out_dir.is_dir() and not any(out_dir.iterdir())):
         _check_same(out_dir, parameters)
         return out_dir
@@ -97,7 +102,8 @@ def read(images: PathLike | None, captions: Paths = None, splits: None = None,
     """Reads what `draw` wrote: train, val and test files as train, dev and test, boxes always.
 
     Args:
-        images: directory that `draw` wrote, or its folder `images`; None takes it from the captions' place.
+        images: directory that `draw` wrote, or its folder `images`; None takes it from the
+            captions' place.
         captions: path or list of paths of captions files; None takes those in `annotations`.
         splits: must be None.
         instances: path or list of paths of instances files; None takes those in `annotations`.
@@ -132,14 +138,17 @@ def _check_same(out_dir: pathlib.Path, parameters: dict[str, Any]) -> None:
         raise InputError(f'{marker}: was drawn with other parameters ({"; ".join(other)}): '
                          'name another directory or delete this one')
     n_images = sum(parameters[name] for name in ('n_train', 'n_dev', 'n_test'))
-    files = [out_dir / 'annotations' / f'{kind}_{name}.json' for kind in ('captions', 'instances') for name in _FILES]
+    files = [out_dir / 'annotations' / f'{kind}_{name}.json' for kind in ('captions', 'instances')
+             for name in _FILES]
     if len(list(out_dir.glob('images/*.png'))) != n_images or not all(file.is_file() for file in files):
         raise InputError(f'{out_dir}: files are missing since it was drawn; delete the directory')
 
 
 def _draw_split(root: pathlib.Path, name: str, n_images: int, size: int, rng: np.random.Generator,
                 taken: Collection[tuple]) -> set[tuple]:
-    """Writes images and annotations of one split; returns the keys of its scenes, none of them in `taken`."""
+    """Writes images and annotations of one split; returns the keys of its scenes, none of them in
+    `taken`.
+    """
     keys: set[tuple] = set()
     images: list[dict] = []
     captions: list[dict] = []
@@ -153,18 +162,22 @@ def _draw_split(root: pathlib.Path, name: str, n_images: int, size: int, rng: np
         pixels, boxes = _paint(scene, size, rng)
         file_name = f'{image_id:012d}.png'
         Image.fromarray(pixels).save(root / 'images' / file_name)
-        images.append({'id': image_id, 'file_name': file_name, 'width': size, 'height': size, 'license': 1})
+        images.append(
+            {'id': image_id, 'file_name': file_name, 'width': size, 'height': size, 'license': 1})
         for caption in scenes.captions(scene, rng):
-            captions.append({'id': _FIRST_ID[name] + len(captions), 'image_id': image_id, 'caption': caption})
+            captions.append(
+                {'id': _FIRST_ID[name] + len(captions), 'image_id': image_id, 'caption': caption})
         for thing, box in zip(scene, boxes, strict=True):
             objects.append({'id': _FIRST_ID[name] + len(objects), 'image_id': image_id,
                             'category_id': 1 + list(scenes.SHAPES).index(thing.shape), 'bbox': box,
                             'area': box[2] * box[3], 'iscrowd': 0})
-    head = {'info': {'description': f'Drawn scenes of coloured shapes, {name}', 'version': str(_VERSION)},
-            'licenses': [{'id': 1, 'name': 'MIT License', 'url': 'https://opensource.org/license/mit'}],
-            'images': images}
-    categories = [{'id': number, 'name': shape, 'supercategory': 'shape', 'synonyms': list(synonyms)}
-                  for number, (shape, synonyms) in enumerate(scenes.SHAPES.items(), 1)]
+    head = {'info': {'description': f'Drawn scenes of coloured shapes, {name}',
+                     'version': str(_VERSION)},
+            'licenses': [{'id': 1, 'name': 'MIT License',
+                          'url': 'https://opensource.org/license/mit'}], 'images': images}
+    categories = [
+        {'id': number, 'name': shape, 'supercategory': 'shape', 'synonyms': list(synonyms)}
+        for number, (shape, synonyms) in enumerate(scenes.SHAPES.items(), 1)]
     _write_json(root / 'annotations' / f'captions_{name}.json', {**head, 'annotations': captions})
     _write_json(root / 'annotations' / f'instances_{name}.json',
                 {**head, 'annotations': objects, 'categories': categories})
@@ -175,7 +188,8 @@ def _write_json(path: pathlib.Path, content: Any) -> None:
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf8')
 
 
-def _paint(scene: 'Sequence[Thing]', size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[list[float]]]:
+def _paint(scene: 'Sequence[Thing]', size: int,
+           rng: np.random.Generator) -> tuple[np.ndarray, list[list[float]]]:
     """Draws one scene.
 
     Args:
@@ -184,17 +198,20 @@ def _paint(scene: 'Sequence[Thing]', size: int, rng: np.random.Generator) -> tup
         rng: np.random.Generator, for the background and the shades.
 
     Returns:
-        (uint8 array (size, size, 3), list of [x, y, width, height] in pixels, tight to an eighth of a pixel).
+        (uint8 array (size, size, 3), list of [x, y, width, height] in pixels, tight to an eighth of
+        a pixel).
     """
     picture = _background(size, rng)
     boxes = []
     for thing in scene:
-        jittered = [channel + (2 * rng.random() - 1) * _COLOUR_JITTER for channel in scenes.COLOURS[thing.colour]]
+        jittered = [channel + (2 * rng.random() - 1) * _COLOUR_JITTER
+                    for channel in scenes.COLOURS[thing.colour]]
         shade = np.clip(np.rint(jittered), 0, 255)
         mask, left, top = _mask(thing, size)
         rows, columns = np.nonzero(mask)
-        boxes.append([left + columns.min() / _FINE, top + rows.min() / _FINE,
-                      (columns.max() + 1 - columns.min()) / _FINE, (rows.max() + 1 - rows.min()) / _FINE])
+        boxes.append(
+            [left + columns.min() / _FINE, top + rows.min() / _FINE,
+             (columns.max() + 1 - columns.min()) / _FINE, (rows.max() + 1 - rows.min()) / _FINE])
         height, width = mask.shape[0] // _FINE, mask.shape[1] // _FINE
         cover = mask.reshape(height, _FINE, width, _FINE).sum(axis=(1, 3))[:, :, None] / _FINE**2
         patch = picture[top:top + height, left:left + width]
@@ -203,7 +220,9 @@ def _paint(scene: 'Sequence[Thing]', size: int, rng: np.random.Generator) -> tup
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns float64 (size, size, 3): a light colour, on half of the pictures with coarse grey noise."""
+    """Returns float64 (size, size, 3): a light colour, on half of the pictures with coarse grey
+    noise.
+    """
     light = 205 + 35 * rng.random()
     tint = np.array([light + 12 * rng.random() for _ in range(3)])
     strength = 16 * rng.random() if rng.random() < 0.5 else 0.0
@@ -214,7 +233,9 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
-    """Returns (bool array, `_FINE` times enlarged, of whole pixels around the object; its left and top pixel)."""
+    """Returns (bool array, `_FINE` times enlarged, of whole pixels around the object; its left and
+    top pixel).
+    """
     reach, (x, y) = thing.radius * size, (thing.x * size, thing.y * size)
     left, top = math.floor(x - reach), math.floor(y - reach)
     width, height = math.ceil(x + reach) - left, math.ceil(y + reach) - top
@@ -222,15 +243,19 @@ def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
     turn = math.radians(thing.angle)
     points = []
     for px, py in _outline(thing.shape):
-        px, py = px * math.cos(turn) - py * math.sin(turn), px * math.sin(turn) + py * math.cos(turn)
+        px, py = px * math.cos(turn) - py * math.sin(turn), px * math.sin(turn) + py * math.cos(
+            turn)
         # Whole coordinates, so that the last bit of a sine on another machine changes no pixel.
-        points.append((round((x - left + reach * px) * _FINE), round((y - top + reach * py) * _FINE)))
+        points.append(
+            (round((x - left + reach * px) * _FINE), round((y - top + reach * py) * _FINE)))
     ImageDraw.Draw(mask).polygon(points, fill=1)
     return np.array(mask), left, top
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Returns the corners of a shape, y downwards, inside the square [-1, 1] even when turned by 8 degrees."""
+    """Returns the corners of a shape, y downwards, inside the square [-1, 1] even when turned by 8
+    degrees.
+    """
     if shape == 'circle':
         return _round(96, lambda t: (0.95 * math.cos(t), 0.95 * math.sin(t)))
     if shape == 'square':

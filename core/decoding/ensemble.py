@@ -1,10 +1,11 @@
-"""Several models that caption together: their probabilities are averaged at every word, in one graph.
+"""Several models that caption together: their probabilities are averaged at every word, in one
+graph.
 
     ensemble = Ensemble([first, second])        # CaptionGenerators in one graph; of runs, see `core.runs.run_ensemble`
     beams = ensemble.build_beam_search(beam_width=3)
 
-p(y_t) is the mean of the models' p(y_t), and the score of a caption the sum of log p(y_t). The attention and the gates
-shown are the means of the models' own.
+p(y_t) is the mean of the models' p(y_t), and the score of a caption the sum of log p(y_t). The
+attention and the gates shown are the means of the models' own.
 """
 
 import math
@@ -17,11 +18,12 @@ from core.runtime.backend import tf
 
 
 class Ensemble(Searches):
-    """Models that read the same features and write the same words; decodes as a CaptionGenerator does.
+    """Models that read the same features and write the same words; decodes as a CaptionGenerator
+    does.
 
     Args:
-        models: CaptionGenerators in one graph, of one vocabulary and one number of locations L; all but the first
-            were given the first one's `features`.
+        models: CaptionGenerators in one graph, of one vocabulary and one number of locations L; all
+            but the first were given the first one's `features`.
 
     Attributes:
         models: those. inputs, features, graph, word_to_idx, idx_to_word, end, never: of the first.
@@ -40,9 +42,11 @@ class Ensemble(Searches):
         first = self.models[0]
         for model in self.models[1:]:
             if model.word_to_idx != first.word_to_idx or model.L != first.L:
-                raise ValueError('the models of an ensemble must have one vocabulary and one number of locations')
+                raise ValueError('the models of an ensemble must have one vocabulary and one '
+                                 'number of locations')
             if model.features is not first.features:
-                raise ValueError('the models of an ensemble must read one tensor: give features=first.features')
+                raise ValueError('the models of an ensemble must read one tensor: give '
+                                 'features=first.features')
             model.dropout_seed, model.image_numbers = first.dropout_seed, first.image_numbers
         self.inputs, self.features, self.graph = first.inputs, first.features, first.graph
         self.word_to_idx, self.idx_to_word = first.word_to_idx, first.idx_to_word
@@ -56,11 +60,13 @@ class Ensemble(Searches):
         def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
             steps = [member.step(*arguments) for member, *arguments in zip(
                 members, images, [words] * len(members), state, strict=True)]
-            log_probs = tf.reduce_logsumexp(tf.stack([s.log_probs for s in steps]), axis=0) - math.log(len(steps))
-            trace = tf.nest.map_structure(lambda *parts: tf.add_n(parts) / len(parts), *(s.trace for s in steps))
+            log_probs = tf.reduce_logsumexp(tf.stack([s.log_probs for s in steps]),
+                                            axis=0) - math.log(len(steps))
+            trace = tf.nest.map_structure(lambda *parts: tf.add_n(parts) / len(parts),
+                                          *(s.trace for s in steps))
             return Step(log_probs, tuple(s.state for s in steps), trace)
 
-        return Decoding(step, tuple(member.images for member in members), tuple(member.state for member in members),
-                        members[0].start)
+        return Decoding(step, tuple(member.images for member in members),
+                        tuple(member.state for member in members), members[0].start)
 
 

@@ -1,7 +1,8 @@
-"""Sampling captions: temperature, top-k and nucleus (top-p, Holtzman et al. 2020, arXiv 1904.09751), with a seed.
+"""Sampling captions: temperature, top-k and nucleus (top-p, Holtzman et al. 2020, arXiv
+1904.09751), with a seed.
 
-What is drawn for an image depends on the seed, on the image's number and on the step, on nothing else: one uniform
-number a word goes through the inverse of the cumulated probabilities.
+What is drawn for an image depends on the seed, on the image's number and on the step, on nothing
+else: one uniform number a word goes through the inverse of the cumulated probabilities.
 """
 
 from core.common.aliases import DType, Tensor
@@ -10,7 +11,8 @@ from core.decoding.word_rules import Rules
 from core.runtime.backend import tf
 
 
-def uniforms(seed: Tensor, which: int, numbers: Tensor, n_steps: Tensor, dtype: DType = tf.float32) -> Tensor:
+def uniforms(seed: Tensor, which: int, numbers: Tensor, n_steps: Tensor,
+             dtype: DType = tf.float32) -> Tensor:
     """Uniform numbers of images.
 
     Args:
@@ -18,26 +20,29 @@ def uniforms(seed: Tensor, which: int, numbers: Tensor, n_steps: Tensor, dtype: 
         numbers: (N,) int32, of the images. n_steps: int.
 
     Returns:
-        (N, n_steps) in [0, 1); a row is a function of seed, use and number, and begins alike for every `n_steps`.
+        (N, n_steps) in [0, 1); a row is a function of seed, use and number, and begins alike for
+        every `n_steps`.
     """
     fold_in = tf.random.experimental.stateless_fold_in
     seed = fold_in(seed, which)
-    drawn = tf.map_fn(lambda number: tf.random.stateless_uniform([n_steps], fold_in(seed, number), dtype=dtype),
-                      numbers, fn_output_signature=tf.TensorSpec([n_steps], dtype))
+    drawn = tf.map_fn(
+        lambda number: tf.random.stateless_uniform([n_steps], fold_in(seed, number), dtype=dtype),
+        numbers, fn_output_signature=tf.TensorSpec([n_steps], dtype))
     return tf.ensure_shape(drawn, [None, n_steps])
 
 
-def sample(decoding: Decoding, rules: Rules, max_len: int, uniform: Tensor, temperature: float = 1.0, top_k: int = 0,
-           top_p: float = 1.0) -> Decoded:
+def sample(decoding: Decoding, rules: Rules, max_len: int, uniform: Tensor,
+           temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Decoded:
     """Draw every word from softmax(log p / temperature), cut to the likeliest words.
 
     Args:
-        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word included.
+        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word
+            included.
         uniform: (N, max_len) in [0, 1), decides each word.
         temperature: above 0; below 1 sharpens.
         top_k: only the k likeliest words; 0: all.
-        top_p: only the fewest words, likeliest first, whose probabilities (after `temperature` and `top_k`) add up to
-            at least p; 1: all.
+        top_p: only the fewest words, likeliest first, whose probabilities (after `temperature` and
+            `top_k`) add up to at least p; 1: all.
 
     Returns:
         Decoded; its scores are the model's own log-probabilities, whatever the three options are.
@@ -56,7 +61,9 @@ def sample(decoding: Decoding, rules: Rules, max_len: int, uniform: Tensor, temp
 
 
 def draw(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Words (R,) int32 drawn from softmax(logits (R, V)), cut as `sample` says, by the uniform numbers (R,)."""
+    """Words (R,) int32 drawn from softmax(logits (R, V)), cut as `sample` says, by the uniform
+    numbers (R,).
+    """
     size = logits.shape[-1]
     n_kept = min(top_k, size) if top_k else size
     words = None
@@ -69,5 +76,6 @@ def draw(logits: Tensor, uniform: Tensor, top_k: int = 0, top_p: float = 1.0) ->
     cumulated = tf.cumsum(probabilities, axis=1)
     # Below the total in spite of rounding, so that a word of probability 0 is never reached.
     share = tf.minimum(tf.cast(uniform, logits.dtype), 1 - 1e-6)
-    places = tf.reduce_sum(tf.cast(cumulated <= share[:, tf.newaxis] * cumulated[:, -1:], tf.int32), axis=1)
+    places = tf.reduce_sum(tf.cast(cumulated <= share[:, tf.newaxis] * cumulated[:, -1:], tf.int32),
+                           axis=1)
     return places if words is None else tf.gather(words, places, batch_dims=1)

@@ -3,9 +3,10 @@
     decoding = model.decoding(max_len=20)
     decoded = greedy(decoding, Rules(end=model.end, never=model.never), max_len=20)
 
-What all searches share is here, and greedy search; `sampling` draws words and `beam_search` keeps several hypotheses.
-docs/decoding.md has the mathematics. Images whose caption is complete leave the computation, see `compact`.
-Letters in shapes: N images of the batch, n of them still computed, R rows (a multiple of n), V words.
+What all searches share is here, and greedy search; `sampling` draws words and `beam_search` keeps
+several hypotheses. docs/decoding.md has the mathematics. Images whose caption is complete leave the
+computation, see `compact`. Letters in shapes: N images of the batch, n of them still computed, R
+rows (a multiple of n), V words.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from core.common.aliases import Tensor
 from core.decoding.word_rules import Rules
 from core.runtime.backend import tf
 
-# Images whose search is over are thrown out where the others are at most this share. That costs one pass over the
-# features of those that stay.
+# Images whose search is over are thrown out where the others are at most this share. That costs one
+# pass over the features of those that stay.
 COMPACT_BELOW = 0.75
-SIZES = np.sort([size * 2**i for size in (2, 3) for i in range(29)] + [1]).astype(np.int32)  # 1, 2, 3, 4, 6, 8 ...
+# 1, 2, 3, 4, 6, 8 ...
+SIZES = np.sort([size * 2**i for size in (2, 3) for i in range(29)] + [1]).astype(np.int32)
 
 
 class Step(NamedTuple):
@@ -41,9 +43,9 @@ class Decoding(NamedTuple):
     """What a search starts from.
 
     Attributes:
-        step: the step function, of `images` (nest of (n, ...), one row an image), the last `words` (R,) int32 and the
-            `state` (nest of (R, ...)); it returns a Step. R is a multiple of n, and row r belongs to image
-            r // (R / n). It must not mix rows of different images.
+        step: the step function, of `images` (nest of (n, ...), one row an image), the last `words`
+            (R,) int32 and the `state` (nest of (R, ...)); it returns a Step. R is a multiple of n,
+            and row r belongs to image r // (R / n). It must not mix rows of different images.
         images: nest of (N, ...), what the step needs of each image.
         state: nest of (N, ...), before the first word.
         start: (N,) int32, the first words fed.
@@ -61,7 +63,8 @@ class Decoded(NamedTuple):
     Attributes:
         words: (N, max_len) int32; after a caption's end its end word repeats.
         scores: (N,), sum of the log-probabilities of the words up to and including the end word.
-        trace: nest of (N, max_len, ...), the steps' traces; after a caption's end the last one repeats.
+        trace: nest of (N, max_len, ...), the steps' traces; after a caption's end the last one
+            repeats.
         lengths: (N,) int32, words with the end word; max_len where a caption was cut.
         word_log_probs: (N, max_len), what each word adds to the score; 0 after the end.
     """
@@ -74,7 +77,8 @@ class Decoded(NamedTuple):
 
 
 def greedy(decoding: Decoding, rules: Rules, max_len: int) -> Decoded:
-    """The most probable word at every step, until every caption has ended or `max_len` words are written.
+    """The most probable word at every step, until every caption has ended or `max_len` words are
+    written.
 
     What is returned for an image does not depend on the others of its batch.
 
@@ -85,16 +89,19 @@ def greedy(decoding: Decoding, rules: Rules, max_len: int) -> Decoded:
     Returns:
         Decoded.
     """
-    return write(decoding, rules, max_len, lambda log_probs, t, more: tf.argmax(log_probs, 1, output_type=tf.int32))
+    return write(decoding, rules, max_len, lambda log_probs, t, more: tf.argmax(
+        log_probs, 1, output_type=tf.int32))
 
 
-def write(decoding: Decoding, rules: Rules, max_len: int, choose: Callable[..., Tensor], more: Tensor = ()) -> Decoded:
+def write(decoding: Decoding, rules: Rules, max_len: int, choose: Callable[..., Tensor],
+          more: Tensor = ()) -> Decoded:
     """Write one caption an image, word by word.
 
     Args:
-        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word included.
-        choose: function from the log-probabilities (n, V), -inf where a word is not allowed, the step t and the rows
-            (n, ...) of `more` to the words (n,) int32.
+        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word
+            included.
+        choose: function from the log-probabilities (n, V), -inf where a word is not allowed, the
+            step t and the rows (n, ...) of `more` to the words (n,) int32.
         more: nest of (N, ...), what `choose` needs of each image.
 
     Returns:
@@ -110,12 +117,12 @@ def write(decoding: Decoding, rules: Rules, max_len: int, choose: Callable[..., 
         scores, lengths = live.kept if live.kept else (tf.zeros_like(gained), tf.zeros_like(words))
         kept = (tf.where(live.over, scores, scores + gained), tf.where(live.over, lengths, t + 1))
         over = tf.logical_or(live.over, tf.equal(words, rules.end))
-        live = live._replace(over=over, words=words, state=result.state, written=put(live.written, t, words),
-                             kept=kept)
+        live = live._replace(over=over, words=words, state=result.state,
+                             written=put(live.written, t, words), kept=kept)
         return live, (words, result.trace, gained)
 
-    live = _Live(tf.range(n_images), tf.zeros([n_images], tf.bool), (), decoding.images, more, decoding.start,
-                 decoding.state, tf.zeros([n_images, max_len], tf.int32))
+    live = _Live(tf.range(n_images), tf.zeros([n_images], tf.bool), (), decoding.images, more,
+                 decoding.start, decoding.state, tf.zeros([n_images, max_len], tf.int32))
     (scores, lengths), recorded = run_steps(advance, live, n_images, max_len)
     # After its end nothing counts that was recorded for an image: its last step repeats.
     steps = tf.minimum(tf.range(max_len), lengths[:, tf.newaxis] - 1)
@@ -146,25 +153,29 @@ def check_length(max_len: int, rules: Rules) -> None:
         raise ValueError(f'min_length must be at most max_len, {max_len}, not {rules.min_length}')
 
 
-def run_steps(advance: Callable[..., tuple], live: Tensor, n_images: Tensor, max_len: int) -> tuple[Tensor, Tensor]:
-    """Run steps until every image's search is over or `max_len` steps are done; the loop of all searches.
+def run_steps(advance: Callable[..., tuple], live: Tensor, n_images: Tensor,
+              max_len: int) -> tuple[Tensor, Tensor]:
+    """Run steps until every image's search is over or `max_len` steps are done; the loop of all
+    searches.
 
     Args:
-        advance: function from (step t, live) to (live after it, nest of (n, ...) to be recorded). The first step may
-            give other shapes of `live` than it takes.
-        live: named tuple of nests whose first dimension is a multiple of n, among them `numbers` (n,) int32, the
-            images' places in the batch, `over` (n,) bool, and `kept`, a nest of (n, ...) that no longer changes
-            when an image's search is over.
+        advance: function from (step t, live) to (live after it, nest of (n, ...) to be recorded).
+            The first step may give other shapes of `live` than it takes.
+        live: named tuple of nests whose first dimension is a multiple of n, among them `numbers`
+            (n,) int32, the images' places in the batch, `over` (n,) bool, and `kept`, a nest of (n,
+            ...) that no longer changes when an image's search is over.
         n_images: scalar tensor, N. max_len: int.
 
     Returns:
-        (`kept` of all images, nest of (N, ...); what was recorded, nest of (steps, N, ...), with anything at steps of
-        an image after its search was over).
+        (`kept` of all images, nest of (N, ...); what was recorded, nest of (steps, N, ...), with
+        anything at steps of an image after its search was over).
     """
-    # The first step stands before the loop: it tells structure, shapes and types, and may have fewer rows.
+    # The first step stands before the loop: it tells structure, shapes and types, and may have
+    # fewer rows.
     live, recorded = advance(tf.constant(0), live)
     arrays = tf.nest.map_structure(
-        lambda x: tf.TensorArray(x.dtype, max_len, element_shape=[None, *x.shape[1:]]).write(0, x), recorded)
+        lambda x: tf.TensorArray(x.dtype, max_len, element_shape=[None, *x.shape[1:]]).write(0, x),
+        recorded)
 
     def body(t: Tensor, live: Tensor, kept: Tensor, arrays: Tensor) -> Tensor:
         live, recorded = advance(t, compact(live))
@@ -172,17 +183,19 @@ def run_steps(advance: Callable[..., tuple], live: Tensor, n_images: Tensor, max
 
         def record(array: Tensor, x: Tensor) -> Tensor:
             shape = tf.concat([[n_images], tf.shape(x)[1:]], axis=0)
-            return array.write(t, tf.ensure_shape(tf.scatter_nd(places, x, shape), [None, *x.shape[1:]]))
+            return array.write(
+                t, tf.ensure_shape(tf.scatter_nd(places, x, shape), [None, *x.shape[1:]]))
 
-        kept = tf.nest.map_structure(lambda all, x: tf.tensor_scatter_nd_update(all, places, x), kept, live.kept)
+        kept = tf.nest.map_structure(lambda all, x: tf.tensor_scatter_nd_update(all, places, x),
+                                     kept, live.kept)
         return t + 1, live, kept, tf.nest.map_structure(record, arrays, recorded)
 
     def some_rows(nest: Tensor) -> Tensor:
         return tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), nest)
 
     n_steps, _, kept, arrays = tf.while_loop(
-        lambda t, live, *_: tf.logical_and(t < max_len, tf.logical_not(tf.reduce_all(live.over))), body,
-        (tf.constant(1), live, live.kept, arrays),
+        lambda t, live, *_: tf.logical_and(t < max_len, tf.logical_not(tf.reduce_all(live.over))),
+        body, (tf.constant(1), live, live.kept, arrays),
         shape_invariants=(tf.TensorShape([]), some_rows(live), some_rows(live.kept),
                           tf.nest.map_structure(lambda _: tf.TensorShape(None), arrays)))
     return kept, tf.nest.map_structure(lambda array: array.gather(tf.range(n_steps)), arrays)
@@ -195,8 +208,8 @@ def compact(live: Tensor) -> Tensor:
         live: see `run_steps`; at least one of its images is not over.
 
     Returns:
-        The same, with fewer rows or with all. Only the numbers of images in SIZES are left, so that what is compiled
-        for a size is used again; images that are over fill them up.
+        The same, with fewer rows or with all. Only the numbers of images in SIZES are left, so that
+        what is compiled for a size is used again; images that are over fill them up.
     """
     n = tf.shape(live.over)[0]
     n_live = tf.reduce_sum(tf.cast(tf.logical_not(live.over), tf.int32))

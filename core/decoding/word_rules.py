@@ -23,10 +23,12 @@ class Rules(NamedTuple):
     no_repeat_ngram: int = 0
 
     def apply(self, log_probs: Tensor, written: Tensor, t: Tensor) -> Tensor:
-        """Give words that may not be written log-probability -inf; the others keep the model's own values.
+        """Give words that may not be written log-probability -inf; the others keep the model's own
+        values.
 
         Args:
-            log_probs: (R, V). written: (R, max_len) int32, of which the first t words count. t: int scalar tensor.
+            log_probs: (R, V). written: (R, max_len) int32, of which the first t words count. t: int
+                scalar tensor.
 
         Returns:
             (R, V).
@@ -53,13 +55,17 @@ class Rules(NamedTuple):
         for j in range(n - 1):
             again = tf.logical_and(again, tf.equal(written[:, j : j + spans], last[:, j : j + 1]))
         where = tf.where(again)
-        banned = tf.stack([tf.cast(where[:, 0], tf.int32), tf.gather_nd(written[:, n - 1 :], where)], axis=1)
-        return tf.tensor_scatter_nd_update(
-            log_probs, banned, tf.fill(tf.shape(banned)[:1], tf.constant(float('-inf'), log_probs.dtype)))
+        banned = tf.stack(
+            [tf.cast(where[:, 0], tf.int32), tf.gather_nd(written[:, n - 1 :], where)], axis=1)
+        return tf.tensor_scatter_nd_update(log_probs, banned, tf.fill(
+            tf.shape(banned)[:1], tf.constant(float('-inf'), log_probs.dtype)))
 
 
 def mask_words(log_probs: Tensor, never: Sequence[int]) -> Tensor:
-    """Give the word indices in `never` log-probability -inf; the others keep the model's own values."""
+    """Give the word indices in `never` log-probability -inf; the others keep the model's own
+    values.
+    """
     size = log_probs.shape[-1]
-    banned = tf.reduce_any(tf.equal(tf.range(size)[:, tf.newaxis], tf.constant(list(never), tf.int32)), axis=1)
+    banned = tf.reduce_any(
+        tf.equal(tf.range(size)[:, tf.newaxis], tf.constant(list(never), tf.int32)), axis=1)
     return tf.where(banned, tf.constant(float('-inf'), log_probs.dtype), log_probs)

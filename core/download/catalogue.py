@@ -1,13 +1,16 @@
-"""Where data and weights are published: the table that `prepro.py --download` and `--weights imagenet` read.
+"""Where data and weights are published: the table that `prepro.py --download` and `--weights
+imagenet` read.
 
-Addresses and MD5s of the weights are those that tf_keras.applications uses (MobileNetV2: it publishes none). No
-publisher of data sets gives a checksum; what `core.download.download` checks instead is in docs/data.md.
+Addresses and MD5s of the weights are those that tf_keras.applications uses (MobileNetV2: it
+publishes none). No publisher of data sets gives a checksum; what `core.download.download` checks
+instead is in docs/data.md.
 """
 
 import dataclasses
 
 KERAS = 'https://storage.googleapis.com/tensorflow/keras-applications'
-COCO = 'http://images.cocodataset.org'  # as its page has it: over https its certificate is that of another host
+# as its page has it: over https its certificate is that of another host
+COCO = 'http://images.cocodataset.org'
 FLICKR_FORM = 'https://forms.illinois.edu/sec/1713398'
 
 
@@ -58,11 +61,13 @@ class Weights:
 
 
 def _coco(year: str) -> Source:
-    archives = tuple(Archive(f'{part}{year}.zip', (f'{COCO}/zips/{part}{year}.zip',)) for part in ('train', 'val'))
+    archives = tuple(Archive(f'{part}{year}.zip', (f'{COCO}/zips/{part}{year}.zip',))
+                     for part in ('train', 'val'))
     annotations = f'annotations_trainval{year}.zip'
     return Source((Archive(annotations, (f'{COCO}/annotations/{annotations}',)), *archives),
                   f'prepro.py --dataset coco{year} --images {{to}} --captions '
-                  f'{{to}}/annotations/captions_train{year}.json {{to}}/annotations/captions_val{year}.json')
+                  f'{{to}}/annotations/captions_train{year}.json '
+                  f'{{to}}/annotations/captions_val{year}.json')
 
 
 SOURCES = {

@@ -24,15 +24,16 @@ from core.download import http_file, imagenet_weights, zip_archive
 from core.download.catalogue import SOURCES, WEIGHTS, Archive, Source, Weights
 
 MANIFEST = 'downloads.json'
-PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell whether it was '
-         'altered on its way')
+PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell '
+         'whether it was altered on its way')
 
 
 def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] = SOURCES,
              weights: Mapping[str, Weights] = WEIGHTS, say: Say = print,
-             timeout: tuple[float, float] = http_file.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
-             free: int | None = None) -> None:
-    """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already is only checked.
+             timeout: tuple[float, float] = http_file.TIMEOUT,
+             sleep: Callable[[float], object] = time.sleep, free: int | None = None) -> None:
+    """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already
+    is only checked.
 
     Args:
         names: iterable of keys of `sources` or `weights`.
@@ -44,7 +45,8 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
         free: free bytes on the disk; None asks the system.
 
     Raises:
-        InputError: an unknown name, no network, a wrong or unsafe file, a full disk, or another process at work here.
+        InputError: an unknown name, no network, a wrong or unsafe file, a full disk, or another
+            process at work here.
     """
     to, names = pathlib.Path(to), list(dict.fromkeys(names))
     check(names, sources, weights)
@@ -52,7 +54,8 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
         for name in names:
             if name in sources:
                 came = _Work(name, sources[name], to, web, say, timeout, sleep, free).run()
-                note, command = sources[name].note, sources[name].next.format(to=shlex.quote(str(to)))
+                note, command = sources[name].note, sources[name].next.format(
+                    to=shlex.quote(str(to)))
             else:
                 came = not (to / weights[name].name).exists()
                 path = imagenet_weights.fetch(name, to, weights, say, timeout)
@@ -69,7 +72,8 @@ def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES,
     known = [*sources, *weights]
     for name in names:
         if name not in known:
-            raise InputError(f'--download {name}: not known{did_you_mean(name, known)} There is {", ".join(known)}')
+            raise InputError(f'--download {name}: not known{did_you_mean(name, known)} There is '
+                             f'{", ".join(known)}')
 
 
 @contextlib.contextmanager
@@ -87,8 +91,8 @@ class _Work:
     """One source in one directory, which is locked."""
 
     def __init__(self, name: str, source: Source, to: pathlib.Path, web: Any, say: Say,
-                 timeout: tuple[float, float] = http_file.TIMEOUT, sleep: Callable[[float], object] = time.sleep,
-                 free: int | None = None) -> None:
+                 timeout: tuple[float, float] = http_file.TIMEOUT,
+                 sleep: Callable[[float], object] = time.sleep, free: int | None = None) -> None:
         self.name, self.files, self.to, self.web, self.say = name, source.files, to, web, say
         self.timeout, self.sleep, self.free = timeout, sleep, free
         self.manifest = _read_manifest(to)
@@ -108,7 +112,9 @@ class _Work:
         write_json(self.to / MANIFEST, self.manifest)
 
     def _is_there(self, archive: Archive) -> bool:
-        """Whether the file is there, or was unpacked and deleted; checked against what is known of it."""
+        """Whether the file is there, or was unpacked and deleted; checked against what is known of
+        it.
+        """
         path, entry = self.to / archive.name, self.manifest.get(archive.name, {})
         if not path.exists():
             return 'unpacked' in entry and zip_archive.missing(path, self.to) is None
@@ -117,8 +123,8 @@ class _Work:
         sha256 = _sha256(path)
         if 'sha256' in entry:
             if sha256 != entry['sha256']:
-                raise InputError(f'{path}: has changed since it was recorded in {MANIFEST} (its SHA-256 is another); '
-                                 f'delete it and run the same command again')
+                raise InputError(f'{path}: has changed since it was recorded in {MANIFEST} (its '
+                                 'SHA-256 is another); delete it and run the same command again')
             return True
         self.say(f'{archive.name}: found in {self.to}, unchecked: its publisher gives no checksum')
         self._note(archive, source=self.name, url=None, bytes=path.stat().st_size, sha256=sha256,
@@ -126,7 +132,9 @@ class _Work:
         return True
 
     def _check_room(self, wanted: Sequence[Archive]) -> None:
-        """Refuse before the first byte what the disk cannot hold: the archives, and once more their files."""
+        """Refuse before the first byte what the disk cannot hold: the archives, and once more their
+        files.
+        """
         needed, unknown = 0, []
         for archive in wanted:
             size = self._ask(archive)
@@ -137,8 +145,9 @@ class _Work:
             needed += max(0, size - (part.stat().st_size if part.exists() else 0)) + size
         free = shutil.disk_usage(self.to).free if self.free is None else self.free
         if needed > 0.98 * free:
-            raise InputError(f'{self.to}: {self.name} needs {terminal.size_text(needed)} or more, unpacked files '
-                             f'included, and {terminal.size_text(free)} are free; make room or choose another --to')
+            raise InputError(f'{self.to}: {self.name} needs {terminal.size_text(needed)} or more, '
+                             f'unpacked files included, and {terminal.size_text(free)} are free; '
+                             'make room or choose another --to')
         self.say(f'{self.name}: {len(wanted)} to fetch, ' + (
             f'the servers do not say how large {" and ".join(unknown)} will be' if unknown else
             f'{terminal.size_text(needed)} of disk needed') + f', {terminal.size_text(free)} free')
@@ -185,14 +194,17 @@ class _Work:
         self.say(f'{archive.name}: {terminal.size_text(size)}, checked by: {checked}')
 
     def _unpack(self, archive: Archive) -> bool:
-        """Unpack an archive where that was not done, or files are gone since; returns whether there was any work."""
+        """Unpack an archive where that was not done, or files are gone since; returns whether there
+        was any work.
+        """
         path, entry = self.to / archive.name, self.manifest[archive.name]
         if 'unpacked' in entry and zip_archive.missing(path, self.to) is None:
             return False
         contents = zip_archive.unpack(path, self.to, self.free)
         self._note(archive, unpacked={'files': len(contents), 'bytes': sum(contents.values())})
-        self.say(f'{archive.name}: {len(contents)} files unpacked, {terminal.size_text(sum(contents.values()))}; the '
-                 f'archive itself may be deleted now')
+        self.say(f'{archive.name}: {len(contents)} files unpacked, '
+                 f'{terminal.size_text(sum(contents.values()))}; the archive itself may be deleted '
+                 'now')
         return True
 
     def _unavailable(self, archive: Archive, failures: Sequence) -> InputError:
@@ -204,8 +216,8 @@ class _Work:
             reasons = f'no network, or the server is down: {reasons}'
         part = self._part(archive)
         kept = 'what has come is kept: ' if part.exists() and part.stat().st_size else ''
-        return InputError(f'{archive.name} cannot be fetched ({reasons}); {kept}run the same command again later, or '
-                          f'put {by_hand}, got elsewhere, into {self.to}')
+        return InputError(f'{archive.name} cannot be fetched ({reasons}); {kept}run the same '
+                          f'command again later, or put {by_hand}, got elsewhere, into {self.to}')
 
 
 def _host(url: str) -> str | None:

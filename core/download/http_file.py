@@ -1,6 +1,8 @@
-"""One file over HTTP: resumed by ranges, tried again where the line is cut, never mixed from two versions of a file.
+"""One file over HTTP: resumed by ranges, tried again where the line is cut, never mixed from two
+versions of a file.
 
-What has come lies in NAME.part; NAME.part.json says what it is a part of (address, validator, announced length).
+What has come lies in NAME.part; NAME.part.json says what it is a part of (address, validator,
+announced length).
 """
 
 import base64
@@ -53,8 +55,10 @@ def session() -> Any:
     return opened
 
 
-def announced(web: Any, url: str, timeout: tuple[float, float] = TIMEOUT) -> tuple[int | None, str | None]:
-    """(bytes, MD5) that the server announces of a file, without fetching it; None for what it does not say.
+def announced(web: Any, url: str,
+              timeout: tuple[float, float] = TIMEOUT) -> tuple[int | None, str | None]:
+    """(bytes, MD5) that the server announces of a file, without fetching it; None for what it does
+    not say.
 
     Raises:
         Unavailable: nobody answers at all.
@@ -76,7 +80,8 @@ def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[floa
     Args:
         web: of `session`.
         url: str, http or https.
-        part: pathlib.Path of the unfinished file; stays for a later call where this one fails or is interrupted.
+        part: pathlib.Path of the unfinished file; stays for a later call where this one fails or is
+            interrupted.
         name: str, for people.
         timeout: (seconds to connect, seconds without a byte).
         sleep: function of seconds, to wait with.
@@ -121,7 +126,8 @@ def forget(part: pathlib.Path, keep_part: bool = False) -> None:
         part.unlink(missing_ok=True)
 
 
-def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float], meter: 'Meter') -> dict[str, Any]:
+def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float],
+             meter: 'Meter') -> dict[str, Any]:
     """One request; returns what `fetch` does, or raises `_Again` or `Unavailable`."""
     import requests
 
@@ -144,7 +150,8 @@ def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float
         else:
             raise Unavailable(f'{url}: the server answered {status} {response.reason}')
         if response.headers.get('Content-Encoding', 'identity') != 'identity':
-            raise Unavailable(f'{url}: sent as {response.headers["Content-Encoding"]}, which was not asked for')
+            raise Unavailable(f'{url}: sent as {response.headers["Content-Encoding"]}, which was '
+                              'not asked for')
         meter.start(state['length'], offset)
         try:
             with open(part, 'ab' if offset else 'wb') as file:
@@ -154,10 +161,11 @@ def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float
                     file.write(block)
                     meter.add(len(block))
         except requests.RequestException as error:
-            raise _Again(f'the line was cut after {terminal.size_text(_size(part))} ({reason(error)})') from None
+            raise _Again(f'the line was cut after {terminal.size_text(_size(part))} '
+                         f'({reason(error)})') from None
         except OSError as error:
-            raise InputError(f'{part}: cannot write ({error.strerror}); make room and run the same command again, '
-                             f'what has come is kept') from None
+            raise InputError(f'{part}: cannot write ({error.strerror}); make room and run the same '
+                             'command again, what has come is kept') from None
     if state['length'] is not None and _size(part) != state['length']:
         there = _size(part)
         if there > state['length']:
@@ -166,21 +174,27 @@ def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float
     return state
 
 
-def _request(web: Any, method: str, url: str, headers: Mapping[str, str], timeout: tuple[float, float]) -> Any:
-    """An opened response after redirects, which must stay with http and https, and never leave https."""
+def _request(web: Any, method: str, url: str, headers: Mapping[str, str],
+             timeout: tuple[float, float]) -> Any:
+    """An opened response after redirects, which must stay with http and https, and never leave
+    https.
+    """
     import requests
 
     for _ in range(REDIRECTS + 1):
         try:
-            response = web.request(method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=False)
+            response = web.request(method, url, headers=headers, timeout=timeout, stream=True,
+                                   allow_redirects=False)
         except requests.exceptions.SSLError as error:
             if 'CERTIFICATE' in str(error).upper():
-                raise Unavailable(f'{_host(url)}: its certificate is not accepted ({reason(error)})') from None
+                raise Unavailable(
+                    f'{_host(url)}: its certificate is not accepted ({reason(error)})') from None
             raise _Again(f'{_host(url)}: {reason(error)}') from None
         except requests.exceptions.ReadTimeout:
             raise _Again(f'{_host(url)}: no answer within {timeout[1]:g} s') from None
         except requests.exceptions.ConnectionError as error:
-            raise _Again(f'{_host(url)}: {reason(error)}', unreachable=_no_connection(error)) from None
+            raise _Again(f'{_host(url)}: {reason(error)}',
+                         unreachable=_no_connection(error)) from None
         except requests.RequestException as error:
             raise Unavailable(f'{url}: {reason(error)}') from None
         if response.status_code not in (301, 302, 303, 307, 308):
@@ -299,7 +313,8 @@ class Meter:
         """Bytes altogether (or None), and bytes that are there."""
         if self._bar is None:
             megabytes = None if total is None else max(1, round(total / 1e6))
-            self._bar, self._total = progress.bar(megabytes, self.name, offset // 10**6, 'MB'), megabytes
+            self._bar, self._total = progress.bar(megabytes, self.name, offset // 10**6,
+                                                  'MB'), megabytes
         self._bytes = offset
         self._show()
 

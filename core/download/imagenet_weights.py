@@ -26,12 +26,14 @@ RETRIES = 3  # each from the first byte: the largest file has 95 MB
 def cache() -> pathlib.Path:
     """The directory of the weights: ~/.cache/show-attend-tell, or below XDG_CACHE_HOME."""
     base = os.environ.get('XDG_CACHE_HOME', '')
-    return (pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / '.cache') / 'show-attend-tell'
+    return (pathlib.Path(base) if os.path.isabs(base)
+            else pathlib.Path.home() / '.cache') / 'show-attend-tell'
 
 
-def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weights] = WEIGHTS, say: Say = print,
-          timeout: tuple[float, float] = http_file.TIMEOUT) -> pathlib.Path:
-    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`) where missing.
+def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weights] = WEIGHTS,
+          say: Say = print, timeout: tuple[float, float] = http_file.TIMEOUT) -> pathlib.Path:
+    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`)
+    where missing.
 
     Args:
         encoder: str, a name in `core.encoders.known_encoders.ENCODERS`.
@@ -52,8 +54,8 @@ def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weight
         _download(published, path, timeout)
     if published.md5:
         if not came and (md5 := pooch.file_hash(path, 'md5')) != published.md5:
-            raise InputError(f'{path}: not the published file (MD5 {md5}, published {published.md5}); delete it and '
-                             f'run the same command again')
+            raise InputError(f'{path}: not the published file (MD5 {md5}, published '
+                             f'{published.md5}); delete it and run the same command again')
         return path
     sha256 = pooch.file_hash(path)
     if came or not record.exists():
@@ -62,8 +64,8 @@ def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weight
         if not came:
             say(f'{path.name}: found in {path.parent}, unchecked: its publisher gives no checksum')
     elif record.read_text(encoding='utf8').split()[:1] != [sha256]:
-        raise InputError(f'{path}: has changed since it was recorded in {record.name}; delete both and run the same '
-                         f'command again')
+        raise InputError(f'{path}: has changed since it was recorded in {record.name}; delete both '
+                         'and run the same command again')
     return path
 
 
@@ -78,10 +80,12 @@ def _download(published: Weights, path: pathlib.Path, timeout: tuple[float, floa
             # Asked before pooch, which would try again where nobody is there.
             _, announced = http_file.announced(web, url, timeout)
             md5 = published.md5 or announced
-            store = pooch.create(path.parent, base_url='', urls={name: url}, retry_if_failed=RETRIES,
+            store = pooch.create(path.parent, base_url='', urls={name: url},
+                                 retry_if_failed=RETRIES,
                                  registry={name: f'md5:{md5}' if md5 else None})
             store.fetch(name, downloader=pooch.HTTPDownloader(
-                progressbar=_Bar(meter), chunk_size=http_file.BLOCK, timeout=timeout, headers=web.headers))
+                progressbar=_Bar(meter), chunk_size=http_file.BLOCK, timeout=timeout,
+                headers=web.headers))
         path.chmod(0o644)  # pooch makes it unreadable for others
         return
     except http_file.Unavailable as error:
@@ -92,8 +96,8 @@ def _download(published: Weights, path: pathlib.Path, timeout: tuple[float, floa
         why = str(error)
     except OSError as error:
         why = f'{path} cannot be written: {error.strerror or error}'
-    raise InputError(f'{name} cannot be fetched ({why}); run the same command again later, or put {name} ({url}), got '
-                     f'elsewhere, into {path.parent}')
+    raise InputError(f'{name} cannot be fetched ({why}); run the same command again later, or put '
+                     f'{name} ({url}), got elsewhere, into {path.parent}')
 
 
 class _Lines(logging.Handler):

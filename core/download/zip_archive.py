@@ -1,8 +1,8 @@
 """Zip archives from elsewhere, unpacked by `zipfile` so that they can harm nothing.
 
-No file outside the directory, no link, no file replaced by another. Each file is unpacked aside and appears under its
-name only when it is whole and its CRC is right, so that a kill leaves nothing to repair. No more bytes are written
-than the archive's directory announces, and these fit on the disk.
+No file outside the directory, no link, no file replaced by another. Each file is unpacked aside and
+appears under its name only when it is whole and its CRC is right, so that a kill leaves nothing to
+repair. No more bytes are written than the archive's directory announces, and these fit on the disk.
 """
 
 import errno
@@ -24,7 +24,8 @@ ASIDE = '.unpacking-'  # how the directory is called in which one file after the
 
 
 def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dict[str, int]:
-    """Unpack the archive `path` into the directory `to`; files that are there already are checked and kept.
+    """Unpack the archive `path` into the directory `to`; files that are there already are checked
+    and kept.
 
     What it held is noted beside it, for `missing`.
 
@@ -36,13 +37,14 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
         dict name -> size in bytes, of all files of the archive.
 
     Raises:
-        InputError: damaged, unsafe, too large for the disk, or a file of another content lies in the way. Nothing is
-            written where the archive's directory alone tells.
+        InputError: damaged, unsafe, too large for the disk, or a file of another content lies in
+            the way. Nothing is written where the archive's directory alone tells.
     """
     for left in to.glob(f'{ASIDE}*'):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix=ASIDE, dir=to) as aside:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix=ASIDE,
+                                                                           dir=to) as aside:
             # Without what macOS adds of its own.
             members = [info for info in archive.infolist()
                        if not info.is_dir() and not info.filename.startswith('__MACOSX/')]
@@ -51,15 +53,17 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
             todo = [info for info in members if not _is_there(path, info, to)]
             n_bytes, free = sum(info.file_size for info in todo), shutil.disk_usage(to).free if free is None else free
             if n_bytes > 0.98 * free:
-                raise InputError(f'{to}: unpacking {path.name} needs {terminal.size_text(n_bytes)}, '
-                                 f'{terminal.size_text(free)} are free; make room and run the same command again')
-            with progress.bar(len(members), f'unpacking {path.name}', len(members) - len(todo), 'file') as bar:
+                raise InputError(f'{to}: unpacking {path.name} needs '
+                                 f'{terminal.size_text(n_bytes)}, {terminal.size_text(free)} are '
+                                 'free; make room and run the same command again')
+            with progress.bar(len(members), f'unpacking {path.name}', len(members) - len(todo),
+                              'file') as bar:
                 for info in todo:
                     _extract(archive, info, aside, to / info.filename)
                     bar.update()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # names may be odd or empty
-        raise InputError(f'{path}: not a whole zip archive ({error}); delete it and run the same command again'
-                         ) from None
+        raise InputError(f'{path}: not a whole zip archive ({error}); delete it and run the same '
+                         'command again') from None
     os.sync()  # before it is written down that all of it is there
     contents = {info.filename: info.file_size for info in members}
     write_json(contents_path(path), contents, indent=0)
@@ -67,7 +71,9 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
 
 
 def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
-    """Refuse what no honest data set has; `zipfile` would unpack it to another place, or as something else."""
+    """Refuse what no honest data set has; `zipfile` would unpack it to another place, or as
+    something else.
+    """
     if any(part in ('', '.', '..') for part in re.split(r'[/\\:]', info.filename)):
         why = 'leads elsewhere'
     elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
@@ -76,16 +82,18 @@ def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
         why = 'is encrypted'
     else:
         return
-    raise InputError(f'{path}: {info.filename[:120]!r} in the archive {why}; nothing was unpacked, do not trust this '
-                     f'file')
+    raise InputError(f'{path}: {info.filename[:120]!r} in the archive {why}; nothing was unpacked, '
+                     'do not trust this file')
 
 
 def _is_there(path: pathlib.Path, info: zipfile.ZipInfo, to: pathlib.Path) -> bool:
-    """Whether the file is there with the content of the archive; refuses another content, and links on the way."""
+    """Whether the file is there with the content of the archive; refuses another content, and links
+    on the way.
+    """
     place = to / info.filename
     if os.path.realpath(place) != os.path.join(os.path.realpath(to), info.filename):
-        raise InputError(f'{place}: a link is in the way, and {path.name} is not unpacked through links; remove it or '
-                         f'choose another --to')
+        raise InputError(f'{place}: a link is in the way, and {path.name} is not unpacked through '
+                         'links; remove it or choose another --to')
     if not place.exists():
         folder = next(parent for parent in place.parents if parent.exists())
         if not folder.is_dir():
@@ -98,14 +106,16 @@ def _is_there(path: pathlib.Path, info: zipfile.ZipInfo, to: pathlib.Path) -> bo
                 crc = zlib.crc32(block, crc)
         if crc == info.CRC:
             return True
-    raise InputError(f'{place}: is there with another content than in {path.name}, and is not replaced; move it away '
-                     f'and run the same command again')
+    raise InputError(f'{place}: is there with another content than in {path.name}, and is not '
+                     'replaced; move it away and run the same command again')
 
 
-def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, aside: str, place: pathlib.Path) -> None:
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, aside: str,
+             place: pathlib.Path) -> None:
     """Unpack one file aside, then give it its name."""
     try:
-        unpacked = pathlib.Path(archive.extract(info, aside))  # checks the CRC, writes no more than announced
+        # checks the CRC, writes no more than announced
+        unpacked = pathlib.Path(archive.extract(info, aside))
         if unpacked.stat().st_size != info.file_size:
             raise EOFError('shorter than announced')
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -113,10 +123,11 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, aside: str, place:
     except (zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise zipfile.BadZipFile(f'{info.filename!r}: {error}') from None
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # of bz2, and where an entry begins before the file does
+        # of bz2, and where an entry begins before the file does
+        if error.errno in (None, errno.EINVAL):
             raise zipfile.BadZipFile(f'{info.filename!r}: {error}') from None
-        raise InputError(f'{place}: cannot be written ({error.strerror}); run the same command again, what is '
-                         f'unpacked is kept') from None
+        raise InputError(f'{place}: cannot be written ({error.strerror}); run the same command '
+                         'again, what is unpacked is kept') from None
 
 
 def missing(path: pathlib.Path, to: pathlib.Path) -> str | None:

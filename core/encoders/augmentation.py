@@ -1,7 +1,7 @@
 """Random windows and mirror images for training on pixels (fine-tuning of the encoder).
 
-Every choice is a function of the seed, the epoch and the caption's number, so that training that goes on in the
-middle of an epoch sees the pictures that it would have seen.
+Every choice is a function of the seed, the epoch and the caption's number, so that training that
+goes on in the middle of an epoch sees the pictures that it would have seen.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-# Words that name a side, as `core.data.vocabulary.tokenize` leaves them ("left-hand" is 'left', 'hand'; "right's" is
-# 'rights'): a caption with one of them would be wrong of the mirror image. 'right' also stands in "right next to",
-# where a mirror image would do no harm; leaving it out costs less than telling a model that left is right.
-SIDES = frozenset({
-    'left', 'right', 'lefts', 'rights',
-    'lefthand', 'righthand', 'lefthanded', 'righthanded', 'lefthander', 'righthander', 'lefty', 'lefties', 'righty',
-    'leftmost', 'rightmost', 'leftward', 'rightward', 'leftwards', 'rightwards', 'leftside', 'rightside',
-    'upperleft', 'upperright', 'lowerleft', 'lowerright', 'topleft', 'topright', 'bottomleft', 'bottomright',
-})
-_STREAM = 0x0F11  # keeps these draws apart from those of the batches, which start from (seed, epoch)
+# Words that name a side, as `core.data.vocabulary.tokenize` leaves them ("left-hand" is 'left',
+# 'hand'; "right's" is 'rights'): a caption with one of them would be wrong of the mirror image.
+# 'right' also stands in "right next to", where a mirror image would do no harm; leaving it out
+# costs less than telling a model that left is right.
+SIDES = frozenset(
+    {'left', 'right', 'lefts', 'rights', 'lefthand', 'righthand', 'lefthanded', 'righthanded',
+     'lefthander', 'righthander', 'lefty', 'lefties', 'righty', 'leftmost', 'rightmost', 'leftward',
+     'rightward', 'leftwards', 'rightwards', 'leftside', 'rightside', 'upperleft', 'upperright',
+     'lowerleft', 'lowerright', 'topleft', 'topright', 'bottomleft', 'bottomright'})
+# keeps these draws apart from those of the batches, which start from (seed, epoch)
+_STREAM = 0x0F11
 
 
 class Augmentation:
@@ -43,8 +44,8 @@ class Augmentation:
             epoch: int.
 
         Returns:
-            dict: the options `offset` and `flip` of `preprocessing.load`. Mirrored with probability 1/2, but never
-            where one of the captions names a side.
+            dict: the options `offset` and `flip` of `preprocessing.load`. Mirrored with probability
+            1/2, but never where one of the captions names a side.
         """
         random = np.random.default_rng([self._seed, epoch, int(captions[0]), _STREAM])
         offset, flip = tuple(random.random(2)), random.random() < 0.5

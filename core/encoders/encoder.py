@@ -4,9 +4,10 @@
     with Encoder(spec) as encoder:
         features = encoder.encode(np.stack([preprocessing.load(path, spec.preprocessing) for path in paths]))
 
-An `EncoderSpec` says everything that decides what features mean, including the hash of the weights; it travels with
-the features and with the trained model, which accept each other only if `identity()` agrees. A new encoder is one
-row of `known_encoders`. TensorFlow is imported when the first graph is made: a misspelt name is known at once.
+An `EncoderSpec` says everything that decides what features mean, including the hash of the weights;
+it travels with the features and with the trained model, which accept each other only if
+`identity()` agrees. A new encoder is one row of `known_encoders`. TensorFlow is imported when the
+first graph is made: a misspelt name is known at once.
 """
 
 import dataclasses
@@ -60,7 +61,9 @@ class EncoderSpec:
         return Preprocessing(self.size, self.resize)
 
     def identity(self) -> dict[str, Any]:
-        """Dict, ready for JSON, of what must agree between features and a model; where the file lies is left out."""
+        """Dict, ready for JSON, of what must agree between features and a model; where the file
+        lies is left out.
+        """
         fields = self.to_dict()
         del fields['weights'], fields['seed']
         return fields
@@ -74,7 +77,8 @@ class EncoderSpec:
         """The inverse of `to_dict`; raises `InputError` for unknown or missing fields."""
         names = {field.name for field in dataclasses.fields(cls)}
         if wrong := sorted(names ^ set(fields)):
-            raise InputError(f'the description of an encoder has missing or unknown fields: {", ".join(wrong)}')
+            raise InputError('the description of an encoder has missing or unknown fields: '
+                             f'{", ".join(wrong)}')
         return cls(**{**fields, 'grid': tuple(fields['grid'])})
 
 
@@ -101,10 +105,12 @@ def describe(name: str, layer: str | None = None, size: int | None = None, resiz
 
     Args:
         name: str, a name in `ENCODERS`.
-        layer: str or None for the encoder's default; VGG19 has `conv1_1` ... `conv5_4` (after ReLU) and the same
-            with `_pre` (before it), the others have the layer names of their Keras model.
-        size: int or None for the encoder's default: side of the square input in pixels. VGG19 takes multiples of
-            the layer's stride (16 for conv5_*), mobilenet_v2 and resnet50 multiples of 32, inception_v3 75 and more.
+        layer: str or None for the encoder's default; VGG19 has `conv1_1` ... `conv5_4` (after ReLU)
+            and the same with `_pre` (before it), the others have the layer names of their Keras
+            model.
+        size: int or None for the encoder's default: side of the square input in pixels. VGG19 takes
+            multiples of the layer's stride (16 for conv5_*), mobilenet_v2 and resnet50 multiples of
+            32, inception_v3 75 and more.
         resize: 'crop' or 'squash'.
         weights: path of a weights file, or 'random'.
         seed: int, of random weights.
@@ -130,12 +136,14 @@ def build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session]
     """Builds an encoder in the default graph.
 
     Args:
-        images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `preprocessing.load` gives.
+        images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `preprocessing.load`
+            gives.
         spec: `EncoderSpec`.
 
     Returns:
-        (features, restore): float32 tensor (N, L, D), row by row of the map, and a function that takes a session and
-        loads the weights into it; it raises `InputError` if the weights file does not fit.
+        (features, restore): float32 tensor (N, L, D), row by row of the map, and a function that
+        takes a session and loads the weights into it; it raises `InputError` if the weights file
+        does not fit.
     """
     features, restore, _ = _build(images, spec)
     return features, restore
@@ -146,7 +154,8 @@ class Tower(typing.NamedTuple):
 
     Attributes:
         features: float32 tensor (N, L, D).
-        restore: function that takes a session and loads the weights of all variables, trained and frozen.
+        restore: function that takes a session and loads the weights of all variables, trained and
+            frozen.
         trained: list of variables, kernels, biases and what scales and shifts batch normalisations.
         frozen: list of the encoder's other variables.
     """
@@ -158,15 +167,18 @@ class Tower(typing.NamedTuple):
 
 
 def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> Tower:
-    """Builds an encoder of which the layers from `first` on, in the network's order, can be trained.
+    """Builds an encoder of which the layers from `first` on, in the network's order, can be
+    trained.
 
-    Batch normalisations run in inference mode and keep their statistics: those of a small batch of photos would be
-    worse, and training and decoding see the same features. The frozen variables are in no collection of the graph:
-    no optimizer finds them and no checkpoint holds them, as the weights file does.
+    Batch normalisations run in inference mode and keep their statistics: those of a small batch of
+    photos would be worse, and training and decoding see the same features. The frozen variables are
+    in no collection of the graph: no optimizer finds them and no checkpoint holds them, as the
+    weights file does.
 
     Args:
         images, spec: as `build`.
-        first: str, name of a layer: for VGG19 conv1_1 ... conv5_4, for the others the layers of their Keras model.
+        first: str, name of a layer: for VGG19 conv1_1 ... conv5_4, for the others the layers of
+            their Keras model.
 
     Returns:
         `Tower`, its variables below the scope `encoder`.
@@ -196,7 +208,8 @@ def check_trainable(spec: EncoderSpec, first: str) -> list[int]:
     return _row(spec.encoder).network.tail(first, spec.layer, spec.size)
 
 
-def _build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None], list[list[Variable]]]:
+def _build(images: Tensor,
+           spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None], list[list[Variable]]]:
     """As `build`, with the list of lists of variables."""
     from core.runtime.backend import tf
 
@@ -236,7 +249,8 @@ class Encoder:
         with tf.Graph().as_default() as graph:
             self._images = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
             features, restore = build(self._images, spec)
-            self._features = {np.dtype(np.float32): features, np.dtype(np.float16): tf.cast(features, tf.float16)}
+            self._features = {np.dtype(np.float32): features,
+                              np.dtype(np.float16): tf.cast(features, tf.float16)}
         machine = machine or Machine()
         machine = dataclasses.replace(machine, threads=threads or machine.threads)
         self._session = tf1.Session(graph=graph, config=session_config(machine))
@@ -250,9 +264,10 @@ class Encoder:
         """Computes features.
 
         Args:
-            images: uint8 (N, size, size, 3), RGB; not copied where it is contiguous and begins at a multiple of 64
-                bytes.
-            dtype: np.float32, or np.float16 for the same numbers rounded in the graph (too large ones are infinite).
+            images: uint8 (N, size, size, 3), RGB; not copied where it is contiguous and begins at a
+                multiple of 64 bytes.
+            dtype: np.float32, or np.float16 for the same numbers rounded in the graph (too large
+                ones are infinite).
 
         Returns:
             (N, L, D) of that type.
@@ -275,13 +290,15 @@ class Encoder:
 
 def _row(name: str) -> EncoderRow:
     if name not in ENCODERS:
-        raise InputError(f'unknown encoder {name!r}; there are: {", ".join(ENCODERS)}{did_you_mean(name, ENCODERS)}')
+        raise InputError(f'unknown encoder {name!r}; there are: '
+                         f'{", ".join(ENCODERS)}{did_you_mean(name, ENCODERS)}')
     return ENCODERS[name]
 
 
 def _check_file(row: EncoderRow, name: str, weights: PathLike) -> None:
     if weights != 'random' and not os.path.isfile(weights):
-        raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a try without')
+        raise InputError(f'no weights file {weights}; {name} needs {row.files}, or "random" for a '
+                         'try without')
 
 
 def _hash(row: EncoderRow, name: str, weights: PathLike, seed: int) -> str:
@@ -295,6 +312,8 @@ def _weights(row: EncoderRow, spec: EncoderSpec) -> list[list[np.ndarray]]:
     if spec.weights == 'random':
         return row.network.random(spec.seed, row.scale)
     if _hash(row, spec.encoder, spec.weights, spec.seed) != spec.weights_sha256:
-        raise InputError(f'the weights file {spec.weights} has changed since it was described; give the original')
+        raise InputError(f'the weights file {spec.weights} has changed since it was described; '
+                         'give the original')
     layers = row.network.layers(spec.size)
-    return weight_files.read(spec.weights, layers, spec.encoder, row.matconvnet, bare=row.matconvnet)
+    return weight_files.read(spec.weights, layers, spec.encoder, row.matconvnet,
+                             bare=row.matconvnet)

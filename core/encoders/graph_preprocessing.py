@@ -1,14 +1,20 @@
-"""Pixels in the graph, for a SavedModel: what `preprocessing.load` does, by TensorFlow's operations alone.
+"""Pixels in the graph, for a SavedModel: what `preprocessing.load` does, by TensorFlow's operations
+alone.
 
     pixels = load(tf1.placeholder(tf.string, [None]), Preprocessing(224, 'crop'))
 
-JPEG and PNG. The pixels equal those of `preprocessing.load`, which says what is done, with these exceptions:
+JPEG and PNG. The pixels equal those of `preprocessing.load`, which says what is done, with these
+exceptions:
 
-- a JPEG of four inks is at most one level off, as TensorFlow rounds otherwise; without Adobe's marker it is refused;
-- a PNG of another depth than 8 bits with one colour that is transparent is refused: Pillow compares that colour with
+- a JPEG of four inks is at most one level off, as TensorFlow rounds otherwise; without Adobe's
+marker it is refused;
+- a PNG of another depth than 8 bits with one colour that is transparent is refused: Pillow compares
+that colour with
   pixels that it has scaled;
-- other formats, a JPEG without its end and more pixels than Pillow reads are refused, by the number of the image;
-- damage that only the decoder notices is TensorFlow's own error, which does not name the image. A PNG that lacks no
+- other formats, a JPEG without its end and more pixels than Pillow reads are refused, by the number
+of the image;
+- damage that only the decoder notices is TensorFlow's own error, which does not name the image. A
+PNG that lacks no
   more than its end is one of these, though Pillow reads it.
 """
 
@@ -23,8 +29,10 @@ from core.runtime.backend import tf, tf1
 if TYPE_CHECKING:
     from core.encoders.preprocessing import Preprocessing
 
-PILLOW = int(PIL.__version__.split('.')[0])  # whose resizing is done: the one that the run's features were made with
-MOST_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)  # twice PIL.Image.MAX_IMAGE_PIXELS, where Pillow refuses
+# whose resizing is done: the one that the run's features were made with
+PILLOW = int(PIL.__version__.split('.')[0])
+# twice PIL.Image.MAX_IMAGE_PIXELS, where Pillow refuses
+MOST_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 BEYOND = 32  # zeros after the bytes of a file, for looks past its end
 AT_ONCE = 8  # images decoded side by side
 PRECISION = 22  # bits after the point of a weight: of 32, eight are the pixel's, and two are spare
@@ -37,7 +45,8 @@ class Header(NamedTuple):
 
     Attributes:
         reason: string, why it is refused; '' where it is not.
-        exif: string, the TIFF structure of the EXIF metadata, or ''. xmp: string, the XMP metadata, or ''.
+        exif: string, the TIFF structure of the EXIF metadata, or ''. xmp: string, the XMP metadata,
+            or ''.
         width, height: int64, as stored.
         grey16: bool, a PNG of 16-bit grey without alpha. alpha: bool, a PNG with transparency.
     """
@@ -59,8 +68,9 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
         preprocessing: Preprocessing.
 
     Returns:
-        uint8 tensor (N, size, size, 3), RGB, upright. Evaluating it raises InvalidArgumentError where an image is
-        refused: 'image 3: the JPEG is truncated (no end of image)', the first being image 0.
+        uint8 tensor (N, size, size, 3), RGB, upright. Evaluating it raises InvalidArgumentError
+        where an image is refused: 'image 3: the JPEG is truncated (no end of image)', the first
+        being image 0.
     """
     size = preprocessing.size
 
@@ -75,9 +85,11 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
         with tf.control_dependencies([whole]):
             data = tf.identity(data)
         kinds = tf.stack([is_jpeg, header.grey16, header.alpha, True])
-        image = tf.switch_case(tf.argmax(kinds, output_type=tf.int32), [
+        image = tf.switch_case(tf.argmax(kinds, output_type=tf.int32),
+                               [
             lambda: tf.io.decode_jpeg(data, 3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True),
-            lambda: _grey16(data), lambda: _on_white(tf.io.decode_png(data, 4)), lambda: tf.io.decode_png(data, 3)])
+            lambda: _grey16(data), lambda: _on_white(tf.io.decode_png(data, 4)),
+            lambda: tf.io.decode_png(data, 3)])
         return _square(image, orientation(header.exif, header.xmp), preprocessing)
 
     with tf1.device('/cpu:0'):  # where the decoders are, and where sums round as Pillow's do
@@ -89,7 +101,9 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
 
 
 def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tensor:
-    """The int64 of `n_bytes` of raw (B,) uint8 at `at`, the most significant first unless `little` (scalar bool)."""
+    """The int64 of `n_bytes` of raw (B,) uint8 at `at`, the most significant first unless `little`
+    (scalar bool).
+    """
     at = tf.convert_to_tensor(at)
     digits = tf.cast(tf.gather(raw, at + tf.range(n_bytes, dtype=at.dtype)), tf.int64)
     digits = tf.where(little, digits, digits[::-1])
@@ -108,7 +122,8 @@ def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
     """Header of a JPEG, from its markers before the first scan."""
     end = tf.strings.length(data)
 
-    def body(at: Tensor, _: Tensor, exif: Tensor, xmp: Tensor, frame: Tensor, adobe: Tensor) -> tuple:
+    def body(at: Tensor, _: Tensor, exif: Tensor, xmp: Tensor, frame: Tensor,
+             adobe: Tensor) -> tuple:
         marker, length = tf.cast(raw[at + 1], tf.int32), tf.cast(_number(raw, at + 2, 2), tf.int32)
         junk = tf.logical_or(tf.not_equal(raw[at], 0xFF), tf.equal(marker, 0xFF))
         alone = _among(marker, [0, 1, *range(0xD0, 0xDA)])  # no length follows
@@ -118,7 +133,8 @@ def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
         exif = tf.where(tf.logical_and(_starts(app, 'Exif\0\0'), tf.equal(exif, '')), app, exif)
         xmp = tf.where(_starts(app, XMP + '\0'), _after(app, len(XMP) + 1), xmp)
         adobe = tf.logical_or(adobe, tf.logical_and(tf.equal(marker, 0xEE), _starts(app, 'Adobe')))
-        size = tf.stack([_number(raw, at + 5, 2), _number(raw, at + 7, 2), tf.cast(raw[at + 9], tf.int64)])
+        size = tf.stack(
+            [_number(raw, at + 5, 2), _number(raw, at + 7, 2), tf.cast(raw[at + 9], tf.int64)])
         is_frame = tf.logical_and(segment, _among(marker, FRAMES))
         frame = tf.where(is_frame, size, frame)
         scan = tf.logical_and(segment, tf.equal(marker, 0xDA))
@@ -128,17 +144,17 @@ def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
     # An absurd length ends beyond the file, and so does the loop.
     at, scan, exif, xmp, frame, adobe = tf.while_loop(
         lambda at, scan, *_: tf.logical_and(at + 4 <= end, tf.logical_not(scan)), body,
-        (tf.constant(2), tf.constant(False), tf.constant(''), tf.constant(''), tf.zeros([3], tf.int64),
-         tf.constant(False)), parallel_iterations=1)
+        (tf.constant(2), tf.constant(False), tf.constant(''), tf.constant(''),
+         tf.zeros([3], tf.int64), tf.constant(False)), parallel_iterations=1)
     height, width, n_inks = tf.unstack(frame)
     # In the coded data after the start of a scan FF never stands before D9.
     rest = raw[tf.minimum(at, end):end]
     ends = tf.reduce_any(tf.logical_and(tf.equal(rest[:-1], 0xFF), tf.equal(rest[1:], 0xD9)))
-    reason = _first(
-        (tf.logical_not(tf.logical_and(scan, ends)), 'the JPEG is truncated (no end of image)'),
-        (width * height > MOST_PIXELS, 'far more pixels than an image may have (decompression bomb)'),
-        (tf.logical_and(tf.equal(n_inks, 4), tf.logical_not(adobe)),
-         'a JPEG of four inks without the marker of Adobe; save it as RGB'))
+    reason = _first((tf.logical_not(tf.logical_and(scan, ends)), 'the JPEG is truncated (no end of '
+                     'image)'), (width * height > MOST_PIXELS, 'far more pixels than an image may '
+                                 'have (decompression bomb)'), (
+        tf.logical_and(tf.equal(n_inks, 4), tf.logical_not(adobe)), 'a JPEG of four inks without '
+        'the marker of Adobe; save it as RGB'))
     return Header(reason, _after(exif, 6), xmp, width, height,
                   tf.constant(False), tf.constant(False))
 
@@ -154,7 +170,9 @@ def _png_header(data: Tensor, raw: Tensor) -> Header:
         length, name = _number(raw, at, 4), tf.strings.substr(data, at + 4, 4)
         wanted = _among(name, ['eXIf', 'iTXt'])
         # Metadata are far smaller than the bound that makes this an int32.
-        part = tf.where(wanted, tf.strings.substr(data, at + 8, tf.cast(tf.minimum(length, 2**31 - 1), tf.int32)), '')
+        part = tf.where(wanted, tf.strings.substr(data, at + 8,
+                                                  tf.cast(tf.minimum(length, 2**31 - 1), tf.int32)),
+                        '')
         exif = tf.where(tf.equal(name, 'eXIf'), part, exif)
         xmp = tf.where(_starts(part, 'XML:com.adobe.xmp\0\0'), part, xmp)
         transparency = tf.logical_or(transparency, tf.equal(name, 'tRNS'))
@@ -164,15 +182,19 @@ def _png_header(data: Tensor, raw: Tensor) -> Header:
 
     _, exif, xmp, transparency = tf.while_loop(
         lambda at, *_: tf.logical_and(is_png, at + 12 <= end), body,
-        (tf.constant(8), tf.constant(''), tf.constant(''), tf.constant(False)), parallel_iterations=1)
+        (tf.constant(8), tf.constant(''), tf.constant(''), tf.constant(False)),
+        parallel_iterations=1)
     reason = _first(
         (tf.equal(end, 0), 'the file is empty'),
         (tf.logical_not(is_png), 'neither a JPEG nor a PNG'),
-        (width * height > MOST_PIXELS, 'far more pixels than an image may have (decompression bomb)'),
+        (width * height > MOST_PIXELS,
+         'far more pixels than an image may have (decompression bomb)'),
         (tf.logical_and(transparency, tf.logical_and(_among(kind, [0, 2]), tf.not_equal(depth, 8))),
-         'a PNG with a transparent colour in another depth than 8 bits; save it with 8 bits or with alpha'))
+         'a PNG with a transparent colour in another depth than 8 bits; save it with 8 bits or '
+         'with alpha'))
     grey16 = tf.logical_and(tf.equal(depth, 16), tf.equal(kind, 0))
-    return Header(reason, exif, xmp, width, height, grey16, tf.logical_or(transparency, _among(kind, [4, 6])))
+    return Header(reason, exif, xmp, width, height, grey16,
+                  tf.logical_or(transparency, _among(kind, [4, 6])))
 
 
 def _among(x: Tensor, values: Sequence[int] | Sequence[str]) -> Tensor:
@@ -190,15 +212,20 @@ def _after(text: Tensor, n: int) -> Tensor:
 
 
 def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
-    """1 to 8, how the stored picture is to be turned: int32 scalar, as EXIF's tag 274 says, else XMP, else 1.
+    """1 to 8, how the stored picture is to be turned: int32 scalar, as EXIF's tag 274 says, else
+    XMP, else 1.
 
     Args:
-        exif: string scalar, a TIFF structure of either byte order, or ''. xmp: string scalar, or ''.
+        exif: string scalar, a TIFF structure of either byte order, or ''. xmp: string scalar, or
+            ''.
     """
-    exif = tf.where(_starts(exif, 'Exif\0\0'), _after(exif, 6), exif)  # some programs write that twice
-    raw, end = tf.pad(tf.io.decode_raw(exif, tf.uint8), [[0, BEYOND]]), tf.cast(tf.strings.length(exif), tf.int64)
+    # some programs write that twice
+    exif = tf.where(_starts(exif, 'Exif\0\0'), _after(exif, 6), exif)
+    raw, end = tf.pad(tf.io.decode_raw(exif, tf.uint8),
+                      [[0, BEYOND]]), tf.cast(tf.strings.length(exif), tf.int64)
     little = _starts(exif, 'II')
-    known = tf.logical_and(_among(tf.strings.substr(exif, 0, 4), ['II*\0', 'MM\0*', 'II\0*', 'MM*\0']), end >= 8)
+    known = tf.logical_and(
+        _among(tf.strings.substr(exif, 0, 4), ['II*\0', 'MM\0*', 'II\0*', 'MM*\0']), end >= 8)
     table = tf.where(known, _number(raw, 4, 4, little), end)
     n = tf.where(table + 2 <= end, _number(raw, tf.minimum(table, end), 2, little), 0)
     n = tf.clip_by_value((end - table - 2) // 12, 0, n)  # entries that are there
@@ -208,18 +235,23 @@ def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
     def field(begin: Tensor, n_bytes: Tensor) -> Tensor:
         digits = entries[:, begin:begin + n_bytes]
         digits = tf.where(little, digits, digits[:, ::-1])
-        return tf.reduce_sum(tf.bitwise.left_shift(digits, tf.range(0, 8 * n_bytes, 8, tf.int64)), axis=1)
+        return tf.reduce_sum(tf.bitwise.left_shift(digits, tf.range(0, 8 * n_bytes, 8, tf.int64)),
+                             axis=1)
 
     kinds, count = field(2, 2), field(4, 4)
     # Shorts that lie in the entry itself, or a long; of two the first.
-    short = tf.logical_and(tf.reduce_any(tf.equal(kinds[:, tf.newaxis], [3, 8]), axis=1), count <= 2)
-    long = tf.logical_and(tf.reduce_any(tf.equal(kinds[:, tf.newaxis], [4, 9]), axis=1), tf.equal(count, 1))
+    short = tf.logical_and(tf.reduce_any(tf.equal(kinds[:, tf.newaxis], [3, 8]), axis=1),
+                           count <= 2)
+    long = tf.logical_and(tf.reduce_any(tf.equal(kinds[:, tf.newaxis], [4, 9]), axis=1),
+                          tf.equal(count, 1))
     value = tf.where(short, field(8, 2), tf.where(long, field(8, 4), 1))
     usable = tf.logical_or(tf.logical_and(kinds >= 1, kinds <= 13), tf.equal(kinds, 16))
     found = tf.boolean_mask(value, tf.logical_and(usable, tf.equal(field(0, 2), 274)))[:1]
     # XMP is asked where EXIF is fine and does not say.
-    digit = tf.strings.regex_replace(xmp, '(?s).*?tiff:Orientation(?:="|>)([0-9]).*', r'\1', replace_global=False)
-    said = tf.logical_and(tf.equal(tf.strings.length(digit), 1), tf.logical_or(known, tf.equal(end, 0)))
+    digit = tf.strings.regex_replace(xmp, '(?s).*?tiff:Orientation(?:="|>)([0-9]).*', r'\1',
+                                     replace_global=False)
+    said = tf.logical_and(tf.equal(tf.strings.length(digit), 1),
+                          tf.logical_or(known, tf.equal(end, 0)))
     otherwise = tf.strings.to_number(tf.where(said, digit, '1'), tf.int64)
     chosen = tf.concat([found, [otherwise]], axis=0)[0]
     return tf.cast(tf.where(tf.logical_and(chosen >= 1, chosen <= 8), chosen, 1), tf.int32)
@@ -231,7 +263,8 @@ def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
 def _grey16(data: Tensor) -> Tensor:
     """16-bit greyscale in 8 bits, (H, W, 3) uint8."""
     grey = tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32)
-    return tf.repeat(tf.cast((grey + 128) // 257, tf.uint8), 3, axis=2)  # to the nearest; there are no ties
+    # to the nearest; there are no ties
+    return tf.repeat(tf.cast((grey + 128) // 257, tf.uint8), 3, axis=2)
 
 
 def _on_white(image: Tensor) -> Tensor:
@@ -247,7 +280,9 @@ def _on_white(image: Tensor) -> Tensor:
 
 
 def _square(image: Tensor, turn: Tensor, preprocessing: 'Preprocessing') -> Tensor:
-    """The encoder's input (size, size, 3) uint8 of a stored image (H, W, 3) uint8 and its orientation."""
+    """The encoder's input (size, size, 3) uint8 of a stored image (H, W, 3) uint8 and its
+    orientation.
+    """
     size = preprocessing.size
     turned = turn >= 5
     mirrored, upside_down = _among(turn, [2, 3, 6, 7]), _among(turn, [3, 4, 7, 8])  # after the turn
@@ -259,29 +294,35 @@ def _square(image: Tensor, turn: Tensor, preprocessing: 'Preprocessing') -> Tens
     rows_first = tf.logical_and(height > size, height - size > 2 * (width - size))
     if PILLOW < 13:
         rows_first = tf.zeros_like(rows_first)
-    # Only what the window shows is resized; a turned or mirrored picture is never made, only read in another order.
+    # Only what the window shows is resized; a turned or mirrored picture is never made, only read
+    # in another order.
     (x, n_x), (y, n_y) = across.span(), down.span()
     begin, length = tf.where(turned, [x, y], [y, x]), tf.where(turned, [n_x, n_y], [n_y, n_x])
     image = tf.slice(image, [*tf.unstack(begin), 0], [*tf.unstack(length), 3])
     image = tf.cond(tf.equal(turned, rows_first), lambda: _turn(image), lambda: image)
     first, second = tf.cond(rows_first, lambda: (down, across), lambda: (across, down))
     image = second.run(_turn(first.run(image)))
-    return tf.ensure_shape(tf.cond(rows_first, lambda: _turn(image), lambda: image), [size, size, 3])
+    return tf.ensure_shape(tf.cond(rows_first, lambda: _turn(image), lambda: image),
+                           [size, size, 3])
 
 
 def _turn(image: Tensor) -> Tensor:
     return tf.transpose(image, [1, 0, 2])
 
 
-def _window(width: Tensor, height: Tensor, preprocessing: 'Preprocessing') -> tuple[tuple[Tensor, ...], ...]:
-    """((left, right), (top, bottom)), float32, as `preprocessing.load` takes the window without offset."""
+def _window(width: Tensor, height: Tensor,
+            preprocessing: 'Preprocessing') -> tuple[tuple[Tensor, ...], ...]:
+    """((left, right), (top, bottom)), float32, as `preprocessing.load` takes the window without
+    offset.
+    """
     width, height = tf.cast(width, tf.float64), tf.cast(height, tf.float64)
     sides: tuple[tuple[Tensor, Tensor], ...]
     if preprocessing.resize == 'squash':
         nothing = tf.zeros([], tf.float64)
         sides = (nothing, width), (nothing, height)
     else:
-        side = tf.minimum(width, height) * (preprocessing.size / round(preprocessing.size * 256 / 224))
+        side = tf.minimum(width,
+                          height) * (preprocessing.size / round(preprocessing.size * 256 / 224))
         sides = tuple(((length - side) / 2, tf.minimum((length - side) / 2 + side, length))
                       for length in (width, height))
     # Pillow takes the corners as single precision.
@@ -292,12 +333,14 @@ def _weights(length: Tensor, low: Tensor, high: Tensor, size: int) -> tuple[Tens
     """What a pass reads, with a triangle filter that antialiases; in Pillow's order of operations.
 
     Args:
-        length: int32 scalar, pixels that there are. low, high: float32 scalars, the window in them. size: int.
+        length: int32 scalar, pixels that there are. low, high: float32 scalars, the window in them.
+            size: int.
 
     Returns:
         first, count and weights of a `_Pass`.
     """
-    # TensorFlow turns a division by a constant into a product, which rounds otherwise; this it cannot know for one.
+    # TensorFlow turns a division by a constant into a product, which rounds otherwise; this it
+    # cannot know for one.
     divisor = tf.cast(tf.minimum(size, length + size), tf.float64)
     low, scale = tf.cast(low, tf.float64), tf.cast(high - low, tf.float64) / divisor
     support = tf.maximum(scale, 1.0)
@@ -305,7 +348,8 @@ def _weights(length: Tensor, low: Tensor, high: Tensor, size: int) -> tuple[Tens
     first = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
     count = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), length) - first
     places = tf.range(tf.cast(tf.math.ceil(support), tf.int32) * 2 + 1)
-    distance = (tf.cast(places + first[:, tf.newaxis], tf.float64) - centre[:, tf.newaxis] + 0.5) * (1.0 / support)
+    distance = (tf.cast(places + first[:, tf.newaxis], tf.float64) - centre[:, tf.newaxis]
+                + 0.5) * (1.0 / support)
     weights = tf.maximum(1.0 - tf.abs(distance), 0.0)
     weights = tf.where(places < count[:, tf.newaxis], weights, tf.zeros_like(weights))
     weights /= tf.cumsum(weights, axis=1)[:, -1:]  # one after the other, as rounding depends on it
@@ -316,9 +360,11 @@ class _Pass(NamedTuple):
     """One pass of the resizing, to S pixels.
 
     Attributes:
-        first: (S,) int32, the first pixel that each result reads. count: (S,) int32, how many it reads.
+        first: (S,) int32, the first pixel that each result reads. count: (S,) int32, how many it
+            reads.
         weights: (S, places) int32, with `PRECISION` bits after the point.
-        length: int32, pixels that are stored. backwards: bool, whether they are stored the other way round.
+        length: int32, pixels that are stored. backwards: bool, whether they are stored the other
+            way round.
     """
 
     first: Tensor
@@ -344,5 +390,6 @@ class _Pass(NamedTuple):
             return i + 1, total + pixels * self.weights[:, i][:, tf.newaxis, tf.newaxis]
 
         total = tf.fill([self.first.shape[0], tf.shape(image)[1], 3], 2**(PRECISION - 1))
-        _, total = tf.while_loop(lambda i, _: i < tf.reduce_max(self.count), body, (tf.constant(0), total))
+        _, total = tf.while_loop(lambda i, _: i < tf.reduce_max(self.count), body,
+                                 (tf.constant(0), total))
         return tf.cast(tf.minimum(tf.bitwise.right_shift(total, PRECISION), 255), tf.uint8)

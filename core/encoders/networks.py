@@ -1,17 +1,21 @@
-"""The convolutional networks behind the encoders: layers, graph, and random weights that keep information.
+"""The convolutional networks behind the encoders: layers, graph, and random weights that keep
+information.
 
 A network offers:
 
 - `check(layer, size)`: raises `InputError` for layers and input sizes that it does not have;
 - `shape(layer, size)`: (rows, columns, channels) of a layer's map;
 - `layers(size)`: its layers with weights, all of them, as a list of `weight_files.Layer`;
-- `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables, a list of lists
+- `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables,
+a list of lists
   in the order of `layers`, which may end early where later layers are not needed;
-- `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from `first` on;
-- `random(seed, scale)`: weights in the same order; `scale` turns RGB in 0..255 into the network's input.
+- `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from
+`first` on;
+- `random(seed, scale)`: weights in the same order; `scale` turns RGB in 0..255 into the network's
+input.
 
-Networks are built inside the default graph, whichever it is. TensorFlow is imported when the first is built, so that
-wrong names and sizes are found without it.
+Networks are built inside the default graph, whichever it is. TensorFlow is imported when the first
+is built, so that wrong names and sizes are found without it.
 """
 
 import contextlib
@@ -31,13 +35,15 @@ from core.runtime.devices import CPU, session_config
 _PRE = '_pre'  # marks the map of a convolution before its ReLU
 
 
-def assign(session: Session, variables: Sequence[Sequence[Variable]], weights: Sequence[Sequence[np.ndarray]]) -> None:
+def assign(session: Session, variables: Sequence[Sequence[Variable]],
+           weights: Sequence[Sequence[np.ndarray]]) -> None:
     """Initialises variables to given values, without adding to the graph or to its constants.
 
     Args:
         session: session of the variables' graph.
         variables: list of lists of variables.
-        weights: list of lists of arrays of the same shapes; lists beyond those of `variables` are not used.
+        weights: list of lists of arrays of the same shapes; lists beyond those of `variables` are
+            not used.
     """
     pairs = []
     for layer, values in zip(variables, weights, strict=False):
@@ -51,7 +57,9 @@ def assign(session: Session, variables: Sequence[Sequence[Variable]], weights: S
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-    """tf_keras uses a deprecated function of TensorFlow's; the notice is of no use to whoever builds an encoder."""
+    """tf_keras uses a deprecated function of TensorFlow's; the notice is of no use to whoever
+    builds an encoder.
+    """
     from core.runtime.backend import tf
 
     logger = tf.get_logger()
@@ -65,11 +73,14 @@ def _without_notices() -> Iterator[None]:
 
 def _unknown_layer(what: str, layer: str, known: Iterable[str], default: str) -> InputError:
     found = near(layer, known, 4, 0.3) or list(known)[-4:]
-    return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(found)}; the default is {default}')
+    return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(found)}; the '
+                      f'default is {default}')
 
 
-def _tail(what: str, first: str, layer: str, names: Sequence[str], weighted: Sequence[str]) -> list[int]:
-    """Places in `weighted` of the layers that stand at `first` or after it in `names`, as `tail` of a network.
+def _tail(what: str, first: str, layer: str, names: Sequence[str],
+          weighted: Sequence[str]) -> list[int]:
+    """Places in `weighted` of the layers that stand at `first` or after it in `names`, as `tail` of
+    a network.
 
     Args:
         what: str, the network. first: str. layer: str, the map.
@@ -79,29 +90,32 @@ def _tail(what: str, first: str, layer: str, names: Sequence[str], weighted: Seq
     known = [name for name in names if name in set(weighted)]
     if first not in names:
         found = near(first, names, 4, 0.3) or known[-4:]
-        raise InputError(f'finetune_from: {what} has no layer {first!r} before its map {layer}; near it: '
-                         f'{", ".join(found)}')
+        raise InputError(f'finetune_from: {what} has no layer {first!r} before its map {layer}; '
+                         f'near it: {", ".join(found)}')
     chosen = set(names[names.index(first):])
     places = [place for place, name in enumerate(weighted) if name in chosen]
     if not places:
-        raise InputError(f'finetune_from: from {first} on {what} has nothing to train up to its map {layer}; the last '
-                         f'layers with weights: {", ".join(known[-4:])}')
+        raise InputError(f'finetune_from: from {first} on {what} has nothing to train up to its '
+                         f'map {layer}; the last layers with weights: {", ".join(known[-4:])}')
     return places
 
 
 class Vgg19:
-    """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, built up to the layer that is asked for.
+    """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, built up to the layer that is
+    asked for.
 
-    Layers are `conv1_1` ... `conv5_4`, each after its ReLU and before the pooling that may follow, and the same names
-    with `_pre` for the maps before the ReLU. Five blocks of (2, 2, 4, 4, 4) convolutions of (64, 128, 256, 512, 512)
-    channels; four poolings before block 5, so that conv5_* of a 224 x 224 image is 14 x 14.
+    Layers are `conv1_1` ... `conv5_4`, each after its ReLU and before the pooling that may follow,
+    and the same names with `_pre` for the maps before the ReLU. Five blocks of (2, 2, 4, 4, 4)
+    convolutions of (64, 128, 256, 512, 512) channels; four poolings before block 5, so that conv5_*
+    of a 224 x 224 image is 14 x 14.
     """
 
     name = 'vgg19'
     blocks = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
     def __init__(self) -> None:
-        self.convolutions = [f'conv{b}_{i}' for b, (n, _) in enumerate(self.blocks, 1) for i in range(1, n + 1)]
+        self.convolutions = [f'conv{b}_{i}' for b, (n, _) in enumerate(self.blocks, 1)
+                             for i in range(1, n + 1)]
 
     def check(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the layer exists and the size is a multiple of its stride."""
@@ -110,7 +124,8 @@ class Vgg19:
             raise _unknown_layer(self.name, layer, known, 'conv5_4')
         stride = 2 ** (int(layer[4]) - 1)
         if size < 1 or size % stride:
-            raise InputError(f'size {size} does not fit {self.name} {layer}: it must be a multiple of {stride}')
+            raise InputError(f'size {size} does not fit {self.name} {layer}: it must be a multiple '
+                             f'of {stride}')
 
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """(rows, columns, channels) of the layer's map for a size x size image."""
@@ -127,7 +142,9 @@ class Vgg19:
         ]
 
     def tail(self, first: str, layer: str, size: int | None = None) -> list[int]:
-        """Places in `layers` of the convolutions from `first` up to the map; `InputError` names near ones."""
+        """Places in `layers` of the convolutions from `first` up to the map; `InputError` names
+        near ones.
+        """
         names = self.convolutions[: self.convolutions.index(layer.removesuffix(_PRE)) + 1]
         return _tail(self.name, first, layer, names, self.convolutions)
 
@@ -139,7 +156,8 @@ class Vgg19:
             layer: str, checked by `check`.
 
         Returns:
-            The map (N, rows, columns, channels) and the list of [kernel, bias] variables of the convolutions built.
+            The map (N, rows, columns, channels) and the list of [kernel, bias] variables of the
+            convolutions built.
         """
         from core.runtime.backend import tf, tf1
 
@@ -150,9 +168,9 @@ class Vgg19:
                 x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
             with tf1.variable_scope(conv.name):
                 kernel, bias = (
-                    tf1.get_variable(name, shape, tf.float32, tf1.zeros_initializer(), use_resource=True)
-                    for name, shape in zip(('kernel', 'bias'), conv.shapes, strict=True)
-                )
+                    tf1.get_variable(name, shape, tf.float32, tf1.zeros_initializer(),
+                                     use_resource=True)
+                    for name, shape in zip(('kernel', 'bias'), conv.shapes, strict=True))
                 variables.append([kernel, bias])
                 x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, 'SAME'), bias)
                 if layer == conv.name + _PRE:
@@ -162,14 +180,16 @@ class Vgg19:
                     break
         return x, variables
 
-    def random(self, seed: int, scale: Callable[[Tensor], Tensor] | None = None) -> list[list[np.ndarray]]:
+    def random(self, seed: int,
+               scale: Callable[[Tensor], Tensor] | None = None) -> list[list[np.ndarray]]:
         """Seeded kernels that keep images apart sixteen layers deep; biases are zero.
 
-        He's initialisation alone would not: a ReLU's outputs have a positive mean, which sixteen layers amplify
-        until all images and places look alike. So each kernel tap beyond the first layer sums to zero over its
-        inputs, which removes the mean wherever it is, borders included, and its variance is that of an input whose
-        mean is removed: 1 / (fan_in * Var relu(z)), z standard normal. The first layer sees pixels of standard
-        deviation near 64, and divides by it, so features are of order one.
+        He's initialisation alone would not: a ReLU's outputs have a positive mean, which sixteen
+        layers amplify until all images and places look alike. So each kernel tap beyond the first
+        layer sums to zero over its inputs, which removes the mean wherever it is, borders included,
+        and its variance is that of an input whose mean is removed: 1 / (fan_in * Var relu(z)), z
+        standard normal. The first layer sees pixels of standard deviation near 64, and divides by
+        it, so features are of order one.
         """
         generator = np.random.default_rng(seed)
         variance = 0.5 - 0.5 / np.pi  # of relu(z)
@@ -207,10 +227,8 @@ class KerasNetwork:
     def check(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the size fits and the layer exists and is a map."""
         if size < self.smallest or size % self.stride:
-            raise InputError(
-                f'size {size} does not fit {self.name}: it must be a multiple of {self.stride} of at least '
-                f'{self.smallest}'
-            )
+            raise InputError(f'size {size} does not fit {self.name}: it must be a multiple of '
+                             f'{self.stride} of at least {self.smallest}')
         maps = self._maps(size)
         if layer not in maps:
             raise _unknown_layer(self.name, layer, list(maps), self.default)
@@ -225,7 +243,8 @@ class KerasNetwork:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
     def tail(self, first: str, layer: str, size: int) -> list[int]:
-        """Places in `layers` of the layers from `first` on, in Keras' order, that the map is computed by.
+        """Places in `layers` of the layers from `first` on, in Keras' order, that the map is
+        computed by.
 
         Of parallel branches all that Keras lists after `first` belong to it.
 
@@ -238,7 +257,8 @@ class KerasNetwork:
 
         with tf.Graph().as_default():
             model = self._model(size)
-            needed = {part.name for part in tf_keras.Model(model.inputs, model.get_layer(layer).output).layers}
+            needed = {part.name for part in tf_keras.Model(model.inputs,
+                                                           model.get_layer(layer).output).layers}
             names = [part.name for part in model.layers if part.name in needed]
         return _tail(self.name, first, layer, names, [part.name for part in self.layers(size)])
 
@@ -247,7 +267,9 @@ class KerasNetwork:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
     def _survey(self, size: int) -> tuple[dict[str, tuple[int, int, int]], list[Layer]]:
-        """The maps by name, and the layers with weights; found out by building the network once for show."""
+        """The maps by name, and the layers with weights; found out by building the network once for
+        show.
+        """
         from core.runtime.backend import tf
 
         with tf.Graph().as_default():
@@ -257,11 +279,9 @@ class KerasNetwork:
                 shape = layer.output.shape.as_list()
                 if len(shape) == 4 and None not in shape[1:]:
                     maps[layer.name] = tuple(shape[1:])
-            return maps, [
-                Layer(layer.name, _snake(type(layer).__name__), tuple(tuple(w.shape.as_list()) for w in layer.weights))
-                for layer in model.layers
-                if layer.weights
-            ]
+            return maps, [Layer(layer.name, _snake(type(layer).__name__),
+                                tuple(tuple(w.shape.as_list()) for w in layer.weights))
+                          for layer in model.layers if layer.weights]
 
     def _model(self, size: int) -> Any:
         with _without_notices():
@@ -279,10 +299,12 @@ class KerasNetwork:
         return part(pixels, training=False), [each.weights for each in model.layers if each.weights]
 
     def random(self, seed: int, scale: Callable[[Tensor], Tensor]) -> list[list[np.ndarray]]:
-        """Seeded He-normal kernels, with every batch normalisation set to its statistics on seeded test pictures.
+        """Seeded He-normal kernels, with every batch normalisation set to its statistics on seeded
+        test pictures.
 
-        Without the statistics, deep features of such networks overflow float16 or are alike for all images. The
-        pictures always have the same size, so the weights depend on nothing but the seed.
+        Without the statistics, deep features of such networks overflow float16 or are alike for all
+        images. The pictures always have the same size, so the weights depend on nothing but the
+        seed.
 
         Args:
             seed: int.
@@ -293,7 +315,8 @@ class KerasNetwork:
         generator = np.random.default_rng(seed)
         pictures = _dead_leaves(generator, 16, 160)
         # On the CPU, so that the statistics do not depend on the machine's GPU.
-        with tf.Graph().as_default() as graph, tf1.Session(graph=graph, config=session_config(CPU)) as session:
+        with tf.Graph().as_default() as graph, tf1.Session(graph=graph,
+                                                           config=session_config(CPU)) as session:
             model = self._model(pictures.shape[1])
             for layer in model.layers:
                 if 'BatchNorm' in type(layer).__name__:
@@ -310,7 +333,8 @@ class KerasNetwork:
 
 
 def _dead_leaves(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """Pictures of overlapping rectangles of all scales and colours, whose statistics resemble those of photos.
+    """Pictures of overlapping rectangles of all scales and colours, whose statistics resemble those
+    of photos.
 
     Returns:
         float32 (count, size, size, 3), RGB in 0..255.
@@ -322,7 +346,8 @@ def _dead_leaves(generator: np.random.Generator, count: int, size: int) -> np.nd
             y, x = generator.uniform(-side, size, 2)
             height, width = side * generator.uniform(0.3, 1, 2)
             top, left = max(int(y), 0), max(int(x), 0)
-            picture[top : max(int(y + height), 0), left : max(int(x + width), 0)] = generator.uniform(0, 255, 3)
+            picture[top : max(int(y + height), 0),
+                    left : max(int(x + width), 0)] = generator.uniform(0, 255, 3)
     return pictures
 
 

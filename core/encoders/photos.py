@@ -1,7 +1,8 @@
 """Photos: from an image file to upright 8-bit RGB at its own size.
 
 - greyscale of 1, 8 and 16 bits is scaled to 0..255 and repeated in three channels;
-- CMYK (in JPEG with Adobe's inversion), YCbCr, LAB and palettes are converted by Pillow without colour profiles;
+- CMYK (in JPEG with Adobe's inversion), YCbCr, LAB and palettes are converted by Pillow without
+colour profiles;
 - transparent pixels are composited on white, as a browser's page would show them;
 - the EXIF orientation is applied;
 - of an animation the first frame is taken.
@@ -38,8 +39,8 @@ from core.common.errors import InputError
 Buffer = bytes | bytearray | memoryview
 Photo = PathLike | Buffer | np.ndarray | Image.Image
 T = TypeVar('T')
-# Importing a plugin registers its format; Image.init() would import all of Pillow's, among them some that start
-# other programs.
+# Importing a plugin registers its format; Image.init() would import all of Pillow's, among them
+# some that start other programs.
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,  # also MPO, which many phones call JPEG
     PngImagePlugin.PngImageFile,
@@ -78,8 +79,8 @@ def decode(photo: Photo) -> Image.Image:
     """Decodes an image at its own size.
 
     Args:
-        photo: str, path or bytes of an image file; or pixels: an array, uint8 (h, w, 3) RGB, (h, w, 4) RGBA or (h, w)
-            grey, or a PIL image.
+        photo: str, path or bytes of an image file; or pixels: an array, uint8 (h, w, 3) RGB, (h, w,
+            4) RGBA or (h, w) grey, or a PIL image.
 
     Returns:
         PIL image of mode 'RGB', upright.
@@ -90,8 +91,8 @@ def decode(photo: Photo) -> Image.Image:
     """
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,), (4,)):
-            raise ValueError(f'pixels must be uint8 of shape (h, w, 3), (h, w, 4) or (h, w), not {photo.dtype} '
-                             f'{photo.shape}')
+            raise ValueError('pixels must be uint8 of shape (h, w, 3), (h, w, 4) or (h, w), not '
+                             f'{photo.dtype} {photo.shape}')
         if not photo.size:
             raise ValueError(f'an array {photo.shape} has no pixels')
         return _to_rgb(Image.fromarray(photo))
@@ -126,10 +127,8 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
     if not data:
         raise UnreadableImage(source, 'the file is empty')
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise InputError(
-            'PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process: half-decoded pictures would go unnoticed; '
-            'set it to False'
-        )
+        raise InputError('PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process: '
+                         'half-decoded pictures would go unnoticed; set it to False')
     if data.startswith(b'\xff\xd8') and not _jpeg_ends(data):
         raise UnreadableImage(source, 'the JPEG is truncated (no end of image)')
     _silence_pillow()
@@ -145,11 +144,14 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the JPEG's scans are followed by its end marker: Pillow accepts a file whose tail is zeros."""
+    """Whether the JPEG's scans are followed by its end marker: Pillow accepts a file whose tail is
+    zeros.
+    """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xDA:  # start of scan: in the coded data that follows FF never stands before D9
+        # start of scan: in the coded data that follows FF never stands before D9
+        if marker == 0xDA:
             return data.find(b'\xff\xd9', at) >= 0
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
     return True  # odd headers are Pillow's to judge
@@ -160,7 +162,8 @@ _lock = threading.Lock()
 
 
 def _silence_pillow() -> None:
-    """Ignores the warnings that Pillow's own modules issue about odd metadata; what matters is raised instead.
+    """Ignores the warnings that Pillow's own modules issue about odd metadata; what matters is
+    raised instead.
 
     `warnings.catch_warnings` would be tidier, but it is not safe between threads.
     """
@@ -192,7 +195,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith('I') or image.mode == 'F':
         grey = np.asarray(image).astype(np.float64)
         if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:
-            raise ValueError('pixels of more than 16 bits have no known brightness range; save it with 8 or 16 bits')
+            raise ValueError('pixels of more than 16 bits have no known brightness range; save it '
+                             'with 8 or 16 bits')
         return Image.fromarray(np.rint(grey / 257).astype(np.uint8)).convert('RGB')
     if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
         if image.mode == 'La':  # premultiplied, and converted to its plain mode only

@@ -1,10 +1,10 @@
 """Pixels: from an image file to the square of uint8 RGB that an encoder takes.
 
-One function, `load`, serves feature extraction, training and inference, so that the three cannot see different
-pictures. What it does is fixed by a `Preprocessing`, which travels with the features.
+One function, `load`, serves feature extraction, training and inference, so that the three cannot
+see different pictures. What it does is fixed by a `Preprocessing`, which travels with the features.
 
-Every picture is decoded to upright 8-bit RGB first (`photos`). Then one filter makes the square: Pillow's bilinear,
-whose support grows with the reduction (so it antialiases).
+Every picture is decoded to upright 8-bit RGB first (`photos`). Then one filter makes the square:
+Pillow's bilinear, whose support grows with the reduction (so it antialiases).
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ class Preprocessing:
 
     Attributes:
         size: int, side in pixels of the square input (224 for VGG19).
-        resize: 'crop' scales the short side to round(size * 256 / 224) and takes the central size x size square, as
-            the paper does (section 4.3: 256 and 224). 'squash' scales both sides to `size`, whatever the shape.
+        resize: 'crop' scales the short side to round(size * 256 / 224) and takes the central size x
+            size square, as the paper does (section 4.3: 256 and 224). 'squash' scales both sides to
+            `size`, whatever the shape.
     """
 
     size: int = 224
@@ -38,7 +39,8 @@ class Preprocessing:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise InputError(f'image size {self.size!r} is not a positive number of pixels')
         if self.resize not in RESIZES:
-            raise InputError(f'resize {self.resize!r} is unknown; choose one of: {", ".join(RESIZES)}')
+            raise InputError(f'resize {self.resize!r} is unknown; choose one of: '
+                             f'{", ".join(RESIZES)}')
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict ready for JSON."""
@@ -62,9 +64,10 @@ def load(photo: Photo, preprocessing: Preprocessing, offset: tuple[float, float]
     Args:
         photo: str, path or bytes of an image file, or pixels as `decode` takes.
         preprocessing: `Preprocessing`.
-        offset: (x, y) in 0..1 moves the window for augmentation, from the left and upper to the right and lower edge
-            of a picture 256/224 as wide and high as the window: with 'crop' the central square of the short side, so
-            (.5, .5) is the window that None gives; with 'squash' the whole picture. None: as `Preprocessing` says.
+        offset: (x, y) in 0..1 moves the window for augmentation, from the left and upper to the
+            right and lower edge of a picture 256/224 as wide and high as the window: with 'crop'
+            the central square of the short side, so (.5, .5) is the window that None gives; with
+            'squash' the whole picture. None: as `Preprocessing` says.
         flip: mirror the result, left becomes right.
 
     Returns:
@@ -77,7 +80,8 @@ def load(photo: Photo, preprocessing: Preprocessing, offset: tuple[float, float]
     return pixels[:, ::-1].copy() if flip else pixels
 
 
-def square(image: Image.Image, preprocessing: Preprocessing, offset: tuple[float, float] | None = None) -> np.ndarray:
+def square(image: Image.Image, preprocessing: Preprocessing,
+           offset: tuple[float, float] | None = None) -> np.ndarray:
     """Brings a picture to the size of the network's input.
 
     Args:
@@ -88,7 +92,8 @@ def square(image: Image.Image, preprocessing: Preprocessing, offset: tuple[float
         uint8 array (size, size, 3), RGB.
     """
     size = preprocessing.size
-    # The window is cut inside the resizing: the same as cutting afterwards, but very long images stay cheap.
+    # The window is cut inside the resizing: the same as cutting afterwards, but very long images
+    # stay cheap.
     window = _window(image.size, preprocessing, offset)
     if image.size != (size, size) or window != (0.0, 0.0, size, size):  # Pillow would copy it
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=window)
@@ -105,8 +110,8 @@ def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
         preprocessing: `Preprocessing`.
 
     Returns:
-        (x0, y0, x1, y1) floats in fractions 0..1 of the input's side, clipped to it; a box that the crop removes
-        altogether has no area (x0 == x1 or y0 == y1).
+        (x0, y0, x1, y1) floats in fractions 0..1 of the input's side, clipped to it; a box that the
+        crop removes altogether has no area (x0 == x1 or y0 == y1).
     """
     left, top, right, bottom = _window(image_size, preprocessing)
     x, y, width, height = box_xywh
@@ -124,7 +129,8 @@ def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
 
 def _window(image_size: tuple[float, float], preprocessing: Preprocessing,
             offset: tuple[float, float] | None = None) -> tuple[float, float, float, float]:
-    """The part of the upright image that becomes the input: (left, top, right, bottom) in its pixels.
+    """The part of the upright image that becomes the input: (left, top, right, bottom) in its
+    pixels.
 
     `offset` as in `load`.
     """
@@ -133,7 +139,8 @@ def _window(image_size: tuple[float, float], preprocessing: Preprocessing,
     if preprocessing.resize == 'squash':
         if offset is None:
             return 0.0, 0.0, float(width), float(height)
-        left, top = (place * (1 - share) * length for place, length in zip(offset, image_size, strict=True))
+        left, top = (place * (1 - share) * length
+                     for place, length in zip(offset, image_size, strict=True))
         return left, top, min(left + share * width, width), min(top + share * height, height)
     short = min(width, height)
     side = short * share

@@ -1,8 +1,10 @@
-"""Reading encoder weights from other people's files: Keras `.h5` of every generation and MatConvNet `.mat`.
+"""Reading encoder weights from other people's files: Keras `.h5` of every generation and MatConvNet
+`.mat`.
 
-All readers take what the network expects, a list of `Layer` in the network's order, and return the arrays of each
-layer in TensorFlow's layout, kernels (height, width, in, out), or raise an `InputError` that names the first layer
-that differs. Nothing is assigned here, and no Keras is needed.
+All readers take what the network expects, a list of `Layer` in the network's order, and return the
+arrays of each layer in TensorFlow's layout, kernels (height, width, in, out), or raise an
+`InputError` that names the first layer that differs. Nothing is assigned here, and no Keras is
+needed.
 """
 
 import hashlib
@@ -27,7 +29,8 @@ class Layer(typing.NamedTuple):
     Attributes:
         name: str, the layer's name in the network.
         kind: str, its Keras class in snake case ('conv2d', 'batch_normalization').
-        shapes: tuple of shapes (tuples of int), in the order in which Keras lists the layer's weights.
+        shapes: tuple of shapes (tuples of int), in the order in which Keras lists the layer's
+            weights.
     """
 
     name: str
@@ -56,8 +59,8 @@ def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = 
         layers: list of `Layer`, all that the network has.
         what: str, the network's name in messages.
         matconvnet: bool, whether a MatConvNet `.mat` is known to exist for this network.
-        bare: bool, whether more layers in the file than in the network are fine whatever they are; by default only
-            dense layers (a classifier on top) are.
+        bare: bool, whether more layers in the file than in the network are fine whatever they are;
+            by default only dense layers (a classifier on top) are.
 
     Returns:
         List (one item a layer) of lists of float32 arrays.
@@ -74,24 +77,29 @@ def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = 
         return read_keras(path, layers, what, bare)
     if head.startswith(b'MATLAB') or str(path).endswith('.mat'):
         if not matconvnet:
-            raise InputError(f'{path} is a MATLAB file, but {what} needs a Keras .h5 file of weights')
+            raise InputError(f'{path} is a MATLAB file, but {what} needs a Keras .h5 file of '
+                             'weights')
         if head[512:].startswith(_HDF5):
-            raise InputError(f'{path} is a MATLAB 7.3 file; save it with -v7, or use the published file')
+            raise InputError(f'{path} is a MATLAB 7.3 file; save it with -v7, or use the published '
+                             'file')
         return read_matconvnet(path, layers, what)
     formats = 'a Keras .h5 or a MatConvNet .mat file' if matconvnet else 'a Keras .h5 file'
     raise InputError(f'{path} is not {formats} of weights for {what} (wrong or damaged file)')
 
 
-# ---------------------------------------------------------------------------------------------------------- Keras
+# ----------------------------------------------------------------------------------------------------------
+# Keras
 
 
-def read_keras(path: PathLike, layers: Sequence[Layer], what: str, bare: bool = False) -> list[list[np.ndarray]]:
+def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
+               bare: bool = False) -> list[list[np.ndarray]]:
     """Reads a Keras weights file or whole-model file; arguments and result as `read`.
 
-    Keras 1 and 2 (and tf-keras) list layers and weights in the attributes `layer_names` and `weight_names`, as bytes
-    or str, in the root or, in whole-model files, in the group `model_weights`. Keras 3's `.weights.h5` has one group
-    a layer, named after the layer or after its class with a counter, with its arrays in `vars/0`, `vars/1`, ...
-    Layers are matched by name if the file has all the network's names, else by order.
+    Keras 1 and 2 (and tf-keras) list layers and weights in the attributes `layer_names` and
+    `weight_names`, as bytes or str, in the root or, in whole-model files, in the group
+    `model_weights`. Keras 3's `.weights.h5` has one group a layer, named after the layer or after
+    its class with a counter, with its arrays in `vars/0`, `vars/1`, ... Layers are matched by name
+    if the file has all the network's names, else by order.
     """
     try:
         with h5py.File(path, 'r') as file:
@@ -101,14 +109,16 @@ def read_keras(path: PathLike, layers: Sequence[Layer], what: str, bare: bool = 
             else:
                 stored = _group_layout(path, root, layers, what)
             _compare(path, stored, layers, what, bare)
-            return [[np.asarray(array, np.float32) for array in arrays] for _, arrays in stored[: len(layers)]]
+            return [[np.asarray(array, np.float32) for array in arrays]
+                    for _, arrays in stored[: len(layers)]]
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise InputError(f'{path} is damaged or is no Keras weights file ({error}); fetch it again') from error
 
 
 def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> list[tuple[str, list]]:
     if _text(root.attrs.get('backend', 'tensorflow')) == 'theano':
-        raise InputError(f'{path} was written by Theano, whose kernels are flipped; use the TensorFlow file')
+        raise InputError(f'{path} was written by Theano, whose kernels are flipped; use the '
+                         'TensorFlow file')
     stored = []
     for name in _names(root, 'layer_names'):
         group = root[name]
@@ -123,11 +133,13 @@ def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> lis
     return stored
 
 
-def _group_layout(path: PathLike, root: Any, layers: Sequence[Layer], what: str) -> list[tuple[str, list]]:
+def _group_layout(path: PathLike, root: Any, layers: Sequence[Layer],
+                  what: str) -> list[tuple[str, list]]:
     if 'layers' not in root:
         raise InputError(f'{path} holds no Keras layers: is it a file of weights for {what}?')
     groups = {key: group['vars'] for key, group in root['layers'].items() if 'vars' in group}
-    by_name = {_text(group.attrs['name']): group for group in groups.values() if 'name' in group.attrs}
+    by_name = {_text(group.attrs['name']): group for group in groups.values()
+               if 'name' in group.attrs}
     if not all(layer.name in by_name for layer in layers):
         by_name = {}
         counts: dict[str, int] = {}
@@ -158,20 +170,23 @@ def _names(group: Any, attribute: str) -> list[str]:
     return names
 
 
-# ------------------------------------------------------------------------------------------------------ MatConvNet
+# ------------------------------------------------------------------------------------------------------
+# MatConvNet
 
 
 def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[list[np.ndarray]]:
     """Reads a MatConvNet network of plain convolutions; arguments and result as `read`.
 
-    Two nestings are published: early files give each convolution the fields `filters` and `biases`, later ones a
-    cell `weights` with the two arrays; the fields' order differs as well, so they are found by name. The layers lie
-    in the variable `layers`, or in the field of that name of a variable `net`.
+    Two nestings are published: early files give each convolution the fields `filters` and `biases`,
+    later ones a cell `weights` with the two arrays; the fields' order differs as well, so they are
+    found by name. The layers lie in the variable `layers`, or in the field of that name of a
+    variable `net`.
 
-    MatConvNet keeps kernels as (height, width, in, out): its converter transposes Caffe's and turns the first
-    layer's channels from BGR to RGB, and it feeds RGB minus its average image (123.68, 116.779, 103.939). The
-    graph feeds BGR, as Caffe and Keras do, so here the first layer's channels are turned back. (Much code that reads
-    these files also swaps the kernels' height and width, and so computes the features of another network.)
+    MatConvNet keeps kernels as (height, width, in, out): its converter transposes Caffe's and turns
+    the first layer's channels from BGR to RGB, and it feeds RGB minus its average image (123.68,
+    116.779, 103.939). The graph feeds BGR, as Caffe and Keras do, so here the first layer's
+    channels are turned back. (Much code that reads these files also swaps the kernels' height and
+    width, and so computes the features of another network.)
     """
     import scipy.io
 
@@ -222,31 +237,28 @@ def _struct(value: Any) -> Any:
     return value.ravel()[0] if value.dtype.names and value.size == 1 else None
 
 
-# -------------------------------------------------------------------------------------------------------- checking
+# --------------------------------------------------------------------------------------------------------
+# checking
 
 
-def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], what: str, bare: bool) -> None:
+def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], what: str,
+             bare: bool) -> None:
     """Raises `InputError` unless the stored layers have the shapes of the network's."""
     for position, layer in enumerate(layers):
         if position >= len(stored):
-            raise InputError(
-                f'{path} does not fit {what}: it has {len(stored)} layers with weights, but {len(layers)} are needed '
-                f'({layer.name} is missing)'
-            )
+            raise InputError(f'{path} does not fit {what}: it has {len(stored)} layers with '
+                             f'weights, but {len(layers)} are needed ({layer.name} is missing)')
         name, arrays = stored[position]
         shapes = tuple(tuple(array.shape) for array in arrays)
         if shapes != layer.shapes:
-            raise InputError(
-                f'{path} does not fit {what}: layer {layer.name} needs shapes {_show(layer.shapes)}, the file has '
-                f'{_show(shapes)} in {name}'
-            )
+            raise InputError(f'{path} does not fit {what}: layer {layer.name} needs shapes '
+                             f'{_show(layer.shapes)}, the file has {_show(shapes)} in {name}')
     extra = stored[len(layers) :]
     if not bare:
         for name, arrays in extra:
             if any(len(array.shape) > 2 for array in arrays) or re.search('conv', name):
-                raise InputError(
-                    f'{path} does not fit {what}: it has the further layer {name}; is it of a larger network?'
-                )
+                raise InputError(f'{path} does not fit {what}: it has the further layer {name}; is '
+                                 'it of a larger network?')
 
 
 def _show(shapes: Iterable[Sequence[int]]) -> str:

@@ -1,8 +1,9 @@
-"""What every importer shares: what it returns, how variables are compared, how words are renumbered.
+"""What every importer shares: what it returns, how variables are compared, how words are
+renumbered.
 
-An importer is a module with `read(source, vocab, ...)` -> Imported. It knows one foreign format and the arithmetic
-that turns its variables into those of a CaptionGenerator; files, sessions and the RUN DIR are the business of
-`make_run`.
+An importer is a module with `read(source, vocab, ...)` -> Imported. It knows one foreign format and
+the arithmetic that turns its variables into those of a CaptionGenerator; files, sessions and the
+RUN DIR are the business of `make_run`.
 """
 
 import re
@@ -17,14 +18,16 @@ from core.data.vocabulary import SPECIALS, Vocabulary
 from core.runtime.backend import tf
 from core.training.checkpoints import UNREADABLE
 
-# What optimizers, step counters and debiased averages of TF1 leave in a checkpoint beside the model.
+# What optimizers, step counters and debiased averages of TF1 leave in a checkpoint beside the
+# model.
 BESIDES = re.compile(
     r'.*/(Adam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|GradientDescent|biased|local_step)(_\d+)?'
     r'|(.*/)?(beta[12]_power(_\d+)?|global_step|learning_rate|_CHECKPOINTABLE_OBJECT_GRAPH)'
     r'|save_counter/.*|(.*/)?_?optimizer/.*|.*/\.OPTIMIZER_SLOT/.*'
 )
-# The score of a word that the foreign model does not have. Its probability, about 1e-13, is too small to change those
-# of the other words in float32; where it is a target in later training, its loss is that of a rare word.
+# The score of a word that the foreign model does not have. Its probability, about 1e-13, is too
+# small to change those of the other words in float32; where it is a target in later training, its
+# loss is that of a rare word.
 NEVER = -30.0
 MOST_LENGTH = 1000  # words of a caption: the decoder is unrolled over them
 
@@ -34,10 +37,12 @@ class Imported(NamedTuple):
 
     Attributes:
         options: dict of ModelConfig option -> value; what is left out has its default.
-        words: list of str, the ordinary words, in the order of our vocabulary after the four specials.
+        words: list of str, the ordinary words, in the order of our vocabulary after the four
+            specials.
         max_length: int, words of a caption at most, without <START> and <END>.
         values: dict of our variable's name -> float32 array.
-        encoder: dict with name, layer, size, resize: the features that such models are usually made for.
+        encoder: dict with name, layer, size, resize: the features that such models are usually made
+            for.
         notes: list of str, lines for the user: what was assumed.
     """
 
@@ -49,8 +54,8 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequence[int | None]], where: PathLike,
-          besides: re.Pattern[str] = BESIDES) -> None:
+def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequence[int | None]],
+          where: PathLike, besides: re.Pattern[str] = BESIDES) -> None:
     """Compare two dicts of variable name -> shape.
 
     Args:
@@ -67,8 +72,10 @@ def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequ
                if name not in expected and not besides.fullmatch(name)]
     wrong = [f'{name} {_text(found[name])} instead of {_text(expected[name])}' for name in expected
              if name in found and not _fits(expected[name], found[name])]
-    parts = [f'{what}: {", ".join(names)}'
-             for what, names in (('missing', missing), ('surplus', surplus), ('wrongly shaped', wrong)) if names]
+    parts = [
+        f'{what}: {", ".join(names)}' for what, names in (('missing', missing),
+                                                          ('surplus', surplus),
+                                                          ('wrongly shaped', wrong)) if names]
     if parts:
         raise InputError(f'{where}: its variables are not those of the model; {"; ".join(parts)}')
 
@@ -82,17 +89,20 @@ def _text(shape: Sequence[int | None]) -> str:
 
 
 def renumber(values: dict[str, np.ndarray], rows: Sequence[int | None]) -> None:
-    """Put the words of `word_embedding/w`, `logits/w_out` and `logits/b_out` into the order of our vocabulary.
+    """Put the words of `word_embedding/w`, `logits/w_out` and `logits/b_out` into the order of our
+    vocabulary.
 
     Args:
-        values: dict of our variable's name -> array, words numbered as in the source; the three are replaced.
-        rows: list with the source's number of every entry of our vocabulary, specials first; None for an entry
-            that the source lacks: it gets zeros and the score `NEVER`, so that the probabilities of all other words
-            are untouched as far as float32 goes.
+        values: dict of our variable's name -> array, words numbered as in the source; the three are
+            replaced.
+        rows: list with the source's number of every entry of our vocabulary, specials first; None
+            for an entry that the source lacks: it gets zeros and the score `NEVER`, so that the
+            probabilities of all other words are untouched as far as float32 goes.
     """
     inserted = np.array([row is None for row in rows])
     numbers = np.array([row or 0 for row in rows])
-    for name, axis, blank in (('word_embedding/w', 0, 0), ('logits/w_out', 1, 0), ('logits/b_out', 0, NEVER)):
+    for name, axis, blank in (('word_embedding/w', 0, 0), ('logits/w_out', 1, 0),
+                              ('logits/b_out', 0, NEVER)):
         array = np.take(values[name], numbers, axis=axis)
         array[(slice(None),) * axis + (inserted,)] = blank
         values[name] = array
@@ -106,11 +116,13 @@ def check_words(words: Sequence[str], where: PathLike) -> None:
     """
     for word in SPECIALS:
         if word in words:
-            raise InputError(f'{where}: the word {word!r} is one of the special words of this program; rename it')
+            raise InputError(f'{where}: the word {word!r} is one of the special words of this '
+                             'program; rename it')
     try:
         Vocabulary(words)
     except ValueError as error:
-        raise InputError(f'{where}: {error}; give the vocabulary that the model was trained with') from None
+        raise InputError(
+            f'{where}: {error}; give the vocabulary that the model was trained with') from None
 
 
 def open_checkpoint(prefix: PathLike) -> Any:
@@ -122,8 +134,8 @@ def open_checkpoint(prefix: PathLike) -> Any:
     try:
         return tf.train.load_checkpoint(str(prefix))
     except UNREADABLE as error:
-        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({first_line(error)}); give the path of its .index '
-                         f'file without the ending') from None
+        raise InputError(f'{prefix}: not a TensorFlow checkpoint ({first_line(error)}); give the '
+                         'path of its .index file without the ending') from None
 
 
 def tensors(reader: Any, names: Iterable[str], where: PathLike) -> dict[str, np.ndarray]:
@@ -137,8 +149,8 @@ def tensors(reader: Any, names: Iterable[str], where: PathLike) -> dict[str, np.
         try:
             value = np.asarray(reader.get_tensor(name))
         except UNREADABLE as error:
-            raise InputError(f'{where}: {name} cannot be read, the checkpoint is damaged ({first_line(error)})'
-                             ) from None
+            raise InputError(f'{where}: {name} cannot be read, the checkpoint is damaged '
+                             f'({first_line(error)})') from None
         values[name] = checked(value, name, where)
     return values
 

@@ -1,10 +1,9 @@
 """Other people's trained models, brought into a RUN DIR that evaluate.py uses.
 
-| kind | what it is | module |
-| --- | --- | --- |
-| tf1 | checkpoint of the TF1 code with `word_to_idx.pkl` | `tf1_tutorial`, which also writes such checkpoints |
-| authors | `.npz` of the authors' Theano code with its options and dictionary | `authors_theano` |
-| tf2 | checkpoint of TensorFlow's tutorial (Keras encoder and decoder) | `tf2_tutorial` |
+| kind | what it is | module | | --- | --- | --- | | tf1 | checkpoint of the TF1 code with
+`word_to_idx.pkl` | `tf1_tutorial`, which also writes such checkpoints | | authors | `.npz` of the
+authors' Theano code with its options and dictionary | `authors_theano` | | tf2 | checkpoint of
+TensorFlow's tutorial (Keras encoder and decoder) | `tf2_tutorial` |
 
 `python -m core import` calls `make_run`.
 """
@@ -37,18 +36,21 @@ KINDS = {'tf1': 'tf1_tutorial', 'authors': 'authors_theano', 'tf2': 'tf2_tutoria
 
 
 def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: str | None = None,
-             options: PathLike | None = None, data: PathLike | None = None, encoder: Mapping[str, Any] | None = None,
-             assignments: Iterable[str] = (), max_length: int | None = None, say: Say = print) -> None:
+             options: PathLike | None = None, data: PathLike | None = None,
+             encoder: Mapping[str, Any] | None = None, assignments: Iterable[str] = (),
+             max_length: int | None = None, say: Say = print) -> None:
     """Make a new RUN DIR from a foreign model; it appears whole or not at all.
 
     Args:
         source: checkpoint (path without endings, one of its files, or its directory) or .npz file.
-        vocab: the vocabulary file that belongs to it; None: for kind authors the dictionary.pkl beside it.
+        vocab: the vocabulary file that belongs to it; None: for kind authors the dictionary.pkl
+            beside it.
         out: the RUN DIR to make.
         kind: a name in `KINDS`; None: seen from `source`.
         options: the authors' options file, for kind authors.
         data: a DATA DIR whose features the model takes; None: `encoder` says what they are.
-        encoder: dict of name, layer, size, resize; what is left out or None is the kind's usual one.
+        encoder: dict of name, layer, size, resize; what is left out or None is the kind's usual
+            one.
         assignments: texts name=value of options that the variables do not tell.
         max_length: words of a caption at most; None: the source's own.
         say: function that prints a line.
@@ -61,11 +63,13 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
         raise InputError(f'{out}: exists already; choose another --out')
     kind, source = detect(source, kind)
     if options and kind != 'authors':
-        raise InputError(f'{source}: is of kind {kind}, which has no options file; leave --options out')
+        raise InputError(f'{source}: is of kind {kind}, which has no options file; leave --options '
+                         'out')
     if vocab is None and kind != 'authors':
         raise InputError(f'{source}: is of kind {kind}; name its vocabulary with --vocab')
     arguments = (options,) if kind == 'authors' else ()
-    imported = importlib.import_module(f'core.importers.{KINDS[kind]}').read(source, vocab, *arguments)
+    imported = importlib.import_module(f'core.importers.{KINDS[kind]}').read(
+        source, vocab, *arguments)
     max_length = imported.max_length if max_length is None else max_length
     if max_length < 1:
         raise InputError(f'--max-length must be at least 1, not {max_length}')
@@ -73,8 +77,8 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
         raise InputError(f'--max-length must be at most {MOST_LENGTH}, not {max_length}')
     config = Config.from_dict({'model': imported.options}, where=str(source)).override(assignments)
     if config.training != Config().training:
-        raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the model and of decoding, '
-                         f'none of training')
+        raise InputError(f'--set {" ".join(assignments)}: an imported run takes options of the '
+                         'model and of decoding, none of training')
     features = None
     if data is None:
         spec = _unknown_weights(imported.encoder, encoder or {})
@@ -83,8 +87,8 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
         spec = EncoderSpec.from_dict(features.encoder)
     _check_features(imported, spec, source, features)
     vocabulary = Vocabulary(imported.words)
-    entry = {'path': None, 'encoder': spec.to_dict(), 'max_length': max_length, 'dataset': 'imported',
-             'records_sha256': None}
+    entry = {'path': None, 'encoder': spec.to_dict(), 'max_length': max_length,
+             'dataset': 'imported', 'records_sha256': None}
 
     with tf.Graph().as_default() as graph:
         model = build_model(config, vocabulary, spec, max_length)
@@ -99,8 +103,8 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
                 made.mkdir()
                 config.save(made / 'config.json', data=entry)
                 vocabulary.save(made / 'vocabulary.json')
-                BestModel(made / 'best', model.variables).save(
-                    session, {'step': 0, 'scores': {}, 'imported': {'kind': kind, 'source': str(source)}})
+                BestModel(made / 'best', model.variables).save(session, {
+                    'step': 0, 'scores': {}, 'imported': {'kind': kind, 'source': str(source)}})
                 os.rename(made, out)
     _report(kind, source, imported, config, spec, out, features, say)
 
@@ -130,8 +134,8 @@ def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
 
     if is_tf1(names):
         return 'tf1', prefix
-    raise InputError(f'{prefix}: neither a checkpoint of the TF1 code nor of the TF2 tutorial; it holds, for example, '
-                     f'{", ".join(sorted(names)[:5])}')
+    raise InputError(f'{prefix}: neither a checkpoint of the TF1 code nor of the TF2 tutorial; it '
+                     f'holds, for example, {", ".join(sorted(names)[:5])}')
 
 
 def _prefix(path: pathlib.Path) -> str:
@@ -146,20 +150,23 @@ def _prefix(path: pathlib.Path) -> str:
     found = sorted(index.name[:-len('.index')] for index in path.glob('*.index'))
     state = tf.train.get_checkpoint_state(str(path))
     latest = pathlib.Path(state.model_checkpoint_path) if state else None
-    # By its name first: the path may be that of another machine. Before TensorFlow 0.12 there was no .index file.
+    # By its name first: the path may be that of another machine. Before TensorFlow 0.12 there was
+    # no .index file.
     for prefix in (path / latest.name, latest) if latest else ():
         if prefix.is_file() or prefix.with_name(f'{prefix.name}.index').is_file():
             return str(prefix)
     if len(found) == 1:
         return str(path / found[0])
-    raise InputError(f'{path}: ' + (f'holds several checkpoints; name one: {", ".join(found)}' if found else
-                                    'no checkpoint (no .index file) in this directory'))
+    raise InputError(
+        f'{path}: ' + (f'holds several checkpoints; name one: {", ".join(found)}' if found
+                       else 'no checkpoint (no .index file) in this directory'))
 
 
 def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> EncoderSpec:
     """EncoderSpec of the features that the model takes; which weights made them is not known."""
     chosen = {key: value for key, value in chosen.items() if value is not None}
-    if chosen.get('name', usual['name']) != usual['name']:  # the usual layer and size belong to the usual encoder
+    # the usual layer and size belong to the usual encoder
+    if chosen.get('name', usual['name']) != usual['name']:
         usual = {'resize': usual['resize']}
     spec = describe(**{**usual, **chosen}, weights='random')
     return dataclasses.replace(spec, weights='unknown', weights_sha256='unknown')
@@ -168,16 +175,18 @@ def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> Enc
 def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, data: Any) -> None:
     """InputError where the model does not take features of `spec`."""
     values = imported.values
-    name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w') if n in values)
+    name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w')
+                if n in values)
     dim = values[name].shape[0]
     if dim != spec.dim:
-        where = (f'those of {data.path} have {spec.dim}; give the right --data' if data else
-                 f'{spec.encoder} {spec.layer} has {spec.dim}; name theirs with --encoder and --layer, or --data')
+        where = (f'those of {data.path} have {spec.dim}; give the right --data' if data
+                 else f'{spec.encoder} {spec.layer} has {spec.dim}; name theirs with --encoder and '
+                 '--layer, or --data')
         raise InputError(f'{source}: was trained on features of {dim} numbers a location, {where}')
 
 
-def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec, out: PathLike,
-            data: Any, say: Say) -> None:
+def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec,
+            out: PathLike, data: Any, say: Say) -> None:
     """Print what was made of it."""
     for note in imported.notes:
         say(f'note: {note}')

@@ -1,16 +1,18 @@
 """Reading other people's pickles without ever executing them, and the vocabularies inside.
 
-A pickle is a program: the usual `pickle.load` runs whatever the file says. Old captioning code keeps its vocabulary
-and its options in pickles all the same, so here is a reader that knows numbers, texts, lists, tuples, dicts and
-`OrderedDict`, written by Python 2 or 3 with any protocol, and refuses everything else by name.
+A pickle is a program: the usual `pickle.load` runs whatever the file says. Old captioning code
+keeps its vocabulary and its options in pickles all the same, so here is a reader that knows
+numbers, texts, lists, tuples, dicts and `OrderedDict`, written by Python 2 or 3 with any protocol,
+and refuses everything else by name.
 
     words = word_to_idx('word_to_idx.pkl')      # or .json
     options = load('capgen_model.pkl')
 
-The recipe of Python's documentation, `find_class` on `pickle.Unpickler`, keeps programs from running. But that class
-is in C and cannot be kept from single instructions: 66 bytes whose key is a tuple of a tuple twice, and so on sixty
-times, hang it beyond Ctrl-C; a key of a million nested tuples is a segmentation fault; a memo place of two thousand
-million takes all memory. So the recipe is followed on the same class as the same module has it in Python.
+The recipe of Python's documentation, `find_class` on `pickle.Unpickler`, keeps programs from
+running. But that class is in C and cannot be kept from single instructions: 66 bytes whose key is a
+tuple of a tuple twice, and so on sixty times, hang it beyond Ctrl-C; a key of a million nested
+tuples is a segmentation fault; a memo place of two thousand million takes all memory. So the recipe
+is followed on the same class as the same module has it in Python.
 """
 
 import collections
@@ -71,9 +73,11 @@ def _checked(code: bytes, keys: slice) -> Callable[[Any], None]:
 class _Unpickler(pickle._Unpickler):
     """An unpickler that builds plain data only."""
 
-    # So many OrderedDicts and items of them: a file that calls for the same list again and again is a bomb.
+    # So many OrderedDicts and items of them: a file that calls for the same list again and again is
+    # a bomb.
     remaining = LARGEST // 16
-    # Instructions that are not listed (objects, persistent ids, extensions, buffers) do not exist for it.
+    # Instructions that are not listed (objects, persistent ids, extensions, buffers) do not exist
+    # for it.
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **{code: load for code, load in pickle._Unpickler.dispatch.items() if code in _ALLOWED},
         pickle.SETITEM[0]: _checked(pickle.SETITEM, slice(-2, -1)),
@@ -101,7 +105,8 @@ def load(path: PathLike) -> Any:
     Texts of Python 2 are read as UTF-8, or as Latin-1 where they are not UTF-8.
 
     Raises:
-        InputError: no such file, not a pickle, too large, or it holds anything else (named); nothing is executed.
+        InputError: no such file, not a pickle, too large, or it holds anything else (named);
+            nothing is executed.
     """
     data = _bytes(path)
     try:
@@ -110,15 +115,18 @@ def load(path: PathLike) -> Any:
         except UnicodeDecodeError:
             return _Unpickler(io.BytesIO(data), encoding='latin-1').load()
     except Refused as error:
-        raise InputError(f'{path}: this pickle holds {error}, which is not read, as it could run a program; only '
-                         f'dicts, lists, texts and numbers are. Save it as JSON where you trust it') from None
+        raise InputError(f'{path}: this pickle holds {error}, which is not read, as it could run a '
+                         'program; only dicts, lists, texts and numbers are. Save it as JSON where '
+                         'you trust it') from None
     except KeyError as error:
-        raise InputError(f'{path}: not a pickle of plain data ({_instruction(error.args[0])} is not read, as it could '
-                         f'run a program); save it as JSON where you trust it') from None
+        raise InputError(
+            f'{path}: not a pickle of plain data ({_instruction(error.args[0])} is not read, as it '
+            'could run a program); save it as JSON where you trust it') from None
     # A damaged file can end in almost any of these.
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, AttributeError, OverflowError,
-            MemoryError, RecursionError, AssertionError, struct.error) as error:
-        raise InputError(f'{path}: not a readable pickle ({type(error).__name__}: {error})') from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, AttributeError,
+            OverflowError, MemoryError, RecursionError, AssertionError, struct.error) as error:
+        raise InputError(
+            f'{path}: not a readable pickle ({type(error).__name__}: {error})') from None
 
 
 def _instruction(code: object) -> str:
@@ -131,20 +139,24 @@ def _bytes(path: PathLike) -> bytes:
     path = pathlib.Path(path)
     try:
         if path.stat().st_size > LARGEST:
-            raise InputError(f'{path}: {path.stat().st_size} bytes are too many for a vocabulary or options')
+            raise InputError(f'{path}: {path.stat().st_size} bytes are too many for a vocabulary '
+                             'or options')
         return path.read_bytes()
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror})') from None
 
 
 def load_any(path: PathLike) -> Any:
-    """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the contents."""
+    """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the
+    contents.
+    """
     is_json = _bytes(path).lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in (b'{', b'[')
     return read_json(path, 'give a JSON file or a pickle') if is_json else load(path)
 
 
 def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
-    """A dict of word -> index from a pickle or JSON file, or from a vocabulary.json of this program.
+    """A dict of word -> index from a pickle or JSON file, or from a vocabulary.json of this
+    program.
 
     Args:
         path: the file.
@@ -160,30 +172,33 @@ def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
         raise InputError(f'{path}: holds {_kind(content)} instead of a dict of word -> index')
     for word, index in content.items():
         if not isinstance(word, str) or isinstance(index, bool) or not isinstance(index, int):
-            raise InputError(f'{path}: a word_to_idx maps texts to whole numbers, not {_kind(word)} to {_kind(index)}')
+            raise InputError(f'{path}: a word_to_idx maps texts to whole numbers, not '
+                             f'{_kind(word)} to {_kind(index)}')
     owners: dict[int, str] = {}
     for word, index in content.items():
         if index in owners:
-            raise InputError(f'{path}: the words {shown(owners[index])} and {shown(word)} have the same index '
-                             f'{shown(index)}')
+            raise InputError(f'{path}: the words {shown(owners[index])} and {shown(word)} have the '
+                             f'same index {shown(index)}')
         owners[index] = word
     for index in range(first, first + len(owners)):
         if index not in owners:
-            raise InputError(f'{path}: no word has the index {index}; the {len(owners)} indices must go from {first} '
-                             f'to {first + len(owners) - 1} without gaps')
+            raise InputError(f'{path}: no word has the index {index}; the {len(owners)} indices '
+                             f'must go from {first} to {first + len(owners) - 1} without gaps')
     return dict(content)
 
 
 def _numbered(words: Any, path: PathLike) -> Any:
     if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
-        raise InputError(f'{path}: its words must be distinct texts, beginning with {" ".join(SPECIALS)}')
+        raise InputError(f'{path}: its words must be distinct texts, beginning with '
+                         f'{" ".join(SPECIALS)}')
     return {word: index for index, word in enumerate(words)}
 
 
 def shown(value: Any) -> str:
     """A value out of somebody's file for a message: short, whatever it is.
 
-    Numbers and texts as Python writes them, of all else the type: it may be nested or large without end.
+    Numbers and texts as Python writes them, of all else the type: it may be nested or large without
+    end.
     """
     small = isinstance(value, (bool, float, str, bytes)) or isinstance(value, int) and abs(value) < 10**18
     return reprlib.repr(value) if small else _kind(value)

@@ -1,16 +1,18 @@
-"""Checkpoints of TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and GRU).
+"""Checkpoints of TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and
+GRU).
 
-`tf.train.Checkpoint(encoder=..., decoder=..., optimizer=...)` describes its objects in a graph of its own, whose edges
-are the attributes of the objects: encoder -> fc -> kernel. A variable is stored once, under one of the paths that
-lead to it. With Keras 2 that is its place in the model, with Keras 3 often one in the optimizer, so the graph is
-walked instead of guessing names.
+`tf.train.Checkpoint(encoder=..., decoder=..., optimizer=...)` describes its objects in a graph of
+its own, whose edges are the attributes of the objects: encoder -> fc -> kernel. A variable is
+stored once, under one of the paths that lead to it. With Keras 2 that is its place in the model,
+with Keras 3 often one in the optimizer, so the graph is walked instead of guessing names.
 
-The tutorial calls its GRU without an initial state: every step starts from zeros, and the state of one step reaches
-the next through the attention alone. That is `carry_state=false`; copies of the tutorial that give
-`initial_state=hidden` need `carry_state=true`.
+The tutorial calls its GRU without an initial state: every step starts from zeros, and the state of
+one step reaches the next through the attention alone. That is `carry_state=false`; copies of the
+tutorial that give `initial_state=hidden` need `carry_state=true`.
 
-Its loss is the sum over steps of the mean over the batch of the masked cross entropy, as ours without regulariser.
-What it prints is that divided by the columns of the padded captions, which count padding and <start>.
+Its loss is the sum over steps of the mean over the batch of the masked cross entropy, as ours
+without regulariser. What it prints is that divided by the columns of the padded captions, which
+count padding and <start>.
 """
 
 import json
@@ -29,7 +31,8 @@ from core.training.checkpoints import UNREADABLE
 
 ENCODER = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
 MAX_LENGTH = 50  # of the tutorial's captions on COCO; the checkpoint does not tell
-# What the words of `core.data.vocabulary.SPECIALS` are called, the likelier name first; padding is always number 0.
+# What the words of `core.data.vocabulary.SPECIALS` are called, the likelier name first; padding is
+# always number 0.
 NAMES = {
     '<NULL>': ('<pad>', '', '<PAD>', '[PAD]'),
     '<START>': ('<start>', 'startseq', '[START]', '<START>', '<sos>', '<s>'),
@@ -61,15 +64,18 @@ def read(source: PathLike, vocab: PathLike) -> Imported:
     """Read a checkpoint of the tutorial.
 
     Args:
-        source: the checkpoint's path without .index, or the directory of a CheckpointManager (its latest one).
-        vocab: path of the vocabulary: `tokenizer.to_json()`, its word_index or index_word as JSON, the list of a
-            TextVectorization layer's `get_vocabulary()` as JSON, or that list as text, one word a line.
+        source: the checkpoint's path without .index, or the directory of a CheckpointManager (its
+            latest one).
+        vocab: path of the vocabulary: `tokenizer.to_json()`, its word_index or index_word as JSON,
+            the list of a TextVectorization layer's `get_vocabulary()` as JSON, or that list as
+            text, one word a line.
 
     Returns:
         Imported.
 
     Raises:
-        InputError: a file cannot be read, or variables are missing, surplus or of a wrong shape, by name.
+        InputError: a file cannot be read, or variables are missing, surplus or of a wrong shape, by
+            name.
     """
     source = _prefix(pathlib.Path(source))
     reader = open_checkpoint(source)
@@ -86,8 +92,8 @@ def read(source: PathLike, vocab: PathLike) -> Imported:
     rows, words, notes = _words(vocab, sizes['V'])
     renumber(values, rows)
     notes.append(f'captions of at most {MAX_LENGTH} words: the checkpoint does not tell the length')
-    notes.append('carry_state=false as in the tutorial, whose GRU starts every step from zeros; set carry_state=true '
-                 'if your copy calls it with initial_state')
+    notes.append('carry_state=false as in the tutorial, whose GRU starts every step from zeros; '
+                 'set carry_state=true if your copy calls it with initial_state')
     return Imported(_options(sizes), words, MAX_LENGTH, values, dict(ENCODER), notes)
 
 
@@ -95,8 +101,8 @@ def _prefix(source: pathlib.Path) -> pathlib.Path:
     if source.is_dir():
         latest = tf.train.latest_checkpoint(str(source))
         if latest is None:
-            raise InputError(f'{source}: no checkpoint in this directory; give the path of its .index file without '
-                             f'the ending')
+            raise InputError(f'{source}: no checkpoint in this directory; give the path of its '
+                             '.index file without the ending')
         return pathlib.Path(latest)
     return source.with_suffix('') if source.suffix == '.index' else source
 
@@ -104,7 +110,8 @@ def _prefix(source: pathlib.Path) -> pathlib.Path:
 # ---- variables
 
 def _places(source: PathLike, reader: Any) -> dict[str, str]:
-    """Place in the object graph -> key in the checkpoint, for all parameters of encoder and decoder.
+    """Place in the object graph -> key in the checkpoint, for all parameters of encoder and
+    decoder.
 
     Raises:
         InputError: no object graph, a damaged one, or one without encoder and decoder.
@@ -114,8 +121,8 @@ def _places(source: PathLike, reader: Any) -> dict[str, str]:
     try:
         return _walked(source, reader)
     except (*UNREADABLE, DecodeError, KeyError, TypeError) as error:
-        raise InputError(f'{source}: its object graph cannot be read, the checkpoint is damaged ({first_line(error)})'
-                         ) from None
+        raise InputError(f'{source}: its object graph cannot be read, the checkpoint is damaged '
+                         f'({first_line(error)})') from None
 
 
 def _walked(source: PathLike, reader: Any) -> dict[str, str]:
@@ -123,13 +130,14 @@ def _walked(source: PathLike, reader: Any) -> dict[str, str]:
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     if not reader.has_tensor('_CHECKPOINTABLE_OBJECT_GRAPH'):
-        raise InputError(f'{source}: not a checkpoint of tf.train.Checkpoint (no object graph in it)')
+        raise InputError(f'{source}: not a checkpoint of tf.train.Checkpoint (no object graph in '
+                         'it)')
     graph = TrackableObjectGraph.FromString(reader.get_tensor('_CHECKPOINTABLE_OBJECT_GRAPH'))
     children = {child.local_name: child.node_id for child in graph.nodes[0].children}
     for name in ('encoder', 'decoder'):
         if name not in children:
-            raise InputError(f'{source}: not a checkpoint of the tutorial, it has no object {name!r} but '
-                             f'{", ".join(sorted(children)) or "nothing"}')
+            raise InputError(f'{source}: not a checkpoint of the tutorial, it has no object '
+                             f'{name!r} but {", ".join(sorted(children)) or "nothing"}')
     places, seen = {}, set()
     queue = [(name, children[name]) for name in ('encoder', 'decoder')]
     for place, node in queue:  # breadth first, so that each object gets its shortest place
@@ -138,7 +146,8 @@ def _walked(source: PathLike, reader: Any) -> dict[str, str]:
         seen.add(node)
         for attribute in graph.nodes[node].attributes:
             places[place] = attribute.checkpoint_key
-        # Keras lists layers and variables once more under names with an underscore or a dash: those come last.
+        # Keras lists layers and variables once more under names with an underscore or a dash: those
+        # come last.
         for child in sorted(graph.nodes[node].children, key=_is_listing):
             if child.local_name not in ('optimizer', '_optimizer'):  # a compiled model's
                 queue.append((f'{place}/{_plain(child.local_name)}', child.node_id))
@@ -155,31 +164,34 @@ def _plain(name: str) -> str:
 
 
 def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Letter of `LAYOUT` -> number, from one place each; InputError where the cell is not that of the tutorial."""
+    """Letter of `LAYOUT` -> number, from one place each; InputError where the cell is not that of
+    the tutorial.
+    """
     if len(found.get('decoder/gru/cell/bias', (2, 0))) == 1:
-        raise InputError(f'{source}: decoder/gru/cell/bias has one dimension: a GRU with reset_after=False, which is '
-                         f'not the cell of the tutorial')
+        raise InputError(f'{source}: decoder/gru/cell/bias has one dimension: a GRU with '
+                         'reset_after=False, which is not the cell of the tutorial')
     sizes = {}
-    for letter, place, axis in (('D', 'encoder/fc/kernel', 0), ('K', 'encoder/fc/kernel', 1),
-                                ('A', 'decoder/attention/W1/kernel', 1), ('H', 'decoder/attention/W2/kernel', 0),
-                                ('V', 'decoder/embedding/embeddings', 0), ('M', 'decoder/embedding/embeddings', 1),
-                                ('O', 'decoder/fc1/kernel', 1)):
+    for letter, place, axis in (
+        ('D', 'encoder/fc/kernel', 0), ('K', 'encoder/fc/kernel', 1),
+        ('A', 'decoder/attention/W1/kernel', 1), ('H', 'decoder/attention/W2/kernel', 0),
+        ('V', 'decoder/embedding/embeddings', 0), ('M', 'decoder/embedding/embeddings', 1),
+        ('O', 'decoder/fc1/kernel', 1)):
         shape = found.get(place, ())
         # What is not to be had admits any size: `check` names the place.
         sizes[letter] = shape[axis] if axis < len(shape) else None
     K, M = sizes['K'], sizes['M']
-    return {**sizes, 'X': None if K is None or M is None else K + M, 'G': sizes['H'] and 3 * sizes['H']}
+    return {**sizes, 'X': None if K is None or M is None else K + M, 'G': sizes['H']
+            and 3 * sizes['H']}
 
 
 def _options(sizes: Mapping[str, Any]) -> dict[str, Any]:
     """ModelConfig values."""
-    return {
-        'dim_embed': sizes['M'], 'dim_hidden': sizes['H'], 'prev2out': False, 'ctx2out': False, 'alpha_c': 0.0,
-        'selector': False, 'dropout': False, 'batch_norm': False, 'feature_layer': sizes['K'],
-        'initial_state': 'zero', 'attention_activation': 'tanh', 'attention_size': sizes['A'],
-        'attention_bias': 'both', 'score_bias': True, 'cell': 'gru', 'cell_input': 'context_word',
-        'carry_state': False, 'output_size': sizes['O'], 'output_activation': 'linear', 'initializer': 'keras',
-    }
+    return {'dim_embed': sizes['M'], 'dim_hidden': sizes['H'], 'prev2out': False, 'ctx2out': False,
+            'alpha_c': 0.0, 'selector': False, 'dropout': False, 'batch_norm': False,
+            'feature_layer': sizes['K'], 'initial_state': 'zero', 'attention_activation': 'tanh',
+            'attention_size': sizes['A'], 'attention_bias': 'both', 'score_bias': True,
+            'cell': 'gru', 'cell_input': 'context_word', 'carry_state': False,
+            'output_size': sizes['O'], 'output_activation': 'linear', 'initializer': 'keras'}
 
 
 # ---- words
@@ -187,8 +199,8 @@ def _options(sizes: Mapping[str, Any]) -> dict[str, Any]:
 def _words(path: PathLike, n_rows: int) -> tuple[list[int | None], list[str], list[str]]:
     """The vocabulary in our order: (the row of each of our words, ordinary words, notes)."""
     if path is None:
-        raise InputError('a checkpoint of the tutorial has no words in it: save tokenizer.to_json() to a file and '
-                         'name it with --vocab')
+        raise InputError('a checkpoint of the tutorial has no words in it: save '
+                         'tokenizer.to_json() to a file and name it with --vocab')
     known = _numbered(pathlib.Path(path), n_rows)
     special = {}
     for ours, names in NAMES.items():
@@ -200,13 +212,16 @@ def _words(path: PathLike, n_rows: int) -> tuple[list[int | None], list[str], li
         special['<NULL>'] = 0
     for ours in ('<START>', '<END>'):
         if special[ours] is None:
-            raise InputError(f'{path}: none of its words is {ours}; known names are {", ".join(NAMES[ours])}')
+            raise InputError(f'{path}: none of its words is {ours}; known names are '
+                             f'{", ".join(NAMES[ours])}')
     ordinary = [number for number in range(n_rows) if number not in special.values()]
     if not any(number in known for number in ordinary):
-        raise InputError(f'{path}: has no ordinary words; give the vocabulary that the model was trained with')
+        raise InputError(f'{path}: has no ordinary words; give the vocabulary that the model was '
+                         'trained with')
     words, notes = arrange(known, ordinary)
     if special['<UNK>'] is None:
-        notes.append('the vocabulary has no word for unknown ones; <UNK> gets a probability of about 1e-13')
+        notes.append('the vocabulary has no word for unknown ones; <UNK> gets a probability of '
+                     'about 1e-13')
     return [*special.values(), *ordinary], words, notes
 
 
@@ -215,9 +230,11 @@ def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
     try:
         text = path.read_text(encoding='utf-8-sig')
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); save tokenizer.to_json() to a file') from None
+        raise InputError(f'{path}: cannot be read ({error.strerror}); save tokenizer.to_json() to '
+                         'a file') from None
     except UnicodeDecodeError:
-        raise InputError(f'{path}: neither JSON nor text; save tokenizer.to_json() to a file') from None
+        raise InputError(
+            f'{path}: neither JSON nor text; save tokenizer.to_json() to a file') from None
     content = _parsed(text)
     if isinstance(content, dict) and isinstance(content.get('config'), dict):
         return _tokenizer(path, content['config'], n_rows)
@@ -227,7 +244,8 @@ def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
         content = text.removesuffix('\n').split('\n')
         content = [line.removesuffix('\r') for line in content]
     if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
-        raise InputError(f'{path}: neither a tokenizer, a dict of word -> number nor a list of words')
+        raise InputError(f'{path}: neither a tokenizer, a dict of word -> number nor a list of '
+                         'words')
     return _listed(path, content, n_rows)
 
 
@@ -245,9 +263,11 @@ def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
     index = config.get('word_index')
     index = _parsed(index) if isinstance(index, str) else index
     if not isinstance(index, dict):
-        raise InputError(f'{path}: a tokenizer without word_index; save tokenizer.to_json() to a file')
+        raise InputError(f'{path}: a tokenizer without word_index; save tokenizer.to_json() to a '
+                         'file')
     limit = config.get('num_words')
-    return _dictionary(path, index, min(n_rows, limit) if isinstance(limit, int) and limit > 0 else n_rows)
+    return _dictionary(path, index, min(n_rows, limit) if isinstance(limit, int) and limit > 0
+                       else n_rows)
 
 
 def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
@@ -258,23 +278,26 @@ def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
     known: dict[int, str] = {}
     for word, number in content.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise InputError(f'{path}: the word {shown(word)} has the number {shown(number)}, not a whole number')
+            raise InputError(f'{path}: the word {shown(word)} has the number {shown(number)}, not '
+                             'a whole number')
         if number >= limit:
             continue
         if number in known:
-            raise InputError(f'{path}: the words {shown(known[number])} and {shown(word)} have the same number '
-                             f'{number}')
+            raise InputError(f'{path}: the words {shown(known[number])} and {shown(word)} have the '
+                             f'same number {number}')
         known[number] = word
     return known
 
 
 def _listed(path: PathLike, words: Any, n_rows: int) -> dict[int, str]:
-    """`get_vocabulary()`: '' for padding, '[UNK]', then the words; leading padding may have been lost."""
+    """`get_vocabulary()`: '' for padding, '[UNK]', then the words; leading padding may have been
+    lost.
+    """
     first = 1 if words and words[0] in NAMES['<UNK>'] else 0
     if not first and (not words or words[0] not in NAMES['<NULL>']):
-        raise InputError(f"{path}: a list of words must begin as get_vocabulary() does, with '' for padding and "
-                         f"'[UNK]'")
+        raise InputError(f"{path}: a list of words must begin as get_vocabulary() does, with '' "
+                         "for padding and '[UNK]'")
     if first + len(words) > n_rows:
-        raise InputError(f'{path}: {len(words)} words, but the model has {n_rows} rows; give the vocabulary that it '
-                         f'was trained with')
+        raise InputError(f'{path}: {len(words)} words, but the model has {n_rows} rows; give the '
+                         'vocabulary that it was trained with')
     return {first + number: word for number, word in enumerate(words)}

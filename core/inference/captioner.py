@@ -7,8 +7,9 @@
             print(result.name, result.caption)
         captioner('dog.jpg')[0].show()      # in a notebook: the attention picture
 
-Pixels, features, words and attention are computed in one graph, whose session stays open. Several captioners live in
-one process, each with a graph of its own, and each may be called from many threads at once.
+Pixels, features, words and attention are computed in one graph, whose session stays open. Several
+captioners live in one process, each with a graph of its own, and each may be called from many
+threads at once.
 """
 
 import collections
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from core.decoding.captions import Caption
     from core.encoders.photos import Photo
 
-BATCH = 16  # photos computed together: fewer waste the processor, more only let the first answer wait
+# photos computed together: fewer waste the processor, more only let the first answer wait
+BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,10 +48,11 @@ class Result:
 
     Attributes:
         name: str, the photo's path, or 'photo 1', 'photo 2' ... for what has none.
-        captions: list of core.decoding.captions.Caption, best first; empty where the photo could not be read.
+        captions: list of core.decoding.captions.Caption, best first; empty where the photo could
+            not be read.
         grid: (rows, cols) of the attention; place l is in row l // cols.
-        picks_locations: bool, whether each word's attention is one location (hard attention, decode_context sample or
-            argmax).
+        picks_locations: bool, whether each word's attention is one location (hard attention,
+            decode_context sample or argmax).
         error: UnreadableImage, or None. Only `Captioner.stream` gives such a result.
         photo: what was captioned: path, bytes, array or PIL image.
         preprocessing: core.encoders.preprocessing.Preprocessing of the encoder.
@@ -65,7 +68,9 @@ class Result:
 
     @property
     def best(self) -> 'Caption':
-        """The best Caption: its `words`, `alphas`, `betas`, `probabilities`, `log_prob` and `score`."""
+        """The best Caption: its `words`, `alphas`, `betas`, `probabilities`, `log_prob` and
+        `score`.
+        """
         return self.captions[0]
 
     @property
@@ -89,13 +94,17 @@ class Result:
         return self.best.score
 
     def view(self, side: int = 320) -> np.ndarray:
-        """(h, w, 3) uint8, the part of the photo that the encoder sees, `side` pixels at its longer side."""
+        """(h, w, 3) uint8, the part of the photo that the encoder sees, `side` pixels at its longer
+        side.
+        """
         from core.viewer import attention_pictures
 
         return attention_pictures.view(self.photo, self.preprocessing, side)
 
     def picture(self, number: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8, the attention picture of caption `number`, see core/viewer/attention_pictures.py."""
+        """(H, W, 3) uint8, the attention picture of caption `number`, see
+        core/viewer/attention_pictures.py.
+        """
         from core.viewer import attention_pictures
 
         return attention_pictures.attention_picture(self.view(), self.captions[number], self.grid,
@@ -120,11 +129,14 @@ class Result:
         return Image.fromarray(self.picture())
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict ready for JSON, the line of `caption.py --json`; docs/captioning.md names the fields."""
+        """A dict ready for JSON, the line of `caption.py --json`; docs/captioning.md names the
+        fields.
+        """
         if self.error is not None:
             return {'image': self.name, 'error': str(self.error)}
         return {'image': self.name, 'caption': self.caption, 'grid': list(self.grid),
-                'captions': [caption_record(caption, self.picks_locations) for caption in self.captions]}
+                'captions': [
+            caption_record(caption, self.picks_locations) for caption in self.captions]}
 
 
 class Captioner:
@@ -134,12 +146,13 @@ class Captioner:
         run: core.runs.run_dir.Run.
         weights: path of the encoder's weights file; None: where it was when the run was trained.
         n_best: captions a photo; a beam that is narrower is made as wide.
-        seed: int, of what is drawn (sampled words, hard attention's locations): it follows the seed and the photo's
-            place in the call.
+        seed: int, of what is drawn (sampled words, hard attention's locations): it follows the seed
+            and the photo's place in the call.
         machine: core.runtime.devices.Machine, where to compute; None: Machine().
 
     Attributes:
-        run: that. config: DecodingConfig in use. spec: EncoderSpec. n_best: int. step: int, the model's training step.
+        run: that. config: DecodingConfig in use. spec: EncoderSpec. n_best: int. step: int, the
+            model's training step.
 
     Raises:
         InputError: the run has no model, or the weights are missing or others.
@@ -162,7 +175,8 @@ class Captioner:
         with tf.Graph().as_default() as graph:
             pixels = tf1.placeholder(tf.uint8, (None, run.spec.size, run.spec.size, 3), 'images')
             self._model, restore = run.build_captioner(pixels, weights)
-            # Compiling a size takes longer than what it saves on the few photos that are computed together here.
+            # Compiling a size takes longer than what it saves on the few photos that are computed
+            # together here.
             self._model.attention.compile(False)
             self._search = self._model.build_search(options, n_best)
         self._session = tf1.Session(graph=graph, config=session_config(machine or Machine()))
@@ -196,8 +210,8 @@ class Captioner:
         """Captions of photos.
 
         Args:
-            photos: one photo or a list of photos. A photo is a path, the bytes of an image file, an array, uint8
-                (h, w, 3) or (h, w), or a PIL image.
+            photos: one photo or a list of photos. A photo is a path, the bytes of an image file, an
+                array, uint8 (h, w, 3) or (h, w), or a PIL image.
 
         Returns:
             list of Result, one a photo, also for a single photo.
@@ -219,9 +233,9 @@ class Captioner:
         """Yields a Result for each photo, in their order, while later ones are read.
 
         Args:
-            photos: iterable of photos, see `__call__`; or pairs (name, photo), or (name, exception) for what is known
-                to be unreadable. batch_size: int, photos computed together; the first come alone, so that an answer
-                is there soon.
+            photos: iterable of photos, see `__call__`; or pairs (name, photo), or (name, exception)
+                for what is known to be unreadable. batch_size: int, photos computed together; the
+                first come alone, so that an answer is there soon.
         """
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
@@ -231,7 +245,8 @@ class Captioner:
             waiting: collections.deque[list[tuple]] = collections.deque()
 
             def read_ahead() -> None:
-                batch = [(number, *named(photo, number)) for number, photo in itertools.islice(numbered, next(sizes))]
+                batch = [(number, *named(photo, number))
+                         for number, photo in itertools.islice(numbered, next(sizes))]
                 if batch:
                     waiting.append([(number, name, photo, pool.submit(self.read, photo, name))
                                     for number, name, photo in batch])
@@ -247,7 +262,9 @@ class Captioner:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def read(self, photo: Any, name: str | None = None) -> np.ndarray:
-        """The encoder's input for a photo: (size, size, 3) uint8; raises UnreadableImage, which names it `name`."""
+        """The encoder's input for a photo: (size, size, 3) uint8; raises UnreadableImage, which
+        names it `name`.
+        """
         try:
             if isinstance(photo, Exception):
                 raise photo
@@ -258,12 +275,13 @@ class Captioner:
         except UnreadableImage as error:
             raise UnreadableImage(name or error.source, error.reason) from error
 
-    def decode(self, pixels: np.ndarray, numbers: np.ndarray | None = None) -> 'list[list[Caption]]':
+    def decode(self, pixels: np.ndarray,
+               numbers: np.ndarray | None = None) -> 'list[list[Caption]]':
         """Captions of pictures that `read` gave.
 
         Args:
-            pixels: (N, size, size, 3) uint8. numbers: (N,) int that decide with the seed what is drawn; None: 0 to
-                N - 1.
+            pixels: (N, size, size, 3) uint8. numbers: (N,) int that decide with the seed what is
+                drawn; None: 0 to N - 1.
 
         Returns:
             list of N lists of Caption, best first.
@@ -284,13 +302,16 @@ class Captioner:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def result(self, name: str, captions: 'list[Caption]', photo: Any, error: InputError | None = None) -> Result:
+    def result(self, name: str, captions: 'list[Caption]', photo: Any,
+               error: InputError | None = None) -> Result:
         """The Result of one photo, see there."""
-        return Result(name, captions, self.spec.grid, self._picks_locations, error, photo, self.spec.preprocessing)
+        return Result(name, captions, self.spec.grid, self._picks_locations, error, photo,
+                      self.spec.preprocessing)
 
     def _batch(self, batch: Sequence[tuple[int, str, Any, Any]]) -> Iterator[Result]:
         """Results of [(number, name, photo, pixels or exception)], in their order."""
-        readable = [(number, pixels) for number, _, _, pixels in batch if not isinstance(pixels, Exception)]
+        readable = [(number, pixels) for number, _, _, pixels in batch
+                    if not isinstance(pixels, Exception)]
         found: Iterator[list[Caption]] = iter(())
         if readable:
             numbers, pixels = zip(*readable, strict=True)
@@ -302,7 +323,9 @@ class Captioner:
                 yield self.result(name, next(found), photo)
 
     def close(self) -> None:
-        """Release the session; the captioner is of no use afterwards. What is being decoded is finished first."""
+        """Release the session; the captioner is of no use afterwards. What is being decoded is
+        finished first.
+        """
         with self._idle:
             session, self._session = self._session, None
             self._idle.wait_for(lambda: not self._running)

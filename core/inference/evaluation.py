@@ -1,4 +1,6 @@
-"""What evaluate.py does: captions of a split from a run's best model, scores, and attention pictures."""
+"""What evaluate.py does: captions of a split from a run's best model, scores, and attention
+pictures.
+"""
 
 import contextlib
 import dataclasses
@@ -37,10 +39,11 @@ SHOWN = 3  # captions printed beside their references
 
 
 def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int | None = None,
-             paper_scoring: bool = False, n_pictures: int = 5, image_ids: Sequence[str] = (), seed: int = 1,
-             say: Say = print, weights: PathLike | None = None, n_best: int = 1, ensemble: 'Sequence[Run]' = (),
-             machine: Machine | None = None, synonyms: Mapping[str, Iterable[str]] | None = None,
-             html: PathLike | None = None, spice: bool = False) -> dict[str, Any]:
+             paper_scoring: bool = False, n_pictures: int = 5, image_ids: Sequence[str] = (),
+             seed: int = 1, say: Say = print, weights: PathLike | None = None, n_best: int = 1,
+             ensemble: 'Sequence[Run]' = (), machine: Machine | None = None,
+             synonyms: Mapping[str, Iterable[str]] | None = None, html: PathLike | None = None,
+             spice: bool = False) -> dict[str, Any]:
     """Caption, score and picture a split.
 
     Args:
@@ -52,13 +55,16 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         n_pictures: attention pictures of random images. image_ids: texts of ids to picture instead.
         seed: of the random choice, and of drawn words and locations.
         say: function that prints a line.
-        weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs them.
-        n_best: captions an image that go into n_best.json, where there is more than one; at most `beam_width`.
+        weights: path of the encoder's weights file, where it moved; only a fine-tuned run needs
+            them.
+        n_best: captions an image that go into n_best.json, where there is more than one; at most
+            `beam_width`.
         ensemble: further Runs, whose probabilities are averaged with the run's.
         machine: Machine, where to decode; None: Machine().
         spice: whether to compute SPICE too, see core.metrics.spice.
         html: directory for a page to look at, see core.viewer.gallery; None: no page.
-        synonyms: dict from category to names, for attention correctness (`core.metrics.object_names.lexicon_of`).
+        synonyms: dict from category to names, for attention correctness
+            (`core.metrics.object_names.lexicon_of`).
 
     Returns:
         dict, as in scores.json.
@@ -72,63 +78,73 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         images = np.linspace(0, len(images) - 1, limit).round().astype(int)
     pictured = _to_picture(selected, images, n_pictures, image_ids, seed)
     if synonyms is not None and selected.boxes is None:
-        raise InputError(f'{data.path}: the {split} images have no boxes, so there is nothing that --synonyms could '
-                         'name; leave it out, or make the data with prepro.py --instances')
+        raise InputError(f'{data.path}: the {split} images have no boxes, so there is nothing that '
+                         '--synonyms could name; leave it out, or make the data with prepro.py '
+                         '--instances')
     lexicon = None if selected.boxes is None else lexicon_of(selected.boxes, data.dataset, synonyms)
     if n_best < 1 or n_best > run.config.decoding.beam_width:
-        raise InputError(f'--n-best must be 1 to the width of the beam, {run.config.decoding.beam_width}, not '
-                         f'{n_best}; --beam-width widens it')
+        raise InputError('--n-best must be 1 to the width of the beam, '
+                         f'{run.config.decoding.beam_width}, not {n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
     if html is not None:
         place = gallery.check(html)
         if place in (out.resolve(), *out.resolve().parents):
-            raise InputError(f'--html {html}: the results go into {out}; name another directory for the page')
+            raise InputError(f'--html {html}: the results go into {out}; name another directory '
+                             'for the page')
     best = run.best().info()
     out.mkdir(parents=True, exist_ok=True)
     of_images: dict[Any, dict[str, float]] = {}
-    referenced = {selected.image_ids[i]: selected.references[i] for i in images if selected.references[i]}
+    referenced = {selected.image_ids[i]: selected.references[i] for i in images
+                  if selected.references[i]}
     with Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
         if scorer:  # METEOR's process takes as long to start as many captions
             scorer.start()
-        found = _caption([run, *ensemble], selected, images, split, say, seed, weights, n_best, machine)
+        found = _caption([run, *ensemble], selected, images, split, say, seed, weights, n_best,
+                         machine)
         captions = {i: n_captions[0] for i, n_captions in found.items()}
         results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
         save_results(out / 'captions.json', results)
         _save_n_best(out / 'n_best.json', selected, found, n_best)
 
-        scores = {'run': str(run.path), 'step': best and best['step'], 'split': split, 'images': len(images),
-                  'decoding': changed_decoding(run.config.decoding)}
+        scores = {'run': str(run.path), 'step': best and best['step'], 'split': split,
+                  'images': len(images), 'decoding': changed_decoding(run.config.decoding)}
         if ensemble:
             scores['ensemble'] = [str(other.path) for other in ensemble]
         if run.config.model.attention == 'hard':
             scores['decode_context'] = run.config.model.decode_context
         if scorer:
             scored = {image: results[image] for image in referenced}
-            summary, of_images = score_images(scorer, scored, paper_scoring, say, metric_names(spice))
+            summary, of_images = score_images(scorer, scored, paper_scoring, say,
+                                              metric_names(spice))
             scores.update(summary)
         else:
             say('these images have no captions to compare with: no scores')
     scores['diversity'] = diversity(results.values(), _training_captions(run, data, split))
-    scores['attention'] = {**_entropy(captions.values()), **_correctness(selected, captions, lexicon)}
+    scores['attention'] = {**_entropy(captions.values()),
+                           **_correctness(selected, captions, lexicon)}
     write_json(out / 'scores.json', scores)
     if html is not None:
-        scores['page'] = str(_write_page(html, run, ensemble, selected, found, scores, of_images, say, lexicon))
-    scores['pictures'] = [str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say,
-                                                      lexicon)]
+        scores['page'] = str(
+            _write_page(html, run, ensemble, selected, found, scores, of_images, say, lexicon))
+    scores['pictures'] = [
+        str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say, lexicon)]
     _show(scores, selected, captions, out, say)
     return scores
 
 
 def changed_decoding(decoding: DecodingConfig) -> dict[str, Any]:
-    """The options of a DecodingConfig that say which captions are written, without those at their default."""
+    """The options of a DecodingConfig that say which captions are written, without those at their
+    default.
+    """
     default = DecodingConfig()
     return {name: value for name, value in dataclasses.asdict(decoding).items()
             if name != 'decode_batch' and value != getattr(default, name)}
 
 
-def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: str, say: Say, seed: int,
-             weights: PathLike | None, n_best: int, machine: Machine | None) -> 'dict[int, list[Caption]]':
+def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: str, say: Say,
+             seed: int, weights: PathLike | None, n_best: int,
+             machine: Machine | None) -> 'dict[int, list[Caption]]':
     """dict of image number -> list of Caption, best first, from the best models of the runs."""
     options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
@@ -142,30 +158,36 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
             infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
             steps = ', '.join(str(info['step']) for info in infos)
             of = '' if len(images) == len(data) else f'of {len(data)} '
-            say(f'captioning {len(images)} {of}{split} images with the model{"s" * (len(runs) > 1)} of step {steps}')
+            say(f'captioning {len(images)} {of}{split} images with the '
+                f'model{"s" * (len(runs) > 1)} of step {steps}')
             found = {}
             with progress.bar(len(images), 'captioning', unit='image') as bar:
-                made = generate_n_best(session, model, search, data, images, options.decode_batch, seed)
+                made = generate_n_best(session, model, search, data, images, options.decode_batch,
+                                       seed)
                 for image, captions in zip(images, made, strict=True):
                     found[int(image)] = captions
                     bar.update()
     return found
 
 
-def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Caption]]', n_best: int) -> None:
-    """Write the n best captions of each image with their scores; without them remove an earlier evaluation's."""
+def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Caption]]',
+                 n_best: int) -> None:
+    """Write the n best captions of each image with their scores; without them remove an earlier
+    evaluation's.
+    """
     if n_best == 1:
         path.unlink(missing_ok=True)
         return
-    write_json(path, [
-        {'image_id': data.image_ids[i], 'captions': [
-            {'caption': caption.text, 'score': caption.score, 'log_prob': caption.log_prob, 'ended': caption.ended}
-            for caption in captions]}
-        for i, captions in found.items()])
+    write_json(path, [{'image_id': data.image_ids[i],
+                       'captions': [{'caption': caption.text, 'score': caption.score,
+                                     'log_prob': caption.log_prob, 'ended': caption.ended}
+                                    for caption in captions]} for i, captions in found.items()])
 
 
 def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | None:
-    """The captions that the run was trained on, as the model writes them; None where its data are gone."""
+    """The captions that the run was trained on, as the model writes them; None where its data are
+    gone.
+    """
     if split == 'train':
         return None
     try:
@@ -180,8 +202,9 @@ def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
     """How spread the attention is.
 
     Returns:
-        dict: 'entropy', mean over the words of the entropy of alpha in nats, and 'uniform_entropy', that of even
-        attention, log L; both None where no caption has a word. Drawn locations (`decode_context`) have entropy 0.
+        dict: 'entropy', mean over the words of the entropy of alpha in nats, and 'uniform_entropy',
+        that of even attention, log L; both None where no caption has a word. Drawn locations
+        (`decode_context`) have entropy 0.
     """
     alphas = [caption.alphas for caption in captions if len(caption.alphas)]
     if not alphas:
@@ -191,16 +214,17 @@ def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
     return {'entropy': float(entropies.mean()), 'uniform_entropy': float(np.log(rows.shape[1]))}
 
 
-def _correctness(data: 'Split', captions: 'Mapping[int, Caption]', lexicon: Lexicon | None) -> dict[str, Any]:
+def _correctness(data: 'Split', captions: 'Mapping[int, Caption]',
+                 lexicon: Lexicon | None) -> dict[str, Any]:
     """Attention correctness where the data have boxes, else nothing."""
     if data.boxes is None:
         return {}
     grid = tuple(data.encoder['grid'])
-    return attention_correctness.attention_correctness((
-        attention_correctness.Item(caption.words, caption.alphas, grid,
-                                   [attention_correctness.Region(*box) for box in data.boxes[image]])
-        for image, caption in captions.items()
-    ), lexicon)
+    return attention_correctness.attention_correctness(
+        (attention_correctness.Item(caption.words, caption.alphas, grid,
+                                    [attention_correctness.Region(*box)
+                                     for box in data.boxes[image]])
+         for image, caption in captions.items()), lexicon)
 
 
 def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: Sequence[str],
@@ -210,16 +234,18 @@ def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: S
         by_id = {str(data.image_ids[i]): int(i) for i in images}
         missing = [image for image in image_ids if image not in by_id]
         if missing:
-            raise InputError(f'--picture-ids: {", ".join(missing[:5])} not among the {len(images)} images evaluated')
+            raise InputError(f'--picture-ids: {", ".join(missing[:5])} not among the {len(images)} '
+                             'images evaluated')
         return [by_id[image] for image in image_ids]
     if n_pictures < 0:
         raise InputError(f'--pictures must be at least 0, not {n_pictures}')
     random = np.random.default_rng(seed)
-    return sorted(int(i) for i in random.choice(images, min(n_pictures, len(images)), replace=False))
+    return sorted(
+        int(i) for i in random.choice(images, min(n_pictures, len(images)), replace=False))
 
 
-def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int], directory: pathlib.Path,
-          say: Say, lexicon: Lexicon | None = None) -> list[pathlib.Path]:
+def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int],
+          directory: pathlib.Path, say: Say, lexicon: Lexicon | None = None) -> list[pathlib.Path]:
     """Write the attention pictures; yields their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob('*.png'):  # of an earlier evaluation into the same place
@@ -228,7 +254,8 @@ def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int
     for image in images:
         caption = captions[image]
         try:
-            picture = attention_pictures.picture_of(data, image, caption, _named_boxes(data, image, caption, lexicon))
+            picture = attention_pictures.picture_of(data, image, caption,
+                                                    _named_boxes(data, image, caption, lexicon))
         except InputError as error:
             say(f'no picture: {error}')
             continue
@@ -244,7 +271,8 @@ def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int
 
 def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data: 'Split',
                 found: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
-                of_images: Mapping[Any, dict[str, float]], say: Say, lexicon: Lexicon | None) -> pathlib.Path:
+                of_images: Mapping[Any, dict[str, float]], say: Say,
+                lexicon: Lexicon | None) -> pathlib.Path:
     """Write the page of an evaluation; returns the path of its index.html."""
     info = {name: scores[name] for name in gallery.INFO if name in scores}
     info['title'] = f'{"/".join(run.path.absolute().parts[-2:])}, {scores["split"]}'
@@ -257,18 +285,19 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
 
     def records() -> Iterator[dict[str, Any]]:
         for image, captions in found.items():
-            yield {
-                'image': str(data.image_ids[image]), 'caption': captions[0].text, 'grid': run.spec.grid,
-                'references': [' '.join(text.split()) for text in data.references[image]],
-                'scores': of_images.get(data.image_ids[image], {}),
-                'captions': [page_record(caption, located, _named_boxes(data, image, caption, lexicon))
-                             for caption in captions],
-            }
+            yield {'image': str(data.image_ids[image]), 'caption': captions[0].text,
+                   'grid': run.spec.grid, 'references': [' '.join(text.split())
+                                                         for text in data.references[image]],
+                   'scores': of_images.get(data.image_ids[image], {}),
+                   'captions': [page_record(caption, located,
+                                            _named_boxes(data, image, caption, lexicon))
+                                for caption in captions]}
 
     def photo(number: int) -> np.ndarray:
         if data.paths is None:
             raise InputError('the data name no photos')
-        return attention_pictures.view(data.paths[numbers[number]], run.spec.preprocessing, gallery.SIDE)
+        return attention_pictures.view(data.paths[numbers[number]], run.spec.preprocessing,
+                                       gallery.SIDE)
 
     with progress.bar(len(numbers), 'page', unit='image') as bar:
         def counted() -> Iterator[dict[str, Any]]:
@@ -285,8 +314,8 @@ def _named_boxes(data: 'Split', image: int, caption: 'Caption',
     return [] if data.boxes is None else attention_correctness.named_boxes(caption.words, data.boxes[image], lexicon)
 
 
-def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]', out: pathlib.Path,
-          say: Say) -> None:
+def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]',
+          out: pathlib.Path, say: Say) -> None:
     """Print what a person wants to see first."""
     say('')
     for image in list(captions)[:SHOWN]:
@@ -298,10 +327,10 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
         say(score_table(scores))
         say('')
     diversity = scores['diversity']
-    say(f'{diversity["distinct"]} distinct captions over {diversity["captions"]} images, {diversity["vocabulary"]} '
-        f'words used, {diversity["mean_length"]:.1f} words a caption' + (
-            f', {100 * diversity["novel_share"]:.0f} % not among the training captions'
-            if 'novel_share' in diversity else ''))
+    say(f'{diversity["distinct"]} distinct captions over {diversity["captions"]} images, '
+        f'{diversity["vocabulary"]} words used, {diversity["mean_length"]:.1f} words a caption'
+        + (f', {100 * diversity["novel_share"]:.0f} % not among the training captions'
+           if 'novel_share' in diversity else ''))
     attention = scores['attention']
     if attention['entropy'] is not None:
         say(f'entropy of the attention: {attention["entropy"]:.2f} nats a word, '
@@ -309,9 +338,10 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
                 f' (context: {scores["decode_context"]})' if 'decode_context' in scores else ''))
     if attention.get('n_words'):
         say(f'attention correctness over {attention["n_words"]} words that name an object: '
-            f'{attention["mass"]:.3f} of the attention inside its box, {attention["uniform_mass"]:.3f} if spread '
-            f'evenly ({attention["mass_ratio"]:.2f}x), {attention["centre_mass"]:.3f} if always around the centre; '
-            f'pointing hits {attention["pointing"]:.3f} (evenly: {attention["uniform_pointing"]:.3f}, centre: '
+            f'{attention["mass"]:.3f} of the attention inside its box, '
+            f'{attention["uniform_mass"]:.3f} if spread evenly ({attention["mass_ratio"]:.2f}x), '
+            f'{attention["centre_mass"]:.3f} if always around the centre; pointing hits '
+            f'{attention["pointing"]:.3f} (evenly: {attention["uniform_pointing"]:.3f}, centre: '
             f'{attention["centre_pointing"]:.3f})')
         say(attention_correctness.class_table(attention))
     say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')

@@ -21,15 +21,17 @@ def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """The photos that arguments name, in their order, each once.
 
     Args:
-        arguments: texts: a file, a folder (its photos and those in folders below it, by name; hidden ones are left
-            out), a pattern such as 'a/*.png', or '-' for the bytes of an image on standard input.
+        arguments: texts: a file, a folder (its photos and those in folders below it, by name;
+            hidden ones are left out), a pattern such as 'a/*.png', or '-' for the bytes of an image
+            on standard input.
 
     Yields:
-        (name, path or bytes), for `Captioner.stream`. A file that is not there is yielded too: the others are
-        captioned, and it is named.
+        (name, path or bytes), for `Captioner.stream`. A file that is not there is yielded too: the
+        others are captioned, and it is named.
 
     Raises:
-        InputError: a folder without photos, a pattern that nothing matches, or nothing on standard input.
+        InputError: a folder without photos, a pattern that nothing matches, or nothing on standard
+            input.
     """
     seen = set()
     for argument in arguments:
@@ -49,7 +51,8 @@ def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 def _standard_input() -> Any:
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError('- reads an image from standard input, which is a terminal: pipe a file into it')
+        raise InputError('- reads an image from standard input, which is a terminal: pipe a file '
+                         'into it')
     data = sys.stdin.buffer.read()
     if not data:
         raise InputError('- reads an image from standard input, which is empty')
@@ -59,13 +62,15 @@ def _standard_input() -> Any:
 def _paths(argument: str) -> list[pathlib.Path]:
     path = pathlib.Path(argument)
     if path.is_dir():
-        found = sorted(each for each in path.rglob('*') if each.suffix.lower() in EXTENSIONS and each.is_file()
-                       and not any(part.startswith('.') for part in each.relative_to(path).parts))
+        found = sorted(
+            each for each in path.rglob('*') if each.suffix.lower() in EXTENSIONS and each.is_file()
+            and not any(part.startswith('.') for part in each.relative_to(path).parts))
         if not found:
             raise InputError(f'{path}: holds no photo ({", ".join(EXTENSIONS)})')
         return found
     if not os.path.lexists(path) and glob.has_magic(argument):
-        found = sorted(pathlib.Path(each) for each in glob.glob(argument, recursive=True) if os.path.isfile(each))
+        found = sorted(pathlib.Path(each) for each in glob.glob(argument, recursive=True)
+                       if os.path.isfile(each))
         if not found:
             raise InputError(f'{argument}: no file matches this pattern')
         return found
@@ -73,10 +78,12 @@ def _paths(argument: str) -> list[pathlib.Path]:
 
 
 class Targets:
-    """Where the pictures of photos go: one file, or files of a folder that are named after the photos.
+    """Where the pictures of photos go: one file, or files of a folder that are named after the
+    photos.
 
     Args:
-        out: path of a file that ends in `suffix`, or of a folder, which is made; None: nothing is written.
+        out: path of a file that ends in `suffix`, or of a folder, which is made; None: nothing is
+            written.
         suffix: '.png'. n_photos: int. option: text, for messages.
 
     Raises:
@@ -104,7 +111,9 @@ class Targets:
             raise InputError(f'{option} {out}: is a file; name a folder')
 
     def write(self, name: str, make: Callable[[], bytes]) -> pathlib.Path | None:
-        """Write what `make()` returns, bytes, for the photo `name`; returns the path, None where nothing is asked."""
+        """Write what `make()` returns, bytes, for the photo `name`; returns the path, None where
+        nothing is asked.
+        """
         if self._out is None:
             return None
         path = self._out if self._single else self._out / self._file_name(name)
@@ -116,7 +125,8 @@ class Targets:
     def _file_name(self, name: str) -> str:
         """The photo's own name with the suffix; a number more where two photos have it."""
         stem = re.sub(r'[^\w.-]', '_', pathlib.Path(name).stem)or 'photo'
-        stem = stem.encode('utf8', 'replace')[:150].decode('utf8', 'ignore')  # file systems count bytes
+        # file systems count bytes
+        stem = stem.encode('utf8', 'replace')[:150].decode('utf8', 'ignore')
         number, unique = 1, stem
         while unique.lower() in self._used:
             number += 1

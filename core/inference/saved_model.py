@@ -2,8 +2,9 @@
 
     python -m core export RUN DIR
 
-Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are all inside the graph, as operations of
-TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving too.
+Decoding of JPEG and PNG, preprocessing, encoder, decoder, search and words are all inside the
+graph, as operations of TensorFlow alone. docs/export.md shows how to load it, by TensorFlow Serving
+too.
 """
 
 import dataclasses
@@ -25,19 +26,23 @@ if TYPE_CHECKING:
 
 Signature = dict[str, dict[str, Tensor]]  # 'inputs' and 'outputs' -> name -> tensor
 
-INPUT = 'image_bytes'  # by TensorFlow Serving's convention the suffix says that the strings are no text
-# Of N photos, P captions each, T words, L places; everything is numbers, texts or booleans that JSON can hold.
-OUTPUTS = {
-    'captions': 'string (N, P): the sentences of each image, best first',
-    'words': "string (N, P, T): their words; '' after the end",
-    'lengths': 'int32 (N, P): how many words',
-    'ended': 'bool (N, P): false where a sentence was cut at T words, and in slots without a sentence',
-    'scores': 'float32 (N, P): log_probs / length**length_penalty; -3.4e38 in slots without a sentence',
-    'log_probs': "float32 (N, P): the model's log-probability of the sentence, its end included; -3.4e38 as above",
-    'probabilities': "float32 (N, P, T): the model's probability of each word; 0 after the end",
-    'alphas': 'float32 (N, P, T, L): attention at each word, row by row of the grid; 0 after the end',
-    'betas': 'float32 (N, P, T): gate at each word; 0 after the end',
-}
+# by TensorFlow Serving's convention the suffix says that the strings are no text
+INPUT = 'image_bytes'
+# Of N photos, P captions each, T words, L places; everything is numbers, texts or booleans that
+# JSON can hold.
+OUTPUTS = {'captions': 'string (N, P): the sentences of each image, best first',
+           'words': "string (N, P, T): their words; '' after the end",
+           'lengths': 'int32 (N, P): how many words',
+           'ended': 'bool (N, P): false where a sentence was cut at T words, and in slots without '
+           'a sentence',
+           'scores': 'float32 (N, P): log_probs / length**length_penalty; -3.4e38 in slots without '
+           'a sentence',
+           'log_probs': "float32 (N, P): the model's log-probability of the sentence, its end "
+           "included; -3.4e38 as above",
+           'probabilities': "float32 (N, P, T): the model's probability of each word; 0 after the "
+           "end",
+           'alphas': 'float32 (N, P, T, L): attention at each word, row by row of the grid; 0 '
+           'after the end', 'betas': 'float32 (N, P, T): gate at each word; 0 after the end'}
 
 
 def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_best: int = 1,
@@ -49,14 +54,15 @@ def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_b
         directory: path to make; it must be missing or empty. It appears when it is complete.
         weights: path of the encoder's weights file, where it moved.
         n_best: captions an image; a beam that is narrower is made as wide.
-        seed: int, of words and locations that are drawn; they follow it and the image's place in the call.
+        seed: int, of words and locations that are drawn; they follow it and the image's place in
+            the call.
 
     Returns:
         dict, what `export.json` in the directory holds.
 
     Raises:
-        InputError: the directory is in use, the run has no model or a diverged one, or the weights are missing or
-            others.
+        InputError: the directory is in use, the run has no model or a diverged one, or the weights
+            are missing or others.
     """
     from core.runtime.backend import tf, tf1
     from core.runtime.devices import Machine, session_config
@@ -73,10 +79,12 @@ def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_b
         with tf1.Session(graph=graph, config=session_config(Machine(device='cpu'))) as session:
             step = (restore(session) or {}).get('step')
             _try(session, signature)
-            # What training alone reads, hard attention's baseline, has no value. The collection, which loaders read,
-            # names what is saved; those of a fine-tuned encoder that are frozen were in none.
+            # What training alone reads, hard attention's baseline, has no value. The collection,
+            # which loaders read, names what is saved; those of a fine-tuned encoder that are frozen
+            # were in none.
             without = set(session.run(tf1.report_uninitialized_variables(variables)).tolist())
-            variables = [variable for variable in variables if variable.op.name.encode() not in without]
+            variables = [variable for variable in variables
+                         if variable.op.name.encode() not in without]
             graph.get_collection_ref(tf1.GraphKeys.GLOBAL_VARIABLES)[:] = variables
             about = _about(run, step, options, n_best, seed)
             _write(session, signature, variables, directory, about)
@@ -87,8 +95,8 @@ def check_directory(path: PathLike) -> pathlib.Path:
     """The path of a directory that is missing or empty; refuses another."""
     path = pathlib.Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f'{path}: not empty; name a directory that is to be made, for TensorFlow Serving '
-                         f'NAME/VERSION, for example captioner/1')
+        raise InputError(f'{path}: not empty; name a directory that is to be made, for TensorFlow '
+                         'Serving NAME/VERSION, for example captioner/1')
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f'{path}: cannot be made, as {above} is no directory to write in')
@@ -97,7 +105,9 @@ def check_directory(path: PathLike) -> pathlib.Path:
 
 def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best: int, seed: int,
            ) -> tuple[Signature, list[Variable], Callable[[Session], dict[str, Any]]]:
-    """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all variables; restore)."""
+    """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all
+    variables; restore).
+    """
     from core.encoders import graph_preprocessing
     from core.runtime.backend import tf, tf1
 
@@ -111,8 +121,10 @@ def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best
         files = tf1.placeholder(tf.string, [None], INPUT)
         with tf1.name_scope('images'):
             pixels, n = graph_preprocessing.load(files, run.spec.preprocessing), tf.shape(files)[0]
-            # Convolutions do not take an empty batch; the one picture that stands for it has no outputs.
-            pixels = tf.cond(n > 0, lambda: pixels, lambda: tf.zeros([1, *pixels.shape[1:]], tf.uint8))
+            # Convolutions do not take an empty batch; the one picture that stands for it has no
+            # outputs.
+            pixels = tf.cond(n > 0, lambda: pixels,
+                             lambda: tf.zeros([1, *pixels.shape[1:]], tf.uint8))
             pixels = tf.ensure_shape(pixels, [None, *pixels.shape[1:]])
         model, restore = run.build_captioner(pixels, weights)
         # XLA is not everywhere where a SavedModel is, and compiles anew for every number of images.
@@ -133,7 +145,8 @@ def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
     lengths = found.lengths - tf.cast(ended, tf.int32)
     places = tf.range(found.captions.shape[2])
     written = places < lengths[:, :, tf.newaxis]
-    vocabulary = tf.constant([model.idx_to_word[index].encode('utf8', 'replace') for index in range(model.V)])
+    vocabulary = tf.constant(
+        [model.idx_to_word[index].encode('utf8', 'replace') for index in range(model.V)])
     words = tf.where(written, tf.gather(vocabulary, found.captions), '')
     spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
     lowest = tf.float32.min  # JSON has no infinity
@@ -141,12 +154,12 @@ def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
     def number(x: Tensor, kept: Tensor, otherwise: float = 0.0) -> Tensor:
         return tf.where(kept, tf.cast(x, tf.float32), otherwise)
 
-    return {
-        'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths, 'ended': ended,
-        'scores': number(found.scores, used, lowest), 'log_probs': number(found.log_probs, used, lowest),
-        'probabilities': number(tf.exp(found.word_log_probs), written),
-        'alphas': number(found.alphas, written[..., tf.newaxis]), 'betas': number(found.betas, written),
-    }
+    return {'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths,
+            'ended': ended, 'scores': number(found.scores, used, lowest),
+            'log_probs': number(found.log_probs, used, lowest),
+            'probabilities': number(tf.exp(found.word_log_probs), written),
+            'alphas': number(found.alphas, written[..., tf.newaxis]),
+            'betas': number(found.betas, written)}
 
 
 def _try(session: Session, signature: Signature) -> None:
@@ -157,25 +170,29 @@ def _try(session: Session, signature: Signature) -> None:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(file, 'PNG')
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(
+        file, 'PNG')
     found = session.run(signature['outputs'], {signature['inputs'][INPUT]: [file.getvalue()]})
     if not (np.isfinite(found['alphas']).all() and np.isfinite(found['log_probs']).all()):
-        raise InputError('the attention or the words are not finite: the model diverged in training')
+        raise InputError(
+            'the attention or the words are not finite: the model diverged in training')
 
 
-def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int, seed: int) -> dict[str, Any]:
+def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int,
+           seed: int) -> dict[str, Any]:
     """What `export.json` says."""
     import PIL
 
     from core.runtime.backend import tf
 
-    return {
-        'run': run.path.absolute().name, 'step': step, 'encoder': run.spec.identity(), 'grid': list(run.spec.grid),
-        'vocabulary_size': len(run.vocabulary), 'decoding': dataclasses.asdict(options), 'n_best': n_best,
-        'attention': run.config.model.attention, 'decode_context': run.config.model.decode_context, 'seed': seed,
-        'signature': 'serving_default', 'inputs': {INPUT: 'string (N,): bytes of JPEG and PNG files'},
-        'outputs': OUTPUTS, 'tensorflow': tf.__version__, 'resizing_of_pillow': PIL.__version__,
-    }
+    return {'run': run.path.absolute().name, 'step': step, 'encoder': run.spec.identity(),
+            'grid': list(run.spec.grid), 'vocabulary_size': len(run.vocabulary),
+            'decoding': dataclasses.asdict(options), 'n_best': n_best,
+            'attention': run.config.model.attention,
+            'decode_context': run.config.model.decode_context, 'seed': seed,
+            'signature': 'serving_default',
+            'inputs': {INPUT: 'string (N,): bytes of JPEG and PNG files'}, 'outputs': OUTPUTS,
+            'tensorflow': tf.__version__, 'resizing_of_pillow': PIL.__version__}
 
 
 def _write(session: Session, signature: Signature, variables: Sequence[Variable],
@@ -200,7 +217,8 @@ def _write(session: Session, signature: Signature, variables: Sequence[Variable]
         os.chmod(temporary, 0o755)
         os.rename(temporary, directory)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'{directory}: cannot be written ({first_line(error)}); make room, or name another') from None
+        raise InputError(f'{directory}: cannot be written ({first_line(error)}); make room, or '
+                         'name another') from None
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -212,14 +230,18 @@ def _definition(signature: Signature) -> Any:
 
     from core.runtime.backend import tf1
 
-    described = {kind: {name: meta_graph_pb2.TensorInfo(name=tensor.name, dtype=tensor.dtype.as_datatype_enum,
+    described = {kind: {name: meta_graph_pb2.TensorInfo(name=tensor.name,
+                                                        dtype=tensor.dtype.as_datatype_enum,
                                                         tensor_shape=tensor.shape.as_proto())
                         for name, tensor in tensors.items()} for kind, tensors in signature.items()}
-    return tf1.saved_model.build_signature_def(**described, method_name='tensorflow/serving/predict')
+    return tf1.saved_model.build_signature_def(**described,
+                                               method_name='tensorflow/serving/predict')
 
 
 def _forget_gradients(path: pathlib.Path) -> None:
-    """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of them."""
+    """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of
+    them.
+    """
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())

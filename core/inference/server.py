@@ -1,11 +1,13 @@
-"""`caption.py RUN --serve`: a page where photos are dropped, and a JSON endpoint; docs/captioning.md has examples.
+"""`caption.py RUN --serve`: a page where photos are dropped, and a JSON endpoint;
+docs/captioning.md has examples.
 
     GET  /          the page
     POST /caption   one photo as the body, or several in a form -> {"results": [record, ...]}
     GET  /about     what is served
 
-werkzeug reads requests, waitress serves them in threads, and one thread (`Batcher`) decodes: what comes while a batch
-is computed is the next batch, so many browsers share the session without waiting for each other's single photos.
+werkzeug reads requests, waitress serves them in threads, and one thread (`Batcher`) decodes: what
+comes while a batch is computed is the next batch, so many browsers share the session without
+waiting for each other's single photos.
 """
 
 import base64
@@ -42,7 +44,8 @@ MAX_BYTES = 25 * 10**6  # of a request
 MAX_PIXELS = 60 * 10**6  # of a photo: more take seconds and hundreds of megabytes to decode
 MAX_PHOTOS = 16  # of a request
 MAX_WAITING = 128  # photos that may wait to be decoded; more are turned away
-PATIENCE = 0.04  # seconds that a batch waits at most for photos that are being read: together they are quicker
+# seconds that a batch waits at most for photos that are being read: together they are quicker
+PATIENCE = 0.04
 THREADS = 12  # requests that are read and answered at a time
 VIEW_SIDE = 640  # pixels of the picture that goes back
 FORM = 'multipart/form-data'
@@ -50,8 +53,10 @@ VIEWER = pathlib.Path(__file__).parents[1] / 'viewer' / 'static'
 PAGES = {'/': ('serve.html', 'text/html'), '/viewer.js': ('viewer.js', 'text/javascript'),
          '/serve.js': ('serve.js', 'text/javascript'), '/viewer.css': ('viewer.css', 'text/css'),
          '/serve.css': ('serve.css', 'text/css')}
-HEADERS = {'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store', 'Referrer-Policy': 'no-referrer',
-           'Content-Security-Policy': "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"}
+HEADERS = {'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store',
+           'Referrer-Policy': 'no-referrer',
+           'Content-Security-Policy': "default-src 'self'; img-src 'self' data:; frame-ancestors "
+           "'none'"}
 
 
 class Refused(Exception):
@@ -66,7 +71,8 @@ class Batcher:
     """Decodes photos of many threads together.
 
     Args:
-        decode: function from (N, size, size, 3) uint8 to a list of N results. batch_size: N at most.
+        decode: function from (N, size, size, 3) uint8 to a list of N results. batch_size: N at
+            most.
         max_waiting: photos that may wait.
     """
 
@@ -80,7 +86,9 @@ class Batcher:
 
     @contextlib.contextmanager
     def coming(self) -> Iterator[None]:
-        """While a photo is read that will be submitted: a batch that begins now waits a moment for it."""
+        """While a photo is read that will be submitted: a batch that begins now waits a moment for
+        it.
+        """
         with self._lock:
             self._coming += 1
         try:
@@ -99,7 +107,8 @@ class Batcher:
         try:
             self._waiting.put_nowait((pixels, future))
         except queue.Full:
-            raise Refused(503, f'{self._waiting.maxsize} photos are waiting already; try again in a moment') from None
+            raise Refused(503, f'{self._waiting.maxsize} photos are waiting already; try again in '
+                          'a moment') from None
         return future
 
     def close(self) -> None:
@@ -119,12 +128,13 @@ class Batcher:
                     if not self._coming or time.monotonic() - begun > PATIENCE:
                         break
             open_ = None not in taken
-            batch = [item for item in taken if item is not None and item[1].set_running_or_notify_cancel()]
+            batch = [item for item in taken if item is not None
+                     and item[1].set_running_or_notify_cancel()]
             if not batch:
                 continue
             try:
-                for (_, future), result in zip(batch, self._decode(np.stack([pixels for pixels, _ in batch])),
-                                               strict=True):
+                for (_, future), result in zip(
+                    batch, self._decode(np.stack([pixels for pixels, _ in batch])), strict=True):
                     future.set_result(result)
             except Exception as error:  # whatever it is, those who wait must hear of it
                 for _, future in batch:
@@ -137,20 +147,23 @@ class Application:
 
     Args:
         captioner: Captioner.
-        hosts: names under which the page may be asked for, without port; None: any. A page of another site that
-            has its name point to this machine is turned away so.
+        hosts: names under which the page may be asked for, without port; None: any. A page of
+            another site that has its name point to this machine is turned away so.
     """
 
-    def __init__(self, captioner: captioner.Captioner, hosts: Collection[str] | None = None) -> None:
+    def __init__(self, captioner: captioner.Captioner,
+                 hosts: Collection[str] | None = None) -> None:
         self.captioner, self.hosts, self._batcher = captioner, hosts, Batcher(captioner.decode)
-        # Large photos take memory while they are read: as many at a time as there are processors to read them.
+        # Large photos take memory while they are read: as many at a time as there are processors to
+        # read them.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def close(self) -> None:
         """End decoding; what has begun is finished."""
         self._batcher.close()
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any],
+                 start_response: Callable[..., Any]) -> Iterable[bytes]:
         """WSGI."""
         request = Request(environ)
         request.max_content_length = MAX_BYTES
@@ -167,12 +180,15 @@ class Application:
 
     def _answer(self, request: Request) -> Response:
         if self.hosts is not None and _host(request.host) not in self.hosts:
-            raise Refused(403, f'this server answers under the names {", ".join(sorted(self.hosts))} only')
-        methods = {**dict.fromkeys((*PAGES, '/about'), ('GET', 'HEAD')), '/caption': ('POST',)}.get(request.path)
+            raise Refused(403, 'this server answers under the names '
+                          f'{", ".join(sorted(self.hosts))} only')
+        methods = {**dict.fromkeys((*PAGES, '/about'), ('GET', 'HEAD')),
+                   '/caption': ('POST',)}.get(request.path)
         if methods is None:
             raise Refused(404, f'there is no {request.path}; there are /, /caption and /about')
         if request.method not in methods:
-            raise Refused(405, f'{request.path} takes {" and ".join(methods)}, not {request.method}')
+            raise Refused(405,
+                          f'{request.path} takes {" and ".join(methods)}, not {request.method}')
         if request.path == '/caption':
             return self._caption(request)
         if request.path == '/about':
@@ -182,15 +198,17 @@ class Application:
 
     def _about(self) -> dict[str, Any]:
         spec, options = self.captioner.spec, self.captioner.config
-        return {'version': __version__, 'run': self.captioner.run.path.absolute().name, 'step': self.captioner.step,
-                'encoder': spec.encoder, 'grid': list(spec.grid), 'beam_width': options.beam_width,
-                'n_best': self.captioner.n_best, 'formats': list(photos.FORMATS), 'max_bytes': MAX_BYTES,
-                'max_pixels': MAX_PIXELS, 'max_photos': MAX_PHOTOS}
+        return {'version': __version__, 'run': self.captioner.run.path.absolute().name,
+                'step': self.captioner.step, 'encoder': spec.encoder, 'grid': list(spec.grid),
+                'beam_width': options.beam_width, 'n_best': self.captioner.n_best,
+                'formats': list(photos.FORMATS), 'max_bytes': MAX_BYTES, 'max_pixels': MAX_PIXELS,
+                'max_photos': MAX_PHOTOS}
 
     def _caption(self, request: Request) -> Response:
         origin = request.headers.get('Origin')
         crossing = request.headers.get('Sec-Fetch-Site') == 'cross-site'
-        if crossing or (origin and origin.partition('://')[2] != request.host):  # in the user's browser
+        # in the user's browser
+        if crossing or (origin and origin.partition('://')[2] != request.host):
             raise Refused(403, f'pages of {origin or "other sites"} may not use this server')
         photos = self._photos(request)
         with_view = request.args.get('photo', '1') != '0'
@@ -206,17 +224,18 @@ class Application:
         if (request.content_length or 0) > MAX_BYTES:
             raise Refused(413, _too_large())
         if request.mimetype == FORM:
-            photos = [(file.filename or 'photo', file.read()) for file in request.files.getlist('photo')]
+            photos = [(file.filename or 'photo', file.read())
+                      for file in request.files.getlist('photo')]
             if not photos:
-                raise Refused(400, 'the form has no file in a field named photo, or cannot be read: it must be whole, '
-                                   'and names of files in UTF-8')
+                raise Refused(400, 'the form has no file in a field named photo, or cannot be '
+                              'read: it must be whole, and names of files in UTF-8')
             if len(photos) > MAX_PHOTOS:
                 raise Refused(413, f'{len(photos)} photos at once; at most {MAX_PHOTOS}')
             return photos
         data = request.get_data()
         if not data:
-            raise Refused(400, 'no photo: send the bytes of an image file as the body, or a form with files in a '
-                               'field named photo')
+            raise Refused(400, 'no photo: send the bytes of an image file as the body, or a form '
+                          'with files in a field named photo')
         return [(request.args.get('name', 'photo'), data)]
 
     def _begin(self, name: str, data: bytes, with_view: bool) -> tuple[str, str | None, Any]:
@@ -226,8 +245,8 @@ class Application:
                 with self._reading:
                     n_pixels = photos.pixel_count(data)
                     if n_pixels > MAX_PIXELS:
-                        raise photos.UnreadableImage(name, f'its {n_pixels:,} pixels are more than {MAX_PIXELS:,}; '
-                                                           f'send it smaller')
+                        raise photos.UnreadableImage(name, f'its {n_pixels:,} pixels are more than '
+                                                     f'{MAX_PIXELS:,}; send it smaller')
                     image = photos.decode(data)
                     pixels = self.captioner.read(image, name)
                 future = self._batcher.submit(pixels)
@@ -255,7 +274,8 @@ class Application:
         return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
-def serve(opened: captioner.Captioner, host: str = '127.0.0.1', port: int = 8000, say: Say = print) -> None:
+def serve(opened: captioner.Captioner, host: str = '127.0.0.1', port: int = 8000,
+          say: Say = print) -> None:
     """Serve until Ctrl-C.
 
     Args:
@@ -267,18 +287,22 @@ def serve(opened: captioner.Captioner, host: str = '127.0.0.1', port: int = 8000
     """
     shown = f'[{host}]' if ':' in host else host
     loopback = _is_loopback(host)
-    application = Application(opened, {'127.0.0.1', 'localhost', '[::1]', shown} if loopback else None)
+    application = Application(opened, {'127.0.0.1', 'localhost', '[::1]', shown} if loopback
+                              else None)
     logging.getLogger('waitress').setLevel(logging.ERROR)  # that many wait is no fault
     size = opened.spec.size
-    opened.decode(np.zeros((1, size, size, 3), np.uint8))  # TensorFlow plans the graph at its first run
+    # TensorFlow plans the graph at its first run
+    opened.decode(np.zeros((1, size, size, 3), np.uint8))
     try:
-        server = waitress.create_server(
-            application, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True,
-            max_request_body_size=MAX_BYTES + 2**16, channel_timeout=20, connection_limit=1000, asyncore_use_poll=True)
+        server = waitress.create_server(application, host=host, port=port, threads=THREADS,
+                                        ident=None, clear_untrusted_proxy_headers=True,
+                                        max_request_body_size=MAX_BYTES + 2**16, channel_timeout=20,
+                                        connection_limit=1000, asyncore_use_poll=True)
     except (OSError, socket.gaierror, ValueError) as error:
         application.close()
-        raise InputError(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}; choose another, '
-                         f'or --port 0 for any that is free') from None
+        raise InputError(f'--host {host} --port {port}: '
+                         f'{getattr(error, "strerror", None) or error}; choose another, or --port '
+                         '0 for any that is free') from None
     say(f'open http://{shown}:{server.effective_port}/ in a browser; Ctrl-C ends', flush=True)
     if not loopback:
         say('whoever reaches this machine can use it; there is no password', flush=True)

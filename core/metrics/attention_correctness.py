@@ -1,9 +1,11 @@
-"""Attention correctness: whether the model looks at an object while it writes the word that names it.
+"""Attention correctness: whether the model looks at an object while it writes the word that names
+it.
 
-For a word that names an object of the image, two questions (Liu et al., "Attention Correctness in Neural Image
-Captioning", 2017): which share of the attention lies on the object, and does the most attended place (the
-"pointing game" of Zhang et al., 2016) hit it? Both are compared with two ways of not looking at the image: attention
-spread evenly, which scores well on large objects, and always the centre, where photographers put them.
+For a word that names an object of the image, two questions (Liu et al., "Attention Correctness in
+Neural Image Captioning", 2017): which share of the attention lies on the object, and does the most
+attended place (the "pointing game" of Zhang et al., 2016) hit it? Both are compared with two ways
+of not looking at the image: attention spread evenly, which scores well on large objects, and always
+the centre, where photographers put them.
 """
 
 import math
@@ -23,8 +25,10 @@ class Region(NamedTuple):
     """One object of an image.
 
     Attributes:
-        names: tuple of str, lower case, one or more words each ('traffic light'): the category first.
-        rectangle: (x0, y0, x1, y1) as fractions from 0 to 1 of the network's square input, origin at the top left.
+        names: tuple of str, lower case, one or more words each ('traffic light'): the category
+            first.
+        rectangle: (x0, y0, x1, y1) as fractions from 0 to 1 of the network's square input, origin
+            at the top left.
     """
 
     names: tuple[str, ...]
@@ -36,7 +40,8 @@ class Item(NamedTuple):
 
     Attributes:
         words: sequence of T str, lower case.
-        alphas: float array (T or more, L), the attention of each word over the L places; further rows are ignored.
+        alphas: float array (T or more, L), the attention of each word over the L places; further
+            rows are ignored.
         grid: (rows, columns) of the places, rows * columns = L, place l in row l // columns.
         regions: sequence of `Region`.
     """
@@ -48,11 +53,13 @@ class Item(NamedTuple):
 
 
 def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None) -> dict[str, Any]:
-    """Measures, over all words of all captions that name an object of their image, where the attention lay.
+    """Measures, over all words of all captions that name an object of their image, where the
+    attention lay.
 
-    What a word names is the union of the image's objects of the category that the lexicon gives it. A name of several
-    words is one mention, with the mean of its words' attention. Objects of no area (outside the crop) are no objects.
-    Words that describe ('red' before 'circle') are measured on what their noun names, in 'by_class' only.
+    What a word names is the union of the image's objects of the category that the lexicon gives it.
+    A name of several words is one mention, with the mean of its words' attention. Objects of no
+    area (outside the crop) are no objects. Words that describe ('red' before 'circle') are measured
+    on what their noun names, in 'by_class' only.
 
     Args:
         items: iterable of `Item`.
@@ -60,16 +67,16 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
 
     Returns:
         dict:
-            'n_words': int, mentions measured.
-            'mass': mean share of attention inside the objects; a cell partly covered counts with the covered part.
-            'uniform_mass': the same for even attention: the covered share of the picture.
-            'centre_mass': the same for the attention of `centre_prior`.
-            'mass_ratio', 'centre_ratio': mass / uniform_mass, mass / centre_mass.
-            'pointing': share of mentions where the centre of the most attended cell (the first of equals) is inside.
-            'uniform_pointing': the same for a cell chosen blindly: share of cell centres that are inside.
-            'centre_pointing': the same for the cell in the middle, blindly one of 2 or 4 where the grid has no middle.
-            'by_name': dict from name, sorted, to a dict of the nine values above for its mentions.
-            'by_class': the same by class of the words: the category, or the lexicon's `noun_class`; and those of
+            'n_words': int, mentions measured. 'mass': mean share of attention inside the objects; a
+            cell partly covered counts with the covered part. 'uniform_mass': the same for even
+            attention: the covered share of the picture. 'centre_mass': the same for the attention
+            of `centre_prior`. 'mass_ratio', 'centre_ratio': mass / uniform_mass, mass /
+            centre_mass. 'pointing': share of mentions where the centre of the most attended cell
+            (the first of equals) is inside. 'uniform_pointing': the same for a cell chosen blindly:
+            share of cell centres that are inside. 'centre_pointing': the same for the cell in the
+            middle, blindly one of 2 or 4 where the grid has no middle. 'by_name': dict from name,
+            sorted, to a dict of the nine values above for its mentions. 'by_class': the same by
+            class of the words: the category, or the lexicon's `noun_class`; and those of
                 modifiers.
         All values but n_words are floats, or None where there is no mention.
 
@@ -85,7 +92,8 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
         alphas = np.asarray(item.alphas, np.float64)
         rows, columns = item.grid
         if alphas.ndim != 2 or alphas.shape[0] < len(item.words) or alphas.shape[1] != rows * columns:
-            raise ValueError(f'alphas {alphas.shape} for {len(item.words)} words on a grid of {rows} x {columns}')
+            raise ValueError(f'alphas {alphas.shape} for {len(item.words)} words on a grid of '
+                             f'{rows} x {columns}')
         objects: dict[str, list[Rectangle]] = {}
         for names, rectangle in item.regions:
             if _clipped(rectangle) is not None:
@@ -112,8 +120,8 @@ def _measure_on(rectangles: Sequence[Rectangle], grid: Grid) -> Callable[[np.nda
     covered, inside = coverage(rectangles, grid).ravel(), centres_inside(rectangles, grid)
     middle = inside[np.ix_(*(sorted({(n - 1) // 2, n // 2}) for n in grid))].mean()
     inside, prior = inside.ravel(), centre_prior(grid).ravel()
-    return lambda alpha: (alpha @ covered, covered.mean(), prior @ covered, inside[alpha.argmax()], inside.mean(),
-                          middle)
+    return lambda alpha: (alpha @ covered, covered.mean(), prior @ covered, inside[alpha.argmax()],
+                          inside.mean(), middle)
 
 
 def _summary(rows: list) -> dict[str, Any]:
@@ -140,18 +148,20 @@ def class_table(result: Mapping[str, Any], most: int = 12) -> str:
         most: classes shown at most; a last line tells how many more there are.
     """
     ranked = sorted(result['by_class'].items(), key=lambda row: (-row[1]['n_words'], row[0]))
-    keys = ('mass', 'uniform_mass', 'centre_mass', 'pointing', 'uniform_pointing', 'centre_pointing')
+    keys = ('mass', 'uniform_mass', 'centre_mass', 'pointing', 'uniform_pointing',
+            'centre_pointing')
     rows = [[name, str(values['n_words']), *(f'{values[key]:.3f}' for key in keys)]
             for name, values in ranked[:most]]
-    text = terminal.table(rows, ['', 'words', 'in box', 'evenly', 'centre', 'pointing', 'evenly', 'centre'])
+    text = terminal.table(
+        rows, ['', 'words', 'in box', 'evenly', 'centre', 'pointing', 'evenly', 'centre'])
     return text + (f'\n({len(ranked) - most} more in scores.json)' if len(ranked) > most else '')
 
 
 def centre_prior(grid: Grid) -> np.ndarray:
     """Attention that always lies on the middle of the picture, whatever is on it.
 
-    A two-dimensional Gaussian around the centre with a standard deviation of `CENTRE_SIGMA` of each side, integrated
-    over each cell, what falls outside of the picture cut off.
+    A two-dimensional Gaussian around the centre with a standard deviation of `CENTRE_SIGMA` of each
+    side, integrated over each cell, what falls outside of the picture cut off.
 
     Args:
         grid: (rows, columns).
@@ -161,7 +171,8 @@ def centre_prior(grid: Grid) -> np.ndarray:
     """
     sides = []
     for n in grid:
-        edges = [math.erf((edge / n - 0.5) / (CENTRE_SIGMA * math.sqrt(2))) for edge in range(n + 1)]
+        edges = [math.erf((edge / n - 0.5) / (CENTRE_SIGMA * math.sqrt(2)))
+                 for edge in range(n + 1)]
         sides.append(np.diff(edges) / (edges[-1] - edges[0]))
     return np.outer(*sides)
 
@@ -170,7 +181,8 @@ def coverage(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
     """Computes which part of each cell the union of the rectangles covers, exactly.
 
     Args:
-        rectangles: sequence of (x0, y0, x1, y1), fractions of the picture; parts outside of it are cut off.
+        rectangles: sequence of (x0, y0, x1, y1), fractions of the picture; parts outside of it are
+            cut off.
         grid: (rows, columns).
 
     Returns:
@@ -178,14 +190,16 @@ def coverage(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
     """
     rectangles = [clipped for clipped in map(_clipped, rectangles) if clipped is not None]
     edges = [np.arange(n + 1) / n for n in grid]
-    # All edges of cells and rectangles cut the picture into pieces that are inside or outside as a whole.
+    # All edges of cells and rectangles cut the picture into pieces that are inside or outside as a
+    # whole.
     ys = np.unique([*edges[0], *(edge for _, y0, _, y1 in rectangles for edge in (y0, y1))])
     xs = np.unique([*edges[1], *(edge for x0, _, x1, _ in rectangles for edge in (x0, x1))])
     areas = np.zeros((len(ys) - 1, len(xs) - 1))
     for x0, y0, x1, y1 in rectangles:
         top, bottom = np.searchsorted(ys, (y0, y1))
         left, right = np.searchsorted(xs, (x0, x1))
-        areas[top:bottom, left:right] = np.outer(np.diff(ys[top:bottom + 1]), np.diff(xs[left:right + 1]))
+        areas[top:bottom, left:right] = np.outer(np.diff(ys[top:bottom + 1]),
+                                                 np.diff(xs[left:right + 1]))
     by_row = np.add.reduceat(areas, np.searchsorted(ys, edges[0][:-1]), axis=0)
     return np.add.reduceat(by_row, np.searchsorted(xs, edges[1][:-1]), axis=1) * (grid[0] * grid[1])
 

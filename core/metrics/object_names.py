@@ -1,4 +1,5 @@
-"""Which words of a caption name which category of object: synonyms, plurals, compounds, and words that describe.
+"""Which words of a caption name which category of object: synonyms, plurals, compounds, and words
+that describe.
 
     lexicon = lexicon_of(data.boxes, 'coco2014')
     lexicon.find(['two', 'men', 'eat', 'hot', 'dogs'])     # 'men' for person, 'hot dogs' for hot dog, nothing for dog
@@ -19,13 +20,15 @@ IRREGULAR = {'man': 'men', 'child': 'children', 'person': 'people', 'mouse': 'mi
 
 
 class Mention(NamedTuple):
-    """A name found in a caption: words `start` to `stop` (exclusive) name the objects of `category`.
+    """A name found in a caption: words `start` to `stop` (exclusive) name the objects of
+    `category`.
 
     Attributes:
         name: str, the name as the lexicon has it, in the singular where the caption has the plural.
         start, stop: int.
         category: str.
-        modifiers: tuple of (place, class): the words directly before that describe the object, as (2, 'colour').
+        modifiers: tuple of (place, class): the words directly before that describe the object, as
+            (2, 'colour').
     """
 
     name: str
@@ -39,15 +42,18 @@ class Lexicon:
     """The names of categories of objects, and how they are found in captions.
 
     Args:
-        categories: dict from category to an iterable of its other names, lower case, of one or more words each; all
-            are cut into words as captions are. Of equal names a category's own counts, then the first.
-        compounds: dict from a phrase to the category that it names, or None where it names none ('train station').
+        categories: dict from category to an iterable of its other names, lower case, of one or more
+            words each; all are cut into words as captions are. Of equal names a category's own
+            counts, then the first.
+        compounds: dict from a phrase to the category that it names, or None where it names none
+            ('train station').
         apart: dict from a name to a word: the name is none in captions that hold the word.
         modifiers: dict from a word to its class: before a name, it describes the object named.
         noun_class: str, the class of all names; None: each category is a class of its own.
     """
 
-    def __init__(self, categories: Mapping[str, Iterable[str]], compounds: Mapping[str, str | None] | None = None,
+    def __init__(self, categories: Mapping[str, Iterable[str]],
+                 compounds: Mapping[str, str | None] | None = None,
                  apart: Mapping[str, str] | None = None, modifiers: Mapping[str, str] | None = None,
                  noun_class: str | None = None) -> None:
         self.apart, self.modifiers, self.noun_class = apart or {}, modifiers or {}, noun_class
@@ -66,7 +72,8 @@ class Lexicon:
     def find(self, words: Sequence[str]) -> list[Mention]:
         """Finds the names of objects in a caption, in the singular or the plural.
 
-        From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is not a 'dog'.
+        From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is
+        not a 'dog'.
 
         Args:
             words: sequence of str, lower case.
@@ -81,7 +88,8 @@ class Lexicon:
                 if words[start:stop] in self._patterns:
                     name, category = self._patterns[words[start:stop]]
                     if category is not None and self.apart.get(name) not in words:
-                        mentions.append(Mention(name, start, stop, category, self._before(words, start)))
+                        mentions.append(
+                            Mention(name, start, stop, category, self._before(words, start)))
                     start = stop
                     break
             else:
@@ -97,28 +105,34 @@ class Lexicon:
 
 
 def plurals(word: str) -> list[str]:
-    """Returns the forms that an English noun's plural may have, the likely and the odd ('bus': 'buss', 'buses')."""
+    """Returns the forms that an English noun's plural may have, the likely and the odd ('bus':
+    'buss', 'buses').
+    """
     forms = [word + 's']
     if word.endswith(('s', 'x', 'z', 'ch', 'sh', 'o')):  # 'skies' are no skis
         forms.append(word + 'es')
-    forms += [word.removesuffix(end) + plural for end, plural in IRREGULAR.items() if word.endswith(end)]
-    forms += [word.removesuffix(end) + plural for end, plural in (('y', 'ies'), ('fe', 'ves'), ('f', 'ves'))
+    forms += [word.removesuffix(end) + plural for end, plural in IRREGULAR.items()
               if word.endswith(end)]
+    forms += [word.removesuffix(end) + plural
+              for end, plural in (('y', 'ies'), ('fe', 'ves'), ('f', 'ves')) if word.endswith(end)]
     return forms
 
 
-def lexicon_of(boxes: Boxes, dataset: str = '', synonyms: Mapping[str, Iterable[str]] | None = None) -> Lexicon:
+def lexicon_of(boxes: Boxes, dataset: str = '',
+               synonyms: Mapping[str, Iterable[str]] | None = None) -> Lexicon:
     """The Lexicon for the objects of a split.
 
-    The boxes' own names always count. To COCO's categories the names of `coco_object_names` are added, to those of
-    drawn scenes the words for colours and sizes. Categories of which the split has no box are in the lexicon all the
-    same: 'hot dog' is no dog in photos without hot dogs either.
+    The boxes' own names always count. To COCO's categories the names of `coco_object_names` are
+    added, to those of drawn scenes the words for colours and sizes. Categories of which the split
+    has no box are in the lexicon all the same: 'hot dog' is no dog in photos without hot dogs
+    either.
 
     Args:
-        boxes: list of lists of (names, rectangle), names being a tuple: the category, then its synonyms.
+        boxes: list of lists of (names, rectangle), names being a tuple: the category, then its
+            synonyms.
         dataset: as `DataDir.dataset`.
-        synonyms: dict from category to names (`coco_object_names.read_synonyms`), for any dataset, in the place of
-            `coco_object_names.SYNONYMS`.
+        synonyms: dict from category to names (`coco_object_names.read_synonyms`), for any dataset,
+            in the place of `coco_object_names.SYNONYMS`.
 
     Raises:
         InputError: `synonyms` has none of the boxes' categories.
@@ -128,8 +142,8 @@ def lexicon_of(boxes: Boxes, dataset: str = '', synonyms: Mapping[str, Iterable[
         categories.setdefault(category, {}).update(dict.fromkeys(names))
     if synonyms is not None and categories and not categories.keys() & synonyms.keys():
         some = ', '.join(list(categories)[:3])
-        raise InputError(f'the list of synonyms has none of the categories of these data ({some} ...): each line must '
-                         'begin with the name of a category')
+        raise InputError(f'the list of synonyms has none of the categories of these data ({some} '
+                         '...): each line must begin with the name of a category')
     coco = dataset in COCO
     for category in coco_object_names.SYNONYMS if coco else ():
         categories.setdefault(category, {})

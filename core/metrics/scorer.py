@@ -1,4 +1,5 @@
-"""Caption scores: coco-caption's BLEU, METEOR, ROUGE-L and CIDEr, the paper's own way of scoring, and diversity.
+"""Caption scores: coco-caption's BLEU, METEOR, ROUGE-L and CIDEr, the paper's own way of scoring,
+and diversity.
 
 For example:
     references = load_references('captions_val2014.json')
@@ -7,7 +8,8 @@ For example:
         scorer.score(results)          # {'Bleu_1': 0.71, ..., 'METEOR': 0.24, 'ROUGE_L': 0.52, 'CIDEr': 0.85}
         scorer.paper_scores(results)   # {'Bleu_1': 0.70, ..., 'METEOR': 0.23}: another scale, see there
 
-The scores are computed by pycocoevalcap; what is added here is that every caption stays with its image.
+The scores are computed by pycocoevalcap; what is added here is that every caption stays with its
+image.
 """
 
 import numbers
@@ -36,8 +38,9 @@ class Scores(NamedTuple):
 
     Attributes:
         corpus: dict from the metric's name to a float, the score of all captions together.
-        images: dict from the metric's name to a dict from image id to a float. BLEU and METEOR of all captions are
-            not the means of these, but come from the summed counts; ROUGE-L and CIDEr are the means.
+        images: dict from the metric's name to a dict from image id to a float. BLEU and METEOR of
+            all captions are not the means of these, but come from the summed counts; ROUGE-L and
+            CIDEr are the means.
     """
 
     corpus: dict[str, float]
@@ -47,11 +50,12 @@ class Scores(NamedTuple):
 class Scorer:
     """Scores captions against references that are tokenized once.
 
-    METEOR's process starts with `start` or when it is first needed, and stays for further calls until `close`, which
-    leaving a `with` block or Python does by itself.
+    METEOR's process starts with `start` or when it is first needed, and stays for further calls
+    until `close`, which leaving a `with` block or Python does by itself.
 
     Args:
-        references: dict from image id to the list of its captions as published (cased, with punctuation).
+        references: dict from image id to the list of its captions as published (cased, with
+            punctuation).
 
     Raises:
         InputError: no reference at all, images without any, or no Java.
@@ -59,10 +63,12 @@ class Scorer:
 
     def __init__(self, references: Mapping[Any, Sequence[str]]) -> None:
         if not references:
-            raise InputError('no reference captions to score against: check the references file or the split')
+            raise InputError('no reference captions to score against: check the references file or '
+                             'the split')
         without = [image_id for image_id, captions in references.items() if not captions]
         if without:
-            raise InputError(f'{_some(without)} without reference captions: leave them out of the references')
+            raise InputError(f'{_some(without)} without reference captions: leave them out of the '
+                             'references')
         self._references = {image_id: [java_tools.one_line(caption) for caption in captions]
                             for image_id, captions in references.items()}
         self._tokenized: dict[Any, list[str]] | None = None
@@ -85,24 +91,29 @@ class Scorer:
         """Ends METEOR's process; a later call would start it again."""
         self._meteor.close()
 
-    def score(self, results: Mapping[Any, str], metrics: Collection[str] = METRICS) -> dict[str, float]:
-        """Scores as coco-caption does: PTB tokens, lower case, no punctuation, BLEU with its brevity penalty.
+    def score(self, results: Mapping[Any, str],
+              metrics: Collection[str] = METRICS) -> dict[str, float]:
+        """Scores as coco-caption does: PTB tokens, lower case, no punctuation, BLEU with its
+        brevity penalty.
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
             metrics: names out of `METRICS` and `OPTIONAL`.
 
         Returns:
-            dict from 'Bleu_1' to 'Bleu_4', 'METEOR', 'ROUGE_L' and 'CIDEr' to floats, as far as asked for: all from
-            0 to 1 but CIDEr (in fact CIDEr-D), from 0 to 10. CIDEr weighs words by their rarity among the images
-            that are scored, so it depends on which and how many these are, and is 0 for a single image.
+            dict from 'Bleu_1' to 'Bleu_4', 'METEOR', 'ROUGE_L' and 'CIDEr' to floats, as far as
+            asked for: all from 0 to 1 but CIDEr (in fact CIDEr-D), from 0 to 10. CIDEr weighs words
+            by their rarity among the images that are scored, so it depends on which and how many
+            these are, and is 0 for a single image.
 
         Raises:
-            InputError: ids missing or without references, an unknown metric, or METEOR's process failed.
+            InputError: ids missing or without references, an unknown metric, or METEOR's process
+                failed.
         """
         return self.score_images(results, metrics).corpus
 
-    def score_images(self, results: Mapping[Any, str], metrics: Collection[str] = METRICS) -> Scores:
+    def score_images(self, results: Mapping[Any, str],
+                     metrics: Collection[str] = METRICS) -> Scores:
         """Like `score`, with the score of every image besides.
 
         Returns:
@@ -112,29 +123,34 @@ class Scorer:
         references, hypotheses = self._tokenize(results)
         return self._compute(references, hypotheses, metrics, _bleu)
 
-    def paper_scores(self, results: Mapping[Any, str], metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
+    def paper_scores(self, results: Mapping[Any, str],
+                     metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
         """Scores as the paper does, to compare with its Table 1 and nothing else.
 
-        Table 1 of "Show, Attend and Tell" scores against the references as published: cased and with punctuation,
-        cut at white space only, so that 'bench.' is another word than 'bench'; and BLEU there has no brevity
-        penalty. METEOR gets the same raw text (and does its own tokenizing). Other papers use coco-caption, which
-        `score` is: on people's captions the two differ by up to 3.5 points of BLEU-1, so never mix them.
+        Table 1 of "Show, Attend and Tell" scores against the references as published: cased and
+        with punctuation, cut at white space only, so that 'bench.' is another word than 'bench';
+        and BLEU there has no brevity penalty. METEOR gets the same raw text (and does its own
+        tokenizing). Other papers use coco-caption, which `score` is: on people's captions the two
+        differ by up to 3.5 points of BLEU-1, so never mix them.
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
             metrics: names out of `PAPER_METRICS`.
 
         Returns:
-            dict from 'Bleu_1' to 'Bleu_4' and 'METEOR' to floats from 0 to 1 (the paper prints them times 100).
+            dict from 'Bleu_1' to 'Bleu_4' and 'METEOR' to floats from 0 to 1 (the paper prints them
+            times 100).
 
         Raises:
             InputError: as `score`.
         """
         self._check(results, metrics, PAPER_METRICS)
-        hypotheses = {image_id: [java_tools.one_line(results[image_id])] for image_id in self._references}
+        hypotheses = {image_id: [java_tools.one_line(results[image_id])]
+                      for image_id in self._references}
         return self._compute(self._references, hypotheses, metrics, _bleu_without_penalty).corpus
 
-    def _check(self, results: Mapping[Any, str], metrics: Collection[str], known: Collection[str]) -> None:
+    def _check(self, results: Mapping[Any, str], metrics: Collection[str],
+               known: Collection[str]) -> None:
         unknown = [metric for metric in metrics if metric not in known]
         if unknown:
             raise InputError(f'unknown metric {unknown[0]!r}: choose from {", ".join(known)}')
@@ -150,21 +166,27 @@ class Scorer:
             raise InputError(f'{_some(missing)} in the references but not captioned{hint}: '
                              'caption all of them, or leave the others out of the references')
 
-    def _tokenize(self, results: Mapping[Any, str]) -> tuple[dict[Any, list[str]], dict[Any, list[str]]]:
-        """Returns references and hypotheses as pycocoevalcap wants them: dicts from id to a list of token strings."""
+    def _tokenize(self,
+                  results: Mapping[Any, str]) -> tuple[dict[Any, list[str]], dict[Any, list[str]]]:
+        """Returns references and hypotheses as pycocoevalcap wants them: dicts from id to a list of
+        token strings.
+        """
         hypotheses = [results[image_id] for image_id in self._references]
-        if self._tokenized is None:  # together with the first hypotheses, which saves one start of Java
+        # together with the first hypotheses, which saves one start of Java
+        if self._tokenized is None:
             texts = [text for captions in self._references.values() for text in captions]
             tokens = java_tools.tokenize(texts + hypotheses)
             if not any(tokens[:len(texts)]):
-                raise InputError('the reference captions have no word, only punctuation: check the references file')
+                raise InputError('the reference captions have no word, only punctuation: check the '
+                                 'references file')
             rest = iter(tokens)
             self._tokenized = {image_id: [next(rest) for _ in captions]
                                for image_id, captions in self._references.items()}
             tokens = tokens[len(texts):]
         else:
             tokens = java_tools.tokenize(hypotheses)
-        return self._tokenized, {image_id: [text] for image_id, text in zip(self._references, tokens, strict=True)}
+        return self._tokenized, {image_id: [text]
+                                 for image_id, text in zip(self._references, tokens, strict=True)}
 
     def _compute(self, references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]],
                  metrics: Collection[str], bleu: Callable[..., tuple]) -> Scores:
@@ -182,7 +204,8 @@ class Scorer:
             totals, rows = (total, each) if metric == 'Bleu' else ([total], [each])
             for name, value, row in zip(names, totals, rows, strict=True):
                 corpus[name] = float(value)
-                images[name] = {image_id: float(v) for image_id, v in zip(references, row, strict=True)}
+                images[name] = {image_id: float(v)
+                                for image_id, v in zip(references, row, strict=True)}
         return Scores(corpus, images)
 
 
@@ -223,7 +246,8 @@ def score_images(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool
     scores = {'coco': found.corpus}
     if paper_scoring:
         scores['paper'] = scorer.paper_scores(results)
-    return scores, {image: {name: row[image] for name, row in found.images.items()} for image in results}
+    return scores, {image: {name: row[image] for name, row in found.images.items()}
+                    for image in results}
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
@@ -233,7 +257,8 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
         columns.append(("paper's scoring", scores['paper']))
     rows = []
     for name in scores['coco']:
-        rows.append([name] + [f'{100 * values[name]:.2f}' if name in values else '-' for _, values in columns])
+        rows.append([name] + [
+            f'{100 * values[name]:.2f}' if name in values else '-' for _, values in columns])
     return terminal.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
@@ -241,7 +266,8 @@ def _bleu(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list
     return Bleu(4).compute_score(references, hypotheses, verbose=0)
 
 
-def _bleu_without_penalty(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]]) -> tuple:
+def _bleu_without_penalty(references: Mapping[Any, Sequence[str]],
+                          hypotheses: Mapping[Any, list[str]]) -> tuple:
     """Like `_bleu`: every hypothesis is longer than references that have length 0."""
     scorer = BleuScorer(n=4, special_reflen=0)
     for image_id in references:
@@ -256,9 +282,11 @@ def _some(ids: Collection) -> str:
 
 
 def coco_results(results: Mapping[Any, str]) -> list[dict[str, Any]]:
-    """Returns dict id -> caption as the list of {'image_id': ..., 'caption': ...} that COCO's tools read."""
-    return [{'image_id': int(image_id) if isinstance(image_id, numbers.Integral) else image_id, 'caption': caption}
-            for image_id, caption in results.items()]
+    """Returns dict id -> caption as the list of {'image_id': ..., 'caption': ...} that COCO's tools
+    read.
+    """
+    return [{'image_id': int(image_id) if isinstance(image_id, numbers.Integral) else image_id,
+             'caption': caption} for image_id, caption in results.items()]
 
 
 def save_results(path: PathLike, results: Mapping[Any, str]) -> None:
@@ -283,7 +311,8 @@ def load_results(path: PathLike) -> dict[int | str, str]:
     for number, row in enumerate(rows, 1):
         image_id, caption = _id_and_caption(path, f'entry {number}', row, expected)
         if image_id in results:
-            raise InputError(f'{path}, entry {number}: second caption of image_id {image_id!r}; keep one an image')
+            raise InputError(f'{path}, entry {number}: second caption of image_id {image_id!r}; '
+                             'keep one an image')
         results[image_id] = caption
     return results
 
@@ -292,7 +321,8 @@ def load_references(path: PathLike) -> dict[int | str, list[str]]:
     """Reads the captions of a COCO captions file (its 'annotations').
 
     Returns:
-        dict from image id (int or str, as in the file) to a list of str; images that nobody described are not in it.
+        dict from image id (int or str, as in the file) to a list of str; images that nobody
+        described are not in it.
 
     Raises:
         InputError: no such file, or another format.
@@ -305,32 +335,36 @@ def load_references(path: PathLike) -> dict[int | str, list[str]]:
     return references
 
 
-def _id_and_caption(path: PathLike, where: str, row: object, expected: str) -> tuple[int | str, str]:
+def _id_and_caption(path: PathLike, where: str, row: object,
+                    expected: str) -> tuple[int | str, str]:
     image_id: Any = row.get('image_id') if isinstance(row, dict) else None
     caption: Any = row.get('caption') if isinstance(row, dict) else None
     if not is_id(image_id):
-        raise InputError(f'{path}, {where}: has no "image_id" that is a whole number or text; expected {expected}')
+        raise InputError(f'{path}, {where}: has no "image_id" that is a whole number or text; '
+                         f'expected {expected}')
     if not isinstance(caption, str):
-        raise InputError(f'{path}, {where}, image_id {image_id!r}: has no "caption" that is text; expected {expected}')
+        raise InputError(f'{path}, {where}, image_id {image_id!r}: has no "caption" that is text; '
+                         f'expected {expected}')
     return image_id, caption
 
 
-def diversity(captions: Iterable[str], training_captions: Iterable[str] | None = None) -> dict[str, float]:
+def diversity(captions: Iterable[str],
+              training_captions: Iterable[str] | None = None) -> dict[str, float]:
     """Measures how much captions differ among themselves and from those learnt from.
 
-    Words are what white space separates, so give captions as the model writes them, and training captions cut and
-    lower-cased in the same way.
+    Words are what white space separates, so give captions as the model writes them, and training
+    captions cut and lower-cased in the same way.
 
     Args:
         captions: iterable of str, one for each image.
         training_captions: iterable of str, or None.
 
     Returns:
-        dict: 'captions' (int), 'distinct' (int, different captions), 'distinct_share' (of all captions),
-        'vocabulary' (int, different words), 'mean_length' (words a caption), 'distinct_1' and 'distinct_2'
-        (different words and word pairs, as shares of all words and pairs; Li et al., 2016), and with
-        `training_captions` 'novel_share' (of all captions, those that are not a training caption). Shares are from
-        0 to 1, and 0 of nothing is 0.
+        dict: 'captions' (int), 'distinct' (int, different captions), 'distinct_share' (of all
+        captions), 'vocabulary' (int, different words), 'mean_length' (words a caption),
+        'distinct_1' and 'distinct_2' (different words and word pairs, as shares of all words and
+        pairs; Li et al., 2016), and with `training_captions` 'novel_share' (of all captions, those
+        that are not a training caption). Shares are from 0 to 1, and 0 of nothing is 0.
     """
     sentences = [tuple(caption.split()) for caption in captions]
     words = [word for sentence in sentences for word in sentence]
@@ -346,7 +380,8 @@ def diversity(captions: Iterable[str], training_captions: Iterable[str] | None =
     }
     if training_captions is not None:
         known = {tuple(caption.split()) for caption in training_captions}
-        measured['novel_share'] = _share(sum(sentence not in known for sentence in sentences), sentences)
+        measured['novel_share'] = _share(sum(sentence not in known for sentence in sentences),
+                                         sentences)
     return measured
 
 

@@ -1,8 +1,8 @@
 """SPICE (Anderson et al., 2016, arXiv 1607.08822), where Stanford's jars are present.
 
-pycocoevalcap brings SPICE itself, but not the parser that it needs, two jars of Stanford CoreNLP. Its own wrapper
-fetches them without asking and writes into its package; here they are looked for, and Java writes into a temporary
-folder.
+pycocoevalcap brings SPICE itself, but not the parser that it needs, two jars of Stanford CoreNLP.
+Its own wrapper fetches them without asking and writes into its package; here they are looked for,
+and Java writes into a temporary folder.
 """
 
 import json
@@ -33,11 +33,12 @@ def find(folder: PathLike | None = None) -> pathlib.Path:
         InputError: a jar is missing; says which, where to get it and where to put it.
     """
     folder = pathlib.Path(folder or str(resources.files('pycocoevalcap') / 'spice'))
-    missing = [path for path in (folder / 'spice-1.0.jar', *(folder / 'lib' / name for name in PARSER))
-               if not path.is_file()]
+    missing = [path for path in (folder / 'spice-1.0.jar',
+                                 *(folder / 'lib' / name for name in PARSER)) if not path.is_file()]
     if missing:
-        raise InputError(f'SPICE needs {", ".join(path.name for path in missing)}, which are not part of this '
-                         f'project: take them out of {ADDRESS} and put them into {missing[0].parent}')
+        raise InputError(f'SPICE needs {", ".join(path.name for path in missing)}, which are not '
+                         f'part of this project: take them out of {ADDRESS} and put them into '
+                         f'{missing[0].parent}')
     return folder / 'spice-1.0.jar'
 
 
@@ -46,11 +47,13 @@ def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[A
     """SPICE as pycocoevalcap computes it.
 
     Args:
-        references: dict from image id to a list of tokenized captions. hypotheses: the same, of one caption each.
+        references: dict from image id to a list of tokenized captions. hypotheses: the same, of one
+            caption each.
         folder: as of `find`.
 
     Returns:
-        (float, list of floats in the order of `references`): the mean, and the F-score of each image.
+        (float, list of floats in the order of `references`): the mean, and the F-score of each
+        image.
 
     Raises:
         InputError: a jar is missing, or Java failed, with its last words.
@@ -58,16 +61,19 @@ def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[A
     jar = find(folder)
     with tempfile.TemporaryDirectory() as place:
         asked, answered = pathlib.Path(place) / 'captions.json', pathlib.Path(place) / 'scores.json'
-        asked.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0], 'refs': references[image]}
+        asked.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0],
+                                      'refs': references[image]}
                                      for number, image in enumerate(references)]), encoding='utf8')
-        command = [java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out', str(answered),
-                   '-silent']
+        command = [java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out',
+                   str(answered), '-silent']
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, errors='replace')
         if done.returncode or not answered.is_file():
             said = (done.stderr or done.stdout).strip().splitlines() or ['nothing']
-            raise InputError(f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take '
-                             f'{MEMORY} of memory; leave --spice out to go on without)')
+            raise InputError(
+                f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take '
+                f'{MEMORY} of memory; leave --spice out to go on without)')
         rows = json.loads(answered.read_text(encoding='utf8'))
     found = {row['image_id']: float(row['scores']['All']['f']) for row in rows}
-    scores = [0.0 if math.isnan(found[number]) else found[number] for number in range(len(references))]
+    scores = [0.0 if math.isnan(found[number]) else found[number]
+              for number in range(len(references))]
     return sum(scores) / len(scores), scores

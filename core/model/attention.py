@@ -6,8 +6,8 @@
     alpha = attention.alpha(memory, h @ weight + bias)     # every step
     context = attention.context(memory, alpha)
 
-What is expected (soft attention) and what is drawn (hard attention, see `hard_attention`) differ only in the weights
-that `context` is given.
+What is expected (soft attention) and what is drawn (hard attention, see `hard_attention`) differ
+only in the weights that `context` is given.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,11 +26,13 @@ DECODED_TOGETHER = 32  # images from which on compiling for their number pays in
 class Annotations(NamedTuple):
     """The annotation vectors a_i = features * scale + shift of the images (N, L, K).
 
-    Scale and shift are those of batch normalisation and kept apart, so that neither the normalised features nor their
-    gradient is ever computed: projection, mean and weighted sum are linear, and weights sum to one.
+    Scale and shift are those of batch normalisation and kept apart, so that neither the normalised
+    features nor their gradient is ever computed: projection, mean and weighted sum are linear, and
+    weights sum to one.
 
     Attributes:
-        features: (N, L, K). In mixed precision they are of 16 bits, and so will be what is multiplied with them.
+        features: (N, L, K). In mixed precision they are of 16 bits, and so will be what is
+            multiplied with them.
         scale, shift: (K,), or both None.
     """
 
@@ -60,25 +62,26 @@ class Memory(NamedTuple):
 
 
 class Attention:
-    """The attention's scores: e = w_att . act(p + h W [+ b]) [+ b_att], alpha = softmax(e / temperature).
+    """The attention's scores: e = w_att . act(p + h W [+ b]) [+ b_att], alpha = softmax(e /
+    temperature).
 
-    p is the projection of the annotations, `attention_layers` - 1 times followed by a tanh layer. Rows may be a
-    multiple of the images: R = C N, the rows of image n being n C to n C + C - 1 (several captions or draws of one
-    image share its projection).
+    p is the projection of the annotations, `attention_layers` - 1 times followed by a tanh layer.
+    Rows may be a multiple of the images: R = C N, the rows of image n being n C to n C + C - 1
+    (several captions or draws of one image share its projection).
 
-    Variables: `project_features/{w, b, w_1, b_1 ...}` and `attention_layer/{w, b, w_att, b_att}`, the biases and the
-    numbered layers where the options ask for them.
+    Variables: `project_features/{w, b, w_1, b_1 ...}` and `attention_layer/{w, b, w_att, b_att}`,
+    the biases and the numbered layers where the options ask for them.
 
     Args:
         variables: Variables. dim_annotation: K. dim_hidden: H.
-        options: ModelConfig, of which attention_activation, attention_size, attention_layers, attention_bias and
-            score_bias are read.
+        options: ModelConfig, of which attention_activation, attention_size, attention_layers,
+            attention_bias and score_bias are read.
         temperature: scalar tensor or number.
         jit: XLA compiles the large products, see `attention_kernels`.
     """
 
-    def __init__(self, variables: 'Variables', dim_annotation: int, dim_hidden: int, options: 'ModelConfig',
-                 temperature: Tensor = 1.0, jit: bool = True) -> None:
+    def __init__(self, variables: 'Variables', dim_annotation: int, dim_hidden: int,
+                 options: 'ModelConfig', temperature: Tensor = 1.0, jit: bool = True) -> None:
         size = options.attention_size or dim_annotation
         self.temperature, self._activation = temperature, options.attention_activation
         self.compile(jit)
@@ -88,7 +91,8 @@ class Attention:
         for layer in range(1, options.attention_layers):
             extra |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
         self.n_layers = options.attention_layers
-        self.projection = variables.create('project_features', w=([dim_annotation, size], 'projection'), **extra)
+        self.projection = variables.create('project_features',
+                                           w=([dim_annotation, size], 'projection'), **extra)
         extra = {}
         if options.attention_bias in ('query', 'both'):
             extra['b'] = ([size], 'zeros')
@@ -100,7 +104,8 @@ class Attention:
     def compile(self, jit: bool) -> None:
         """From here on, XLA compiles the large products, or does not (attribute `jit`)."""
         self.jit, self.kernels = jit, Kernels(self._activation, jit)
-        # Decoding has batches of many sizes, as images leave it; each is compiled once, which few images do not pay.
+        # Decoding has batches of many sizes, as images leave it; each is compiled once, which few
+        # images do not pay.
         self.decoding_kernels = Kernels(self._activation, jit, DECODED_TOGETHER)
 
     def memory(self, annotations: Annotations) -> Memory:
@@ -137,8 +142,8 @@ class Attention:
               offset: Tensor = None) -> Tensor:
         """Eq. 4 and 5: alpha (R, L), each row of which sums to 1.
 
-        Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from these after the
-        loop over the steps, see `deferred_gradients`.
+        Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from
+        these after the loop over the steps, see `deferred_gradients`.
 
         Args:
             memory: Memory. query: (R, A). scorer: `scorer()`, read once for all steps.
@@ -147,7 +152,8 @@ class Attention:
         n, size = tf.shape(memory.projected)[0], memory.projected.shape[2]
         grouped = [None if x is None else tf.reshape(x, [n, -1, size]) for x in (query, tap)]
         kernels = self.decoding_kernels if tap is None else self.kernels
-        scores = kernels.scores(memory.projected, grouped[0], self.scorer() if scorer is None else scorer, grouped[1])
+        scores = kernels.scores(memory.projected, grouped[0], self.scorer() if scorer is None
+                                else scorer, grouped[1])
         scores = tf.reshape(scores, [-1, memory.projected.shape[1]])
         if offset is not None:
             scores += offset
@@ -156,7 +162,8 @@ class Attention:
         return tf.nn.softmax(scores / self.temperature)
 
     def context(self, memory: Memory, weights: Tensor, offset: Tensor = None) -> Tensor:
-        """Eq. 6: the weighted sum of the annotations (R, K); gradients reach the weights and `offset`.
+        """Eq. 6: the weighted sum of the annotations (R, K); gradients reach the weights and
+        `offset`.
 
         Args:
             memory: Memory. weights: (R, L) of the locations, which sum to 1. offset: (R, K) to add.

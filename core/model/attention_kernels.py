@@ -1,16 +1,17 @@
-"""The attention's large products, and gradients that recompute instead of keeping (N, L, A) tensors of every step.
+"""The attention's large products, and gradients that recompute instead of keeping (N, L, A) tensors
+of every step.
 
-A score of step t is e = w . act(p + q_t) with p (N, L, A) the same at every step. Kept as usual, p + q_t and its
-activation would be T times the size of p. Here the loop over the steps keeps q_t (N, C, A) and de_t (N, C, L) only;
-the gradient of q_t recomputes the activation, and the gradients of p and w are made once, after the loop, from all
-steps together.
+A score of step t is e = w . act(p + q_t) with p (N, L, A) the same at every step. Kept as usual, p
++ q_t and its activation would be T times the size of p. Here the loop over the steps keeps q_t (N,
+C, A) and de_t (N, C, L) only; the gradient of q_t recomputes the activation, and the gradients of p
+and w are made once, after the loop, from all steps together.
 
-On the CPU, XLA compiles these few functions (a fraction of a second for every new size of a batch): each reads its
-(N, L, A) input once and writes no tensor of that size but the gradient of p. C is the number of captions of an image
-in the batch; row r of R = C N rows belongs to image r // C.
+On the CPU, XLA compiles these few functions (a fraction of a second for every new size of a batch):
+each reads its (N, L, A) input once and writes no tensor of that size but the gradient of p. C is
+the number of captions of an image in the batch; row r of R = C N rows belongs to image r // C.
 
-In mixed precision p and the features are of 16 bits, and so is what is multiplied with them; all that is small, and
-sums over steps or images, are of 32.
+In mixed precision p and the features are of 16 bits, and so is what is multiplied with them; all
+that is small, and sums over steps or images, are of 32.
 """
 
 import dataclasses
@@ -31,7 +32,8 @@ class Kernels:
     Args:
         activation: 'relu' or 'tanh'.
         jit: compile by XLA.
-        least: images that a batch must have for the compiled functions; smaller ones take the others.
+        least: images that a batch must have for the compiled functions; smaller ones take the
+            others.
     """
 
     def __init__(self, activation: str, jit: bool, least: int = 0) -> None:
@@ -41,7 +43,8 @@ class Kernels:
         def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if not jit:
                 return function
-            made = tf.function(function, jit_compile=True, autograph=False)  # nothing here that it would rewrite
+            # nothing here that it would rewrite
+            made = tf.function(function, jit_compile=True, autograph=False)
             if not least:
                 return made
             return lambda *inputs: tf.cond(tf.shape(inputs[0])[0] >= least, lambda: made(*inputs),
@@ -50,24 +53,28 @@ class Kernels:
         @compiled
         def scores(p: Tensor, q: Tensor, w: Tensor) -> Tensor:
             hidden = act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis])
-            product = tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]), cast(w, p.dtype)[:, tf.newaxis])
+            product = tf.matmul(tf.reshape(hidden, [-1, tf.shape(p)[2]]),
+                                cast(w, p.dtype)[:, tf.newaxis])
             return cast(tf.reshape(product, [-1, tf.shape(q)[1], tf.shape(p)[1]]), q.dtype)
 
         @compiled
-        def query_gradient(p: Tensor, q: Tensor, w: Tensor, d_scores: Tensor) -> tuple[Tensor, Tensor]:
+        def query_gradient(p: Tensor, q: Tensor, w: Tensor,
+                           d_scores: Tensor) -> tuple[Tensor, Tensor]:
             slope, hidden = _slope(act(p[:, tf.newaxis] + cast(q, p.dtype)[:, :, tf.newaxis]))
             summed = _weighted(d_scores, slope)
-            # The step's share of the gradient of w is the sum of d_scores * hidden. For ReLU, hidden = slope * (p + q)
-            # and the share of p is added after the loop.
+            # The step's share of the gradient of w is the sum of d_scores * hidden. For ReLU,
+            # hidden = slope * (p + q) and the share of p is added after the loop.
             return w * summed, q * summed if activation == 'relu' else _weighted(d_scores, hidden)
 
         def _slope(hidden: Tensor) -> tuple[Tensor, Tensor]:
             """Derivative of the activation, from its value."""
-            return (tf.cast(hidden > 0, hidden.dtype) if activation == 'relu' else 1 - tf.square(hidden)), hidden
+            return (tf.cast(hidden > 0, hidden.dtype) if activation == 'relu'
+                    else 1 - tf.square(hidden)), hidden
 
         def _weighted(weights: Tensor, x: Tensor) -> Tensor:
             """(N, C, L), (N, C, L, A) -> (N, C, A)."""
-            return cast(tf.matmul(cast(weights, x.dtype)[:, :, tf.newaxis], x)[:, :, 0], weights.dtype)
+            return cast(tf.matmul(cast(weights, x.dtype)[:, :, tf.newaxis], x)[:, :, 0],
+                        weights.dtype)
 
         @compiled
         def add_block(p: Tensor, q: Tensor, d_scores: Tensor, total: Tensor) -> Tensor:
@@ -102,7 +109,8 @@ class Kernels:
 
         @compiled
         def summed_product(x: Tensor, y: Tensor) -> Tensor:
-            return mean_rows(cast(x, y.dtype) * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1], y.dtype)
+            return mean_rows(cast(x, y.dtype) * y) * tf.cast(tf.shape(x)[0] * tf.shape(x)[1],
+                                                             y.dtype)
 
         self._scores, self._query_gradient, self._add_block = scores, query_gradient, add_block
         self._weighted_sum, self._weighted_sum_gradient = weighted_sum, weighted_sum_gradient
@@ -112,13 +120,15 @@ class Kernels:
         """Eq. 4: e = w . act(p + q), with a gradient for q only (and for `tap`).
 
         Args:
-            p: (N, L, A), whose type is that of the products. q: (N, C, A). w: (A,). tap: (N, C, A) zeros, whose
-                gradient is what `score_gradients` is given as `taps`; None where no gradient of w is wanted.
+            p: (N, L, A), whose type is that of the products. q: (N, C, A). w: (A,). tap: (N, C, A)
+                zeros, whose gradient is what `score_gradients` is given as `taps`; None where no
+                gradient of w is wanted.
 
         Returns:
             (N, C, L) of q's type.
         """
-        def scores(p: Tensor, q: Tensor, w: Tensor, tap: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
+        def scores(p: Tensor, q: Tensor, w: Tensor,
+                   tap: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
             def gradient(d_scores: Tensor) -> tuple:
                 d_q, d_tap = self._query_gradient(p, q, w, d_scores)
                 return None, d_q, None, d_tap
@@ -132,7 +142,8 @@ class Kernels:
         """Gradients of p and w from all steps.
 
         Args:
-            p: (N, L, A). w: (A,). queries: (S, N, A), q of S steps (a step of C captions counts C times).
+            p: (N, L, A). w: (A,). queries: (S, N, A), q of S steps (a step of C captions counts C
+                times).
             d_scores: (S, N, L). taps: (S, N, A), gradients of `tap`.
 
         Returns:
@@ -147,7 +158,8 @@ class Kernels:
             block = slice(i * BLOCK, (i + 1) * BLOCK)
             return i + 1, self._add_block(p, _block(queries[block]), _block(d_scores[block]), total)
 
-        with tf.control_dependencies([d_scores]):  # else it is made first of all, and kept for the whole step
+        # else it is made first of all, and kept for the whole step
+        with tf.control_dependencies([d_scores]):
             total = tf.zeros_like(p, None if p.dtype == w.dtype else w.dtype)
         _, total = tf.while_loop(lambda i, _: i < n_blocks, body, (tf.constant(0), total))
         d_w = tf.reduce_sum(taps, axis=[0, 1])
@@ -156,9 +168,12 @@ class Kernels:
         return cast(w * total, p.dtype), d_w
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the weights only."""
+        """sum over l of weights (N, C, L) * x (N, L, K) -> (N, C, K), with a gradient for the
+        weights only.
+        """
         def weighted_sum(weights: Tensor, x: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-            return self._weighted_sum(weights, x), lambda d_sum: (self._weighted_sum_gradient(d_sum, x), None)
+            return self._weighted_sum(weights, x), lambda d_sum: (
+                self._weighted_sum_gradient(d_sum, x), None)
 
         return with_gradient(weighted_sum, weights, x)
 
@@ -171,7 +186,8 @@ def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) ->
     """The Machine, or where XLA does not work the same without it, after a line that says so.
 
     Args:
-        machine: Machine. dtype: of the products, see `compile_failure`. say: function that prints a line.
+        machine: Machine. dtype: of the products, see `compile_failure`. say: function that prints a
+            line.
     """
     failure = machine.xla != 'off' and compile_failure(machine, dtype)
     if not failure:
@@ -180,11 +196,13 @@ def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) ->
     return dataclasses.replace(machine, xla='off')
 
 
-_failures: dict[tuple[str, str], str] = {}  # (device, dtype name) -> what XLA said, '' where it compiles
+# (device, dtype name) -> what XLA said, '' where it compiles
+_failures: dict[tuple[str, str], str] = {}
 
 
 def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
-    """Why XLA cannot compile the attention's products on this machine, in one line; '' where it can.
+    """Why XLA cannot compile the attention's products on this machine, in one line; '' where it
+    can.
 
     Args:
         machine: Machine. dtype: of the products; None: float32.

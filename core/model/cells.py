@@ -1,11 +1,12 @@
-"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the LSTM).
+"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the
+LSTM).
 
     cell = LSTMCell(variables, n_inputs=M + D, dim_hidden=H)
     w = cell.weights()
     state = cell.step(x @ w.kernel + w.bias, state.h @ w.recurrent_kernel + w.recurrent_bias, state)
 
-The products are the caller's, as a part of them does not depend on the recurrence. G is 4H for the LSTM, 3H for the
-GRU; I is the size of the input.
+The products are the caller's, as a part of them does not depend on the recurrence. G is 4H for the
+LSTM, 3H for the GRU; I is the size of the input.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +41,8 @@ class CellWeights(NamedTuple):
 
 
 class LSTMCell:
-    """LSTM with gate order i, j, f, o; variables `lstm/basic_lstm_cell/{kernel, bias}` (I + H, 4H), (4H).
+    """LSTM with gate order i, j, f, o; variables `lstm/basic_lstm_cell/{kernel, bias}` (I + H, 4H),
+    (4H).
 
     Args:
         variables: Variables. n_inputs: I. dim_hidden: H.
@@ -52,7 +54,8 @@ class LSTMCell:
 
     State, adds = LSTMState, True
 
-    def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int, forget_bias: float = 1.0) -> None:
+    def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int,
+                 forget_bias: float = 1.0) -> None:
         self.n_inputs, self.n_gates, self.forget_bias = n_inputs, 4 * dim_hidden, forget_bias
         self._variables = variables.create(
             'lstm/basic_lstm_cell', kernel=([n_inputs + dim_hidden, 4 * dim_hidden], 'recurrent'),
@@ -72,7 +75,8 @@ class LSTMCell:
 
 
 class GRUCell:
-    """GRU as Keras computes it with `reset_after`: the reset gate acts on the product of state and kernel.
+    """GRU as Keras computes it with `reset_after`: the reset gate acts on the product of state and
+    kernel.
 
     Variables `gru/{kernel, recurrent_kernel, bias}` (I, 3H), (H, 3H), (2, 3H), columns z, r, h.
 
@@ -89,7 +93,8 @@ class GRUCell:
         self.n_gates = 3 * dim_hidden
         self._variables = variables.create(
             'gru', kernel=([n_inputs, 3 * dim_hidden], 'matrix'),
-            recurrent_kernel=([dim_hidden, 3 * dim_hidden], 'matrix'), bias=([2, 3 * dim_hidden], 'zeros'))
+            recurrent_kernel=([dim_hidden, 3 * dim_hidden], 'matrix'),
+            bias=([2, 3 * dim_hidden], 'zeros'))
 
     def weights(self) -> CellWeights:
         """CellWeights."""
@@ -99,7 +104,8 @@ class GRUCell:
 
     def step(self, from_inputs: Tensor, from_state: Tensor, state: GRUState) -> GRUState:
         """Shares of the gates (R, G) from input and state, GRUState -> GRUState."""
-        (x_z, x_r, x_h), (h_z, h_r, h_h) = (tf.split(x, 3, axis=1) for x in (from_inputs, from_state))
+        (x_z, x_r, x_h), (h_z, h_r, h_h) = (tf.split(x, 3, axis=1)
+                                            for x in (from_inputs, from_state))
         z = tf.sigmoid(x_z + h_z)
         candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)
         return GRUState(z * state.h + (1 - z) * candidate)

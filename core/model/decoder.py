@@ -8,10 +8,11 @@
     output = decoder.step(memory, weights, state, decoder.word_vectors(words))      # every word
     logits = decoder.output(output.state.h, output.context, decoder.word_vectors(words))
 
-core/reference/equations.py computes the same as the paper writes it, in NumPy: read it first. docs/model.md says which
-method is which equation. Letters in shapes: N images, R captions (N, or a multiple where images have several captions
-or draws), L locations, D features of a location, K numbers of an annotation (D, unless `feature_layer` changes it),
-H hidden units, M numbers of a word vector, T steps, V words, G gate units, A hidden units of the attention.
+core/reference/equations.py computes the same as the paper writes it, in NumPy: read it first.
+docs/model.md says which method is which equation. Letters in shapes: N images, R captions (N, or a
+multiple where images have several captions or draws), L locations, D features of a location, K
+numbers of an annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word
+vector, T steps, V words, G gate units, A hidden units of the attention.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +37,8 @@ STATE_ACTIVATIONS = {'tanh': tf.tanh, 'relu': tf.nn.relu, 'linear': tf.identity}
 
 
 class Weight(NamedTuple):
-    """A matrix (I, O) that is multiplied with at every step, and its transpose (O, I) for the gradient, or None.
+    """A matrix (I, O) that is multiplied with at every step, and its transpose (O, I) for the
+    gradient, or None.
 
     To transpose at every step costs more than the product itself for the few rows of a batch.
     """
@@ -49,10 +51,11 @@ class Offsets(NamedTuple):
     """What is added to the products of one step, (R, ...), or of all, (T', R, ...).
 
     Attributes:
-        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where the share is
-            another's to add, or part of `state`, as the cell adds up the shares anyway.
-        scores: (R, L). scorer: (R, A), see `attention_kernels.Kernels.scores`. context: (R, K), of the plain features.
-            The last three are None where no gradient is wanted.
+        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where
+            the share is another's to add, or part of `state`, as the cell adds up the shares
+            anyway.
+        scores: (R, L). scorer: (R, A), see `attention_kernels.Kernels.scores`. context: (R, K), of
+            the plain features. The last three are None where no gradient is wanted.
     """
 
     state: Tensor
@@ -66,7 +69,8 @@ class StepWeights(NamedTuple):
     """Weights of the products of a step. G gate units, S = G + A + 1 (G + A without the selector).
 
     Attributes:
-        state: Weight (H, S): the recurrent kernel, the query's and the selector's weights side by side.
+        state: Weight (H, S): the recurrent kernel, the query's and the selector's weights side by
+            side.
         words: (M, G). words_bias: (G,). context: Weight (K, G).
         scorer: (A,).
         offsets: Offsets.
@@ -92,7 +96,8 @@ class StepOutput(NamedTuple):
         context: (R, K), the attended annotation, scaled by beta.
         alpha: (R, L), attention weights.
         beta: (R, 1), the gate; ones without `selector`.
-        location: (R,) int32, the drawn location of hard attention; an empty tuple with soft attention.
+        location: (R,) int32, the drawn location of hard attention; an empty tuple with soft
+            attention.
         query: (R, A), what the hidden state asks the attention.
         weights: (R, L), of the locations in the context: alpha, or one at the drawn location.
     """
@@ -110,17 +115,19 @@ class Decoder:
     """The variables of a caption generator, and what is computed of them.
 
     Args:
-        word_to_idx: dict of word -> index, 0 to V-1, with '<NULL>', '<START>', '<END>' (and usually '<UNK>').
+        word_to_idx: dict of word -> index, 0 to V-1, with '<NULL>', '<START>', '<END>' (and usually
+            '<UNK>').
         dim_feature: (L, D). n_time_step: T.
         options: ModelConfig.
         dtype: of variables and computation.
 
     Attributes:
-        word_to_idx, idx_to_word: dicts. null, start, end, unknown: numbers of the special words, the last None where
-            there is none. never: list of the numbers of words that are never written.
+        word_to_idx, idx_to_word: dicts. null, start, end, unknown: numbers of the special words,
+            the last None where there is none. never: list of the numbers of words that are never
+            written.
         L, D, K, H, M, T, V: the sizes. hard: whether the attention is hard.
-        variables: after `create_variables`, all of them; cell, attention, output: what they are for; embedding:
-            (V, M).
+        variables: after `create_variables`, all of them; cell, attention, output: what they are
+            for; embedding: (V, M).
         baseline: the variable of the moving baseline of hard attention (4.1), or None.
 
     Raises:
@@ -133,13 +140,14 @@ class Decoder:
     embedding: Variable
     variables: list[Variable]
 
-    def __init__(self, word_to_idx: Mapping[str, int], dim_feature: tuple[int, int], n_time_step: int,
-                 options: 'ModelConfig', dtype: DType = tf.float32) -> None:
+    def __init__(self, word_to_idx: Mapping[str, int], dim_feature: tuple[int, int],
+                 n_time_step: int, options: 'ModelConfig', dtype: DType = tf.float32) -> None:
         for word in SPECIALS[:3]:
             if word not in word_to_idx:
                 raise ValueError(f'word_to_idx lacks the special word {word}')
         if sorted(word_to_idx.values()) != list(range(len(word_to_idx))):
-            raise ValueError(f'word_to_idx must number its {len(word_to_idx)} words from 0 without gaps')
+            raise ValueError(f'word_to_idx must number its {len(word_to_idx)} words from 0 without '
+                             'gaps')
         if options.word_dropout and '<UNK>' not in word_to_idx:
             raise ValueError('word_dropout puts <UNK> in the place of words; word_to_idx lacks it')
         for name, value in (('dim_feature', min(dim_feature)), ('n_time_step', n_time_step)):
@@ -165,21 +173,25 @@ class Decoder:
         """All variables; with the default options under the names of the TF1 code.
 
         Args:
-            temperature: scalar, of the attention's softmax. jit: XLA compiles the attention's large products.
+            temperature: scalar, of the attention's softmax. jit: XLA compiles the attention's large
+                products.
         """
         D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
         variables = Variables(self.dtype, options.initializer)
         if options.batch_norm:
-            self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'), gamma=([D], 'ones'),
-                                               moving_mean=([D], 'zeros'), moving_variance=([D], 'ones'))
+            self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'),
+                                               gamma=([D], 'ones'), moving_mean=([D], 'zeros'),
+                                               moving_variance=([D], 'ones'))
         if options.feature_layer:
-            self.feature_layer = variables.create('feature_layer', w=([D, K], 'matrix'), b=([K], 'zeros'))
-        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias) if options.cell == 'lstm' else
-                     GRUCell(variables, M + K, H))
+            self.feature_layer = variables.create('feature_layer', w=([D, K], 'matrix'),
+                                                  b=([K], 'zeros'))
+        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias) if options.cell == 'lstm'
+                     else GRUCell(variables, M + K, H))
         self.initial = {}
         if options.initial_state != 'zero':
-            layers = {f'{kind}_{i}': ([K, K] if kind == 'w' else [K], 'matrix' if kind == 'w' else 'zeros')
-                      for i in range(1, options.initial_layers) for kind in 'wb'}
+            layers = {f'{kind}_{i}': ([K, K] if kind == 'w' else [K], 'matrix' if kind == 'w'
+                                      else 'zeros') for i in range(1, options.initial_layers)
+                      for kind in 'wb'}
             for part in self.cell.State._fields:
                 layers |= {f'w_{part}': ([K, H], 'matrix'), f'b_{part}': ([H], 'zeros')}
             self.initial = variables.create('initial_lstm', **layers)
@@ -193,15 +205,18 @@ class Decoder:
             self.baseline = self.moving_baseline.variable
         self.variables = variables.created
 
-    def annotations(self, features: Tensor, training: bool = False, compute_dtype: DType = None) -> Annotations:
+    def annotations(self, features: Tensor, training: bool = False,
+                    compute_dtype: DType = None) -> Annotations:
         """The images' Annotations (N, L, K): batch normalisation and Dense+ReLU where asked for.
 
-        While training, the statistics over images and locations are the batch's, and evaluating the result updates
-        the moving ones. They are of the model's own type, whatever that of the annotations.
+        While training, the statistics over images and locations are the batch's, and evaluating the
+        result updates the moving ones. They are of the model's own type, whatever that of the
+        annotations.
 
         Args:
             features: (N, L, D) of any floating type. training: bool.
-            compute_dtype: of the annotations, and so of what is computed of them; None: the model's own.
+            compute_dtype: of the annotations, and so of what is computed of them; None: the model's
+                own.
         """
         features, norm = tf.cast(features, self.dtype), self.batch_norm
         compute_dtype = compute_dtype or self.dtype
@@ -211,13 +226,14 @@ class Decoder:
             if not training:
                 mean, variance = norm['moving_mean'], norm['moving_variance']
             else:
-                # By image first: the first state starts from the same means, so they are computed once.
+                # By image first: the first state starts from the same means, so they are computed
+                # once.
                 mean = tf.reduce_mean(tf.reduce_mean(features, axis=1), axis=0)
                 variance = self.attention.kernels.variance(features, mean)
                 updates = [
                     moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
-                    for moving, value in ((norm['moving_mean'], mean), (norm['moving_variance'], variance))
-                ]
+                    for moving, value in ((norm['moving_mean'], mean),
+                                          (norm['moving_variance'], variance))]
                 with tf.control_dependencies(updates):
                     mean = tf.identity(mean)
             scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
@@ -234,7 +250,9 @@ class Decoder:
         return Annotations(tf.reshape(flat, [-1, self.L, self.K]))
 
     def initial_state(self, annotations: Annotations, dropout: Dropout | None = None) -> Tensor:
-        """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H) parts."""
+        """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H)
+        parts.
+        """
         options, initial = self.options, self.initial
         if options.initial_state == 'zero':
             zeros = tf.zeros([tf.shape(annotations.features)[0], self.H], self.dtype)
@@ -252,7 +270,8 @@ class Decoder:
         return self.cell.State(*[activation(affine(x, part)) for part in self.cell.State._fields])
 
     def word_vectors(self, words: Tensor, table: Tensor = None) -> Tensor:
-        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for zeros.
+        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for
+        zeros.
 
         Args:
             words: int32. table: (V, M), the embedding, where it is to be read only once.
@@ -276,9 +295,10 @@ class Decoder:
         words, context = tf.split(cell.kernel, sizes)
         if options.cell_input == 'context_word':
             words, context = context, words
-        state, words, context = (cast(w, memory.projected.dtype) for w in (tf.concat(state, axis=1), words, context))
-        return StepWeights(Weight(state), words, cell.bias, Weight(context), self.attention.scorer(),
-                           Offsets(tf.concat(bias, axis=0)))
+        state, words, context = (cast(w, memory.projected.dtype)
+                                 for w in (tf.concat(state, axis=1), words, context))
+        return StepWeights(Weight(state), words, cell.bias, Weight(context),
+                           self.attention.scorer(), Offsets(tf.concat(bias, axis=0)))
 
     def step(self, memory: Memory, weights: StepWeights, state: Tensor, word_vectors: Tensor,
              choose: Callable[..., tuple] | None = None) -> StepOutput:
@@ -286,17 +306,18 @@ class Decoder:
 
         Args:
             memory: Memory of the images. weights: StepWeights, of `step_weights`.
-            state: of the cell, (R, H). word_vectors: (R, M), of the previous words; None where their share of the
-                gates is among the offsets of `weights`.
-            choose: function from alpha (R, L) to (weights of the locations in the context (R, L), locations); None:
-                the expected context.
+            state: of the cell, (R, H). word_vectors: (R, M), of the previous words; None where
+                their share of the gates is among the offsets of `weights`.
+            choose: function from alpha (R, L) to (weights of the locations in the context (R, L),
+                locations); None: the expected context.
 
         Returns:
             StepOutput.
         """
         offsets = weights.offsets
         from_state = product(state.h, weights.state) + offsets.state
-        from_state, query, gate = tf.split(from_state, [self.cell.n_gates, weights.scorer.shape[0], -1], axis=1)
+        from_state, query, gate = tf.split(from_state,
+                                           [self.cell.n_gates, weights.scorer.shape[0], -1], axis=1)
         alpha = self.attention.alpha(memory, query, weights.scorer, offsets.scorer, offsets.scores)
         chosen, location = choose(alpha) if choose else (alpha, ())
         context = self.attention.context(memory, chosen, offsets.context)
@@ -317,12 +338,14 @@ def all_rows(x: Tensor, w: Tensor) -> Tensor:
     """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
     if x.shape.rank == 2:
         return matmul(x, w)
-    return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w), tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
+    return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w),
+                      tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
 
 
 def product(x: Tensor, weight: Weight) -> Tensor:
     """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
-    def constant_product(x: Tensor, matrix: Tensor, transposed: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
+    def constant_product(x: Tensor, matrix: Tensor,
+                         transposed: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
         return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
 
     return matmul(x, weight.matrix) if weight.transposed is None else with_gradient(constant_product, x, *weight)

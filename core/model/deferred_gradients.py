@@ -1,13 +1,16 @@
-"""Gradients of the weights made once for all steps, after the loop over them, instead of at every step.
+"""Gradients of the weights made once for all steps, after the loop over them, instead of at every
+step.
 
-The loop over T' steps multiplies with weights that are the same at every step. Differentiated as it stands, every
-step would add its share to a gradient as large as the weight. Instead, the weights are constants inside the loop,
-and each product x_t W has an offset from outside (`Offsets`), zero or what is known beforehand. The gradient of the
-offsets holds d_t of all steps, so that dW = sum_t x_t' d_t is one product after the loop, with the x_t which the loop
-has recorded. `Deferred` ties the two together. The gradients are those of the plain formulation; the tests compare.
+The loop over T' steps multiplies with weights that are the same at every step. Differentiated as it
+stands, every step would add its share to a gradient as large as the weight. Instead, the weights
+are constants inside the loop, and each product x_t W has an offset from outside (`Offsets`), zero
+or what is known beforehand. The gradient of the offsets holds d_t of all steps, so that dW = sum_t
+x_t' d_t is one product after the loop, with the x_t which the loop has recorded. `Deferred` ties
+the two together. The gradients are those of the plain formulation; the tests compare.
 
-In mixed precision the matrices are of 16 bits, those of `step_weights` and the memory's; products with them are
-computed so, and everything else, what is recorded and the offsets too, is of the model's own type.
+In mixed precision the matrices are of 16 bits, those of `step_weights` and the memory's; products
+with them are computed so, and everything else, what is recorded and the offsets too, is of the
+model's own type.
 """
 
 from collections.abc import Callable
@@ -24,7 +27,8 @@ class Recorded(NamedTuple):
     """What the loop has recorded of all steps, (T', R, ...).
 
     Attributes:
-        h: (H), before the step. query: (A). weights: (L), of the locations. context: (K), as it entered the cell.
+        h: (H), before the step. query: (A). weights: (L), of the locations. context: (K), as it
+            entered the cell.
         words: () int32, that were fed, where they are drawn inside the loop; else an empty tuple.
     """
 
@@ -38,13 +42,15 @@ class Recorded(NamedTuple):
 def _hidden(x: Tensor) -> Tensor:
     """The bits of a float tensor, for a loop to read.
 
-    A loop gives every float that it reads a gradient, zeros of its size where there is none; to integers none.
+    A loop gives every float that it reads a gradient, zeros of its size where there is none; to
+    integers none.
     """
     return tf.bitcast(x, {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size])
 
 
 class Deferred:
-    """The constants of a loop, and its offsets, whose gradients become those of weights, word vectors and features.
+    """The constants of a loop, and its offsets, whose gradients become those of weights, word
+    vectors and features.
 
     Args:
         decoder: Decoder. memory: Memory.
@@ -66,42 +72,45 @@ class Deferred:
                 fed = decoder.word_vectors(self.recorded.words, table)
                 return weights._replace(words=words, words_bias=bias).word_share(fed)
 
-            inputs = self._tie(replay, zeros(weights.words.shape[1]), decoder.embedding, weights.words,
-                               weights.words_bias)
+            inputs = self._tie(replay, zeros(weights.words.shape[1]), decoder.embedding,
+                               weights.words, weights.words_bias)
         else:
             # A batch has the same words many times: their share of the gates is computed once.
             distinct, places = tf.unique(tf.reshape(words, [-1]))
             shares = tf.gather(weights.word_share(decoder.word_vectors(distinct)), places)
             inputs = tf.reshape(shares, [n_steps, n_rows, weights.words.shape[1]])
-        scores, scorer = self._tie_scores(zeros(decoder.L), zeros(weights.scorer.shape[0]), memory.projected,
-                                          weights.scorer)
+        scores, scorer = self._tie_scores(zeros(decoder.L), zeros(weights.scorer.shape[0]),
+                                          memory.projected, weights.scorer)
         state = zeros(weights.state.matrix.shape[1]) + weights.offsets.state
         if decoder.cell.adds and words is not None:
             state, inputs = tf.concat([inputs, state[:, :, decoder.cell.n_gates:]], axis=2), None
         state = self._tie(lambda w: all_rows(self.recorded.h, w), state, weights.state.matrix)
 
         def for_context(offset: Tensor) -> Tensor:
-            return self._tie(lambda w: all_rows(self.recorded.context, w), offset, weights.context.matrix)
+            return self._tie(lambda w: all_rows(self.recorded.context, w), offset,
+                             weights.context.matrix)
 
         offsets = Offsets(
             state=for_context(state) if inputs is None else state,
             inputs=None if inputs is None else for_context(inputs), scores=scores, scorer=scorer,
             context=self._tie(self._weighted_sums, zeros(decoder.K), memory.features))
-        self._offsets = Offsets(*[
-            x if x is None else tf.TensorArray(decoder.dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
-            for x in offsets])
+        self._offsets = Offsets(
+            *[x if x is None else tf.TensorArray(decoder.dtype, n_steps,
+                                                 element_shape=x.shape[1:]).unstack(x)
+              for x in offsets])
         nothing: Any = ()  # offsets are read one step at a time
-        weights = weights._replace(
-            offsets=nothing, **{name: Weight(weight.matrix, tf.transpose(weight.matrix))
-                                for name, weight in (('state', weights.state), ('context', weights.context))})
+        weights = weights._replace(offsets=nothing, **{
+            name: Weight(weight.matrix, tf.transpose(weight.matrix))
+            for name, weight in (('state', weights.state), ('context', weights.context))})
         self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
         self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
         self._images = _hidden(memory.features), _hidden(memory.projected)
 
     def at(self, t: Tensor) -> tuple[Memory, StepWeights]:
         """Inside the loop: (Memory, StepWeights) of step t."""
-        memory = self._memory._replace(features=tf.bitcast(self._images[0], self._memory.features.dtype),
-                                       projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
+        memory = self._memory._replace(
+            features=tf.bitcast(self._images[0], self._memory.features.dtype),
+            projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
         weights = tf.nest.map_structure(tf.bitcast, self._weights, self._types)
         offsets = Offsets(*[array if array is None else array.read(t) for array in self._offsets])
         return memory, weights._replace(offsets=offsets)
@@ -112,7 +121,9 @@ class Deferred:
         self.recorded = tf.nest.map_structure(tf.stop_gradient, recorded)
 
     def _tie(self, replay: Callable[..., Tensor], offset: Tensor, *sources: Tensor) -> Tensor:
-        """`offset`, the gradient of whose first columns also reaches `sources` as that of replay(*sources) would."""
+        """`offset`, the gradient of whose first columns also reaches `sources` as that of
+        replay(*sources) would.
+        """
         def tied(offset: Tensor, *sources: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
             def gradient(d: Tensor) -> tuple:
                 again = replay(*sources)
@@ -123,13 +134,16 @@ class Deferred:
 
         return with_gradient(tied, offset, *sources)
 
-    def _tie_scores(self, scores: Tensor, scorer: Tensor, projected: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _tie_scores(self, scores: Tensor, scorer: Tensor, projected: Tensor,
+                    weight: Tensor) -> tuple[Tensor, Tensor]:
         def tied(scores: Tensor, scorer: Tensor, projected: Tensor,
                  weight: Tensor) -> tuple[tuple, Callable[..., tuple]]:
             def gradient(d_scores: Tensor, d_scorer: Tensor) -> tuple:
-                queries, d, taps = (self._by_image(x) for x in (self.recorded.query, d_scores, d_scorer))
+                queries, d, taps = (self._by_image(x)
+                                    for x in (self.recorded.query, d_scores, d_scorer))
                 return (d_scores, d_scorer,
-                        *self._decoder.attention.kernels.score_gradients(projected, weight, queries, d, taps))
+                        *self._decoder.attention.kernels.score_gradients(
+                    projected, weight, queries, d, taps))
 
             return (tf.identity(scores), tf.identity(scorer)), gradient
 

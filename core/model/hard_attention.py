@@ -1,12 +1,12 @@
 """Stochastic hard attention (paper section 4.1): drawing locations, and the gradient of the bound.
 
-At every step a location s_t is drawn from Multinoulli(alpha_t) and the context is the annotation there. The bound
-E_s[log p(y | s, a)] <= log p(y | a) has the gradient
+At every step a location s_t is drawn from Multinoulli(alpha_t) and the context is the annotation
+there. The bound E_s[log p(y | s, a)] <= log p(y | a) has the gradient
 
     E_s[ d log p(y|s,a) + (log p(y|s,a) - b) d log p(s|a) ]
 
-for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose ordinary gradient
-is the second part: the draw itself passes no gradient.
+for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose
+ordinary gradient is the second part: the draw itself passes no gradient.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from core.common.aliases import DType, Operation, Tensor
 from core.runtime.backend import tf, tf1
 
 BASELINE_DECAY = 0.9
-TINY = 1e-20  # keeps logarithms of shares that underflow finite; their gradient is zero through the softmax
+# keeps logarithms of shares that underflow finite; their gradient is zero through the softmax
+TINY = 1e-20
 
 
 class Draws(NamedTuple):
@@ -23,8 +24,8 @@ class Draws(NamedTuple):
 
     Attributes:
         uniform: (T', R), in [0, 1): decides each location.
-        sampled: (R,) bool, the coin of semi-sampling: True where the drawn location is used, False where the
-            expectation alpha takes its place for the whole caption.
+        sampled: (R,) bool, the coin of semi-sampling: True where the drawn location is used, False
+            where the expectation alpha takes its place for the whole caption.
     """
 
     uniform: Tensor
@@ -35,13 +36,16 @@ def draws(seed: Tensor, n_steps: Tensor, n_captions: Tensor, n_samples: int, pro
           dtype: DType) -> Draws:
     """Draws for n_captions * n_samples rows; a caption's samples share its coin. Seed (2,) int32."""
     fold_in = tf.random.experimental.stateless_fold_in
-    uniform = tf.random.stateless_uniform([n_steps, n_captions * n_samples], fold_in(seed, 101), dtype=dtype)
+    uniform = tf.random.stateless_uniform([n_steps, n_captions * n_samples], fold_in(seed, 101),
+                                          dtype=dtype)
     coin = tf.random.stateless_uniform([n_captions], fold_in(seed, 102), dtype=dtype) < probability
     return Draws(uniform, tf.repeat(coin, n_samples))
 
 
 def locate(alpha: Tensor, uniform: Tensor) -> Tensor:
-    """Locations (R,) int32 drawn from alpha (R, L): where the cumulated alpha passes the uniform numbers (R,)."""
+    """Locations (R,) int32 drawn from alpha (R, L): where the cumulated alpha passes the uniform
+    numbers (R,).
+    """
     cumulated = tf.cumsum(alpha, axis=1)
     threshold = uniform[:, tf.newaxis] * cumulated[:, -1:]
     location = tf.reduce_sum(tf.cast(cumulated <= threshold, tf.int32), axis=1)
@@ -49,16 +53,20 @@ def locate(alpha: Tensor, uniform: Tensor) -> Tensor:
 
 
 def weights(alpha: Tensor, location: Tensor, sampled: Tensor = None) -> Tensor:
-    """Weights (R, L) of the locations in the context: one at the drawn one, or alpha where `sampled` (R,) is False.
+    """Weights (R, L) of the locations in the context: one at the drawn one, or alpha where
+    `sampled` (R,) is False.
 
-    A drawn location passes no gradient to alpha; alpha in the place of a draw passes its ordinary one.
+    A drawn location passes no gradient to alpha; alpha in the place of a draw passes its ordinary
+    one.
     """
     drawn = tf.one_hot(location, alpha.shape[1], dtype=alpha.dtype)
     return drawn if sampled is None else tf.where(sampled[:, tf.newaxis], drawn, alpha)
 
 
 def likeliest(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """The location of the largest weight in alpha (R, L), at any step: (weights (R, L), locations (R,))."""
+    """The location of the largest weight in alpha (R, L), at any step: (weights (R, L), locations
+    (R,)).
+    """
     location = tf.argmax(alpha, axis=1, output_type=tf.int32)
     return weights(alpha, location), location
 
@@ -71,8 +79,9 @@ def entropies(alphas: Tensor) -> Tensor:
 def rewards(log_probs: Tensor, kind: str) -> Tensor:
     """What each draw is credited with: log_probs (R, T') of the words, zero at padding -> (R, T').
 
-    'sequence': log p of the whole caption, as the paper. 'to_go': log p of the words from this step on. Words before
-    a draw do not depend on it, so their share has expectation zero and is left out.
+    'sequence': log p of the whole caption, as the paper. 'to_go': log p of the words from this step
+    on. Words before a draw do not depend on it, so their share has expectation zero and is left
+    out.
     """
     if kind == 'to_go':
         return tf.cumsum(log_probs, axis=1, reverse=True)
@@ -82,11 +91,13 @@ def rewards(log_probs: Tensor, kind: str) -> Tensor:
 class MovingBaseline:
     """b_k = 0.9 b_{k-1} + 0.1 mean reward (4.1), kept in the variable `hard_attention/baseline`.
 
-    For rewards of the whole caption one number, as the paper; for rewards to go one for every number of words that
-    are left (n_time_step of them), as a draw late in a caption has less to be credited with.
+    For rewards of the whole caption one number, as the paper; for rewards to go one for every
+    number of words that are left (n_time_step of them), as a draw late in a caption has less to be
+    credited with.
 
     Args:
-        kind: 'sequence' or 'to_go'. n_time_step: words of a caption at most. dtype: of the variable.
+        kind: 'sequence' or 'to_go'. n_time_step: words of a caption at most. dtype: of the
+            variable.
 
     Attributes:
         variable: () or (n_time_step,), not trained.
@@ -95,18 +106,20 @@ class MovingBaseline:
     def __init__(self, kind: str, n_time_step: int, dtype: DType) -> None:
         self.kind = kind
         with tf1.variable_scope('hard_attention', reuse=tf1.AUTO_REUSE, use_resource=True):
-            self.variable = tf1.get_variable('baseline', [] if kind == 'sequence' else [n_time_step], dtype,
+            self.variable = tf1.get_variable('baseline', [] if kind == 'sequence'
+                                             else [n_time_step], dtype,
                                              initializer=tf1.zeros_initializer(), trainable=False)
 
     def __call__(self, reward: Tensor, mask: Tensor, sampled: Tensor) -> tuple[Tensor, Operation]:
         """The baseline before this step, and its update.
 
         Args:
-            reward: (R, T'). mask: (R, T') 1 for real words. sampled: (R,) bool, rows whose locations were drawn; the
-                others do not count.
+            reward: (R, T'). mask: (R, T') 1 for real words. sampled: (R,) bool, rows whose
+                locations were drawn; the others do not count.
 
         Returns:
-            (baseline (R, T') or (), update): `update` is an operation that runs after the baseline was read.
+            (baseline (R, T') or (), update): `update` is an operation that runs after the baseline
+            was read.
         """
         counted = mask * tf.cast(sampled, mask.dtype)[:, tf.newaxis]
         before = self.variable.read_value()
@@ -117,8 +130,9 @@ class MovingBaseline:
             left = tf.cast(tf.cumsum(mask, axis=1, reverse=True), tf.int32)
             place = tf.maximum(left - 1, 0)
             size = self.variable.shape[0]
-            total, count = (tf.math.unsorted_segment_sum(tf.reshape(x, [-1]), tf.reshape(place, [-1]), size)
-                            for x in (reward * counted, counted))
+            total, count = (
+                tf.math.unsorted_segment_sum(tf.reshape(x, [-1]), tf.reshape(place, [-1]), size)
+                for x in (reward * counted, counted))
             baseline = tf.gather(before, place)
         mean = total / tf.maximum(count, 1)
         after = tf.where(count > 0, BASELINE_DECAY * before + (1 - BASELINE_DECAY) * mean, before)
@@ -128,14 +142,17 @@ class MovingBaseline:
 
 
 def leave_one_out(reward: Tensor, n_samples: int) -> Tensor:
-    """For each row the mean reward of the other draws of its caption: (C n_samples, T') -> the same shape."""
+    """For each row the mean reward of the other draws of its caption: (C n_samples, T') -> the same
+    shape.
+    """
     grouped = tf.reshape(reward, [-1, n_samples, tf.shape(reward)[1]])
     others = (tf.reduce_sum(grouped, axis=1, keepdims=True) - grouped) / (n_samples - 1)
     return tf.reshape(others, tf.shape(reward))
 
 
 def surrogate(alphas: Tensor, locations: Tensor, advantage: Tensor, counted: Tensor) -> Tensor:
-    """sum over rows and steps of advantage * log p(s_t | s_<t, a), whose gradient is the second part of the bound's.
+    """sum over rows and steps of advantage * log p(s_t | s_<t, a), whose gradient is the second
+    part of the bound's.
 
     Args:
         alphas: (R, T', L). locations: (R, T') int32. advantage: (R, T'), passes no gradient.

@@ -15,14 +15,17 @@ ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}
 
 
 class Dropout:
-    """Dropout with masks that depend on a seed and on the place where it is applied, on nothing else.
+    """Dropout with masks that depend on a seed and on the place where it is applied, on nothing
+    else.
 
     Args:
         seed: (2,) int32 tensor. rate: share of units set to zero. n_rows: scalar tensor, captions.
-        per_sequence: one mask for all steps of a caption (variational dropout) instead of one for every step.
+        per_sequence: one mask for all steps of a caption (variational dropout) instead of one for
+            every step.
     """
 
-    def __init__(self, seed: Tensor, rate: float, n_rows: Tensor, per_sequence: bool = False) -> None:
+    def __init__(self, seed: Tensor, rate: float, n_rows: Tensor,
+                 per_sequence: bool = False) -> None:
         self.seed, self.rate, self.n_rows, self.per_sequence = seed, rate, n_rows, per_sequence
 
     def __call__(self, x: Tensor, which: int, rows: Tensor = None) -> Tensor:
@@ -42,13 +45,15 @@ class Dropout:
 
 
 class OutputLayer:
-    """Eq. 7: w_out . act(h w_h + b_h [+ z w_ctx2out] [+ E y]) + b_out, with more ReLU layers where asked for.
+    """Eq. 7: w_out . act(h w_h + b_h [+ z w_ctx2out] [+ E y]) + b_out, with more ReLU layers where
+    asked for.
 
     Variables `logits/{w_h, b_h, w_ctx2out, w_1, b_1 ..., w_out, b_out}`.
 
     Args:
         variables: Variables. dim_hidden: H. dim_annotation: K. n_words: V.
-        options: ModelConfig, of which prev2out, ctx2out, dim_embed and the output_ options are read.
+        options: ModelConfig, of which prev2out, ctx2out, dim_embed and the output_ options are
+            read.
     """
 
     def __init__(self, variables: 'Variables', dim_hidden: int, dim_annotation: int, n_words: int,
@@ -59,12 +64,15 @@ class OutputLayer:
         extra = {'w_ctx2out': ([dim_annotation, size], 'matrix')} if self.ctx2out else {}
         for layer in range(1, self.n_layers):
             extra |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
-        self.weights = variables.create('logits', w_h=([dim_hidden, size], 'matrix'), b_h=([size], 'zeros'),
-                                        w_out=([size, n_words], 'matrix'), b_out=([n_words], 'zeros'), **extra)
+        self.weights = variables.create('logits', w_h=([dim_hidden, size], 'matrix'),
+                                        b_h=([size], 'zeros'), w_out=([size, n_words], 'matrix'),
+                                        b_out=([n_words], 'zeros'), **extra)
 
-    def __call__(self, h: Tensor, context: Tensor, word_vectors: Tensor, dropout: Dropout | None = None,
-                 rows: Tensor = None, compute_dtype: DType = None) -> Tensor:
-        """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V), all of the variables' type.
+    def __call__(self, h: Tensor, context: Tensor, word_vectors: Tensor,
+                 dropout: Dropout | None = None, rows: Tensor = None,
+                 compute_dtype: DType = None) -> Tensor:
+        """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V), all of the variables'
+        type.
 
         Args:
             dropout: Dropout, while training. rows: see there.
@@ -76,12 +84,12 @@ class OutputLayer:
     def cross_entropy(self, hidden: Tensor, targets: Tensor, compute_dtype: DType = None) -> Tensor:
         """-log p of the targets (P,) int32, from `hidden` (P, S) -> (P,).
 
-        The gradient of the logits, as large as they are, is never scaled by that of the loss: its small neighbours
-        in the products are.
+        The gradient of the logits, as large as they are, is never scaled by that of the loss: its
+        small neighbours in the products are.
         """
         def function(hidden: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-            losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=matmul(hidden, w) + b,
-                                                                           labels=targets)
+            losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+                features=matmul(hidden, w) + b, labels=targets)
 
             def gradient(d: Tensor) -> tuple:
                 d_hidden = matmul(slope, w, transpose_b=True) * d[:, tf.newaxis]
@@ -91,15 +99,18 @@ class OutputLayer:
 
             return losses, gradient
 
-        return with_gradient(function, hidden, self._of_type(compute_dtype)['w_out'], self.weights['b_out'])
+        return with_gradient(function, hidden, self._of_type(compute_dtype)['w_out'],
+                             self.weights['b_out'])
 
     def _of_type(self, compute_dtype: DType) -> dict[str, Tensor]:
         if not compute_dtype:
             return self.weights
-        return {name: cast(w, compute_dtype) if name.startswith('w') else w for name, w in self.weights.items()}
+        return {name: cast(w, compute_dtype) if name.startswith('w') else w
+                for name, w in self.weights.items()}
 
-    def hidden(self, h: Tensor, context: Tensor, word_vectors: Tensor, dropout: Dropout | None = None,
-               rows: Tensor = None, compute_dtype: DType = None) -> Tensor:
+    def hidden(self, h: Tensor, context: Tensor, word_vectors: Tensor,
+               dropout: Dropout | None = None, rows: Tensor = None,
+               compute_dtype: DType = None) -> Tensor:
         """What the last product takes, (P, S); arguments as of a call."""
         weights = self._of_type(compute_dtype)
 

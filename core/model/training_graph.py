@@ -1,7 +1,8 @@
-"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper 4.1).
+"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper
+4.1).
 
-Used through `CaptionGenerator.build_model`. Letters in shapes as in core/model/decoder.py; a row is a caption, or with
-hard attention one of the `n_samples` draws of a caption.
+Used through `CaptionGenerator.build_model`. Letters in shapes as in core/model/decoder.py; a row is
+a caption, or with hard attention one of the `n_samples` draws of a caption.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from core.runtime.backend import tf
 
 
 class TrainingOutputs(NamedTuple):
-    """What `build_model` computed, beside the loss. T' is the longest caption of the batch (T without `mask_padding`).
+    """What `build_model` computed, beside the loss. T' is the longest caption of the batch (T
+    without `mask_padding`).
 
     Attributes:
         nll: scalar, cross entropy summed over words, divided by the rows, without any regulariser.
         regularizer: scalar, the doubly stochastic term, `alpha_c` included.
-        n_words: scalar, words (with <END>) of the captions, each counted once however often it is drawn for.
+        n_words: scalar, words (with <END>) of the captions, each counted once however often it is
+            drawn for.
         alphas: (rows, T', L), attention weights.
         betas: (rows, T'), gates.
         mask: (rows, T') 1 where a word carries loss, else 0.
@@ -46,8 +49,10 @@ class Steps(NamedTuple):
     """What the loop over the steps records, each (T', rows, ...) after it.
 
     Attributes:
-        h: (H), after the step. context (K), alpha (L), beta (1), location (), query (A), weights (L): of StepOutput.
-        words: () int32, the words that were fed, where they are drawn inside the loop; else an empty tuple.
+        h: (H), after the step. context (K), alpha (L), beta (1), location (), query (A), weights
+            (L): of StepOutput.
+        words: () int32, the words that were fed, where they are drawn inside the loop; else an
+            empty tuple.
     """
 
     h: Tensor
@@ -98,8 +103,8 @@ class TrainingGraph:
         decoder: Decoder. batch: TrainingInputs.
         training, compute_dtype: see `CaptionGenerator.build_model`.
         locations: int32 (R, T), given locations, or None.
-        decoding_choice: function that gives what picks the context's weights where nothing is drawn for training, see
-            `CaptionGenerator.decoding_choice`.
+        decoding_choice: function that gives what picks the context's weights where nothing is drawn
+            for training, see `CaptionGenerator.decoding_choice`.
     """
 
     def __init__(self, decoder: Decoder, batch: TrainingInputs, training: bool, locations: Tensor,
@@ -122,8 +127,9 @@ class TrainingGraph:
         self._prepare_images(dropout)
         draws = None
         if self.drawing:
-            draws = hard_attention.draws(self.batch.dropout_seed, self.n_steps, self.n_rows // self.n_samples,
-                                         self.n_samples, options.semi_sampling_p, decoder.dtype)
+            draws = hard_attention.draws(self.batch.dropout_seed, self.n_steps,
+                                         self.n_rows // self.n_samples, self.n_samples,
+                                         options.semi_sampling_p, decoder.dtype)
         unrolled = self._unroll(self._chooser(draws), dropout)
         alphas, mask = unrolled.alphas, self.mask
         rows = tf.cast(self.n_rows, decoder.dtype)
@@ -158,19 +164,21 @@ class TrainingGraph:
             targets, mask = targets[:, :self.n_steps], mask[:, :self.n_steps]
         self.n_rows = tf.shape(captions)[0]
         self.targets, self.mask = targets, tf.cast(mask, decoder.dtype)
-        # Vocabulary logits are computed of all real words in one product, of padding none: their (step, row).
+        # Vocabulary logits are computed of all real words in one product, of padding none: their
+        # (step, row).
         self.real = tf.where(tf.transpose(mask))
         self.inputs = tf.transpose(captions[:, :-1])[:self.n_steps]
         if self.training and options.word_dropout:
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(201))
-            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis], [decoder.null, decoder.start, decoder.end]),
-                                 axis=-1)
+            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis],
+                                          [decoder.null, decoder.start, decoder.end]), axis=-1)
             dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
             self.inputs = tf.where(dropped, decoder.unknown, self.inputs)
 
     def _prepare_images(self, dropout: Dropout | None) -> None:
         """The images' Memory, and the rows' first state."""
-        annotations = self.decoder.annotations(self.batch.features, self.training, self.compute_dtype)
+        annotations = self.decoder.annotations(self.batch.features, self.training,
+                                               self.compute_dtype)
         self.memory = self.decoder.attention.memory(annotations)
         n_captions = self.n_rows // tf.shape(annotations.features)[0]
         self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
@@ -179,8 +187,11 @@ class TrainingGraph:
     def _seed(self, which: int) -> Tensor:
         return tf.random.experimental.stateless_fold_in(self.batch.dropout_seed, which)
 
-    def _chooser(self, draws: hard_attention.Draws | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
-        """Function from (step t, alpha) to (weights in the context, locations), or None for soft attention."""
+    def _chooser(self,
+                 draws: hard_attention.Draws | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+        """Function from (step t, alpha) to (weights in the context, locations), or None for soft
+        attention.
+        """
         decoder = self.decoder
         if self.given is not None:
             if not decoder.hard:
@@ -195,7 +206,8 @@ class TrainingGraph:
             return choose
         return self.decoding_choice()
 
-    def _unroll(self, choose: Callable[..., tuple] | None, dropout: Dropout | None = None) -> Unrolled:
+    def _unroll(self, choose: Callable[..., tuple] | None,
+                dropout: Dropout | None = None) -> Unrolled:
         """Run the model's step over all words.
 
         Args:
@@ -208,7 +220,8 @@ class TrainingGraph:
         decoder, n_steps = self.decoder, self.n_steps
         sampling = self.training and self.options.scheduled_sampling > 0
         given = None if sampling else decoder.word_vectors(self.inputs)
-        deferred = Deferred(decoder, self.memory, n_steps, self.n_rows, None if sampling else self.inputs)
+        deferred = Deferred(decoder, self.memory, n_steps, self.n_rows, None if sampling
+                            else self.inputs)
         if sampling:  # the first word is <START>: nothing was said before it
             uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
             own_word = tf.logical_and(uniform < self.batch.annealed['scheduled_sampling'],
@@ -222,25 +235,30 @@ class TrainingGraph:
                 words = tf.where(own_word[t], said, self.inputs[t])
                 vectors = tf.stop_gradient(decoder.word_vectors(words))
                 share = tf.stop_gradient(weights.word_share(vectors))
-                weights = weights._replace(offsets=weights.offsets._replace(inputs=weights.offsets.inputs + share))
-            step = decoder.step(memory, weights, state, None, choose and (lambda alpha: choose(t, alpha)))
+                weights = weights._replace(
+                    offsets=weights.offsets._replace(inputs=weights.offsets.inputs + share))
+            step = decoder.step(memory, weights, state, None, choose
+                                and (lambda alpha: choose(t, alpha)))
             if sampling:
                 # Words that decoding never writes are not fed either.
-                logits = decoder.output(step.state.h, step.context, vectors, compute_dtype=self.compute_dtype)
+                logits = decoder.output(step.state.h, step.context, vectors,
+                                        compute_dtype=self.compute_dtype)
                 logits = mask_words(logits, decoder.never)
-                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
+                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[
+                    :, 0]
             kept = Steps(step.state.h, *step[1:], words)
             arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
             return t + 1, step.state, said, arrays
 
         # What a step gives, by its size; 0 stands for a whole number.
-        sizes = Steps(decoder.H, decoder.K, decoder.L, 1, () if choose is None else 0, self.memory.projected.shape[2],
-                      decoder.L, 0 if sampling else ())
+        sizes = Steps(decoder.H, decoder.K, decoder.L, 1, () if choose is None else 0,
+                      self.memory.projected.shape[2], decoder.L, 0 if sampling else ())
         arrays = tf.nest.map_structure(
             lambda size: tf.TensorArray(decoder.dtype if size else tf.int32, n_steps,
                                         element_shape=[None, size] if size else [None]), sizes)
         said = tf.fill([self.n_rows], decoder.start)
-        _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body, (tf.constant(0), self.state, said, arrays))
+        _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body,
+                                        (tf.constant(0), self.state, said, arrays))
         steps = tf.nest.map_structure(lambda array: array.stack(), arrays)
         before = tf.concat([self.state.h[tf.newaxis], steps.h[:-1]], axis=0)
         deferred.record(Recorded(before, steps.query, steps.weights, steps.context, steps.words))
@@ -248,11 +266,13 @@ class TrainingGraph:
 
     def _score(self, steps: Steps, word_vectors: Tensor, dropout: Dropout | None) -> Unrolled:
         """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
-        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
+        h, context, x = (tf.gather_nd(part, self.real)
+                         for part in (steps.h, steps.context, word_vectors))
         targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.output
         arguments = h, context, x, dropout, self.real[:, 1], self.compute_dtype
         if not (self.training and self.options.label_smoothing):
-            losses = cross_entropy = output.cross_entropy(output.hidden(*arguments), targets, self.compute_dtype)
+            losses = cross_entropy = output.cross_entropy(output.hidden(*arguments), targets,
+                                                          self.compute_dtype)
         else:
             logits = output(*arguments)
             cross_entropy = losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
@@ -264,7 +284,9 @@ class TrainingGraph:
         return Unrolled(steps, losses, log_probs, tf.transpose(steps.alpha, [1, 0, 2]))
 
     def _regularizer(self, alphas: Tensor, rows: Tensor) -> Tensor:
-        """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas (rows, T', L)."""
+        """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas
+        (rows, T', L).
+        """
         decoder, options = self.decoder, self.options
         if options.mask_padding:
             alphas *= self.mask[:, :, tf.newaxis]
@@ -274,8 +296,11 @@ class TrainingGraph:
             rows = decoder.L * self.n_samples
         return options.alpha_c * total / rows
 
-    def _reinforce(self, unrolled: Unrolled, draws: hard_attention.Draws, dropout: Dropout | None) -> Tensor:
-        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see `hard_attention`."""
+    def _reinforce(self, unrolled: Unrolled, draws: hard_attention.Draws,
+                   dropout: Dropout | None) -> Tensor:
+        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see
+        `hard_attention`.
+        """
         decoder, options = self.decoder, self.options
         reward = tf.stop_gradient(hard_attention.rewards(unrolled.log_probs, options.reward))
         updates = []
@@ -292,4 +317,5 @@ class TrainingGraph:
         with tf.control_dependencies(updates):
             advantage = reward - baseline
         counted = self.mask * tf.cast(draws.sampled, decoder.dtype)[:, tf.newaxis]
-        return hard_attention.surrogate(unrolled.alphas, tf.transpose(unrolled.steps.location), advantage, counted)
+        return hard_attention.surrogate(unrolled.alphas, tf.transpose(unrolled.steps.location),
+                                        advantage, counted)

@@ -3,11 +3,13 @@
     told = teacher_forcing(v, features, captions, alpha_c=1.0)
     told.loss, told.alphas[0, 2]        # where the model looks for the third word of the first caption
 
-Everything is float64 and computed as it is written, nothing is merged, moved or kept for later. Keyword options have
-the names of `CaptionGenerator`'s and mean the same. The variables are a dict `v` of arrays by name, see docs/model.md.
+Everything is float64 and computed as it is written, nothing is merged, moved or kept for later.
+Keyword options have the names of `CaptionGenerator`'s and mean the same. The variables are a dict
+`v` of arrays by name, see docs/model.md.
 
-Letters in shapes: N images with a caption each, L locations, D features of a location, H hidden units, M numbers of
-a word vector, T steps, V words. The dots of (..., L) are N, or N and S where S sequences of locations are walked.
+Letters in shapes: N images with a caption each, L locations, D features of a location, H hidden
+units, M numbers of a word vector, T steps, V words. The dots of (..., L) are N, or N and S where S
+sequences of locations are walked.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +24,9 @@ Weights = Mapping[str, np.ndarray]
 
 
 class Step(NamedTuple):
-    """What one step of the decoder gives: h, c (..., H), log_alpha (..., L), beta (...,), log_probs (..., V)."""
+    """What one step of the decoder gives: h, c (..., H), log_alpha (..., L), beta (...,), log_probs
+    (..., V).
+    """
 
     h: np.ndarray
     c: np.ndarray
@@ -40,7 +44,8 @@ class Told(NamedTuple):
         entropy: (..., T), of alpha.
         draws: (..., T), log alpha of the location that was looked at; 0 for soft attention.
         probability: (...,), of the sequence of locations; steps of padding count here.
-        penalty: (...,), the doubly stochastic regulariser. Of padding, `words`, `entropy` and `draws` are 0.
+        penalty: (...,), the doubly stochastic regulariser. Of padding, `words`, `entropy` and
+            `draws` are 0.
     """
 
     log_probs: np.ndarray
@@ -88,11 +93,14 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {'relu': relu, 'tan
 
 
 def normalised(v: Weights, a: np.ndarray, training: bool = True) -> np.ndarray:
-    """Features (N, L, D) with batch normalisation; while training, by mean and variance of the batch."""
+    """Features (N, L, D) with batch normalisation; while training, by mean and variance of the
+    batch.
+    """
     if training:
-        mean, variance = a.mean(axis=(0, 1)), a.var(axis=(0, 1))                                    # (D,)
+        mean, variance = a.mean(axis=(0, 1)), a.var(axis=(0, 1))  # (D,)
     else:
-        mean, variance = (v[f'conv_featuresbatch_norm/moving_{name}'] for name in ('mean', 'variance'))
+        mean, variance = (v[f'conv_featuresbatch_norm/moving_{name}']
+                          for name in ('mean', 'variance'))
     a = (a - mean) / np.sqrt(variance + EPSILON)
     return a * v['conv_featuresbatch_norm/gamma'] + v['conv_featuresbatch_norm/beta']
 
@@ -101,26 +109,31 @@ def moving_statistics(v: Weights, features: np.ndarray) -> dict[str, np.ndarray]
     """`moving_mean` and `moving_variance` (D,) after a step of training on features (N, L, D)."""
     a = np.asarray(features, np.float64)
     seen = {'moving_mean': a.mean(axis=(0, 1)), 'moving_variance': a.var(axis=(0, 1))}
-    return {name: DECAY * v[f'conv_featuresbatch_norm/{name}'] + (1 - DECAY) * now for name, now in seen.items()}
+    return {name: DECAY * v[f'conv_featuresbatch_norm/{name}'] + (1 - DECAY) * now
+            for name, now in seen.items()}
 
 
 def first_state(v: Weights, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """h and c (..., H) before the first word, section 3.1.2: of the mean of the annotations a (..., L, D)."""
-    mean = a.mean(axis=-2)                                                                          # (..., D)
-    h = np.tanh(mean @ v['initial_lstm/w_h'] + v['initial_lstm/b_h'])                               # (..., H)
-    c = np.tanh(mean @ v['initial_lstm/w_c'] + v['initial_lstm/b_c'])                               # (..., H)
+    """h and c (..., H) before the first word, section 3.1.2: of the mean of the annotations a (...,
+    L, D).
+    """
+    mean = a.mean(axis=-2)  # (..., D)
+    h = np.tanh(mean @ v['initial_lstm/w_h'] + v['initial_lstm/b_h'])  # (..., H)
+    c = np.tanh(mean @ v['initial_lstm/w_c'] + v['initial_lstm/b_c'])  # (..., H)
     return h, c
 
 
 def step(v: Weights, a: np.ndarray, word: np.ndarray, h: np.ndarray, c: np.ndarray,
-         location: np.ndarray | None = None, *, attention_activation: str = 'relu', temperature: float = 1.0,
-         selector: bool = True, prev2out: bool = True, ctx2out: bool = True) -> Step:
+         location: np.ndarray | None = None, *, attention_activation: str = 'relu',
+         temperature: float = 1.0, selector: bool = True, prev2out: bool = True,
+         ctx2out: bool = True) -> Step:
     """From one word to the probabilities of the next: the whole decoder.
 
     Args:
         v: variables by name. a: annotation vectors (..., L, D).
         word: (..., M), E y_{t-1}. h, c: (..., H), of step t - 1.
-        location: (...,) int, where hard attention looks; None: everywhere, as alpha says (soft attention).
+        location: (...,) int, where hard attention looks; None: everywhere, as alpha says (soft
+            attention).
         attention_activation: 'relu' or 'tanh'. temperature: of alpha. selector: with the gate beta.
         prev2out, ctx2out: whether the word and the context reach the output directly.
 
@@ -128,39 +141,41 @@ def step(v: Weights, a: np.ndarray, word: np.ndarray, h: np.ndarray, c: np.ndarr
         Step.
     """
     # Eq. 4: e_i = f_att(a_i, h_{t-1})
-    query = h @ v['attention_layer/w'] + v['attention_layer/b']                                     # (..., D)
-    hidden = a @ v['project_features/w'] + query[..., np.newaxis, :]                                # (..., L, D)
-    e = (ACTIVATIONS[attention_activation](hidden) @ v['attention_layer/w_att'])[..., 0]            # (..., L)
+    query = h @ v['attention_layer/w'] + v['attention_layer/b']  # (..., D)
+    hidden = a @ v['project_features/w'] + query[..., np.newaxis, :]  # (..., L, D)
+    e = (ACTIVATIONS[attention_activation](hidden) @ v['attention_layer/w_att'])[..., 0]  # (..., L)
     # Eq. 5: alpha = softmax(e)
-    log_alpha = log_softmax(e / temperature)                                                        # (..., L)
-    # Eq. 13: z = sum_i alpha_i a_i (soft attention). Eq. 9: z = a_s of one location s, drawn by eq. 8 (hard).
-    weights = np.exp(log_alpha) if location is None else np.eye(a.shape[-2])[location]              # (..., L)
-    z = (weights[..., np.newaxis] * a).sum(axis=-2)                                                 # (..., D)
+    log_alpha = log_softmax(e / temperature)  # (..., L)
+    # Eq. 13: z = sum_i alpha_i a_i (soft attention). Eq. 9: z = a_s of one location s, drawn by eq.
+    # 8 (hard).
+    weights = np.exp(log_alpha) if location is None else np.eye(a.shape[-2])[location]  # (..., L)
+    z = (weights[..., np.newaxis] * a).sum(axis=-2)  # (..., D)
     # Section 4.2.1: the gate beta = sigmoid(f_beta(h_{t-1})) scales z
-    beta = np.ones(h.shape[:-1])                                                                    # (...,)
+    beta = np.ones(h.shape[:-1])  # (...,)
     if selector:
         beta = sigmoid(h @ v['selector/w'] + v['selector/b'])[..., 0]
-    z = beta[..., np.newaxis] * z                                                                   # (..., D)
+    z = beta[..., np.newaxis] * z  # (..., D)
     # Eq. 1: input gate i, candidate j, forget gate f, output gate o, of [E y_{t-1}, z_t, h_{t-1}]
     M, D = word.shape[-1], z.shape[-1]
-    of_word, of_z, of_h = np.split(v['lstm/basic_lstm_cell/kernel'], [M, M + D])                    # (M | D | H, 4H)
-    gates = word @ of_word + z @ of_z + h @ of_h + v['lstm/basic_lstm_cell/bias']                   # (..., 4H)
-    i, j, f, o = np.split(gates, 4, axis=-1)                                                        # (..., H)
+    of_word, of_z, of_h = np.split(v['lstm/basic_lstm_cell/kernel'], [M, M + D])  # (M | D | H, 4H)
+    gates = word @ of_word + z @ of_z + h @ of_h + v['lstm/basic_lstm_cell/bias']  # (..., 4H)
+    i, j, f, o = np.split(gates, 4, axis=-1)  # (..., H)
     # Eq. 2 and 3: the cell's memory, and what it shows of it; it forgets little at first (+ 1)
-    c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)                                                # (..., H)
-    h = sigmoid(o) * np.tanh(c)                                                                     # (..., H)
+    c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)  # (..., H)
+    h = sigmoid(o) * np.tanh(c)  # (..., H)
     # Eq. 7: p(y_t) ~ exp(L_o tanh(E y_{t-1} + L_h h_t + L_z z_t))
-    output = h @ v['logits/w_h'] + v['logits/b_h']                                                  # (..., M)
+    output = h @ v['logits/w_h'] + v['logits/b_h']  # (..., M)
     if ctx2out:
         output = output + z @ v['logits/w_ctx2out']
     if prev2out:
         output = output + word
-    log_probs = log_softmax(np.tanh(output) @ v['logits/w_out'] + v['logits/b_out'])                # (..., V)
+    log_probs = log_softmax(np.tanh(output) @ v['logits/w_out'] + v['logits/b_out'])  # (..., V)
     return Step(h, c, log_alpha, beta, log_probs)
 
 
-def teacher_forcing(v: Weights, features: np.ndarray, captions: np.ndarray, locations: np.ndarray | None = None, *,
-                    batch_norm: bool = True, training: bool = True, alpha_c: float = 0.0, mask_padding: bool = True,
+def teacher_forcing(v: Weights, features: np.ndarray, captions: np.ndarray,
+                    locations: np.ndarray | None = None, *, batch_norm: bool = True,
+                    training: bool = True, alpha_c: float = 0.0, mask_padding: bool = True,
                     **options: Any) -> Told:
     """The model while it is told the true words, whatever it would have said itself.
 
@@ -182,14 +197,14 @@ def teacher_forcing(v: Weights, features: np.ndarray, captions: np.ndarray, loca
     if locations is not None:  # one more axis, for the sequence
         a, captions = a[:, np.newaxis], captions[:, np.newaxis]
         h, c = (np.repeat(x[:, np.newaxis], len(locations), axis=1) for x in (h, c))
-    inputs, targets = captions[..., :-1], captions[..., 1:]                                         # (..., T)
+    inputs, targets = captions[..., :-1], captions[..., 1:]  # (..., T)
     steps, draws = [], []
     for t in range(inputs.shape[-1]):
-        word = v['word_embedding/w'][inputs[..., t]]                                                # (..., M)
+        word = v['word_embedding/w'][inputs[..., t]]  # (..., M)
         location = None if locations is None else locations[:, t]
         done = step(v, a, word, h, c, location, **options)
         h, c = done.h, done.c
-        drawn = np.zeros_like(done.beta)                                                            # (...,)
+        drawn = np.zeros_like(done.beta)  # (...,)
         if location is not None:
             drawn = done.log_alpha[..., np.arange(len(location)), location]
         steps.append(done)
@@ -197,14 +212,14 @@ def teacher_forcing(v: Weights, features: np.ndarray, captions: np.ndarray, loca
     log_alphas, log_probs = (np.stack([getattr(done, name) for done in steps], axis=-2)             # (..., T, L | V)
                              for name in ('log_alpha', 'log_probs'))
     alphas, betas = np.exp(log_alphas), np.stack([done.beta for done in steps], axis=-1)
-    drawn = np.stack(draws, axis=-1)                                                                # (..., T)
+    drawn = np.stack(draws, axis=-1)  # (..., T)
 
-    real = targets != NULL                                                                          # (..., T)
-    words = np.take_along_axis(log_probs, targets[..., np.newaxis], axis=-1)[..., 0]                # (..., T)
-    entropy = -(alphas * log_alphas).sum(axis=-1)                                                   # (..., T)
+    real = targets != NULL  # (..., T)
+    words = np.take_along_axis(log_probs, targets[..., np.newaxis], axis=-1)[..., 0]  # (..., T)
+    entropy = -(alphas * log_alphas).sum(axis=-1)  # (..., T)
     # Section 4.2.1: sum_i (T/L - sum_t alpha_ti)^2, so that every place gets its share of attention
     counted = alphas * real[..., np.newaxis] if mask_padding else alphas
     T, L = alphas.shape[-2:]
-    penalty = alpha_c * ((T / L - counted.sum(axis=-2))**2).sum(axis=-1)                            # (...,)
+    penalty = alpha_c * ((T / L - counted.sum(axis=-2))**2).sum(axis=-1)  # (...,)
     return Told(log_probs, words * real, alphas, betas, entropy * real, drawn * real,
                 np.exp(drawn.sum(axis=-1)), penalty)

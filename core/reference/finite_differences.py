@@ -10,12 +10,15 @@ import numpy as np
 
 STEP = 1e-5  # the error is about its square, or rounding (1e-16) divided by it
 
-Function = Callable[[dict[str, np.ndarray]], Any]  # of variables by name; gives a number or an array
+# of variables by name; gives a number or an array
+Function = Callable[[dict[str, np.ndarray]], Any]
 
 
 def derivative(function: Function, v: Mapping[str, np.ndarray], name: str, index: tuple[int, ...],
                step: float = STEP) -> Any:
-    """Central difference of function(v) by the one number v[name][index]: of the shape of what the function gives."""
+    """Central difference of function(v) by the one number v[name][index]: of the shape of what the
+    function gives.
+    """
     ends = []
     for sign in (1, -1):
         moved = v[name].copy()
@@ -24,7 +27,8 @@ def derivative(function: Function, v: Mapping[str, np.ndarray], name: str, index
     return (ends[0] - ends[1]) / (2 * step)
 
 
-def differentiate(function: Function, v: Mapping[str, np.ndarray], step: float = STEP) -> np.ndarray:
+def differentiate(function: Function, v: Mapping[str, np.ndarray],
+                  step: float = STEP) -> np.ndarray:
     """By every number of v: the function's shape and one axis more, of P numbers in the order of v."""
     return np.stack([derivative(function, v, name, index, step)
                      for name, value in v.items() for index in np.ndindex(value.shape)], axis=-1)
@@ -32,7 +36,9 @@ def differentiate(function: Function, v: Mapping[str, np.ndarray], step: float =
 
 def some(function: Function, v: Mapping[str, np.ndarray], count: int, seed: int = 0,
          step: float = STEP) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """(name, index, derivative) at up to `count` places of each variable, which are drawn: for larger models."""
+    """(name, index, derivative) at up to `count` places of each variable, which are drawn: for
+    larger models.
+    """
     random = np.random.default_rng(seed)
     for name, value in v.items():
         for place in random.permutation(value.size)[:count]:

@@ -1,13 +1,15 @@
-"""Hard attention (paper 4.1) with nothing drawn: every sequence of locations of a tiny caption is walked.
+"""Hard attention (paper 4.1) with nothing drawn: every sequence of locations of a tiny caption is
+walked.
 
     exact = Enumeration(v, features, captions, alpha_c=0.5)
     exact.gradient(lambda_r=1.0)                     # of the objective, by central differences
     exact.estimates(lambda_r=1.0, reward='to_go')    # what each sequence contributes to the model's gradient
 
-Two routes lead to the expected gradient and must agree. `gradient` differentiates the objective itself, where the
-probability p(s) of a sequence is a function of the variables like any other: no score function, no baseline, no
-reward to go. `estimates` gives the estimator's value for every sequence, which the model must reproduce when its
-locations are given; its mean under p(s) must be `gradient`, and `moments` has its variance too.
+Two routes lead to the expected gradient and must agree. `gradient` differentiates the objective
+itself, where the probability p(s) of a sequence is a function of the variables like any other: no
+score function, no baseline, no reward to go. `estimates` gives the estimator's value for every
+sequence, which the model must reproduce when its locations are given; its mean under p(s) must be
+`gradient`, and `moments` has its variance too.
 
 Letters in shapes as in `equations`; S = L^T sequences, P numbers in all variables.
 """
@@ -22,7 +24,8 @@ import numpy as np
 from core.reference.equations import NULL, Told, Weights, teacher_forcing
 from core.reference.finite_differences import STEP, differentiate
 
-# The estimator without anything: the defaults of the functions below, under the names of CaptionGenerator's options.
+# The estimator without anything: the defaults of the functions below, under the names of
+# CaptionGenerator's options.
 PLAIN: dict[str, Any] = {'lambda_r': 1.0, 'lambda_e': 0.0, 'semi_sampling_p': 1.0, 'n_samples': 1,
                          'reward': 'sequence', 'baseline': 'none'}
 
@@ -43,9 +46,11 @@ def tails(x: np.ndarray) -> np.ndarray:
 
 
 def moved(before: np.ndarray, rewards: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """The moving baseline, () or (T,), after a run with rewards (rows, T), of which `counted` (rows, T) had a draw.
+    """The moving baseline, () or (T,), after a run with rewards (rows, T), of which `counted`
+    (rows, T) had a draw.
 
-    One of () follows the reward of the sequence; one of (T,) the reward to go, by the number of words left.
+    One of () follows the reward of the sequence; one of (T,) the reward to go, by the number of
+    words left.
     """
     if before.shape == ():
         return 0.9 * before + 0.1 * rewards[counted[:, 0] > 0, 0].mean()
@@ -69,7 +74,8 @@ class Enumeration:
         at: Told (N, S, ...) on every sequence. soft_at: Told (N, ...) with soft attention.
     """
 
-    def __init__(self, v: Weights, features: np.ndarray, captions: np.ndarray, **options: Any) -> None:
+    def __init__(self, v: Weights, features: np.ndarray, captions: np.ndarray,
+                 **options: Any) -> None:
         self.v, self.captions, self.n_locations = v, captions, features.shape[1]
         self._features, self._options = features, options
         self.paths = sequences(self.n_locations, captions.shape[1] - 1)
@@ -85,7 +91,9 @@ class Enumeration:
 
     @functools.cached_property
     def slopes(self) -> dict[str, np.ndarray]:
-        """By every number: of words (summed), penalty and entropy (summed) (N, S, P), and of draws (N, S, T, P)."""
+        """By every number: of words (summed), penalty and entropy (summed) (N, S, P), and of draws
+        (N, S, T, P).
+        """
         return self._slopes(self.paths)
 
     @functools.cached_property
@@ -96,8 +104,9 @@ class Enumeration:
     def _slopes(self, locations: np.ndarray | None) -> dict[str, np.ndarray]:
         def numbers(v: Weights) -> np.ndarray:
             at = self._told(v, locations)
-            return np.concatenate([at.words.sum(axis=-1, keepdims=True), at.penalty[..., np.newaxis],
-                                   at.entropy.sum(axis=-1, keepdims=True), at.draws], axis=-1)
+            return np.concatenate(
+                [at.words.sum(axis=-1, keepdims=True), at.penalty[..., np.newaxis],
+                 at.entropy.sum(axis=-1, keepdims=True), at.draws], axis=-1)
 
         found = differentiate(numbers, self.v)
         return {'words': found[..., 0, :], 'penalty': found[..., 1, :], 'entropy': found[..., 2, :],
@@ -111,11 +120,13 @@ class Enumeration:
 
     # ---- the first route: the objective
 
-    def gradient(self, lambda_r: float = 1.0, lambda_e: float = 0.0, semi_sampling_p: float = 1.0) -> np.ndarray:
+    def gradient(self, lambda_r: float = 1.0, lambda_e: float = 0.0,
+                 semi_sampling_p: float = 1.0) -> np.ndarray:
         """(P,), of the loss that the training gradient has in expectation, by central differences.
 
-        In the likelihood, the variables inside log p(y|s) and those inside p(s) are two copies: lambda_r weights the
-        second one's derivative. Entropy and regulariser are differentiated on the path that was drawn.
+        In the likelihood, the variables inside log p(y|s) and those inside p(s) are two copies:
+        lambda_r weights the second one's derivative. Entropy and regulariser are differentiated on
+        the path that was drawn.
         """
         p, log_p = self.at.probability, self.at.words.sum(axis=2)  # (N, S), both held fixed
 
@@ -132,7 +143,9 @@ class Enumeration:
         return differentiate(loss, self.v)
 
     def total_gradient(self, step: float = STEP) -> np.ndarray:
-        """(P,), of -sum_s p(s) log p(y|s), both factors moving together: what lambda_r = 1 must give."""
+        """(P,), of -sum_s p(s) log p(y|s), both factors moving together: what lambda_r = 1 must
+        give.
+        """
         def loss(v: Weights) -> float:
             at = self._told(v, self.paths)
             return -(at.probability * at.words.sum(axis=2)).sum() / len(self.captions)
@@ -149,7 +162,8 @@ class Enumeration:
         return words.sum(axis=2, keepdims=True) * self.real
 
     def baseline(self, reward: str = 'sequence', baseline: str = 'none') -> np.ndarray:
-        """(N, 1, T): 'none', or 'moving': its stationary value, the mean over captions of the expected reward.
+        """(N, 1, T): 'none', or 'moving': its stationary value, the mean over captions of the
+        expected reward.
 
         'self_critical': the reward of the sequence that always takes the likeliest location.
         """
@@ -174,7 +188,9 @@ class Enumeration:
 
     def estimates(self, lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
                   baseline: np.ndarray | float = 0.0) -> np.ndarray:
-        """(N, S, P): gradient of the loss of one caption when one sequence is drawn, with a baseline (N, 1, T)."""
+        """(N, S, P): gradient of the loss of one caption when one sequence is drawn, with a
+        baseline (N, 1, T).
+        """
         advantage = (self.rewards(reward) - baseline) * self.real
         score = np.einsum('nst,nstp->nsp', advantage, self.slopes['draws'])
         return self._pathwise(self.slopes, lambda_e) - lambda_r * score
@@ -189,13 +205,14 @@ class Enumeration:
         return -slopes['words'] + slopes['penalty'] - lambda_e * slopes['entropy']
 
     def of_draws(self, locations: np.ndarray, sampled: np.ndarray, moving: np.ndarray | None = None,
-                 lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence', baseline: str = 'none',
-                 n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+                 lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
+                 baseline: str = 'none', n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """What a run's gradient must be, given what it drew.
 
         Args:
             locations: (rows, T), rows of equal captions together. sampled: (rows,) bool, the coins.
-            moving: the moving baseline before the run, (), or (T,) by the number of words left; where there is one.
+            moving: the moving baseline before the run, (), or (T,) by the number of words left;
+                where there is one.
             lambda_r, lambda_e, reward, baseline, n_samples: the model's options.
 
         Returns:
@@ -215,14 +232,17 @@ class Enumeration:
         elif baseline == 'leave_one_out':
             for row in range(len(rewards)):
                 first = row - row % n_samples
-                subtracted[row] = np.mean([rewards[i] for i in range(first, first + n_samples) if i != row], axis=0)
+                subtracted[row] = np.mean(
+                    [rewards[i] for i in range(first, first + n_samples) if i != row], axis=0)
         score = np.einsum('rt,rtp->rp', (rewards - subtracted) * self.real[captions, 0],
                           self.slopes['draws'][captions, paths])
         drawn = self._pathwise(self.slopes, lambda_e)[captions, paths] - lambda_r * score
-        return np.where(sampled[:, np.newaxis], drawn, self.soft(lambda_e)[captions]).mean(axis=0), rewards
+        return np.where(sampled[:, np.newaxis], drawn,
+                        self.soft(lambda_e)[captions]).mean(axis=0), rewards
 
-    def moments(self, lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence', baseline: str = 'none',
-                n_samples: int = 1, semi_sampling_p: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
+                baseline: str = 'none', n_samples: int = 1,
+                semi_sampling_p: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """Mean (P,) and variance (P,) of the gradient of one row, averaged over the captions."""
         p = self.at.probability[:, :, np.newaxis]
         chosen = 0.0 if baseline == 'leave_one_out' else self.baseline(reward, baseline)
@@ -237,9 +257,11 @@ class Enumeration:
         second = semi_sampling_p * (variance + mean**2) + (1 - semi_sampling_p) * soft**2
         return mixed.mean(axis=0), (second - mixed**2).mean(axis=0)
 
-    def _pairs_variance(self, lambda_r: float, lambda_e: float, reward: str, n_samples: int) -> np.ndarray:
+    def _pairs_variance(self, lambda_r: float, lambda_e: float, reward: str,
+                        n_samples: int) -> np.ndarray:
         """Of the leave-one-out estimator: a U-statistic, the mean over pairs of a symmetric kernel."""
-        rewards, draws, pathwise = self.rewards(reward), self.slopes['draws'], self._pathwise(self.slopes, lambda_e)
+        rewards, draws, pathwise = self.rewards(reward), self.slopes['draws'], self._pathwise(
+            self.slopes, lambda_e)
         found = []
         for k, p in enumerate(self.at.probability):
             gap = rewards[k, :, np.newaxis] - rewards[k, np.newaxis]

@@ -1,4 +1,6 @@
-"""A model so small that all 27 sequences of locations of a caption can be walked: sizes, variables and a batch."""
+"""A model so small that all 27 sequences of locations of a caption can be walked: sizes, variables
+and a batch.
+"""
 
 import functools
 from typing import Any
@@ -11,16 +13,15 @@ N, L, D, H, M, T, V = 2, 3, 5, 4, 3, 3, 9
 NULL, START, END = 0, 1, 2
 WORDS = ['<NULL>', '<START>', '<END>', '<UNK>', 'a', 'red', 'dog', 'runs', 'home']
 WORD_TO_IDX = {word: index for index, word in enumerate(WORDS)}
-SIZES = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T}  # arguments of CaptionGenerator
-SHAPES = {
-    'initial_lstm/w_h': (D, H), 'initial_lstm/b_h': (H,), 'initial_lstm/w_c': (D, H), 'initial_lstm/b_c': (H,),
-    'word_embedding/w': (V, M), 'project_features/w': (D, D),
-    'attention_layer/w': (H, D), 'attention_layer/b': (D,), 'attention_layer/w_att': (D, 1),
-    'selector/w': (H, 1), 'selector/b': (1,),
-    'lstm/basic_lstm_cell/kernel': (M + D + H, 4 * H), 'lstm/basic_lstm_cell/bias': (4 * H,),
-    'logits/w_h': (H, M), 'logits/b_h': (M,), 'logits/w_ctx2out': (D, M), 'logits/w_out': (M, V),
-    'logits/b_out': (V,),
-}
+# arguments of CaptionGenerator
+SIZES = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T}
+SHAPES = {'initial_lstm/w_h': (D, H), 'initial_lstm/b_h': (H,), 'initial_lstm/w_c': (D, H),
+          'initial_lstm/b_c': (H,), 'word_embedding/w': (V, M), 'project_features/w': (D, D),
+          'attention_layer/w': (H, D), 'attention_layer/b': (D,), 'attention_layer/w_att': (D, 1),
+          'selector/w': (H, 1), 'selector/b': (1,),
+          'lstm/basic_lstm_cell/kernel': (M + D + H, 4 * H), 'lstm/basic_lstm_cell/bias': (4 * H,),
+          'logits/w_h': (H, M), 'logits/b_h': (M,), 'logits/w_ctx2out': (D, M),
+          'logits/w_out': (M, V), 'logits/b_out': (V,)}
 BATCH_NORM = {'conv_featuresbatch_norm/beta': (D,), 'conv_featuresbatch_norm/gamma': (D,)}
 
 
@@ -39,5 +40,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def exact(batch_norm: bool = False, **options: Any) -> Enumeration:
-    """The Enumeration of the batch for options of `equations.teacher_forcing`; made once, as it takes a second."""
+    """The Enumeration of the batch for options of `equations.teacher_forcing`; made once, as it
+    takes a second.
+    """
     return Enumeration(variables(batch_norm=batch_norm), *batch(), batch_norm=batch_norm, **options)

@@ -1,8 +1,10 @@
-"""What `train.py --compare` does: curves and scores of several runs in one picture, and what their options differ in.
+"""What `train.py --compare` does: curves and scores of several runs in one picture, and what their
+options differ in.
 
     compare(['runs/soft', 'runs/hard'], out='compare.png')
 
-Needs the runs' config.json, metrics.jsonl and best.json only: no data, no checkpoints, no TensorFlow.
+Needs the runs' config.json, metrics.jsonl and best.json only: no data, no checkpoints, no
+TensorFlow.
 """
 
 import dataclasses
@@ -19,12 +21,15 @@ from core.common.errors import InputError
 from core.common.files import replacing, write_json
 from core.runs import run_dir
 
-SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')  # in order of interest
+# in order of interest
+SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')
 PLOTTED = 5  # of them at most, beside the loss
-# Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow that is pale on white.
+# Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow that is pale on
+# white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 STYLES = ('-', '--', ':', '-.')
-ENTRIES = {'dataset': 'dataset', 'data': 'path', 'records_sha256': 'records_sha256', 'max_length': 'max_length'}
+ENTRIES = {'dataset': 'dataset', 'data': 'path', 'records_sha256': 'records_sha256',
+           'max_length': 'max_length'}
 ENCODER = ('encoder', 'layer', 'size', 'resize', 'weights_sha256')
 
 
@@ -35,11 +40,12 @@ class Curves:
     Attributes:
         path: pathlib.Path.
         options: dict name -> value, of the model, training, decoding and data.
-        entries: list of dicts of metrics.jsonl, steps rising: what was trained twice counts as it was the last time.
+        entries: list of dicts of metrics.jsonl, steps rising: what was trained twice counts as it
+            was the last time.
         best: dict of best.json ('step', 'epoch', 'scores'), or {}.
         imported: bool, whether it comes from elsewhere.
-        unreadable: int, lines of metrics.jsonl that are damaged; the last one, of a run that was stopped, is not
-            counted.
+        unreadable: int, lines of metrics.jsonl that are damaged; the last one, of a run that was
+            stopped, is not counted.
     """
 
     path: pathlib.Path
@@ -55,32 +61,40 @@ class Curves:
                 if entry['kind'] == kind and _is_number(entry.get(name))]
 
     def best_scores(self) -> tuple[int | None, int | None, dict[str, float]]:
-        """(step, epoch, dict of scores) of the best model, (None, None, {}) where there was no validation."""
+        """(step, epoch, dict of scores) of the best model, (None, None, {}) where there was no
+        validation.
+        """
         scores = self.best.get('scores')
         if isinstance(scores, dict) and any(_is_number(value) for value in scores.values()):
             return self.best.get('step'), self.best.get('epoch'), scores
         metric = self.options.get('validation_metric', '')
-        scored = [entry for entry in self.entries if entry['kind'] == 'validation' and _is_number(entry.get(metric))]
+        scored = [entry for entry in self.entries if entry['kind'] == 'validation'
+                  and _is_number(entry.get(metric))]
         if not scored:
             return None, None, {}
-        entry = max(scored, key=lambda entry: (entry[metric], -entry['step']))  # the first of equals, as in training
-        return entry['step'], entry.get('epoch'), {name: entry[name] for name in SCORES if _is_number(entry.get(name))}
+        # the first of equals, as in training
+        entry = max(scored, key=lambda entry: (entry[metric], -entry['step']))
+        return entry['step'], entry.get('epoch'), {name: entry[name] for name in SCORES
+                                                   if _is_number(entry.get(name))}
 
 
-def compare(paths: Sequence[PathLike], out: PathLike | None = None, say: Say = print) -> dict[str, Any]:
-    """Print the tables of best scores and of differing options; draw the curves where `out` says so.
+def compare(paths: Sequence[PathLike], out: PathLike | None = None,
+            say: Say = print) -> dict[str, Any]:
+    """Print the tables of best scores and of differing options; draw the curves where `out` says
+    so.
 
     Args:
         paths: run directories, one or more.
-        out: a file ending in .png or .svg; or a directory, which gets compare.png, compare.svg and compare.json; or
-            None.
+        out: a file ending in .png or .svg; or a directory, which gets compare.png, compare.svg and
+            compare.json; or None.
         say: function that prints.
 
     Returns:
         dict: what compare.json holds, 'runs' and 'differences'.
 
     Raises:
-        InputError: a path is no run, `out` has another ending, or nothing is recorded that could be drawn.
+        InputError: a path is no run, `out` has another ending, or nothing is recorded that could be
+            drawn.
     """
     places = {pathlib.Path(path).resolve(): path for path in paths}
     out = None if out is None else pathlib.Path(out)
@@ -88,7 +102,8 @@ def compare(paths: Sequence[PathLike], out: PathLike | None = None, say: Say = p
     curves = [read(path) for path in places.values()]
     names = short_names(list(places))
     if pictures and not any(run.entries for run in curves):
-        raise InputError(f'{", ".join(names)}: nothing is recorded yet, so there is nothing to draw')
+        raise InputError(
+            f'{", ".join(names)}: nothing is recorded yet, so there is nothing to draw')
     differences = differing(curves)
     say(terminal.table(*_score_table(names, curves)))
     for name, run in zip(names, curves, strict=True):
@@ -134,11 +149,14 @@ def read(path: PathLike) -> Curves:
     entries, unreadable = _read_entries(path / 'metrics.jsonl')
     best = path / 'best' / 'best.json'
     best = files.read_json(best) if best.exists() else {}
-    return Curves(path, options, entries, best if isinstance(best, dict) else {}, data.get('path') is None, unreadable)
+    return Curves(path, options, entries, best if isinstance(best, dict) else {},
+                  data.get('path') is None, unreadable)
 
 
 def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-    """(entries, number of damaged lines); an entry takes the place of those of its and later steps before it."""
+    """(entries, number of damaged lines); an entry takes the place of those of its and later steps
+    before it.
+    """
     try:
         lines = path.read_text(encoding='utf8', errors='replace').split('\n')
     except FileNotFoundError:
@@ -164,11 +182,14 @@ def differing(curves: Sequence[Curves]) -> dict[str, list]:
     """dict option -> list of values, one a run, of the options that are not the same in all."""
     table = {name: [run.options.get(name) for run in curves] for name in dict.fromkeys(
         name for run in curves for name in run.options)}
-    return {name: values for name, values in table.items() if any(value != values[0] for value in values)}
+    return {name: values for name, values in table.items()
+            if any(value != values[0] for value in values)}
 
 
 def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """Names for distinct, absolute paths: what is left without the folders that all begin and all end with."""
+    """Names for distinct, absolute paths: what is left without the folders that all begin and all
+    end with.
+    """
     parts = [list(path.parts) for path in paths]
     if len(parts) == 1:
         return [parts[0][-1]]
@@ -179,26 +200,31 @@ def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
     return ['/'.join(each) for each in parts]
 
 
-def _score_table(names: Sequence[str], curves: Sequence[Curves]) -> tuple[list[list[str]], list[str]]:
-    """(rows, header) of the runs' lengths, losses and best scores; `*` marks the score that picks the best model."""
+def _score_table(names: Sequence[str],
+                 curves: Sequence[Curves]) -> tuple[list[list[str]], list[str]]:
+    """(rows, header) of the runs' lengths, losses and best scores; `*` marks the score that picks
+    the best model.
+    """
     best = [run.best_scores() for run in curves]
     shown = [name for name in SCORES if any(name in scores for _, _, scores in best)]
     metrics = {run.options.get('validation_metric') for run in curves}
     rows = []
     for name, run, (step, _, scores) in zip(names, curves, best, strict=True):
-        losses, speeds = run.points('training', 'loss_per_word'), run.points('training', 'captions_per_second')
-        rows.append([name, run.entries[-1]['step'] if run.entries else '-',
-                     f'{losses[-1][1]:.3f}' if losses else '-',
-                     f'{statistics.median(value for _, value in speeds):.0f}' if speeds else '-',
-                     '-' if step is None else str(step),
-                     *(f'{scores[score]:.4f}' if _is_number(scores.get(score)) else '-' for score in shown)])
+        losses, speeds = run.points('training', 'loss_per_word'), run.points(
+            'training', 'captions_per_second')
+        rows.append([name, run.entries[-1]['step'] if run.entries else '-', f'{losses[-1][1]:.3f}'
+                     if losses else '-', f'{statistics.median(value for _, value in speeds):.0f}'
+                     if speeds else '-', '-' if step is None else str(step),
+                     *(
+            f'{scores[score]:.4f}' if _is_number(scores.get(score)) else '-' for score in shown)])
     return rows, ['run', 'steps', 'last loss', 'captions/s', 'best at step',
                   *(score + '*' * (score in metrics) for score in shown)]
 
 
 def _option_table(names: Sequence[str], differences: Mapping[str, list]) -> str:
     """The options down and the runs across or the other way round, whichever is narrower."""
-    down = [['option', *names], *([option, *map(_shown, values)] for option, values in differences.items())]
+    down = [['option', *names], *(
+        [option, *map(_shown, values)] for option, values in differences.items())]
     across = [['run', *down[0][1:]], *down[1:]]
     tables = [terminal.table(rows[1:], rows[0]) for rows in (down, list(zip(*across, strict=True)))]
     return min(tables, key=lambda text: max(map(len, text.split('\n'))))
@@ -218,9 +244,9 @@ def _notes(run: Curves) -> Iterator[str]:
 def _summary(name: str, run: Curves) -> dict[str, Any]:
     step, epoch, scores = run.best_scores()
     losses = run.points('training', 'loss_per_word')
-    return {'name': name, 'path': str(run.path.resolve()), 'steps': run.entries[-1]['step'] if run.entries else None,
-            'last_loss_per_word': losses[-1][1] if losses else None, 'best_step': step, 'best_epoch': epoch,
-            'best_scores': scores}
+    return {'name': name, 'path': str(run.path.resolve()), 'steps': run.entries[-1]['step']
+            if run.entries else None, 'last_loss_per_word': losses[-1][1] if losses else None,
+            'best_step': step, 'best_epoch': epoch, 'best_scores': scores}
 
 
 def _pictures(out: pathlib.Path | None) -> list[pathlib.Path]:
@@ -232,7 +258,8 @@ def _pictures(out: pathlib.Path | None) -> list[pathlib.Path]:
             raise InputError(f'--out {out}: there is no directory {out.parent}')
         return [out]
     if (out.suffix and not out.is_dir()) or out.is_file():
-        raise InputError(f'--out {out}: with --compare, name a file that ends in .png or .svg, or a directory')
+        raise InputError(f'--out {out}: with --compare, name a file that ends in .png or .svg, or '
+                         'a directory')
     if (out / 'config.json').exists():
         raise InputError(f'--out {out}: is a run; with --compare, --out is where the picture goes')
     return [out / 'compare.png', out / 'compare.svg']
@@ -241,24 +268,28 @@ def _pictures(out: pathlib.Path | None) -> list[pathlib.Path]:
 def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib.Path]) -> None:
     """Draw loss and scores over steps, a panel each, into files whose endings say the format.
 
-    Runs of different batch sizes are drawn over captions read (steps times batch size) instead. Stars mark the best
-    models.
+    Runs of different batch sizes are drawn over captions read (steps times batch size) instead.
+    Stars mark the best models.
     """
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot no display is looked for
     from matplotlib.ticker import EngFormatter
 
-    scores = [score for score in SCORES if any(run.points('validation', score) for run in curves)][:PLOTTED]
+    scores = [score for score in SCORES if any(run.points('validation', score)
+                                               for run in curves)][:PLOTTED]
     panels = [('training', 'loss_per_word', 'training loss, nats a word'),
               *(('validation', score, f'dev {score}') for score in scores)]
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     sizes = {run.options['batch_size'] for run in curves}
     scales = [run.options['batch_size'] if len(sizes) > 1 else 1 for run in curves]
-    end = max(run.entries[-1]['step'] * scale for run, scale in zip(curves, scales, strict=True) if run.entries)
-    with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False,
-                                'axes.titlelocation': 'left', 'svg.hashsalt': 'compare'}):
-        figure = Figure(figsize=(max(5.5, 4.2 * columns), 3.2 * rows + 0.5), dpi=120, layout='constrained')
+    end = max(run.entries[-1]['step'] * scale for run, scale in zip(curves, scales, strict=True)
+              if run.entries)
+    with matplotlib.rc_context(
+        {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False,
+         'axes.titlelocation': 'left', 'svg.hashsalt': 'compare'}):
+        figure = Figure(figsize=(max(5.5, 4.2 * columns), 3.2 * rows + 0.5), dpi=120,
+                        layout='constrained')
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (kind, name, title) in zip(grid, panels, strict=False):
             for number, (label, run, scale) in enumerate(zip(names, curves, scales, strict=True)):
@@ -268,17 +299,21 @@ def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib
             axes.set_xlabel('captions read' if len(sizes) > 1 else 'step')
             axes.set_xlim(0, 1.03 * end)
             axes.xaxis.set_major_formatter(EngFormatter(sep=''))
-        unigram = {round(value, 3) for run in curves for _, value in run.points('training', 'unigram_loss')[-1:]}
+        unigram = {round(value, 3) for run in curves
+                   for _, value in run.points('training', 'unigram_loss')[-1:]}
         if len(unigram) == 1:
-            grid[0].axhline(unigram.pop(), color='0.55', linewidth=1, linestyle=(0, (1, 2)), gid='unigram model')
+            grid[0].axhline(unigram.pop(), color='0.55', linewidth=1, linestyle=(0, (1, 2)),
+                            gid='unigram model')
         for axes in grid[len(panels):]:
             axes.set_axis_off()
-        lines = [line for line in grid[0].lines if line.get_gid()]  # by hand: matplotlib leaves out '_names'
+        # by hand: matplotlib leaves out '_names'
+        lines = [line for line in grid[0].lines if line.get_gid()]
         labels = [line.get_gid().encode('utf8', 'replace').decode() for line in lines]
         labels = [label if len(label) <= 60 else f'...{label[-57:]}' for label in labels]
         wide = 0.09 * (6 + max(map(len, labels)))  # inches of a column at this size of type
         columns = max(1, min(len(labels), int(figure.get_figwidth() / wide)))
-        legend = figure.legend(lines, [' '] * len(labels), loc='outside lower center', frameon=False, ncols=columns)
+        legend = figure.legend(lines, [' '] * len(labels), loc='outside lower center',
+                               frameon=False, ncols=columns)
         for text, label in zip(legend.get_texts(), labels, strict=True):
             text.set_parse_math(False)
             text.set_text(label)
@@ -286,16 +321,22 @@ def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib
             path.parent.mkdir(parents=True, exist_ok=True)
             kind = path.suffix.lower()[1:]
             with replacing(path, 'wb') as file:
-                figure.savefig(file, format=kind, metadata={'Date': None} if kind == 'svg' else None)
+                figure.savefig(file, format=kind, metadata={'Date': None} if kind == 'svg'
+                               else None)
 
 
-def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: int, scale: float) -> None:
-    """One run's line in one panel; its label is registered for the legend even where it has no point here."""
+def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: int,
+           scale: float) -> None:
+    """One run's line in one panel; its label is registered for the legend even where it has no
+    point here.
+    """
     points, validation = run.points(*what), what[0] == 'validation'
     steps, values = [step * scale for step, _ in points], [value for _, value in points]
-    look = {'color': COLOURS[number % len(COLOURS)], 'linestyle': STYLES[number // len(COLOURS) % len(STYLES)]}
+    look = {'color': COLOURS[number % len(COLOURS)],
+            'linestyle': STYLES[number // len(COLOURS) % len(STYLES)]}
     dots = len(points) == 1 or (validation and len(points) <= 40)
-    axes.plot(steps, values, linewidth=1.6, marker='o' if dots else None, markersize=3.5, gid=label, **look)
+    axes.plot(steps, values, linewidth=1.6, marker='o' if dots else None, markersize=3.5, gid=label,
+              **look)
     best, _, _ = run.best_scores()
     if validation and best in dict(points):
         axes.plot(best * scale, dict(points)[best], marker='*', markersize=11, color=look['color'],

@@ -31,32 +31,35 @@ UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
 
 
 def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
-    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the same making.
+    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the
+    same making.
 
     Returns:
         The lock on the directory, an open file: close it when training ends.
 
     Raises:
-        InputError: the directory holds a run of other options or data, with the difference; or is in use.
+        InputError: the directory holds a run of other options or data, with the difference; or is
+            in use.
     """
     from core.training.checkpoints import latest_state
 
     path = pathlib.Path(path)
-    entry = {'path': str(data.path.absolute()), 'encoder': data.encoder, 'max_length': data.max_length,
-             'dataset': data.dataset, 'records_sha256': data.records}
+    entry = {'path': str(data.path.absolute()), 'encoder': data.encoder,
+             'max_length': data.max_length, 'dataset': data.dataset, 'records_sha256': data.records}
     made = (path / 'config.json').exists()
     if made:
         run = Run(path)
         if run.imported:
-            raise InputError(f'{path}: imported from elsewhere, and there is no training to go on with; start another '
-                             f'run from its variables: train.py {data.path} --out NEW --pretrained-model {path}')
+            raise InputError(f'{path}: imported from elsewhere, and there is no training to go on '
+                             f'with; start another run from its variables: train.py {data.path} '
+                             f'--out NEW --pretrained-model {path}')
         run.check_features(data)
         if run.data_entry.get('records_sha256') != data.records:
-            raise InputError(f'{path}: was trained on other images or captions than those of {data.path}; choose '
-                             f'another --out')
+            raise InputError(f'{path}: was trained on other images or captions than those of '
+                             f'{data.path}; choose another --out')
         if run.vocabulary != data.vocabulary or run.max_length != data.max_length:
-            raise InputError(f'{path}: this run has another vocabulary or caption length than {data.path}; choose '
-                             f'another --out')
+            raise InputError(f'{path}: this run has another vocabulary or caption length than '
+                             f'{data.path}; choose another --out')
         # Before anything is trained, a mistaken option can still be corrected.
         if latest_state(path / 'checkpoints') or run.best().info():
             _check_options(path, run.config, config)
@@ -71,10 +74,10 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
     return held
 
 
-# Options that may change when a run goes on: they say how long and how loudly, not what is computed. (The schedule
-# cosine is computed from n_epochs, see _check_options.)
-FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoints', 'patience', 'tensorboard_images',
-        'decode_batch'}
+# Options that may change when a run goes on: they say how long and how loudly, not what is
+# computed. (The schedule cosine is computed from n_epochs, see _check_options.)
+FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoints', 'patience',
+        'tensorboard_images', 'decode_batch'}
 
 
 def _check_options(path: PathLike, there: Config, now: Config) -> None:
@@ -85,17 +88,21 @@ def _check_options(path: PathLike, there: Config, now: Config) -> None:
             if old != value and fixed:
                 longer = (f' (its schedule cosine depends on it; to train longer, start from its model: train.py DATA '
                           f'--out NEW --pretrained-model {path})') if name == 'n_epochs' else ''
-                raise InputError(f'{path}: this run was started with {name}={old!r}, now it is {value!r}; give the '
-                                 f'same options to go on, or choose another --out{longer}')
+                raise InputError(f'{path}: this run was started with {name}={old!r}, now it is '
+                                 f'{value!r}; give the same options to go on, or choose another '
+                                 f'--out{longer}')
 
 
 class Run:
     """A RUN DIR.
 
     Attributes:
-        config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at most.
-        spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning began with.
-        data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an imported run.
+        config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at
+            most.
+        spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning
+            began with.
+        data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an
+            imported run.
 
     Raises:
         InputError: missing or damaged.
@@ -110,8 +117,8 @@ class Run:
             self.spec = EncoderSpec.from_dict(self.data_entry['encoder'])
             self.max_length = self.data_entry['max_length']
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f'{self.path / "config.json"}: lacks the entry data; it was not written by train.py'
-                             ) from None
+            raise InputError(f'{self.path / "config.json"}: lacks the entry data; it was not '
+                             'written by train.py') from None
         except InputError as error:
             raise InputError(f'{self.path / "config.json"}: {error}') from None
         self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
@@ -119,7 +126,9 @@ class Run:
 
     @property
     def imported(self) -> bool:
-        """Whether the model comes from elsewhere (`python -m core import`), without data of its own."""
+        """Whether the model comes from elsewhere (`python -m core import`), without data of its
+        own.
+        """
         return self.data_entry.get('path') is None
 
     @property
@@ -131,36 +140,46 @@ class Run:
         """EncoderSpec with the weights' present path.
 
         Raises:
-            InputError: the weights are missing, or `weights` are others than those the run was trained with.
+            InputError: the weights are missing, or `weights` are others than those the run was
+                trained with.
         """
         spec = self.spec
         if spec.weights == UNKNOWN and not weights:
-            raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name them: --weights '
-                             f'FILE')
+            raise InputError(f'{self.path}: does not know the weights of its {spec.encoder}; name '
+                             'them: --weights FILE')
         if weights and weights != 'random' and not pathlib.Path(weights).is_file():
-            raise InputError(f'no weights file {weights}; {self.path} was trained with {spec.weights}')
+            raise InputError(f'no weights file {weights}; {self.path} was trained with '
+                             f'{spec.weights}')
         if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
-            raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from {spec.weights}; name the "
-                             f"file where it lies now: --weights FILE")
-        found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights, spec.seed)
+            raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from "
+                             f"{spec.weights}; name the file where it lies now: --weights FILE")
+        found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights,
+                         spec.seed)
         self._check_identity(found.identity(), weights or spec.weights)
         return found
 
     def data(self, path: PathLike | None = None) -> DataDir:
-        """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same features."""
+        """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same
+        features.
+        """
         if path is None and self.imported:
-            raise InputError(f'{self.path}: an imported run has no data of its own; make some with prepro.py ... '
-                             f'--like {self.path} --weights FILE --out DATA, then evaluate.py {self.path} --data DATA')
+            raise InputError(f'{self.path}: an imported run has no data of its own; make some with '
+                             f'prepro.py ... --like {self.path} --weights FILE --out DATA, then '
+                             f'evaluate.py {self.path} --data DATA')
         if path is None and not pathlib.Path(self.data_entry['path']).is_dir():
-            raise InputError(f'{self.data_entry["path"]}: the data of {self.path} are gone; if they moved: '
-                             f'evaluate.py {self.path} --data NEW, or train.py NEW --out {self.path}')
+            raise InputError(f'{self.data_entry["path"]}: the data of {self.path} are gone; if '
+                             f'they moved: evaluate.py {self.path} --data NEW, or train.py NEW '
+                             f'--out {self.path}')
         data = DataDir(path or self.data_entry['path'])
-        if not self.finetuned:  # whose features are those of its own encoder, whatever the directory holds
+        # whose features are those of its own encoder, whatever the directory holds
+        if not self.finetuned:
             self.check_features(data)
         return data
 
     def split(self, data: DataDir, name: str) -> image_data.Split:
-        """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned run."""
+        """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned
+        run.
+        """
         selected = data.split(name)
         return image_data.ImageData(selected, self.spec) if self.finetuned else selected
 
@@ -171,7 +190,8 @@ class Run:
             return selected
         augmentation = None
         if options.augment:
-            augmentation = Augmentation(options.seed, selected.captions, self.vocabulary.word_to_idx)
+            augmentation = Augmentation(options.seed, selected.captions,
+                                        self.vocabulary.word_to_idx)
         return image_data.ImageData(selected, self.spec, augmentation)
 
     def check_features(self, data: DataDir) -> None:
@@ -182,12 +202,15 @@ class Run:
         mine = self.spec.identity()
         if mine['weights_sha256'] == UNKNOWN:
             del mine['weights_sha256']
-        different = [f'{key} {identity[key]!r} instead of {mine[key]!r}' for key in mine if identity[key] != mine[key]]
+        different = [f'{key} {identity[key]!r} instead of {mine[key]!r}' for key in mine
+                     if identity[key] != mine[key]]
         if different:
-            raise InputError(f'{where}: not what the run {self.path} was trained on: {"; ".join(different)}')
+            raise InputError(f'{where}: not what the run {self.path} was trained on: '
+                             f'{"; ".join(different)}')
 
     def build_model(self, weights: PathLike | None = None) -> 'CaptionGenerator':
-        """The CaptionGenerator, in the default graph; on top of its encoder where that was fine-tuned.
+        """The CaptionGenerator, in the default graph; on top of its encoder where that was
+        fine-tuned.
 
         Args:
             weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
@@ -199,25 +222,28 @@ class Run:
 
     def build_captioner(self, images: Tensor, weights: PathLike | None = None,
                         ) -> 'tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]':
-        """Encoder and model in one, in the default graph: from pixels to what captions are decoded with.
+        """Encoder and model in one, in the default graph: from pixels to what captions are decoded
+        with.
 
-        Features take the way over float16 that stored ones take, so the captions are those of evaluate.py.
+        Features take the way over float16 that stored ones take, so the captions are those of
+        evaluate.py.
 
         Args:
-            images: uint8 tensor (N, size, size, 3), RGB, as `preprocessing.load` gives with `spec.preprocessing`.
+            images: uint8 tensor (N, size, size, 3), RGB, as `preprocessing.load` gives with
+                `spec.preprocessing`.
             weights: path of the encoder's weights file, where it moved.
 
         Returns:
-            (model, restore): CaptionGenerator whose `inputs` are `images`; function of a session that loads the
-            encoder's weights and the best model, and returns what was saved with it.
+            (model, restore): CaptionGenerator whose `inputs` are `images`; function of a session
+            that loads the encoder's weights and the best model, and returns what was saved with it.
 
         Raises:
             InputError: the weights are missing, or others than those the run was trained with.
         """
         from core.runs.build_model import build_captioner
 
-        model, restore_encoder = build_captioner(self.config, self.vocabulary, self.encoder(weights), self.max_length,
-                                                 images)
+        model, restore_encoder = build_captioner(self.config, self.vocabulary,
+                                                 self.encoder(weights), self.max_length, images)
 
         def restore(session: Session) -> dict[str, Any]:
             restore_encoder(session)
@@ -225,15 +251,18 @@ class Run:
 
         return model, restore
 
-    def set_decoding(self, n_best: int = 1, assignments: Sequence[str] = (), **given: float | None) -> None:
+    def set_decoding(self, n_best: int = 1, assignments: Sequence[str] = (),
+                     **given: float | None) -> None:
         """Take other options of decoding than the run's own, for what is done with it now.
 
         Args:
-            n_best: captions an image that will be asked for: a beam that was asked for must be as wide.
+            n_best: captions an image that will be asked for: a beam that was asked for must be as
+                wide.
             assignments: texts name=value. given: options by name; None: not given.
 
         Raises:
-            InputError: an option that is none of decoding, a value that means nothing, or too narrow a beam.
+            InputError: an option that is none of decoding, a value that means nothing, or too
+                narrow a beam.
         """
         own = self.config.decoding.beam_width
         texts = [f'{name}={value}' for name, value in given.items() if value is not None]
@@ -244,7 +273,8 @@ class Run:
             raise InputError(f'--n-best {n_best} needs a beam at least as wide, not {width}')
 
     def set_decode_context(self, context: str | None) -> None:
-        """Hard attention: take another context of a word than the run's option `decode_context`; None: the same.
+        """Hard attention: take another context of a word than the run's option `decode_context`;
+        None: the same.
 
         Raises:
             InputError: the run has soft attention.
@@ -252,8 +282,8 @@ class Run:
         if context is None:
             return
         if self.config.model.attention != 'hard':
-            raise InputError(f'--decode-context needs a run of hard attention; {self.path} is soft, with the expected '
-                             f'context only')
+            raise InputError(f'--decode-context needs a run of hard attention; {self.path} is '
+                             'soft, with the expected context only')
         model = dataclasses.replace(self.config.model, decode_context=context)
         self.config = dataclasses.replace(self.config, model=model)
 
@@ -264,7 +294,9 @@ class Run:
         return BestModel(self.path / 'best', variables)
 
     def restore(self, session: Session, model: 'CaptionGenerator') -> dict[str, Any]:
-        """Load the best model, its encoder too where that was fine-tuned; returns what was saved with it."""
+        """Load the best model, its encoder too where that was fine-tuned; returns what was saved
+        with it.
+        """
         if self.finetuned:
             model.restore_encoder(session)
         best = self.best([*model.variables, *(model.encoder_saved if self.finetuned else ())])
@@ -278,7 +310,8 @@ def check_run(path: PathLike) -> None:
     if (path / 'config.json').exists():
         return
     if (path / 'manifest.json').exists():
-        raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} --out RUN makes a run')
+        raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} '
+                         '--out RUN makes a run')
     if not path.exists():
         there = sorted(run.parent.name for run in path.parent.glob('*/config.json')) if path.parent.is_dir() else []
         meant = [f'; did you mean {path.parent / name}?' for name in near(path.name, there)]

@@ -30,7 +30,8 @@ class RunEnsemble(Ensemble):
 
     models: Sequence[CaptionGenerator]
 
-    def __init__(self, runs: Sequence[Run], models: Sequence[CaptionGenerator], scopes: Sequence[str]) -> None:
+    def __init__(self, runs: Sequence[Run], models: Sequence[CaptionGenerator],
+                 scopes: Sequence[str]) -> None:
         super().__init__(models)
         self.runs, self.scopes = list(runs), list(scopes)
 
@@ -43,12 +44,15 @@ class RunEnsemble(Ensemble):
         infos: list[dict[str, Any]] = []
         for run, model, scope in zip(self.runs, self.models, self.scopes, strict=True):
             prefix = str(run.best().prefix())
-            named = {variable.op.name.removeprefix(f'{scope}/'): variable for variable in model.variables}
+            named = {variable.op.name.removeprefix(f'{scope}/'): variable
+                     for variable in model.variables}
             try:
                 shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-                wrong = [name for name, variable in named.items() if shapes.get(name) != variable.shape.as_list()]
+                wrong = [name for name, variable in named.items()
+                         if shapes.get(name) != variable.shape.as_list()]
                 if wrong:
-                    raise InputError(f'{prefix}: does not fit the options of {run.path}: {", ".join(wrong)}')
+                    raise InputError(f'{prefix}: does not fit the options of {run.path}: '
+                                     f'{", ".join(wrong)}')
                 with self.graph.as_default():
                     tf1.train.Saver(named).restore(session, prefix)
             except UNREADABLE as error:
@@ -66,17 +70,18 @@ def check(runs: Sequence[Run]) -> None:
     first = runs[0]
     for run in runs:
         if run.finetuned:
-            raise InputError(f'{run.path}: its encoder was fine-tuned, so it does not read the features that the '
-                             f'others of the ensemble read; leave it out')
+            raise InputError(f'{run.path}: its encoder was fine-tuned, so it does not read the '
+                             'features that the others of the ensemble read; leave it out')
     for run in runs[1:]:
         if run.vocabulary != first.vocabulary:
-            raise InputError(f'{run.path}: has another vocabulary than {first.path}; only runs of one vocabulary can '
-                             f'caption together')
+            raise InputError(f'{run.path}: has another vocabulary than {first.path}; only runs of '
+                             'one vocabulary can caption together')
         mine, other = run.spec.identity(), first.spec.identity()
         different = [f'{name} {mine[name]!r} instead of {other[name]!r}' for name in other
                      if mine[name] != other[name] and UNKNOWN not in (mine[name], other[name])]
         if different:
-            raise InputError(f'{run.path}: was trained on other features than {first.path}: {"; ".join(different)}')
+            raise InputError(f'{run.path}: was trained on other features than {first.path}: '
+                             f'{"; ".join(different)}')
 
 
 def build(runs: Sequence[Run]) -> RunEnsemble:
@@ -87,7 +92,9 @@ def build(runs: Sequence[Run]) -> RunEnsemble:
     for run, scope in zip(runs, scopes, strict=True):
         rows, cols = run.spec.grid
         with tf1.variable_scope(scope):
-            models.append(CaptionGenerator(
-                run.vocabulary.word_to_idx, (rows * cols, run.spec.dim), n_time_step=run.max_length + 1,
-                features=models[0].features, **dataclasses.asdict(run.config.model)) if models else run.build_model())
+            models.append(
+                CaptionGenerator(run.vocabulary.word_to_idx, (rows * cols, run.spec.dim),
+                                 n_time_step=run.max_length + 1, features=models[0].features,
+                                 **dataclasses.asdict(run.config.model)) if models
+                else run.build_model())
     return RunEnsemble(runs, models, scopes)

@@ -1,1 +1,3 @@
-"""TensorFlow's plumbing: its import (`backend`), devices and sessions, gradients of our own, creating variables."""
+"""TensorFlow's plumbing: its import (`backend`), devices and sessions, gradients of our own,
+creating variables.
+"""

@@ -1,8 +1,9 @@
 """TensorFlow, imported without its start-up lines: `from core.runtime.backend import tf, tf1`.
 
-Importing TensorFlow writes notices of its C++ core to file descriptor 2. They say nothing about the user's run
-and would break the promise that importing `core` prints nothing, so descriptor 2 is pointed to a temporary file
-during the import, and given back with its contents only if the import fails.
+Importing TensorFlow writes notices of its C++ core to file descriptor 2. They say nothing about the
+user's run and would break the promise that importing `core` prints nothing, so descriptor 2 is
+pointed to a temporary file during the import, and given back with its contents only if the import
+fails.
 """
 
 import os
@@ -44,7 +45,9 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
 
 
 def matmul(x: Tensor, w: Tensor, **options: Any) -> Tensor:
-    """`tf.matmul` in the type of the weights w, given back in the type of x: what mixed precision is made of."""
+    """`tf.matmul` in the type of the weights w, given back in the type of x: what mixed precision
+    is made of.
+    """
     return cast(tf.matmul(cast(x, w.dtype), w, **options), x.dtype)
 
 

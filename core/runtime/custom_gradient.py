@@ -13,11 +13,12 @@ _GRADIENT = 'ShowAttendTell'
 def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
     """function(*inputs) in the default graph, with a gradient of its own.
 
-    As `tf.custom_gradient`, which keeps every graph that it was used in alive as long as the program runs.
+    As `tf.custom_gradient`, which keeps every graph that it was used in alive as long as the
+    program runs.
 
     Args:
-        function: of tensors; returns (tensor or tuple of tensors, function from their gradients to a gradient, or
-            None, for each input).
+        function: of tensors; returns (tensor or tuple of tensors, function from their gradients to
+            a gradient, or None, for each input).
         inputs: tensors.
 
     Returns:

@@ -1,11 +1,13 @@
-"""Where graphs run: device, threads, XLA, and what is kept in the device's memory; for every session of the project.
+"""Where graphs run: device, threads, XLA, and what is kept in the device's memory; for every
+session of the project.
 
     machine = Machine(device='gpu', xla='kernels')
     machine.check()                                     # InputError where there is no GPU
     with tf1.Session(graph=graph, config=session_config(machine)) as session: ...
 
-These are settings of the machine: a run does not record them, and another machine may go on with it. Nothing here
-imports TensorFlow before it is needed, so that `--help` stays quick. docs/gpu.md tells what a user types.
+These are settings of the machine: a run does not record them, and another machine may go on with
+it. Nothing here imports TensorFlow before it is needed, so that `--help` stays quick. docs/gpu.md
+tells what a user types.
 """
 
 import dataclasses
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     pass
 
 GIB = 2**30
-FEATURE_SHARE = 0.5  # of the GPU's memory, that `auto` may fill with features; the rest is for training
-# What XLA takes of the whole graph: on the CPU too, but element-wise operations and reductions only. With all it could
-# take, it draws other random numbers, and sizes that are known only at run time make TensorFlow 2.21 fail.
+# of the GPU's memory, that `auto` may fill with features; the rest is for training
+FEATURE_SHARE = 0.5
+# What XLA takes of the whole graph: on the CPU too, but element-wise operations and reductions
+# only. With all it could take, it draws other random numbers, and sizes that are known only at run
+# time make TensorFlow 2.21 fail.
 CLUSTERING = '--tf_xla_cpu_global_jit', '--tf_xla_ops_to_cluster=FUSIBLE'
 
 
@@ -34,10 +38,12 @@ class Machine:
     Attributes:
         device: 'auto' (the first GPU if there is one), 'cpu', 'gpu' (the first) or 'gpu:N'.
         threads: of an operation, and operations at a time; 0: TensorFlow's own choice.
-        xla: 'off', 'kernels' (the attention's large products of training are compiled) or 'all' (and the element-wise
-            operations and reductions of the whole graph; needs `prepare_environment`).
-        features_on_device: features of the training images in the device's memory: 'off', 'on', 'auto' (on a GPU
-            where they fill at most `FEATURE_SHARE` of it), or a number of GiB that they may fill.
+        xla: 'off', 'kernels' (the attention's large products of training are compiled) or 'all'
+            (and the element-wise operations and reductions of the whole graph; needs
+            `prepare_environment`).
+        features_on_device: features of the training images in the device's memory: 'off', 'on',
+            'auto' (on a GPU where they fill at most `FEATURE_SHARE` of it), or a number of GiB that
+            they may fill.
 
     Raises:
         InputError: a value that means nothing.
@@ -56,8 +62,8 @@ class Machine:
         if self.xla not in ('off', 'kernels', 'all'):
             raise InputError(f'--xla {self.xla}: expected off, kernels or all')
         if self.features_on_device not in ('auto', 'off', 'on') and gibibytes(self.features_on_device) is None:
-            raise InputError(f'--features-on-device {self.features_on_device}: expected auto, off, on or a number of '
-                             f'GiB')
+            raise InputError(f'--features-on-device {self.features_on_device}: expected auto, off, '
+                             'on or a number of GiB')
 
     def check(self, gpus: Sequence[str] | None = None) -> None:
         """Refuse a GPU that is not there.
@@ -80,9 +86,10 @@ class Machine:
             return number
         if self.device == 'auto':
             return None
-        raise InputError(f'--device {self.device}: ' + (
-            f'there is only {", ".join(f"gpu:{i} ({name})" for i, name in enumerate(gpus))}' if gpus else
-            f'{_without_gpu()}; or choose --device cpu'))
+        raise InputError(f'--device {self.device}: '
+                         + ('there is only '
+                            f'{", ".join(f"gpu:{i} ({name})" for i, name in enumerate(gpus))}'
+                            if gpus else f'{_without_gpu()}; or choose --device cpu'))
 
     def note(self, gpus: Sequence[str] | None = None) -> str:
         """One line that names the GPU in use, '' on the CPU."""
@@ -101,8 +108,8 @@ def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = 
         machine: Machine, or None for Machine(). gpus: see `Machine.check`.
 
     Returns:
-        ConfigProto. A GPU's memory is taken as it is needed, one GPU is used and the others are left alone. What has
-        no implementation for GPUs runs on the CPU.
+        ConfigProto. A GPU's memory is taken as it is needed, one GPU is used and the others are
+        left alone. What has no implementation for GPUs runs on the CPU.
 
     Raises:
         InputError: the asked device is not there.
@@ -112,7 +119,8 @@ def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = 
 
     machine = machine or Machine()
     number = machine.gpu(gpus)
-    config = tf1.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=machine.threads,
+    config = tf1.ConfigProto(allow_soft_placement=True,
+                             intra_op_parallelism_threads=machine.threads,
                              inter_op_parallelism_threads=machine.threads)
     config.gpu_options.allow_growth = True
     if number is None:
@@ -121,7 +129,8 @@ def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = 
         config.gpu_options.visible_device_list = str(number)
     if machine.xla == 'all':
         if not all(flag in os.environ.get('TF_XLA_FLAGS', '') for flag in CLUSTERING):
-            raise ValueError("xla='all' needs prepare_environment(machine) before TensorFlow is imported")
+            raise ValueError("xla='all' needs prepare_environment(machine) before TensorFlow is "
+                             "imported")
         config.graph_options.optimizer_options.global_jit_level = tf1.OptimizerOptions.ON_2
     return config
 
@@ -141,8 +150,8 @@ def _without_gpu() -> str:
     if not tf.test.is_built_with_cuda():
         return (f'this TensorFlow {tf.__version__} was built without CUDA; on Linux, '
                 f"pip install -e '.[gpu]' brings one with it")
-    return (f'TensorFlow {tf.__version__} is built with CUDA, but sees no GPU: look whether nvidia-smi lists one, and '
-            f"install the CUDA libraries, pip install -e '.[gpu]'")
+    return (f'TensorFlow {tf.__version__} is built with CUDA, but sees no GPU: look whether '
+            'nvidia-smi lists one, and ' f"install the CUDA libraries, pip install -e '.[gpu]'")
 
 
 def gibibytes(text: str) -> float | None:

@@ -13,10 +13,13 @@ def prepare_environment(machine: Machine) -> None:
     """For scripts, before TensorFlow is imported: what `xla` needs to be told there."""
     if machine.xla == 'all':
         flags = os.environ.get('TF_XLA_FLAGS', '')
-        os.environ['TF_XLA_FLAGS'] = ' '.join([flags, *(flag for flag in CLUSTERING if flag not in flags)]).strip()
+        os.environ['TF_XLA_FLAGS'] = ' '.join([flags,
+                                               *(flag for flag in CLUSTERING
+                                                 if flag not in flags)]).strip()
 
 
-def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (), features: bool = False) -> Any:
+def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (),
+                  features: bool = False) -> Any:
     """The options of the machine for an argparse parser.
 
     Args:
@@ -29,15 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (), feat
     group = parser.add_argument_group('machine', 'not recorded in the run (docs/gpu.md)')
     group.add_argument('--device', default='auto', metavar='auto|cpu|gpu|gpu:N',
                        help='default: the first GPU if there is one')
-    group.add_argument('--threads', type=int, default=0, metavar='N', help="default: TensorFlow's own choice")
+    group.add_argument('--threads', type=int, default=0, metavar='N',
+                       help="default: TensorFlow's own choice")
     if xla:
-        means = {'off': 'nothing', 'kernels': "the attention's large products", 'all': 'and all that is element-wise'}
-        group.add_argument('--xla', choices=xla, default=xla[0], help='what XLA compiles; ' + ', '.join(
-            f'{choice}: {means[choice]}' for choice in xla) + f'; default: {xla[0]}')
+        means = {'off': 'nothing', 'kernels': "the attention's large products",
+                 'all': 'and all that is element-wise'}
+        group.add_argument('--xla', choices=xla, default=xla[0], help='what XLA compiles; '
+                           + ', '.join(f'{choice}: {means[choice]}' for choice in xla)
+                           + f'; default: {xla[0]}')
     if features:
         group.add_argument('--features-on-device', default='auto', metavar='auto|off|on|GIB',
-                           help=f"keep the training features in the device's memory: where they take at most GIB of "
-                                f'it; auto: {100 * FEATURE_SHARE:.0f} %% of a GPU, never on the CPU')
+                           help="keep the training features in the device's memory: where they "
+                           "take at most GIB of " f'it; auto: {100 * FEATURE_SHARE:.0f} %% of a '
+                           'GPU, never on the CPU')
     return group
 
 

@@ -16,9 +16,9 @@ class Variables:
 
     Args:
         dtype: of the variables.
-        initializer: 'tf1' (Glorot uniform, word vectors uniform in [-1, 1]), 'authors' (normal of deviation 0.01,
-            square matrices and the recurrent part of the LSTM orthogonal) or 'keras' (Glorot uniform, word vectors
-            uniform in [-0.05, 0.05]). Biases begin at zero.
+        initializer: 'tf1' (Glorot uniform, word vectors uniform in [-1, 1]), 'authors' (normal of
+            deviation 0.01, square matrices and the recurrent part of the LSTM orthogonal) or
+            'keras' (Glorot uniform, word vectors uniform in [-0.05, 0.05]). Biases begin at zero.
 
     Attributes:
         created: list of all variables, in the order of their creation.
@@ -27,7 +27,8 @@ class Variables:
     def __init__(self, dtype: DType, initializer: str = 'tf1') -> None:
         self.dtype = dtype
         self.created: list[Variable] = []
-        glorot, normal = tf1.glorot_uniform_initializer(), tf1.random_normal_initializer(stddev=0.01)
+        glorot, normal = tf1.glorot_uniform_initializer(), tf1.random_normal_initializer(
+            stddev=0.01)
         self._initializers = {'zeros': tf1.zeros_initializer(), 'ones': tf1.ones_initializer()} | {
             'tf1': {'matrix': glorot, 'projection': glorot, 'recurrent': glorot,
                     'words': tf1.random_uniform_initializer(-1.0, 1.0)},
@@ -41,31 +42,34 @@ class Variables:
 
         Args:
             scope: of their names.
-            specs: name -> (shape, kind), kind one of 'matrix', 'projection' (of the features, which the authors do not
-                begin orthogonal), 'recurrent' (the kernel of a cell, whose last H rows are for its state), 'words',
-                'zeros', 'ones'. Names that begin with moving_ are not trained.
+            specs: name -> (shape, kind), kind one of 'matrix', 'projection' (of the features, which
+                the authors do not begin orthogonal), 'recurrent' (the kernel of a cell, whose last
+                H rows are for its state), 'words', 'zeros', 'ones'. Names that begin with moving_
+                are not trained.
 
         Returns:
             dict of name -> variable.
         """
         with tf1.variable_scope(scope, reuse=tf1.AUTO_REUSE, use_resource=True):
-            named = {
-                name: tf1.get_variable(name, shape, self.dtype, initializer=self._initializers[kind],
-                                       trainable=not name.startswith('moving_'))
-                for name, (shape, kind) in specs.items()
-            }
+            named = {name: tf1.get_variable(name, shape, self.dtype,
+                                            initializer=self._initializers[kind],
+                                            trainable=not name.startswith('moving_'))
+                     for name, (shape, kind) in specs.items()}
         self.created.extend(named.values())
         return named
 
 
-def _normal_or_orthogonal(shape: Sequence[int], dtype: DType = None, partition_info: Any = None) -> Tensor:
+def _normal_or_orthogonal(shape: Sequence[int], dtype: DType = None,
+                          partition_info: Any = None) -> Tensor:
     if len(shape) == 2 and shape[0] == shape[1]:
         return tf1.orthogonal_initializer()(shape, dtype)
     return tf1.random_normal_initializer(stddev=0.01)(shape, dtype)
 
 
 def _stacked(shape: Sequence[int], dtype: DType = None, partition_info: Any = None) -> Tensor:
-    """A kernel whose columns are gates of H units each: normal rows for the input, orthogonal ones for the state."""
+    """A kernel whose columns are gates of H units each: normal rows for the input, orthogonal ones
+    for the state.
+    """
     rows, columns = (int(size) for size in shape)
     gates = 4 if columns % 4 == 0 and columns // 4 < rows else 3
     H = columns // gates

@@ -1,7 +1,7 @@
 """From a DATA DIR to a RUN DIR: the loop, optimizers, checkpoints, logs. Hands on `Solver`.
 
-`solver` is the loop and chooses the best model, `optimization` and `schedules` are what a step does to the variables,
-`training_state` and `checkpoints` what a killed run goes on from.
+`solver` is the loop and chooses the best model, `optimization` and `schedules` are what a step does
+to the variables, `training_state` and `checkpoints` what a killed run goes on from.
 """
 
 from typing import Any

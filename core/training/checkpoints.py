@@ -5,7 +5,8 @@
     RUN/best/step-100.{index,data-...}         the model's variables alone
     RUN/best/best.json                         which step that is and its scores
 
-A file is only named by another once it is complete, so a kill at any moment leaves the previous state readable.
+A file is only named by another once it is complete, so a kill at any moment leaves the previous
+state readable.
 """
 
 import pathlib
@@ -19,7 +20,8 @@ from core.common.files import read_json, write_json
 from core.runtime.backend import tf, tf1
 
 _NAME = re.compile(r'step-\d+')
-# What TensorFlow raises where it reads a damaged checkpoint: IndexError for a data file that is too short.
+# What TensorFlow raises where it reads a damaged checkpoint: IndexError for a data file that is too
+# short.
 UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
@@ -43,7 +45,9 @@ class Checkpoints:
         self._saver = tf1.train.Saver(self._variables, max_to_keep=None)
 
     def save(self, session: Session, state: dict[str, Any]) -> None:
-        """Write the variables, then `state` (a JSON-able dict with 'step'), then delete what is older than kept."""
+        """Write the variables, then `state` (a JSON-able dict with 'step'), then delete what is
+        older than kept.
+        """
         name = f'step-{state["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / f'{name}.json', state)
         kept = _complete(self.directory)[-self.keep :]
@@ -64,7 +68,9 @@ def latest_state(directory: PathLike) -> dict[str, Any] | None:
 
 
 def _complete(directory: pathlib.Path) -> list[str]:
-    """Names of complete checkpoints, oldest first: the JSON is written after the variables, deleted before."""
+    """Names of complete checkpoints, oldest first: the JSON is written after the variables, deleted
+    before.
+    """
     found = (path.stem for path in directory.glob('step-*.json') if _NAME.fullmatch(path.stem))
     return sorted(found, key=lambda name: int(name.split('-')[1]))
 
@@ -77,7 +83,9 @@ class BestModel:
         self._saver = tf1.train.Saver(variables, max_to_keep=None) if variables else None
 
     def save(self, session: Session, info: dict[str, Any]) -> None:
-        """Write the variables, then best.json = `info` (a JSON-able dict with 'step'), then delete the previous."""
+        """Write the variables, then best.json = `info` (a JSON-able dict with 'step'), then delete
+        the previous.
+        """
         name = f'step-{info["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / 'best.json', info)
         for path in self.directory.glob('step-*.index'):
@@ -97,8 +105,8 @@ class BestModel:
         """The checkpoint's path as TensorFlow wants it."""
         info = self.info()
         if info is None:
-            raise InputError(f'{self.directory.parent}: no trained model here yet; train.py writes one at its first '
-                             f'validation')
+            raise InputError(f'{self.directory.parent}: no trained model here yet; train.py writes '
+                             'one at its first validation')
         return self.directory / f'step-{info["step"]}'
 
 
@@ -106,7 +114,8 @@ def initialize_from(session: Session, prefix: PathLike, variables: Sequence[Vari
     """Set `variables` from a checkpoint of the same names and shapes (`pretrained_model`).
 
     Raises:
-        InputError: no checkpoint there; or names of variables that it lacks or has in another shape.
+        InputError: no checkpoint there; or names of variables that it lacks or has in another
+            shape.
     """
     _restore(tf1.train.Saver(variables), session, prefix, variables)
 
@@ -119,12 +128,15 @@ def _save(saver: Any, session: Session, prefix: pathlib.Path, json_path: pathlib
         saver.save(session, str(prefix), write_meta_graph=False, write_state=False)
         write_json(json_path, info)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f'{prefix.parent}: cannot write a checkpoint ({str(error).splitlines()[0]}); make room and '
-                         f'run the same command again') from None
+        raise InputError(
+            f'{prefix.parent}: cannot write a checkpoint ({str(error).splitlines()[0]}); make room '
+            'and run the same command again') from None
 
 
 def _restore(saver: Any, session: Session, prefix: PathLike, variables: Sequence[Variable]) -> None:
-    """Restore `variables`, after a look at their shapes: the Saver itself would give a variable another shape."""
+    """Restore `variables`, after a look at their shapes: the Saver itself would give a variable
+    another shape.
+    """
     try:
         shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     except UNREADABLE as error:
@@ -138,7 +150,8 @@ def _restore(saver: Any, session: Session, prefix: PathLike, variables: Sequence
     try:
         saver.restore(session, str(prefix))
     except UNREADABLE as error:
-        raise InputError(f'{prefix}: cannot be restored, it is damaged ({first_line(error)})') from None
+        raise InputError(
+            f'{prefix}: cannot be restored, it is damaged ({first_line(error)})') from None
 
 
 def _delete(directory: pathlib.Path, name: str) -> None:

@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM while training: noted until the step is done, or ending what can be done again."""
+"""SIGINT and SIGTERM while training: noted until the step is done, or ending what can be done
+again.
+"""
 
 import contextlib
 import signal
@@ -12,7 +14,8 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While active, the first of these signals is only noted; a second one ends the program as usual.
+    """While active, the first of these signals is only noted; a second one ends the program as
+    usual.
 
     Signals reach the main thread alone: in others nothing is changed.
 

@@ -24,7 +24,8 @@ class Journal:
     Args:
         directory: of metrics.jsonl.
         log_path: directory of the events, or None.
-        step: where training goes on; entries of later steps, left by a run that was killed, are dropped.
+        step: where training goes on; entries of later steps, left by a run that was killed, are
+            dropped.
     """
 
     def __init__(self, directory: PathLike, log_path: PathLike | None, step: int) -> None:
@@ -50,31 +51,39 @@ class Journal:
 
     def scalars(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Record numbers at a step: `kind` is 'training' or 'validation'."""
-        entry = {'kind': kind, 'step': step, 'epoch': epoch, 'time': round(time.time(), 3), **values}
+        entry = {'kind': kind, 'step': step, 'epoch': epoch, 'time': round(time.time(), 3),
+                 **values}
         with open(self.path, 'a', encoding='utf8') as file:
             file.write(json.dumps(entry) + '\n')
         if self._writer:
-            summary = tf1.Summary(value=[
-                tf1.Summary.Value(tag=f'{kind}/{name}', simple_value=float(value)) for name, value in values.items()
-            ])
+            summary = tf1.Summary(
+                value=[tf1.Summary.Value(tag=f'{kind}/{name}', simple_value=float(value))
+                       for name, value in values.items()])
             self._writer.add_summary(summary, step)
             self._writer.flush()
 
-    def captions(self, step: int, data: 'Split', captioned: 'Iterable[tuple[int, Caption]]') -> None:
-        """Show pairs of (image number, Caption) in TensorBoard: the sentence, and the attention on the photo."""
+    def captions(self, step: int, data: 'Split',
+                 captioned: 'Iterable[tuple[int, Caption]]') -> None:
+        """Show pairs of (image number, Caption) in TensorBoard: the sentence, and the attention on
+        the photo.
+        """
         if not self._writer:
             return
         values = []
         for place, (image, caption) in enumerate(captioned):
             text = f'{caption.text}\n\nreferences: ' + ' | '.join(data.references[image])
-            metadata = tf1.SummaryMetadata(plugin_data=tf1.SummaryMetadata.PluginData(plugin_name='text'))
-            values.append(tf1.Summary.Value(tag=f'captions/{place}', metadata=metadata,
-                                            tensor=tf1.make_tensor_proto(np.array([text.encode()], object))))
+            metadata = tf1.SummaryMetadata(
+                plugin_data=tf1.SummaryMetadata.PluginData(plugin_name='text'))
+            values.append(
+                tf1.Summary.Value(tag=f'captions/{place}', metadata=metadata,
+                                  tensor=tf1.make_tensor_proto(np.array([text.encode()], object))))
             picture = attention_pictures.safe_picture(data, image, caption)
             if picture is not None:
                 height, width = picture.shape[:2]
-                values.append(tf1.Summary.Value(tag=f'attention/{place}', image=tf1.Summary.Image(
-                    height=height, width=width, colorspace=3, encoded_image_string=attention_pictures.png(picture))))
+                values.append(tf1.Summary.Value(
+                    tag=f'attention/{place}',
+                    image=tf1.Summary.Image(height=height, width=width, colorspace=3,
+                                            encoded_image_string=attention_pictures.png(picture))))
         self._writer.add_summary(tf1.Summary(value=values), step)
         self._writer.flush()
 

@@ -1,10 +1,11 @@
-"""What a training step does to the variables: rates, optimizers, clipping, weight decay, moving averages, annealing.
+"""What a training step does to the variables: rates, optimizers, clipping, weight decay, moving
+averages, annealing.
 
     optimization = Optimization(model, loss, options, steps_per_epoch=100)      # in the model's graph
     session.run(optimization.train_op, {..., **optimization.feeds(step)})
 
-Whatever changes in the course of training is a function of the step, or kept in variables or in the checkpoint's
-state: training that goes on from a checkpoint does what it would have done.
+Whatever changes in the course of training is a function of the step, or kept in variables or in the
+checkpoint's state: training that goes on from a checkpoint does what it would have done.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from core.config.training import TrainingConfig
     from core.model.caption_generator import CaptionGenerator
 
-PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}  # compute_dtype of `build_model`
+# compute_dtype of `build_model`
+PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**15, 1.0, 2000  # of the loss in float16
 
 
@@ -37,15 +39,16 @@ def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
     starts = {'lambda_e': options.lambda_e_start, 'temperature': options.temperature_start}
     for name, start in starts.items():
         if start and not options.anneal_epochs:
-            raise InputError(f'{name}_start needs anneal_epochs, the epochs that the way to {name} takes')
+            raise InputError(f'{name}_start needs anneal_epochs, the epochs that the way to {name} '
+                             'takes')
         if start and name not in model.annealed:
             raise InputError(f'{name}_start needs attention=hard; soft attention has no {name}')
     if options.learning_rate_schedule == 'plateau' and 0 < options.patience <= options.plateau_patience:
-        raise InputError('training would stop (patience) before learning_rate_schedule=plateau lowers the rate '
-                         '(plateau_patience); set a larger patience')
+        raise InputError('training would stop (patience) before learning_rate_schedule=plateau '
+                         'lowers the rate (plateau_patience); set a larger patience')
     if options.anneal_epochs and not annealed_at(options, model, 0, 1):
-        raise InputError('anneal_epochs has nothing to anneal: set lambda_e_start, temperature_start or '
-                         'scheduled_sampling, or leave it out')
+        raise InputError('anneal_epochs has nothing to anneal: set lambda_e_start, '
+                         'temperature_start or scheduled_sampling, or leave it out')
 
 
 # ---- functions of the step
@@ -55,11 +58,12 @@ def diverged(nll: float, norm: float, scale: float | None = None) -> bool:
     """Whether training cannot go on after a step.
 
     Args:
-        nll, norm: numbers, the step's loss and `gradient_norm`. scale: in float16, the `loss_scale` it had.
+        nll, norm: numbers, the step's loss and `gradient_norm`. scale: in float16, the `loss_scale`
+            it had.
 
     Returns:
-        bool. A step that was skipped, because the scaled gradients were too large for float16, does no harm, as long
-        as there is a scale left to halve.
+        bool. A step that was skipped, because the scaled gradients were too large for float16, does
+        no harm, as long as there is a scale left to halve.
     """
     return not math.isfinite(nll) or (not math.isfinite(norm) and not (scale and scale / 2 > LEAST_SCALE))
 
@@ -69,17 +73,19 @@ def diverged(nll: float, norm: float, scale: float | None = None) -> bool:
 class Optimization:
     """The operation of a training step.
 
-    Gradients of all trained variables are clipped together. The model's variables are trained by the optimizer that
-    the options name; the encoder's (`model.encoder_variables`, where there are any) by another of the same kind
-    with `finetune_rate` of the rate. Weight decay takes rate * weight_decay of every matrix away, apart from the
-    gradient (Loshchilov & Hutter, arXiv 1711.05101); biases and batch normalisation are left alone.
+    Gradients of all trained variables are clipped together. The model's variables are trained by
+    the optimizer that the options name; the encoder's (`model.encoder_variables`, where there are
+    any) by another of the same kind with `finetune_rate` of the rate. Weight decay takes rate *
+    weight_decay of every matrix away, apart from the gradient (Loshchilov & Hutter, arXiv
+    1711.05101); biases and batch normalisation are left alone.
 
-    With the option `precision` float16 gradients are those of the loss times a factor, see `LossScale`, and a step
-    whose gradients are not finite is skipped: all variables, the optimizer's and all averages too, stay as they were.
+    With the option `precision` float16 gradients are those of the loss times a factor, see
+    `LossScale`, and a step whose gradients are not finite is skipped: all variables, the
+    optimizer's and all averages too, stay as they were.
 
     Args:
-        model: CaptionGenerator. loss: what its `build_model` returned, in the default graph; called with the
-            `compute_dtype` that the option `precision` means (`PRECISIONS`).
+        model: CaptionGenerator. loss: what its `build_model` returned, in the default graph; called
+            with the `compute_dtype` that the option `precision` means (`PRECISIONS`).
         options: TrainingConfig. steps_per_epoch: int.
 
     Attributes:
@@ -114,7 +120,8 @@ class Optimization:
         # Loss and gradients are complete before any variable changes.
         with tf.control_dependencies([loss, *tf.nest.flatten(model.outputs), *gradients]):
             if self.loss_scale:
-                self.train_op = self._step_unless_overflown(gradients, decoder, encoder, self.loss_scale)
+                self.train_op = self._step_unless_overflown(gradients, decoder, encoder,
+                                                            self.loss_scale)
             else:
                 self.train_op = self._step(gradients, decoder, encoder)
         # Also false where the squares overflow: such weights are finite, what they compute is not.
@@ -124,10 +131,12 @@ class Optimization:
               encoder: Sequence[Variable]) -> Operation:
         """The operation that changes the variables."""
         options = self.options
-        decays = self._decays(decoder, self._rate) + self._decays(encoder, self._rate * options.finetune_rate)
+        decays = self._decays(decoder, self._rate) + self._decays(
+            encoder, self._rate * options.finetune_rate)
         with tf.control_dependencies(decays):
             pairs = list(zip(gradients, self.variables, strict=True))
-            # The model's first: its optimizer's own variables keep their names, whether an encoder is there or not.
+            # The model's first: its optimizer's own variables keep their names, whether an encoder
+            # is there or not.
             steps = [_optimizer(options, self._rate).apply_gradients(pairs[: len(decoder)])]
             if encoder:
                 rate = self._rate * options.finetune_rate
@@ -141,7 +150,9 @@ class Optimization:
 
     def _step_unless_overflown(self, gradients: Sequence[Tensor], decoder: Sequence[Variable],
                                encoder: Sequence[Variable], loss_scale: 'LossScale') -> Operation:
-        """The same where all gradients are finite; else all is left, or put back, as it was before the step."""
+        """The same where all gradients are finite; else all is left, or put back, as it was before
+        the step.
+        """
         before = [(reference.deref(), value) for reference, value in self._model.before.items()]
 
         def take() -> Tensor:
@@ -149,7 +160,8 @@ class Optimization:
                 return tf.constant(True)
 
         def skip() -> Tensor:
-            with tf.control_dependencies([variable.assign(value, read_value=False) for variable, value in before]):
+            with tf.control_dependencies(
+                [variable.assign(value, read_value=False) for variable, value in before]):
                 return tf.constant(False)
 
         with tf.control_dependencies([value for _, value in before]):
@@ -161,8 +173,9 @@ class Optimization:
         if not self.options.weight_decay:
             return []
         share = rate * self.options.weight_decay
-        return [variable.assign_sub(tf.cast(share, variable.dtype) * variable.read_value(), read_value=False)
-                for variable in variables if _is_matrix(variable)]
+        return [variable.assign_sub(tf.cast(share, variable.dtype) * variable.read_value(),
+                                    read_value=False) for variable in variables
+                if _is_matrix(variable)]
 
     def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
         """See the function of this name."""
@@ -177,14 +190,17 @@ class Optimization:
         fed = {self._rate: self.learning_rate_at(step, factor)}
         if self.averages:
             fed[self.averages.decay] = averaging_decay_at(self.options, step)
-        return fed | {self._model.annealed[name]: value for name, value in self.annealed_at(step).items()}
+        return fed | {self._model.annealed[name]: value
+                      for name, value in self.annealed_at(step).items()}
 
 
 class LossScale:
-    """The factor on the loss that keeps small gradients from vanishing in float16 (Micikevicius et al., 1710.03740).
+    """The factor on the loss that keeps small gradients from vanishing in float16 (Micikevicius et
+    al., 1710.03740).
 
-    It is halved after every step whose gradients are not finite, and doubled after `GROWTH_STEPS` steps in a row
-    whose gradients are. Factor and count are variables, so that checkpoints hold them.
+    It is halved after every step whose gradients are not finite, and doubled after `GROWTH_STEPS`
+    steps in a row whose gradients are. Factor and count are variables, so that checkpoints hold
+    them.
 
     Attributes:
         value: scalar float32, the factor of the step.
@@ -192,9 +208,10 @@ class LossScale:
 
     def __init__(self) -> None:
         with tf1.variable_scope('loss_scale', reuse=tf1.AUTO_REUSE, use_resource=True):
-            self._scale = tf1.get_variable('factor', [], tf.float32, tf1.constant_initializer(FIRST_SCALE),
-                                           trainable=False)
-            self._good = tf1.get_variable('good_steps', [], tf.int64, tf1.zeros_initializer(), trainable=False)
+            self._scale = tf1.get_variable('factor', [], tf.float32,
+                                           tf1.constant_initializer(FIRST_SCALE), trainable=False)
+            self._good = tf1.get_variable('good_steps', [], tf.int64, tf1.zeros_initializer(),
+                                          trainable=False)
         self.value = self._scale.read_value()
 
     def times(self, loss: Tensor) -> Tensor:
@@ -206,21 +223,26 @@ class LossScale:
         return gradient / tf.cast(self.value, gradient.dtype)
 
     def update(self, finite: Tensor) -> Operation:
-        """Operation that sets factor and count after a step, which comes after the control dependencies around."""
+        """Operation that sets factor and count after a step, which comes after the control
+        dependencies around.
+        """
         good = self._good.read_value() + 1
         grown = good >= GROWTH_STEPS
         doubled = tf.where(tf.math.is_finite(2 * self.value), 2 * self.value, self.value)
         halved = tf.maximum(self.value / 2, LEAST_SCALE)
         scale = tf.where(finite, tf.where(grown, doubled, self.value), halved)
         good = tf.where(tf.logical_and(finite, tf.logical_not(grown)), good, 0)
-        return tf.group(self._scale.assign(scale, read_value=False), self._good.assign(good, read_value=False))
+        return tf.group(self._scale.assign(scale, read_value=False),
+                        self._good.assign(good, read_value=False))
 
 
 class Averages:
-    """Moving averages of variables over the steps; tf.train.ExponentialMovingAverage has the update alone of all this.
+    """Moving averages of variables over the steps; tf.train.ExponentialMovingAverage has the update
+    alone of all this.
 
-    It lacks beginning at the values that a pretrained model has put there, and taking the variables' place for a
-    while. The averages are kept in variables of their own, which checkpoints hold too.
+    It lacks beginning at the values that a pretrained model has put there, and taking the
+    variables' place for a while. The averages are kept in variables of their own, which checkpoints
+    hold too.
 
     Args:
         variables: list. The update that is made here comes after the control dependencies around.
@@ -232,19 +254,21 @@ class Averages:
     def __init__(self, variables: Sequence[Variable]) -> None:
         self._variables = variables
         # All but the update outside of what it is made in, which may be the branch of a condition.
-        with tf.init_scope(), tf1.variable_scope('weight_averaging', reuse=tf1.AUTO_REUSE, use_resource=True):
+        with tf.init_scope(), tf1.variable_scope('weight_averaging', reuse=tf1.AUTO_REUSE,
+                                                 use_resource=True):
             self.decay = tf1.placeholder(tf.float32, [], 'averaging_decay')
-            self._averages = [tf1.get_variable(v.op.name, v.shape, v.dtype, tf1.zeros_initializer(), trainable=False)
-                              for v in variables]
+            self._averages = [tf1.get_variable(v.op.name, v.shape, v.dtype, tf1.zeros_initializer(),
+                                               trainable=False) for v in variables]
         pairs = list(zip(self._averages, variables, strict=True))
-        self.update = tf.group(*[
-            average.assign_sub(tf.cast(1 - self.decay, v.dtype) * (average.read_value() - v.read_value()),
-                               read_value=False)
-            for average, v in pairs
-        ])
+        self.update = tf.group(
+            *[average.assign_sub(tf.cast(1 - self.decay,
+                                         v.dtype) * (average.read_value() - v.read_value()),
+                                 read_value=False) for average, v in pairs])
         with tf.init_scope():
-            self._begin = tf.group(*[average.assign(v.read_value(), read_value=False) for average, v in pairs])
-            self._use = tf.group(*[v.assign(average.read_value(), read_value=False) for average, v in pairs])
+            self._begin = tf.group(
+                *[average.assign(v.read_value(), read_value=False) for average, v in pairs])
+            self._use = tf.group(
+                *[v.assign(average.read_value(), read_value=False) for average, v in pairs])
             self._values = [tf1.placeholder(v.dtype, v.shape) for v in variables]
             self._give_back = tf.group(*[v.assign(x, read_value=False)
                                          for v, x in zip(variables, self._values, strict=True)])
@@ -273,7 +297,9 @@ def _dense(gradient: Tensor, variable: Variable) -> Tensor:
 
 
 def _is_matrix(variable: Variable) -> bool:
-    """Whether weight decay is for it: not for biases, of which that of the GRU has two rows, nor scales."""
+    """Whether weight decay is for it: not for biases, of which that of the GRU has two rows, nor
+    scales.
+    """
     return variable.shape.rank >= 2 and variable.op.name.rpartition('/')[2] != 'bias'
 
 

@@ -1,4 +1,5 @@
-"""What changes in the course of training, as functions of the step: learning rate, annealed quantities, averaging.
+"""What changes in the course of training, as functions of the step: learning rate, annealed
+quantities, averaging.
 
 Training that goes on from a checkpoint does what it would have done, as nothing here is remembered.
 """
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from core.model.caption_generator import CaptionGenerator
 
 
-def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int, factor: float = 1.0) -> float:
+def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int,
+                     factor: float = 1.0) -> float:
     """The learning rate of a step.
 
     Args:
         options: TrainingConfig. step: int, 0, 1, ... steps_per_epoch: int.
-        factor: what schedule plateau has lowered the rate to so far, a share (see `plateau_factor`).
+        factor: what schedule plateau has lowered the rate to so far, a share (see
+            `plateau_factor`).
 
     Returns:
         float. `warmup_steps` raise it linearly from the first step on, whatever the schedule.
@@ -32,23 +35,27 @@ def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int,
 
 
 def plateau_factor(options: 'TrainingConfig', factor: float, waited: int) -> float:
-    """The `factor` after a validation that is the `waited`-th in a row without a better score (0: it is better)."""
+    """The `factor` after a validation that is the `waited`-th in a row without a better score (0:
+    it is better).
+    """
     lowered = waited and waited % options.plateau_patience == 0 and options.learning_rate_schedule == 'plateau'
     return factor * options.learning_rate_decay if lowered else factor
 
 
 def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
                 steps_per_epoch: int) -> dict[str, float]:
-    """Values of the model's annealed quantities at a step; only of those that `anneal_epochs` is for.
+    """Values of the model's annealed quantities at a step; only of those that `anneal_epochs` is
+    for.
 
     Returns:
-        dict of name -> float: linear in the step from the start (for `scheduled_sampling` 0) to the model's option.
+        dict of name -> float: linear in the step from the start (for `scheduled_sampling` 0) to the
+        model's option.
     """
     if not options.anneal_epochs:
         return {}
     share = min(step / (options.anneal_epochs * steps_per_epoch), 1)
-    starts = {'lambda_e': options.lambda_e_start or None, 'temperature': options.temperature_start or None,
-              'scheduled_sampling': 0.0}
+    starts = {'lambda_e': options.lambda_e_start or None, 'temperature': options.temperature_start
+              or None, 'scheduled_sampling': 0.0}
     return {
         name: (1 - share) * start + share * getattr(model.options, name)
         for name in model.annealed if (start := starts[name]) is not None
@@ -56,5 +63,7 @@ def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
 
 
 def averaging_decay_at(options: 'TrainingConfig', step: int) -> float:
-    """Decay of the moving averages: small at first, as an average of few steps should hold little of the start."""
+    """Decay of the moving averages: small at first, as an average of few steps should hold little
+    of the start.
+    """
     return min(options.weight_averaging, (1 + step) / (10 + step))

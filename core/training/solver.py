@@ -46,28 +46,34 @@ class Solver:
 
     Args:
         model: CaptionGenerator, in a graph of its own.
-        data: CaptionData to train on, or the TF1 code's dict of arrays ('features', 'captions', 'image_idxs').
+        data: CaptionData to train on, or the TF1 code's dict of arrays ('features', 'captions',
+            'image_idxs').
         val_data: the same, to validate on by free-running decoding; None: no validation.
-        model_path: directory for checkpoints, the best model and metrics.jsonl; training goes on from what is there.
+        model_path: directory for checkpoints, the best model and metrics.jsonl; training goes on
+            from what is there.
         log_path: directory for TensorBoard, or None.
-        pretrained_model: checkpoint, or directory of a run, whose (best) model training starts from; None: a new one.
-        word_vectors: (numbers of words (n,), their vectors (n, M)) that training starts from, or None; see
-            `core.data.word_vectors`.
+        pretrained_model: checkpoint, or directory of a run, whose (best) model training starts
+            from; None: a new one.
+        word_vectors: (numbers of words (n,), their vectors (n, M)) that training starts from, or
+            None; see `core.data.word_vectors`.
         decoding: DecodingConfig.
         machine: core.runtime.devices.Machine, where to train; None: Machine().
         say: function that prints a line.
-        options: the options of `core.config.training.TrainingConfig`, such as n_epochs, batch_size, update_rule,
-            learning_rate, print_every, save_every. For the same initial weights in every process, also call
-            `tf.compat.v1.set_random_seed` before the model is made.
+        options: the options of `core.config.training.TrainingConfig`, such as n_epochs, batch_size,
+            update_rule, learning_rate, print_every, save_every. For the same initial weights in
+            every process, also call `tf.compat.v1.set_random_seed` before the model is made.
 
     Raises:
-        InputError: an unknown option, with the nearest name, or a bad value; data that do not fit the model.
+        InputError: an unknown option, with the nearest name, or a bad value; data that do not fit
+            the model.
     """
 
-    def __init__(self, model: 'CaptionGenerator', data: Any, val_data: Any = None, *, model_path: PathLike = 'model',
-                 log_path: PathLike | None = None, pretrained_model: PathLike | None = None,
-                 word_vectors: tuple[np.ndarray, np.ndarray] | None = None, decoding: DecodingConfig | None = None,
-                 machine: devices.Machine | None = None, say: Say = print, **options: Any) -> None:
+    def __init__(self, model: 'CaptionGenerator', data: Any, val_data: Any = None, *,
+                 model_path: PathLike = 'model', log_path: PathLike | None = None,
+                 pretrained_model: PathLike | None = None,
+                 word_vectors: tuple[np.ndarray, np.ndarray] | None = None,
+                 decoding: DecodingConfig | None = None, machine: devices.Machine | None = None,
+                 say: Say = print, **options: Any) -> None:
         self.options = Config.from_dict({'training': options}, where='Solver').training
         self.model, self.decoding, self.say = model, decoding or DecodingConfig(), say
         self.machine = machine or devices.Machine()
@@ -78,7 +84,8 @@ class Solver:
         check(self.options, model)
         self.batches = self._batches(self.data, model.inputs.dtype.as_numpy_dtype)
         if not len(self.batches):
-            raise InputError('there is no training caption: raise --max-length, or look at the split')
+            raise InputError('there is no training caption: raise --max-length, or look at the '
+                             'split')
         # Beams, Optimization and Scorer, once they are made.
         self._sampled: Any = None
         self._optimization: Any = None
@@ -93,23 +100,28 @@ class Solver:
             data = CaptionData.from_arrays(data, self.model.idx_to_word)
         expected = (self.model.L, self.model.D)
         if tuple(data.features.shape[1:]) != expected:
-            raise InputError(f'{name}: features are {data.features.shape[1:]}, the model expects {expected}')
+            raise InputError(f'{name}: features are {data.features.shape[1:]}, the model expects '
+                             f'{expected}')
         if data.captions.shape[1] != self.model.T + 1:
-            raise InputError(f'{name}: captions have {data.captions.shape[1]} places, the model expects '
-                             f'{self.model.T + 1} (n_time_step + 1)')
+            raise InputError(f'{name}: captions have {data.captions.shape[1]} places, the model '
+                             f'expects {self.model.T + 1} (n_time_step + 1)')
         if data.captions.size and data.captions.max() >= self.model.V:
-            raise InputError(f'{name}: captions use word {data.captions.max()}, the model has {self.model.V} words')
+            raise InputError(f'{name}: captions use word {data.captions.max()}, the model has '
+                             f'{self.model.V} words')
         return data
 
     def _batches(self, data: Any, dtype: DType) -> Batches:
         options = self.options
         return Batches(data, options.batch_size, options.seed, batch_by=options.batch_by,
-                       bucket_width=options.bucket_width, captions_per_image=options.captions_per_image, dtype=dtype)
+                       bucket_width=options.bucket_width,
+                       captions_per_image=options.captions_per_image, dtype=dtype)
 
     # ---- graph
 
     def build(self) -> None:
-        """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where needed."""
+        """Add loss, optimizer and sampler to the model's graph; called by `train` and `test` where
+        needed.
+        """
         if self._optimization is not None:
             return
         compute_dtype = PRECISIONS[self.options.precision]
@@ -124,10 +136,12 @@ class Solver:
         """Batches of image numbers instead of features, where these are to stay on the device."""
         stored, dtype = not hasattr(self.data, 'read_batch'), self.model.inputs.dtype
         if not stored and self.machine.features_on_device == 'on':
-            raise InputError('--features-on-device on: fine-tuning reads images, there are no features to keep')
+            raise InputError('--features-on-device on: fine-tuning reads images, there are no '
+                             'features to keep')
         size = device_features.ResidentFeatures.size(self.data, dtype)
         if stored and device_features.keeps_features(self.machine, size):
-            self.say(f'features of {len(self.data)} images stay on the device: {terminal.size_text(size)}')
+            self.say(f'features of {len(self.data)} images stay on the device: '
+                     f'{terminal.size_text(size)}')
             self._resident = device_features.ResidentFeatures(self.data, dtype)
             self.batches = self._batches(self._resident, np.int64)
 
@@ -146,15 +160,20 @@ class Solver:
 
     def _best_model(self) -> BestModel:
         """The BestModel over all that decoding needs, the trained part of an encoder too."""
-        return BestModel(self.model_path / 'best', [*self.model.variables, *getattr(self.model, 'encoder_saved', ())])
+        return BestModel(self.model_path / 'best',
+                         [*self.model.variables, *getattr(self.model, 'encoder_saved', ())])
 
     def _load_encoder(self, session: Session) -> None:
-        """Load an encoder in the graph from its weights file: checkpoints hold only the part that is trained."""
+        """Load an encoder in the graph from its weights file: checkpoints hold only the part that
+        is trained.
+        """
         if hasattr(self.model, 'restore_encoder'):
             self.model.restore_encoder(session)
 
     def unigram_loss(self) -> float:
-        """Nats a word of the best model that knows only how frequent words are: what a captioner must beat."""
+        """Nats a word of the best model that knows only how frequent words are: what a captioner
+        must beat.
+        """
         words = self.data.captions[:, 1:]
         counts = np.bincount(words[words != self.model.null])
         shares = counts[counts > 0] / counts.sum()
@@ -163,17 +182,18 @@ class Solver:
     # ---- training
 
     def train(self) -> dict[str, Any]:
-        """Train until `n_epochs` are done or validations stop getting better, going on from the last checkpoint.
+        """Train until `n_epochs` are done or validations stop getting better, going on from the
+        last checkpoint.
 
-        SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt. A validation ends at
-        once, and is done again when training goes on.
+        SIGINT and SIGTERM end the step that runs, save a checkpoint and raise KeyboardInterrupt. A
+        validation ends at once, and is done again when training goes on.
 
         Returns:
             dict: the state of training: step, epoch, best_score, best_step ...
         """
         if self.options.learning_rate_schedule == 'plateau' and self.val_data is None:
-            raise InputError('learning_rate_schedule=plateau follows the validations, and there is no dev split; '
-                             'choose another schedule')
+            raise InputError('learning_rate_schedule=plateau follows the validations, and there is '
+                             'no dev split; choose another schedule')
         directory = self.model_path / 'checkpoints'
         saved = latest_state(directory)
         state = TrainingState.from_dict(saved or {})
@@ -182,10 +202,12 @@ class Solver:
             return saved
         if self.val_data is not None:  # what validation needs is missed now, not after an epoch
             self._validated = self._images_to_validate()
-            self._scorer = Scorer({self.val_data.image_ids[i]: self.val_data.references[i] for i in self._validated})
+            self._scorer = Scorer(
+                {self.val_data.image_ids[i]: self.val_data.references[i] for i in self._validated})
         self.build()
         with self.model.graph.as_default():
-            checkpoints = Checkpoints(directory, tf1.global_variables(), self.options.keep_checkpoints)
+            checkpoints = Checkpoints(directory, tf1.global_variables(),
+                                      self.options.keep_checkpoints)
             self._best = self._best_model()
             initialize = tf1.global_variables_initializer()
         with self._session() as session, Interrupts() as self._interrupts:
@@ -217,9 +239,11 @@ class Solver:
             if prefix.is_dir():
                 prefix = BestModel(prefix / 'best').prefix()
             initialize_from(session, prefix, model.variables)
-            # What was fine-tuned there goes on from there, the rest of the encoder from its weights file.
+            # What was fine-tuned there goes on from there, the rest of the encoder from its weights
+            # file.
             there = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-            tuned = [variable for variable in getattr(model, 'encoder_saved', ()) if variable.op.name in there]
+            tuned = [variable for variable in getattr(model, 'encoder_saved', ())
+                     if variable.op.name in there]
             if tuned:
                 initialize_from(session, prefix, tuned)
         if self.word_vectors is not None:
@@ -228,7 +252,9 @@ class Solver:
             self._optimization.averages.begin(session)
 
     def _averaged(self, session: Session) -> contextlib.AbstractContextManager:
-        """While active, the variables are the averages of `weight_averaging`, where that is asked for."""
+        """While active, the variables are the averages of `weight_averaging`, where that is asked
+        for.
+        """
         averages = self._optimization.averages
         return averages.used(session) if averages else contextlib.nullcontext()
 
@@ -249,7 +275,8 @@ class Solver:
                     self._stop(session, state, checkpoints)
             elif self.val_data is None:
                 with self._averaged(session):
-                    self._best.save(session, {'step': state.step, 'epoch': state.epoch, 'scores': {}})
+                    self._best.save(
+                        session, {'step': state.step, 'epoch': state.epoch, 'scores': {}})
             if self._finished(state) or state.epoch % options.save_every == 0:
                 self._save(session, state, checkpoints)
         self._say_finished(state)
@@ -267,8 +294,8 @@ class Solver:
         raise KeyboardInterrupt
 
     def _diverged(self, step: int) -> NoReturn:
-        raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; lower '
-                         f'learning_rate or clip_norm; the last checkpoint is kept')
+        raise InputError(f'training diverged: the loss or a variable is not finite at step {step}; '
+                         'lower learning_rate or clip_norm; the last checkpoint is kept')
 
     def _finished(self, state: TrainingState) -> bool:
         options = self.options
@@ -282,7 +309,8 @@ class Solver:
             f', best {options.validation_metric} {state.best_score:.4f} at step {state.best_step}'
             if state.best_step else ''))
 
-    def _epoch(self, session: Session, state: TrainingState, checkpoints: Checkpoints, unigram: float) -> None:
+    def _epoch(self, session: Session, state: TrainingState, checkpoints: Checkpoints,
+               unigram: float) -> None:
         """Train from state.position to the end of the epoch."""
         model, options, optimization = self.model, self.options, self._optimization
         fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
@@ -319,24 +347,28 @@ class Solver:
                     self._save(session, state, checkpoints)
                     saved = time.monotonic()
             if state.words:  # what was not reported yet, so that a short epoch shows its loss too
-                self._report(state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
+                self._report(
+                    state, unigram, printed_captions / max(time.monotonic() - printed, 1e-9), bar)
 
     def _report(self, state: TrainingState, unigram: float, speed: float, bar: Any) -> None:
-        """Print and record the means over the steps since the last report, and what held in the last of them."""
+        """Print and record the means over the steps since the last report, and what held in the
+        last of them.
+        """
         loss, entropy, step = state.nll / state.words, state.entropy / state.words, state.step - 1
         n_epochs, size = self.options.n_epochs, len(self.batches)
-        left = (n_epochs - state.epoch - state.position / size) * len(self.data.captions) / max(speed, 1e-9)
+        left = (n_epochs - state.epoch - state.position / size) * len(self.data.captions) / max(
+            speed, 1e-9)
         progress.write(bar, f'epoch {state.epoch + 1}/{n_epochs}  step {state.position}/{size}  '
-                            f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy {entropy:.2f}  '
-                            f'{speed:.0f} captions/s' + (
-                                f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
+                       f'loss {loss:.3f} a word (unigram model {unigram:.3f})  entropy '
+                       f'{entropy:.2f}  {speed:.0f} captions/s'
+                       + (
+            f'  {terminal.duration(left)} left without validation' if left > 0 else ''))
         self._journal.scalars('training', state.step, state.epoch, {
-            'loss_per_word': loss, 'unigram_loss': unigram, 'loss_per_caption': state.nll / state.captions,
-            'attention_entropy': entropy,
+            'loss_per_word': loss, 'unigram_loss': unigram,
+            'loss_per_caption': state.nll / state.captions, 'attention_entropy': entropy,
             'learning_rate': self._optimization.learning_rate_at(step, state.rate_factor),
             **self._optimization.annealed_at(step), 'captions_per_second': speed,
-            **({'loss_scale': float(self._scale)} if self._scale else {}),
-        })
+            **({'loss_scale': float(self._scale)} if self._scale else {})})
         state.forget_sums()
 
     # ---- validation and test
@@ -346,7 +378,8 @@ class Solver:
         data = self.val_data
         images = [i for i in range(len(data)) if any(tokenize(text) for text in data.references[i])]
         if not images:
-            raise InputError('validation: no dev image has a caption; add captions, or make data without a dev split')
+            raise InputError('validation: no dev image has a caption; add captions, or make data '
+                             'without a dev split')
         return images[: self.options.validation_limit or len(images)]
 
     def _validate(self, session: Session, state: TrainingState) -> None:
@@ -358,7 +391,8 @@ class Solver:
         with self._interrupts.at_once():
             captions = list(generate(session, self.model, self._sampled, data, images,
                                      self.decoding.decode_batch))
-            results = {data.image_ids[i]: caption.text for i, caption in zip(images, captions, strict=True)}
+            results = {data.image_ids[i]: caption.text
+                       for i, caption in zip(images, captions, strict=True)}
             scores = self._scorer.score(results, sorted(metrics))
         score = scores[options.validation_metric]
         replaced, better = replaces(score, state.best_score)
@@ -369,8 +403,8 @@ class Solver:
         factor = plateau_factor(options, state.rate_factor, state.waited)
         if factor != state.rate_factor:
             state.rate_factor = factor
-            self.say(f'no better {options.validation_metric} in {state.waited} validations: learning rate times '
-                     f'{options.learning_rate_decay}')
+            self.say(f'no better {options.validation_metric} in {state.waited} validations: '
+                     f'learning rate times {options.learning_rate_decay}')
         self.say(f'validation after epoch {state.epoch}: ' + '  '.join(
             f'{name} {value:.4f}' for name, value in sorted(scores.items())) + (
                 '  (best so far)' if better else f'  (best so far {state.best_score:.4f})')

@@ -1,4 +1,6 @@
-"""Where training stands: what a checkpoint holds beside the variables, so that a killed run goes on bit for bit."""
+"""Where training stands: what a checkpoint holds beside the variables, so that a killed run goes on
+bit for bit.
+"""
 
 import dataclasses
 from typing import Any
@@ -15,7 +17,8 @@ class TrainingState:
         best_score, best_step: of the best validation so far and its step; None before the first.
         waited: validations since the last better one.
         rate_factor: share of the learning rate that schedule plateau has left.
-        nll, entropy, words, captions: sums since the last report: nats, nats times words, and how many of each.
+        nll, entropy, words, captions: sums since the last report: nats, nats times words, and how
+            many of each.
     """
 
     step: int = 0
@@ -34,8 +37,8 @@ class TrainingState:
         """Count a step.
 
         Args:
-            n_captions, n_words: of the batch. nll: cross entropy of a caption, in nats. entropy: of alpha, mean over
-                the words, in nats.
+            n_captions, n_words: of the batch. nll: cross entropy of a caption, in nats. entropy: of
+                alpha, mean over the words, in nats.
         """
         self.step += 1
         self.position += 1
@@ -62,4 +65,5 @@ class TrainingState:
         try:
             return cls(**values)
         except TypeError as error:
-            raise InputError(f'the state of a checkpoint is damaged ({error}); delete the newest checkpoint') from None
+            raise InputError(f'the state of a checkpoint is damaged ({error}); delete the newest '
+                             'checkpoint') from None

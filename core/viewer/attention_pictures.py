@@ -1,4 +1,6 @@
-"""Attention pictures: the photo, then one panel a word, lit where the model looked (figures 2-5 of the paper)."""
+"""Attention pictures: the photo, then one panel a word, lit where the model looked (figures 2-5 of
+the paper).
+"""
 
 import io
 import math
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 PANEL, GAP = 2.0, 0.1  # inches
 COLUMNS = 5
-WORD_MS, GLIDES, GLIDE_MS = 700, 2, 80  # of an animation: a word, and the frames from one to the next
+# of an animation: a word, and the frames from one to the next
+WORD_MS, GLIDES, GLIDE_MS = 700, 2, 80
 DARKEST = 0.2  # brightness of a place without attention
 
 
@@ -39,14 +42,16 @@ def smooth(alpha: np.ndarray, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
         shape: (height, width) of the map.
 
     Returns:
-        (height, width) float in 0..1, 1 at the strongest place; each cell's weight is spread with the width of half a
-        cell, like the Gaussian upsampling of the paper's pictures (section 5.4).
+        (height, width) float in 0..1, 1 at the strongest place; each cell's weight is spread with
+        the width of half a cell, like the Gaussian upsampling of the paper's pictures (section
+        5.4).
     """
     rows, cols = grid
     cells = np.asarray(alpha, float).reshape(rows, cols)
     height, width = shape
     blocks = cells[np.arange(height) * rows // height][:, np.arange(width) * cols // width]
-    spread = ndimage.gaussian_filter(blocks, (0.5 * height / rows, 0.5 * width / cols), mode='nearest')
+    spread = ndimage.gaussian_filter(blocks, (0.5 * height / rows, 0.5 * width / cols),
+                                     mode='nearest')
     return spread / max(spread.max(), 1e-12)
 
 
@@ -56,8 +61,10 @@ def light(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return lit.round().astype(np.uint8)
 
 
-def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, references: Sequence[str] = (),
-                      boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = (), name: str = '') -> np.ndarray:
+def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid,
+                      references: Sequence[str] = (),
+                      boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = (),
+                      name: str = '') -> np.ndarray:
     """The whole picture for one image.
 
     Args:
@@ -65,8 +72,8 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, refer
         caption: core.decoding.captions.Caption.
         grid: (rows, cols) of the attention.
         references: texts shown below.
-        boxes: pairs of (words, (x0, y0, x1, y1)): drawn on the panels of the words that name them, `words` being the
-            places of these words in the caption.
+        boxes: pairs of (words, (x0, y0, x1, y1)): drawn on the panels of the words that name them,
+            `words` being the places of these words in the caption.
         name: shown above.
 
     Returns:
@@ -82,13 +89,13 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, refer
     size = (max(cols * PANEL, 7.0), rows * (panel_height + 0.3) + foot + head)
     figure = Figure(figsize=size, dpi=100, facecolor='white')
     canvas = FigureCanvasAgg(figure)
-    figure.text(0.5, 1 - 0.12 / size[1], _short(' '.join(caption.words) or '(no word)', 95), ha='center', va='top',
-                fontsize=11, weight='bold', parse_math=False)
-    figure.text(0.5, 1 - 0.36 / size[1], _short(name, 110), ha='center', va='top', fontsize=7, color='0.4',
-                parse_math=False)
+    figure.text(0.5, 1 - 0.12 / size[1], _short(' '.join(caption.words) or '(no word)', 95),
+                ha='center', va='top', fontsize=11, weight='bold', parse_math=False)
+    figure.text(0.5, 1 - 0.36 / size[1], _short(name, 110), ha='center', va='top', fontsize=7,
+                color='0.4', parse_math=False)
     for i, note in enumerate(notes):
-        figure.text(0.01, (foot - 0.15 - 0.18 * i) / size[1], _short(note, 135), fontsize=7, color='0.2',
-                    parse_math=False)
+        figure.text(0.01, (foot - 0.15 - 0.18 * i) / size[1], _short(note, 135), fontsize=7,
+                    color='0.2', parse_math=False)
     gated = np.any(caption.betas != 1)  # a model without the gate has ones
     for panel in range(n_panels):
         row, col = divmod(panel, COLUMNS)
@@ -99,16 +106,19 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, refer
         if panel == 0:
             axes.imshow(picture, aspect='auto')
             continue
-        axes.imshow(light(picture, smooth(caption.alphas[panel - 1], grid, (height, width))), aspect='auto')
+        axes.imshow(light(picture, smooth(caption.alphas[panel - 1], grid, (height, width))),
+                    aspect='auto')
         gate = f'  β {caption.betas[panel - 1]:.2f}' if gated else ''
         axes.set_title(_short(caption.words[panel - 1], 18) + gate, fontsize=8, pad=2,
                        parse_math=False)
         for places, (x0, y0, x1, y1) in boxes:
             if panel - 1 in places:
-                axes.add_patch(Rectangle((x0 * width - 0.5, y0 * height - 0.5), (x1 - x0) * width, (y1 - y0) * height,
-                                         fill=False, edgecolor='#ffd400', linewidth=1.2))
+                axes.add_patch(
+                    Rectangle((x0 * width - 0.5, y0 * height - 0.5), (x1 - x0) * width,
+                              (y1 - y0) * height, fill=False, edgecolor='#ffd400', linewidth=1.2))
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # an emoji that the font lacks is drawn as a box
+        # an emoji that the font lacks is drawn as a box
+        warnings.filterwarnings('ignore', 'Glyph', UserWarning)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
@@ -116,10 +126,12 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid, refer
 def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndarray:
     """What the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
 
-    With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of it.
+    With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of
+    it.
 
     Args:
-        photo: path, bytes or pixels, see `core.encoders.photos.decode`. preprocessing: `Preprocessing`.
+        photo: path, bytes or pixels, see `core.encoders.photos.decode`. preprocessing:
+            `Preprocessing`.
         side: pixels of the longer side.
 
     Raises:
@@ -138,8 +150,8 @@ def picture_of(data: 'Split', image: int, caption: 'Caption',
     """`attention_picture` of image number `image` of a CaptionData that came from a DATA DIR."""
     preprocessing = Preprocessing(data.encoder['size'], data.encoder['resize'])
     photo = view(data.paths[image], preprocessing)
-    return attention_picture(photo, caption, tuple(data.encoder['grid']), data.references[image], boxes,
-                             str(data.image_ids[image]))
+    return attention_picture(photo, caption, tuple(data.encoder['grid']), data.references[image],
+                             boxes, str(data.image_ids[image]))
 
 
 def safe_picture(data: 'Split', image: int, caption: 'Caption') -> np.ndarray | None:
@@ -166,8 +178,8 @@ def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
         picture, caption, grid: as of `attention_picture`.
 
     Returns:
-        bytes of the GIF: each word is shown for WORD_MS with the caption below, in which it stands out, and the light
-        glides to the next word's place.
+        bytes of the GIF: each word is shown for WORD_MS with the caption below, in which it stands
+        out, and the light glides to the next word's place.
     """
     height, width = picture.shape[:2]
     maps = [smooth(alpha, grid, (height, width)) for alpha in caption.alphas]
@@ -175,7 +187,8 @@ def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
     for place, weights in enumerate(maps):
         before = maps[place - 1] if place else np.ones_like(weights)
         for share in (np.arange(GLIDES) + 1) / (GLIDES + 1):
-            frames.append(_frame(light(picture, (1 - share) * before + share * weights), caption.words, place))
+            frames.append(_frame(
+                light(picture, (1 - share) * before + share * weights), caption.words, place))
             durations.append(GLIDE_MS)
         frames.append(_frame(light(picture, weights), caption.words, place))
         durations.append(WORD_MS)
@@ -185,7 +198,9 @@ def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
 
 
 def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.ndarray:
-    """The picture with the words below, the one at `place` bright: (H, W, 3) uint8 of one size for all places."""
+    """The picture with the words below, the one at `place` bright: (H, W, 3) uint8 of one size for
+    all places.
+    """
     font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 15)
     width, margin, leading = picture.shape[1], 8, 21
     lines: list[list[tuple[float, int, str]]] = [[]]
@@ -208,5 +223,6 @@ def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.n
 
 
 def _short(text: str, length: int) -> str:
-    text = text.encode('utf8', 'replace').decode()  # file names and captions may hold what no font can draw
+    # file names and captions may hold what no font can draw
+    text = text.encode('utf8', 'replace').decode()
     return text if len(text) <= length else text[: length - 1] + '…'

@@ -1,7 +1,7 @@
 """The one JSON form of a caption: of `caption.py --json`, the server and the pages.
 
-docs/captioning.md names the fields. Pages hold the attention as text of one byte a word and place, which is a fifth of
-the size; all else is the same.
+docs/captioning.md names the fields. Pages hold the attention as text of one byte a word and place,
+which is a fifth of the size; all else is the same.
 """
 
 import base64
@@ -21,8 +21,8 @@ def caption_record(caption: 'Caption', located: bool = False) -> dict[str, Any]:
         caption: Caption.
         located: whether its attention is at one place a word (hard attention, drawn or likeliest).
     """
-    return {'caption': caption.text, 'alphas': rounded(caption.alphas, 5), 'log_prob': caption.log_prob,
-            'score': caption.score, **_common(caption, located, 5)}
+    return {'caption': caption.text, 'alphas': rounded(caption.alphas, 5),
+            'log_prob': caption.log_prob, 'score': caption.score, **_common(caption, located, 5)}
 
 
 def page_record(caption: 'Caption', located: bool = False,
@@ -31,12 +31,13 @@ def page_record(caption: 'Caption', located: bool = False,
 
     Args:
         caption, located: as of `caption_record`.
-        boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the picture).
+        boxes: pairs of (places of the words that name it, (x0, y0, x1, y1) in fractions of the
+            picture).
 
     Returns:
-        dict of `caption_record` without 'caption', as the words are enough, but that 'alphas' is base64 of one byte a
-        word and place, each word's strongest place being 255; and 'boxes' is a list of {'words': [...],
-        'rectangle': [...]}.
+        dict of `caption_record` without 'caption', as the words are enough, but that 'alphas' is
+        base64 of one byte a word and place, each word's strongest place being 255; and 'boxes' is a
+        list of {'words': [...], 'rectangle': [...]}.
     """
     return {'alphas': quantized(caption.alphas), 'log_prob': rounded(caption.log_prob, 4),
             'score': rounded(caption.score, 4), **_common(caption, located, 3),
@@ -64,4 +65,5 @@ def quantized(alphas: np.ndarray) -> str:
     if not alphas.size:
         return ''
     strongest = np.maximum(alphas.max(axis=1, keepdims=True), 1e-12)
-    return base64.b64encode((255 * alphas / strongest).round().astype(np.uint8).tobytes()).decode('ascii')
+    return base64.b64encode((255 * alphas / strongest).round().astype(np.uint8).tobytes()).decode(
+        'ascii')

@@ -1,12 +1,13 @@
-"""The page to look at: a folder with index.html, photos and attention that any browser opens from the disk.
+"""The page to look at: a folder with index.html, photos and attention that any browser opens from
+the disk.
 
     DIR/index.html, viewer.js, viewer.css, gallery.js, gallery.css   copied from core/viewer/static
     DIR/data/records.js          what the gallery shows of every image
     DIR/data/attention-0000.js   words, attention, gates of CHUNK images, loaded when one of them is looked at
     DIR/photos/00000.jpg         what the encoder sees of each photo
 
-Data are scripts and not JSON files, because a page of the disk may run the ones but not read the others. Files are
-numbered in the order of the images, as ids may hold anything.
+Data are scripts and not JSON files, because a page of the disk may run the ones but not read the
+others. Files are numbered in the order of the images, as ids may hold anything.
 """
 
 import contextlib
@@ -30,7 +31,8 @@ FILES = ('viewer.js', 'viewer.css', 'gallery.js', 'gallery.css')
 MARK = '<meta name="generator" content="show-attend-tell page">'
 OURS = re.compile(r'index\.html|(viewer|gallery)\.(js|css)|photos|data|photos/\d{5,}\.jpg|'
                   r'data/(records|attention-\d{4,})\.js')
-INFO = ('step', 'split', 'decoding', 'decode_context', 'coco', 'paper', 'diversity', 'attention')  # of scores.json
+# of scores.json
+INFO = ('step', 'split', 'decoding', 'decode_context', 'coco', 'paper', 'diversity', 'attention')
 CHUNK = 32  # images in a file of attention
 SIDE, QUALITY = 400, 85  # pixels and JPEG quality of a photo
 
@@ -52,14 +54,16 @@ def check(directory: PathLike) -> pathlib.Path:
         if not place.is_dir():
             raise InputError(f'--html {path}: this is a file; name a directory')
         if any(place.iterdir()) and MARK not in _text(place / 'index.html'):
-            raise InputError(f'--html {path}: not empty and not an earlier page; name another directory')
-        other = [entry for entry in sorted(p.relative_to(place).as_posix() for p in place.rglob('*'))
-                 if not OURS.fullmatch(entry)]
+            raise InputError(f'--html {path}: not empty and not an earlier page; name another '
+                             'directory')
+        other = [entry for entry in sorted(p.relative_to(place).as_posix()
+                                           for p in place.rglob('*')) if not OURS.fullmatch(entry)]
     except (OSError, RuntimeError) as error:
-        raise InputError(f'--html {path}: cannot be read ({error}); name another directory') from None
+        raise InputError(
+            f'--html {path}: cannot be read ({error}); name another directory') from None
     if other:
-        raise InputError(f'--html {path}: holds {other[0]!r}, which is no part of an earlier page and would be lost; '
-                         f'move it away or name another directory')
+        raise InputError(f'--html {path}: holds {other[0]!r}, which is no part of an earlier page '
+                         'and would be lost; move it away or name another directory')
     return place
 
 
@@ -69,16 +73,19 @@ def _text(path: pathlib.Path) -> str:
 
 def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[str, Any]],
           photo: Callable[[int], np.ndarray], say: Say = print) -> pathlib.Path:
-    """Write the page beside the directory, then put it in its place: there is the old page or the new, never half.
+    """Write the page beside the directory, then put it in its place: there is the old page or the
+    new, never half.
 
     Args:
         directory: str or Path, missing, empty or an earlier page.
-        info: dict shown above the gallery: 'title' (str), and of the entries of scores.json what there is.
-        records: iterable of dict, one an image: 'image' (its id, str), 'caption' (str), 'references' (list of str),
-            'scores' (dict of metric -> float, may be empty), 'grid' ((rows, cols)) and 'captions' (list of
-            `core.viewer.caption_record.page_record`, best first).
-        photo: function of the image's place in `records` -> (h, w, 3) uint8, what the encoder sees. An InputError
-            that it raises is noted on the page, and the other images go on.
+        info: dict shown above the gallery: 'title' (str), and of the entries of scores.json what
+            there is.
+        records: iterable of dict, one an image: 'image' (its id, str), 'caption' (str),
+            'references' (list of str), 'scores' (dict of metric -> float, may be empty), 'grid'
+            ((rows, cols)) and 'captions' (list of `core.viewer.caption_record.page_record`, best
+            first).
+        photo: function of the image's place in `records` -> (h, w, 3) uint8, what the encoder sees.
+            An InputError that it raises is noted on the page, and the other images go on.
         say: function that prints a line.
 
     Returns:
@@ -113,7 +120,8 @@ def _fill(new: pathlib.Path, info: Mapping[str, Any], records: Iterable[dict[str
         card['log_prob'] = best.get('log_prob')
         try:
             card['photo'] = f'photos/{number:05}.jpg'
-            Image.fromarray(photo(number)).save(new / card['photo'], 'JPEG', quality=QUALITY, optimize=True)
+            Image.fromarray(photo(number)).save(new / card['photo'], 'JPEG', quality=QUALITY,
+                                                optimize=True)
         except InputError as error:
             card['photo'] = None
             missing.append(error)
@@ -126,14 +134,16 @@ def _fill(new: pathlib.Path, info: Mapping[str, Any], records: Iterable[dict[str
         _write_chunk(new, len(cards) // CHUNK, chunk)
     if missing:
         say(f'{len(missing)} of {len(cards)} photos are not on the page, for example: {missing[0]}')
-    _script(new / 'data' / 'records.js', f'PAGE.start({_json({**info, "chunk": CHUNK})}, {_json(cards)});')
+    _script(new / 'data' / 'records.js', f'PAGE.start({_json({**info, "chunk": CHUNK})}, '
+            f'{_json(cards)});')
     for name in FILES:
         shutil.copyfile(ASSETS / name, new / name)
     shutil.copyfile(ASSETS / 'page.html', new / 'index.html')
 
 
 def _write_chunk(new: pathlib.Path, number: int, captions: list) -> None:
-    _script(new / 'data' / f'attention-{number:04}.js', f'PAGE.attention({number}, {_json(captions)});')
+    _script(new / 'data' / f'attention-{number:04}.js', f'PAGE.attention({number}, '
+            f'{_json(captions)});')
 
 
 def _script(path: pathlib.Path, text: str) -> None:
@@ -141,7 +151,9 @@ def _script(path: pathlib.Path, text: str) -> None:
 
 
 def _json(value: Any) -> str:
-    """JSON that is safe inside a script, even one written into HTML: ASCII, and no '<' that could end it."""
+    """JSON that is safe inside a script, even one written into HTML: ASCII, and no '<' that could
+    end it.
+    """
     return json.dumps(value, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
 
 
@@ -157,8 +169,8 @@ def _swap(new: pathlib.Path, place: pathlib.Path) -> None:
         if old is not None and not place.exists():
             os.replace(old, place)
         if isinstance(error, OSError):
-            raise InputError(f'--html {place}: cannot be replaced ({error.strerror}); name another directory'
-                             ) from None
+            raise InputError(f'--html {place}: cannot be replaced ({error.strerror}); name another '
+                             'directory') from None
         raise
     finally:
         if old is not None and place.exists():

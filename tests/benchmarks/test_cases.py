@@ -17,7 +17,8 @@ def test_a_corpus_has_the_lengths_of_flickr8k_and_batches_of_one_length_stand_fo
     words = np.count_nonzero(corpus.captions, axis=1) - 2
     assert np.bincount(words).tolist() == [0, 0, *FLICKR8K[2:16]] and len(words) == 26769
     assert corpus.captions.max() == 49 and corpus.captions[:, 0].tolist() == [tiny_model.START] * 26769
-    assert all(caption[n + 1] == END for caption, n in zip(corpus.captions[::1000], words[::1000], strict=True))
+    assert all(caption[n + 1] == END for caption, n in zip(
+        corpus.captions[::1000], words[::1000], strict=True))
     batches = corpus.batches(40)
     assert [batch.shape for batch in batches] == [(16, 17)] * 40
     lengths = np.array([np.count_nonzero(batch, axis=1) for batch in batches])
@@ -54,13 +55,15 @@ def test_an_album_tells_captions_by_its_images():
     shown = features.astype(float).mean(axis=1)
     nearest = np.argsort(((shown[:, None] - shown) ** 2).sum(axis=2), axis=1)[:, 1]
     lengths = np.count_nonzero(captions, axis=1)
-    assert (lengths == lengths[nearest]).mean() > 0.4  # of 64 images of 48 sentences; by chance a tenth
+    # of 64 images of 48 sentences; by chance a tenth
+    assert (lengths == lengths[nearest]).mean() > 0.4
     assert not (album.batch(1)[0] == features).all()
 
 
 def test_lengths_of_a_token_file(tmp_path):
     path = tmp_path / 'Flickr8k.token.txt'
-    path.write_text('a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs\nb.jpg#0\tA cat sits\n', encoding='utf8')
+    path.write_text('a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs\nb.jpg#0\tA cat sits\n',
+                    encoding='utf8')
     assert read_lengths(path) == (0, 0, 1, 2)
     path.write_text('nothing\n', encoding='utf8')
     with pytest.raises(InputError, match='Flickr8k.token.txt'):

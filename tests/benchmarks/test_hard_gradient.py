@@ -1,4 +1,6 @@
-"""The gradient of hard attention as a whole: the benchmark's Monte Carlo with fewer draws, and the enumeration."""
+"""The gradient of hard attention as a whole: the benchmark's Monte Carlo with fewer draws, and the
+enumeration.
+"""
 
 import numpy as np
 import pytest
@@ -24,7 +26,8 @@ def test_mean_and_variance_of_many_draws(options):
     drawn = {**PLAIN, **options}
     mean, variance = exact().moments(**drawn)
     one_error = np.sqrt(variance.sum() / draws)
-    for factor in (-1, 0, 1 / drawn['n_samples'] if drawn['n_samples'] > 1 else 1 / drawn['lambda_r']):
+    for factor in (-1, 0, 1 / drawn['n_samples'] if drawn['n_samples'] > 1
+                   else 1 / drawn['lambda_r']):
         if factor != 1:
             wrong, _ = exact().moments(**{**drawn, 'lambda_r': factor * drawn['lambda_r']})
             assert np.linalg.norm(wrong - mean) > 8 * one_error

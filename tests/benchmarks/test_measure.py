@@ -1,4 +1,6 @@
-"""Measuring side by side: workers, ratios, memory, what other programs use, and the documents' tables."""
+"""Measuring side by side: workers, ratios, memory, what other programs use, and the documents'
+tables.
+"""
 
 import math
 import os
@@ -17,7 +19,8 @@ from core.runtime.backend import tf, tf1
 def test_sides_alternate_and_ratios_are_taken_round_by_round(monkeypatch):
     monkeypatch.setattr('benchmarks.measure.SETTLE', 0)
     order = []
-    found = alternate({name: lambda k, name=name: order.append((k, name)) or 10 * k for name in 'ab'}, 3)
+    found = alternate(
+        {name: lambda k, name=name: order.append((k, name)) or 10 * k for name in 'ab'}, 3)
     assert order == [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')] and found == {
         'a': [0, 10, 20], 'b': [0, 10, 20]}
     assert ratio([4, 9, 2], [2, 3, 2]) == (2, 1, 3)
@@ -46,7 +49,8 @@ def test_resident_memory_sees_what_is_touched_and_given_back():
     del taken
     assert during['VmRSS'] - before['VmRSS'] > 70_000_000
     after = resident()
-    assert after['VmHWM'] > during['VmRSS'] - 1_000_000 > after['VmRSS'] + 70_000_000  # the kernel counts in lumps
+    # the kernel counts in lumps
+    assert after['VmHWM'] > during['VmRSS'] - 1_000_000 > after['VmRSS'] + 70_000_000
 
 
 def test_tables_are_put_into_documents():
@@ -58,7 +62,8 @@ def test_tables_are_put_into_documents():
 
 
 def test_the_share_of_others_is_what_is_busy_and_not_ones_own(monkeypatch):
-    used = iter([(100.0, 7.0), (103.0, 8.0), (103.5, 11.0)])  # seconds of all cores, and of this program
+    # seconds of all cores, and of this program
+    used = iter([(100.0, 7.0), (103.0, 8.0), (103.5, 11.0)])
     clock = iter([50.0, 54.0, 54.0])
     monkeypatch.setattr(Others, '_used', staticmethod(lambda: next(used)))
     monkeypatch.setattr('benchmarks.measure.time.perf_counter', lambda: next(clock))
@@ -74,9 +79,11 @@ def test_a_child_is_this_programs_own_from_its_end_on():
     while time.process_time() < until:
         pass
     busy_after, own_after = Others._used()
-    assert own_after - own >= 0.3 and busy_after - busy > 0.2  # the kernel counts all cores in hundredths
+    # the kernel counts all cores in hundredths
+    assert own_after - own >= 0.3 and busy_after - busy > 0.2
     spin = 'import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()'
-    child = subprocess.Popen([sys.executable, '-c', spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, '-c', spin], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
     child.stdout.readline()
     busy, own = Others._used()
     assert busy - busy_after > 0.4 and own - own_after < 0.3
@@ -94,8 +101,8 @@ def test_a_profile_sums_up_a_real_trace():
         y = called(y)
     with tf1.Session(graph=graph) as session:
         metadata = tf1.RunMetadata()
-        session.run(y, {x: np.ones((300, 400), np.float32)}, tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE),
-                    metadata)
+        session.run(y, {x: np.ones((300, 400), np.float32)},
+                    tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE), metadata)
     found = op_profile.shares(metadata.step_stats)
     assert math.isclose(sum(share for _, share, _ in found['ops']), 1)
     assert math.isclose(sum(share for _, share, _ in found['scopes']), 1)
@@ -108,7 +115,8 @@ def test_a_profile_sums_up_a_real_trace():
 
 
 def test_growth_is_a_table_and_a_plot(tmp_path):
-    found = {'N': {'ours': [(1, 0.5), (2, 0.75)], 'textbook': [(1, 1.0), (2, 2.0)]}, 'K': {'ours': [(1, 0.1)]}}
+    found = {'N': {'ours': [(1, 0.5), (2, 0.75)], 'textbook': [(1, 1.0), (2, 2.0)]},
+             'K': {'ours': [(1, 0.1)]}}
     assert growth.table(found).splitlines()[2:] == [
         '| captions in a batch N | a training step, ours | 1: 500 · 2: 750 |',
         '| captions in a batch N | a training step, textbook | 1: 1000 · 2: 2000 |',

@@ -35,7 +35,8 @@ def test_both_graphs_train_decode_and_are_traced(tmp_path, monkeypatch):
     ours, plain = (kind(SIZES, weights=state, max_len=6, lengths=LENGTHS).decode(1)
                    for kind in (sides.OursDecoding, sides.TextbookDecoding))
     assert ours['captions'] == plain['captions'] and ours['items'] == tiny_model.N
-    endless = sides.OursDecoding(SIZES, weights=state, never_end=True, max_len=6, lengths=LENGTHS).decode(1)
+    endless = sides.OursDecoding(SIZES, weights=state, never_end=True, max_len=6,
+                                 lengths=LENGTHS).decode(1)
     assert [len(caption) for caption in endless['captions']] == [6] * tiny_model.N
 
 
@@ -64,16 +65,17 @@ def test_waiting_for_input_is_measured_on_a_features_file(monkeypatch):
 # ---- the command
 
 def command(*arguments):
-    return subprocess.run([sys.executable, '-m', 'benchmarks.run', *map(str, arguments)], capture_output=True,
-                          text=True, cwd=ROOT, timeout=300)
+    return subprocess.run([sys.executable, '-m', 'benchmarks.run', *map(str, arguments)],
+                          capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 def test_the_command_measures_prints_and_writes(tmp_path):
     document = tmp_path / 'performance.md'
-    document.write_text('<!-- benchmarks.run machine -->\n<!-- end -->\n<!-- benchmarks.run input -->\n<!-- end -->\n',
-                        encoding='utf8')
+    document.write_text('<!-- benchmarks.run machine -->\n<!-- end -->\n<!-- benchmarks.run input '
+                        '-->\n<!-- end -->\n', encoding='utf8')
     sizes = [part for name, value in vars(SIZES).items() for part in ('--size', f'{name}={value}')]
-    done = command('input', *sizes, '--steps', 1, '--json', tmp_path / 'found.json', '--write', document)
+    done = command('input', *sizes, '--steps', 1, '--json', tmp_path / 'found.json', '--write',
+                   document)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'found.json').read_text(encoding='utf8'))
     assert found['sizes'] == vars(SIZES) and len(found['input']['waiting_share']) == 2

@@ -1,4 +1,6 @@
-"""The baselines compute what this project computes: the textbook graph, and PyTorch where it is installed."""
+"""The baselines compute what this project computes: the textbook graph, and PyTorch where it is
+installed.
+"""
 
 import importlib.util
 
@@ -25,7 +27,8 @@ def textbook_session(model, values):
     with model.features.graph.as_default():
         session.run(tf1.global_variables_initializer())
     session.run([variable.initializer for variable in model.variables.values()],
-                {variable.initializer.inputs[1]: values[name] for name, variable in model.variables.items()})
+                {
+        variable.initializer.inputs[1]: values[name] for name, variable in model.variables.items()})
     return session
 
 
@@ -54,15 +57,18 @@ def test_the_textbook_has_the_loss_and_every_gradient_of_the_model():
     with tiny_model.tf_graph():
         model = textbook(dropout=False, alpha_c=0.7, dtype=tf.float64)
         built = model.build_model()
-        found = [tf.convert_to_tensor(g) for g in tf1.gradients(built, [model.variables[name] for name in gradients])]
+        found = [tf.convert_to_tensor(g) for g in tf1.gradients(
+            built, [model.variables[name] for name in gradients])]
     assert {name: v.shape.as_list() for name, v in model.variables.items()} == {
         name: list(value.shape) for name, value in values.items()}
     with textbook_session(model, values) as session:
         its_loss, its_gradients = session.run((built, found), feeds(model))
-        statistics = session.run({name: v for name, v in model.variables.items() if 'moving' in name})
+        statistics = session.run(
+            {name: v for name, v in model.variables.items() if 'moving' in name})
     np.testing.assert_allclose(its_loss, loss, rtol=1e-12)
     for (name, gradient), other in zip(gradients.items(), its_gradients, strict=True):
-        np.testing.assert_allclose(other, gradient, rtol=1e-9, atol=1e-12 + 1e-9 * abs(gradient).max(), err_msg=name)
+        np.testing.assert_allclose(other, gradient, rtol=1e-9, atol=1e-12
+                                   + 1e-9 * abs(gradient).max(), err_msg=name)
     for name, value in statistics.items():
         np.testing.assert_allclose(value, after[name], rtol=1e-12, err_msg=name)
 
@@ -112,8 +118,8 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec('torch') is None,
 
 def captioner(values, **options):
     """A PyTorch captioner in a process of its own."""
-    return Worker('tests.support.torch_worker:Checked', n_words=tiny_model.V, values=values, **SIZES.model(),
-                  **options)
+    return Worker('tests.support.torch_worker:Checked', n_words=tiny_model.V, values=values,
+                  **SIZES.model(), **options)
 
 
 @needs_torch
@@ -128,8 +134,8 @@ def test_pytorch_has_the_loss_and_every_gradient_of_the_model(hoisted):
     np.testing.assert_allclose(its_loss, loss, rtol=1e-12)
     assert set(its_gradients) == set(gradients)
     for name, gradient in gradients.items():
-        np.testing.assert_allclose(its_gradients[name], gradient, rtol=1e-9, atol=1e-12 + 1e-9 * abs(gradient).max(),
-                                   err_msg=name)
+        np.testing.assert_allclose(its_gradients[name], gradient, rtol=1e-9, atol=1e-12
+                                   + 1e-9 * abs(gradient).max(), err_msg=name)
 
 
 @needs_torch
@@ -139,9 +145,11 @@ def test_pytorch_beam_search_finds_sentences_by_their_log_probabilities(hoisted)
         values = tiny_model.values(tiny_model.build(dtype=tf.float64))
     max_len, image = 3, tiny_model.batch()[0][1]
     # By brute force: every sentence of at most three words, scored by the equations in NumPy.
-    real = [word for word in range(tiny_model.V) if word not in (NULL, tiny_model.START, tiny_model.UNK)]
+    real = [word for word in range(tiny_model.V)
+            if word not in (NULL, tiny_model.START, tiny_model.UNK)]
     others = [word for word in real if word != END]
-    sentences = [[END], *([a, END] for a in others), *([a, b, c] for a in others for b in others for c in real)]
+    sentences = [[END], *([a, END] for a in others),
+                 *([a, b, c] for a in others for b in others for c in real)]
     captions = np.zeros((len(sentences), max_len + 1), np.int32)
     captions[:, 0] = tiny_model.START
     for row, sentence in zip(captions, sentences, strict=True):

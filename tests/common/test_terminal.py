@@ -22,8 +22,9 @@ from tests.support.scripts import ROOT, python
 
 
 def run_main(body):
-    return python('import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import progress, terminal\n'
-                  f'from core.common.errors import *\ndef main():\n    {body}\nterminal.run(main)')
+    return python('import sys\nsys.argv[0] = "dir/tool.py"\nfrom core.common import progress, '
+                  'terminal\nfrom core.common.errors import *\ndef main():\n    '
+                  f'{body}\nterminal.run(main)')
 
 
 def test_bad_input_is_one_line_and_status_2():
@@ -47,8 +48,8 @@ def test_ctrl_c_is_status_130():
     code = ('import signal, time\nfrom core.common import progress, terminal\n'
             'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
             'def main():\n    print("ready", flush=True)\n    time.sleep(60)\nterminal.run(main)')
-    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == 'ready\n'
         process.send_signal(signal.SIGINT)
@@ -60,9 +61,10 @@ def test_ctrl_c_is_status_130():
 
 
 def test_a_reader_that_goes_away_is_no_traceback():
-    code = ('from core.common import terminal\ndef main():\n    while True:\n        print("x" * 1000)\n'
-            'terminal.run(main)')
-    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    code = ('from core.common import terminal\ndef main():\n    while True:\n        print("x" * '
+            '1000)\nterminal.run(main)')
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
@@ -105,7 +107,8 @@ def test_without_a_terminal_a_line_every_few_seconds(monkeypatch, capsys):
         for _ in range(20):
             now += 3
             bar.update()
-    counts = [int(re.match(r'encoding: (\d+)/20', line)[1]) for line in capsys.readouterr().err.splitlines()]
+    counts = [int(re.match(r'encoding: (\d+)/20', line)[1])
+              for line in capsys.readouterr().err.splitlines()]
     assert counts[0] == 0 and counts[-1] == 20 and len(set(counts)) == len(counts)
     assert 4 <= len(counts) <= 8
 
@@ -127,14 +130,14 @@ def test_on_a_terminal_the_bar_stays_on_its_line():
 
 
 def test_a_training_bar_is_silent_without_a_terminal():
-    result = python("from core.common import progress\nwith progress.epoch_bar(2, 'epoch', 0) as bar:\n"
-                    "    bar.update()\n    bar.write('a line')\n")
+    result = python("from core.common import progress\nwith progress.epoch_bar(2, 'epoch', 0) as "
+                    "bar:\n    bar.update()\n    bar.write('a line')\n")
     assert (result.stdout, result.stderr) == ('a line\n', '')
 
 
-@pytest.mark.parametrize('n_bytes, text', [
-    (0, '0 B'), (999, '999 B'), (1000, '1 kB'), (201_000, '201 kB'), (1_234_567_890, '1.23 GB'), (5e13, '50 TB'),
-])
+@pytest.mark.parametrize(
+    'n_bytes, text', [(0, '0 B'), (999, '999 B'), (1000, '1 kB'), (201_000, '201 kB'),
+                      (1_234_567_890, '1.23 GB'), (5e13, '50 TB')])
 def test_sizes_for_people(n_bytes, text):
     assert size_text(n_bytes) == text
 
@@ -158,10 +161,11 @@ def parser():
 
 
 def test_help_shows_what_most_need_and_help_all_everything(capsys):
-    for option, there, missing in (('-h', ('PLACE [options]', 'tool.py x', 'how wide', '--help-all'),
-                                    ('how deep', 'machine', 'not for everybody', '-q, --quiet')),
-                                   ('--help-all', ('how wide', 'how deep', 'not for everybody', 'how many', '--quiet',
-                                                   '--version', '--depth N'), ())):
+    for option, there, missing in (
+        ('-h', ('PLACE [options]', 'tool.py x', 'how wide', '--help-all'),
+         ('how deep', 'machine', 'not for everybody', '-q, --quiet')),
+        ('--help-all', ('how wide', 'how deep', 'not for everybody', 'how many', '--quiet',
+                        '--version', '--depth N'), ())):
         with pytest.raises(SystemExit) as stopped:
             parser().parse_args([option])
         text = capsys.readouterr().out
@@ -171,10 +175,9 @@ def test_help_shows_what_most_need_and_help_all_everything(capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    ([], 'PLACE'), (['x', '--widht', '3'], r'--widht; did you mean --width\?'), (['x', '--width', 'y'], "'y'"),
-    (['x', '--wid', '3'], 'did you mean --width'), (['x', 'y'], 'unknown argument y'),
-    (['x', '--quiet', '--verbose'], 'exclude each other'),
-])
+    ([], 'PLACE'), (['x', '--widht', '3'], r'--widht; did you mean --width\?'),
+    (['x', '--width', 'y'], "'y'"), (['x', '--wid', '3'], 'did you mean --width'),
+    (['x', 'y'], 'unknown argument y'), (['x', '--quiet', '--verbose'], 'exclude each other')])
 def test_mistakes_of_the_command_line_are_one_line(arguments, message):
     with pytest.raises(InputError, match=message):
         parser().parse_args(arguments)
@@ -196,11 +199,13 @@ def test_version(capsys):
 
 
 def test_quiet_and_verbose():
-    body = ('terminal.set_level(terminal.%s)\n    terminal.say("a note")\n    print("a result")\n'
-            '    with progress.bar(2, "work") as bar:\n        bar.update()\n'
-            '    terminal.complain("error: bad")\n    import os\n    return int(os.environ["TF_CPP_MIN_LOG_LEVEL"])')
+    body = ('terminal.set_level(terminal.%s)\n    terminal.say("a note")\n    print("a result")\n  '
+            '  with progress.bar(2, "work") as bar:\n        bar.update()\n    '
+            'terminal.complain("error: bad")\n    import os\n    return '
+            'int(os.environ["TF_CPP_MIN_LOG_LEVEL"])')
     quiet, normal, verbose = (run_main(body % level) for level in ('QUIET', 'NORMAL', 'VERBOSE'))
-    assert (quiet.stdout, quiet.stderr, quiet.returncode) == ('a result\n', 'tool.py: error: bad\n', 3)
+    assert (quiet.stdout, quiet.stderr, quiet.returncode) == ('a result\n', 'tool.py: error: bad\n',
+                                                              3)
     assert normal.stdout == 'a note\na result\n' and 'work: 1/2' in normal.stderr and normal.returncode == 3
     assert re.match(r'show-attend-tell \S+, Python 3\S+, tensorflow 2\S+, ', verbose.stdout)
     assert 'a note' in verbose.stdout and verbose.returncode == 0

@@ -41,12 +41,13 @@ def test_every_option_goes_to_json_and_back(tmp_path):
 
 def test_options_without_effect_are_named():
     assert Config().idle() == []
-    idle = Config().override(['baseline=none', 'lambda_e=0.1', 'momentum=0.5', 'bucket_width=2', 'dropout=false',
-                              'dropout_rate=0.1', 'finetune_rate=1.0']).idle()
-    assert [text.split()[0] for text in idle] == ['lambda_e', 'baseline', 'dropout_rate', 'momentum', 'bucket_width',
-                                                  'finetune_rate']
+    idle = Config().override(['baseline=none', 'lambda_e=0.1', 'momentum=0.5', 'bucket_width=2',
+                              'dropout=false', 'dropout_rate=0.1', 'finetune_rate=1.0']).idle()
+    assert [text.split()[0] for text in idle] == ['lambda_e', 'baseline', 'dropout_rate',
+                                                  'momentum', 'bucket_width', 'finetune_rate']
     assert 'attention=hard' in idle[0]
-    assert Config().override(['attention=hard', 'baseline=none', 'update_rule=momentum', 'momentum=0.5']).idle() == []
+    assert Config().override(['attention=hard', 'baseline=none', 'update_rule=momentum',
+                              'momentum=0.5']).idle() == []
     assert len(Config().override(['attention=hard', 'lambda_r=0', 'reward=to_go']).idle()) == 1
 
 
@@ -110,15 +111,12 @@ def test_set_refuses(assignment, said):
 @pytest.mark.parametrize('text, said', [
     ('{"modl": {}}', "unknown section 'modl'; did you mean model?"),
     ('{"model": {"seed": 3}}', "unknown option 'seed' in 'model'"),
-    ('{"training": {"momentun": 3}}', "unknown option 'momentun' in 'training'; did you mean momentum?"),
-    ('{"training": {"n_epochs": 0}}', 'n_epochs must be at least 1, not 0'),
+    ('{"training": {"momentun": 3}}', "unknown option 'momentun' in 'training'; did you mean "
+     "momentum?"), ('{"training": {"n_epochs": 0}}', 'n_epochs must be at least 1, not 0'),
     ('{"training": {"learning_rate": NaN}}', 'learning_rate must be a finite number'),
     ('{"model": 5}', "section 'model' must be a JSON object"),
     ('[1]', 'expected a JSON object with the sections model, training, decoding'),
-    ('{"model"', 'is not JSON'),
-    ('\udcff', 'is not JSON'),
-    (None, 'cannot be read'),
-])
+    ('{"model"', 'is not JSON'), ('\udcff', 'is not JSON'), (None, 'cannot be read')])
 def test_files_that_are_refused_name_themselves(tmp_path, text, said):
     path = tmp_path / 'mine.json'
     if text is not None:
@@ -129,12 +127,14 @@ def test_files_that_are_refused_name_themselves(tmp_path, text, said):
 
 
 def test_names_are_unique_and_options_lists_them_all():
-    fields = [(section, field) for section, kind in config.SECTIONS.items() for field in dataclasses.fields(kind)]
+    fields = [(section, field) for section, kind in config.SECTIONS.items()
+              for field in dataclasses.fields(kind)]
     names = [field.name for _, field in fields]
     assert len(set(names)) == len(names)
     listed = list(config.options())
     assert [row[:2] for row in listed] == [(section, field.name) for section, field in fields]
-    for (_, name, kind, default, help_text, choices), (_, field) in zip(listed, fields, strict=True):
+    for (_, name, kind, default, help_text, choices), (_, field) in zip(
+        listed, fields, strict=True):
         assert type(default).__name__ == kind and default == field.default, name
         assert help_text and '\n' not in help_text, name
         assert choices is None or default in choices, name
@@ -162,14 +162,14 @@ def test_recipes_load(path):
     (['beam_width=3', 'length_penalty=nan'], 'length_penalty must be a number'),
     (['length_penalty=0.5'], 'length_penalty needs beam_width of 2 or more'),
     (['min_length=7', 'max_len=6'], 'min_length=7 is more than max_len=6'),
-    (['beam_width=3', 'beam_groups=2', 'diversity_penalty=1'], 'beam_groups=2 must divide beam_width=3'),
-    (['beam_width=4', 'beam_groups=2'], 'beam_groups needs diversity_penalty'),
+    (['beam_width=3', 'beam_groups=2', 'diversity_penalty=1'], 'beam_groups=2 must divide '
+     'beam_width=3'), (['beam_width=4', 'beam_groups=2'], 'beam_groups needs diversity_penalty'),
     (['beam_width=4', 'diversity_penalty=0.5'], 'diversity_penalty needs beam_groups'),
     (['sample=true', 'beam_width=2'], 'sample=true needs beam_width=1'),
     (['top_p=0.5'], 'need sample=true'), (['top_k=5'], 'need sample=true'),
-    (['sample_temperature=0.5'], 'need sample=true'), (['sample=true', 'top_p=0'], 'top_p must be at least'),
-    (['sample=true', 'sample_temperature=0'], 'sample_temperature must be at least'),
-])
+    (['sample_temperature=0.5'], 'need sample=true'),
+    (['sample=true', 'top_p=0'], 'top_p must be at least'),
+    (['sample=true', 'sample_temperature=0'], 'sample_temperature must be at least')])
 def test_decoding_that_does_not_fit_is_refused(assignments, message):
     with pytest.raises(InputError, match=message):
         Config().override(assignments)
@@ -178,4 +178,5 @@ def test_decoding_that_does_not_fit_is_refused(assignments, message):
 def test_decoding_of_older_runs_is_greedy():
     loaded = Config.from_dict({'decoding': {'max_len': 9, 'decode_batch': 3}}).decoding
     assert loaded == decoding.DecodingConfig(max_len=9, decode_batch=3)
-    assert (loaded.beam_width, loaded.sample, loaded.min_length, loaded.no_repeat_ngram) == (1, False, 0, 0)
+    assert (loaded.beam_width, loaded.sample, loaded.min_length, loaded.no_repeat_ngram) == (
+        1, False, 0, 0)

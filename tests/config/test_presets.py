@@ -16,24 +16,24 @@ from core.runtime.backend import tf, tf1
 from core.training.optimization import Optimization
 from tests.support import tiny_model
 
-PAPER = {
-    'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh', 'attention_layers': 2,
-    'attention_bias': 'features', 'score_bias': True, 'forget_bias': 0.0, 'first_word': 'zero', 'alpha_c': 1.0,
-    'regularizer_target': 'one', 'initializer': 'authors',
-    'prev2out': True, 'ctx2out': True, 'selector': True, 'dropout': True, 'dropout_rate': 0.5, 'cell': 'lstm',
-    'initial_state': 'tanh', 'output_layers': 1, 'output_activation': 'tanh', 'temperature': 1.0,
-}
-HARD = {'attention': 'hard', 'lambda_e': 0.002, 'semi_sampling_p': 0.5, 'lambda_r': 0.1, 'reward': 'sequence',
-        'baseline': 'moving', 'n_samples': 1, 'decode_context': 'expected'}
-TF2 = {
-    'dim_embed': 256, 'dim_hidden': 512, 'feature_layer': 256, 'attention_size': 512, 'output_size': 512,
-    'batch_norm': False, 'initial_state': 'zero', 'attention': 'soft', 'attention_activation': 'tanh',
-    'attention_layers': 1, 'attention_bias': 'both', 'score_bias': True, 'cell': 'gru', 'carry_state': False,
-    'cell_input': 'context_word', 'first_word': 'start', 'selector': False, 'prev2out': False, 'ctx2out': False,
-    'output_activation': 'linear', 'output_layers': 1, 'dropout': False, 'alpha_c': 0.0, 'initializer': 'keras',
-}
+PAPER = {'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh',
+         'attention_layers': 2, 'attention_bias': 'features', 'score_bias': True,
+         'forget_bias': 0.0, 'first_word': 'zero', 'alpha_c': 1.0, 'regularizer_target': 'one',
+         'initializer': 'authors', 'prev2out': True, 'ctx2out': True, 'selector': True,
+         'dropout': True, 'dropout_rate': 0.5, 'cell': 'lstm', 'initial_state': 'tanh',
+         'output_layers': 1, 'output_activation': 'tanh', 'temperature': 1.0}
+HARD = {'attention': 'hard', 'lambda_e': 0.002, 'semi_sampling_p': 0.5, 'lambda_r': 0.1,
+        'reward': 'sequence', 'baseline': 'moving', 'n_samples': 1, 'decode_context': 'expected'}
+TF2 = {'dim_embed': 256, 'dim_hidden': 512, 'feature_layer': 256, 'attention_size': 512,
+       'output_size': 512, 'batch_norm': False, 'initial_state': 'zero', 'attention': 'soft',
+       'attention_activation': 'tanh', 'attention_layers': 1, 'attention_bias': 'both',
+       'score_bias': True, 'cell': 'gru', 'carry_state': False, 'cell_input': 'context_word',
+       'first_word': 'start', 'selector': False, 'prev2out': False, 'ctx2out': False,
+       'output_activation': 'linear', 'output_layers': 1, 'dropout': False, 'alpha_c': 0.0,
+       'initializer': 'keras'}
 # Optimizer and LSTM of each dataset: 4.3 of the paper and the authors' code.
-PER_DATASET = {'flickr8k': ('rmsprop', 1e-3, 1000), 'flickr30k': ('adam', 2e-4, 1000), 'coco': ('adam', 2e-4, 1800)}
+PER_DATASET = {'flickr8k': ('rmsprop', 1e-3, 1000), 'flickr30k': ('adam', 2e-4, 1000),
+               'coco': ('adam', 2e-4, 1800)}
 NAMES = ['tf1', 'tf2', *(f'paper{dataset}{hard}' for hard in ('', '-hard')
                          for dataset in ('', '-flickr8k', '-flickr30k', '-coco'))]
 
@@ -44,8 +44,8 @@ def test_names():
 
 def test_tf1_is_the_default():
     assert presets.config('tf1') == Config()
-    assert presets.prepro('tf1') == {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash',
-                                     'max_length': 15}
+    assert presets.prepro('tf1') == {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224,
+                                     'resize': 'squash', 'max_length': 15}
 
 
 def test_notes_name_the_values_taken_and_features_of_another_kind():
@@ -59,10 +59,11 @@ def test_notes_name_the_values_taken_and_features_of_another_kind():
 def test_tf2_is_the_tutorial():
     config = presets.config('tf2')
     assert_options(config.model, TF2)
-    assert_options(config.training, {'update_rule': 'adam', 'learning_rate': 1e-3, 'batch_size': 64, 'clip_norm': 0.0,
-                                     'weight_decay': 0.0})
-    assert presets.prepro('tf2') == {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299,
-                                     'resize': 'squash', 'vocab_size': 5000, 'max_length': 50}
+    assert_options(config.training, {'update_rule': 'adam', 'learning_rate': 1e-3, 'batch_size': 64,
+                                     'clip_norm': 0.0, 'weight_decay': 0.0})
+    assert presets.prepro('tf2') == {'encoder': 'inception_v3', 'layer': 'mixed10',
+                                     'image_size': 299, 'resize': 'squash', 'vocab_size': 5000,
+                                     'max_length': 50}
 
 
 @pytest.mark.parametrize('hard', [False, True])
@@ -70,16 +71,19 @@ def test_tf2_is_the_tutorial():
 def test_paper_is_the_authors_code(dataset, hard):
     config = presets.config(f'paper-{dataset}' + '-hard' * hard)
     update_rule, learning_rate, dim_hidden = PER_DATASET[dataset]
-    assert_options(config.model, PAPER | {'dim_hidden': dim_hidden} | (HARD if hard else {'attention': 'soft'}))
-    assert_options(config.training, {'update_rule': update_rule, 'learning_rate': learning_rate, 'batch_size': 64,
-                                     'batch_by': 'one_length', 'clip_norm': 0.0, 'weight_decay': 0.0})
-    assert presets.prepro(f'paper-{dataset}') == {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224,
-                                                  'resize': 'crop', 'vocab_size': 10000, 'max_length': 99}
+    assert_options(config.model, PAPER | {'dim_hidden': dim_hidden}
+                   | (HARD if hard else {'attention': 'soft'}))
+    assert_options(config.training, {
+        'update_rule': update_rule, 'learning_rate': learning_rate, 'batch_size': 64,
+        'batch_by': 'one_length', 'clip_norm': 0.0, 'weight_decay': 0.0})
+    assert presets.prepro(f'paper-{dataset}') == {'encoder': 'vgg19', 'layer': 'conv5_4',
+                                                  'image_size': 224, 'resize': 'crop',
+                                                  'vocab_size': 10000, 'max_length': 99}
 
 
-@pytest.mark.parametrize(('dataset', 'meant'), [
-    ('flickr8k', 'flickr8k'), ('flickr30k', 'flickr30k'), ('coco', 'coco'), ('coco2014', 'coco'), ('shapes', 'coco'),
-    (None, 'coco')])
+@pytest.mark.parametrize(('dataset', 'meant'),
+                         [('flickr8k', 'flickr8k'), ('flickr30k', 'flickr30k'), ('coco', 'coco'),
+                          ('coco2014', 'coco'), ('shapes', 'coco'), (None, 'coco')])
 def test_paper_follows_the_dataset(dataset, meant):
     assert presets.config('paper', dataset) == presets.config(f'paper-{meant}')
     assert presets.config('paper-hard', dataset) == presets.config(f'paper-{meant}-hard')
@@ -99,7 +103,8 @@ def test_the_caller_may_change_what_it_is_given():
     assert presets.prepro('tf2')['encoder'] == 'inception_v3'
 
 
-@pytest.mark.parametrize(('name', 'nearest'), [('tf3', 'tf'), ('paper-cocoa', 'paper-coco'), ('', 'known')])
+@pytest.mark.parametrize(('name', 'nearest'),
+                         [('tf3', 'tf'), ('paper-cocoa', 'paper-coco'), ('', 'known')])
 def test_an_unknown_name(name, nearest):
     for function in (presets.config, presets.prepro):
         with pytest.raises(InputError, match=f'no preset {name!r}.*{nearest}'):
@@ -118,7 +123,8 @@ def test_parameters_of_tf1(graph):
     attention = D * D + H * D + D + D
     lstm, gate = (M + D + H + 1) * 4 * H, H + 1
     output = (H + 1) * M + D * M + (M + 1) * V
-    assert parameters('tf1', D, V) == normalisation + initial + words + attention + lstm + gate + output
+    assert parameters('tf1', D,
+                      V) == normalisation + initial + words + attention + lstm + gate + output
 
 
 def test_parameters_of_tf2(graph):
@@ -161,11 +167,12 @@ def parameters(name, dim_feature, n_words):
 
 # ---- learning
 
-SIZES = {'dim_hidden': 48, 'dim_embed': 32, 'feature_layer': 32, 'attention_size': 32, 'output_size': 32}
+SIZES = {'dim_hidden': 48, 'dim_embed': 32, 'feature_layer': 32, 'attention_size': 32,
+         'output_size': 32}
 # The presets' rates are for models of millions of parameters and tens of thousands of steps.
 # With sizes and rates replaced, flickr30k is coco.
-RATES = {'tf1': 5e-3, 'tf2': 5e-3, 'paper-flickr8k': 5e-3, 'paper-flickr8k-hard': 5e-3, 'paper-coco': 1e-2,
-         'paper-coco-hard': 1e-2}
+RATES = {'tf1': 5e-3, 'tf2': 5e-3, 'paper-flickr8k': 5e-3, 'paper-flickr8k-hard': 5e-3,
+         'paper-coco': 1e-2, 'paper-coco-hard': 1e-2}
 
 
 @pytest.mark.slow
@@ -178,7 +185,8 @@ def test_every_preset_learns(sample_dirs, name):
 
 
 def train(place, config, learning_rate, n_steps):
-    """Nats a word in every step; the regulariser cannot vanish where a caption is shorter than the locations are many.
+    """Nats a word in every step; the regulariser cannot vanish where a caption is shorter than the
+    locations are many.
 
     Every eighth feature is used, which keeps the steps fast.
     """
@@ -198,8 +206,9 @@ def train(place, config, learning_rate, n_steps):
         with tiny_model.session(model) as session:
             while len(losses) < n_steps:
                 for batch in batches.epoch(len(losses) // len(batches)):
-                    nll, n, _ = session.run([model.nll, model.outputs.n_words, optimization.train_op], {
-                        model.inputs: batch.features[:, :, ::8], model.captions: batch.captions,
-                        model.dropout_seed: (1, len(losses)), **optimization.feeds(len(losses))})
+                    nll, n, _ = session.run(
+                        [model.nll, model.outputs.n_words, optimization.train_op],
+                        {model.inputs: batch.features[:, :, ::8], model.captions: batch.captions,
+                         model.dropout_seed: (1, len(losses)), **optimization.feeds(len(losses))})
                     losses.append(nll * len(batch.index) / n)
     return np.array(losses)

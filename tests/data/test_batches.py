@@ -13,7 +13,8 @@ from core.data.data_dir import CaptionData
 from core.data.feature_file import ArrayFeatures
 
 WORDS = [3, 1, 2, 3, 1, 2, 3, 1, 3, 2, 2]  # of the captions below, without <START> and <END>
-EPOCH_0 = [[10, 5, 2], [7, 4, 1], [9, 0, 8], [6, 3]]  # lengths [2, 2, 2], [1, 1, 1], [2, 3, 3], [3, 3]
+# lengths [2, 2, 2], [1, 1, 1], [2, 3, 3], [3, 3]
+EPOCH_0 = [[10, 5, 2], [7, 4, 1], [9, 0, 8], [6, 3]]
 EPOCH_1 = [[10, 6, 0], [3, 8], [7, 4, 1], [2, 5, 9]]
 
 
@@ -23,9 +24,11 @@ def data_of(words, n_images=4, seed=0):
     for row, length in zip(captions, words, strict=True):
         row[:length + 2] = [1, *range(4, 4 + length), 2]
     images = np.random.default_rng(seed).integers(0, n_images, len(words))
-    stored = np.arange(n_images, dtype=np.float16)[::-1, None, None] * np.ones((1, 5, 3), np.float16)
+    stored = np.arange(n_images, dtype=np.float16)[::-1, None, None] * np.ones(
+        (1, 5, 3), np.float16)
     rows = np.arange(n_images)[::-1]
-    return CaptionData(ArrayFeatures(stored), rows, captions, images, list(range(n_images)), [[]] * n_images)
+    return CaptionData(ArrayFeatures(stored), rows, captions, images, list(range(n_images)),
+                       [[]] * n_images)
 
 
 def numbers(batches, epoch=0, start=0):
@@ -121,7 +124,8 @@ def test_batches_of_one_length_or_bucket_only(options, bucket):
         assert all(len(set(keys[index])) == 1 for index in plan)
         order = [keys[index[0]] for index in plan]
         assert order != sorted(order)
-    assert any(len(set(words[index])) > 1 for index in plans[0]) == (bucket(np.array([2, 3]))[0] == bucket(3))
+    assert any(len(set(words[index])) > 1 for index in plans[0]) == (
+        bucket(np.array([2, 3]))[0] == bucket(3))
     first, second = ({frozenset(index.tolist()) for index in plan} for plan in plans[:2])
     assert not first & second
     again = Batches(data_of(words), 64, 3, **options)
@@ -169,8 +173,8 @@ def test_batches_by_image(uneven):
     again = Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3)
     assert numbers(again, 2) == seen[2] and numbers(again, 1, start=5) == seen[1][5:]
     assert seen[0] != seen[1]
-    together = [{frozenset(chunk) for index in plan for chunk in zip(*[iter(index)] * 3, strict=False)}
-                for plan in seen]
+    together = [{frozenset(chunk) for index in plan
+                 for chunk in zip(*[iter(index)] * 3, strict=False)} for plan in seen]
     assert together[0] != together[1]  # an image's captions are drawn into chunks anew
 
 
@@ -202,7 +206,8 @@ def test_pixels_are_asked_for_with_epoch_and_captions_and_stay_bytes(uneven):
         return np.zeros((len(images), 8, 8, 3), np.uint8)
 
     uneven.read_batch = read_batch
-    made = list(Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3, dtype=np.uint8).epoch(4))
+    made = list(
+        Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3, dtype=np.uint8).epoch(4))
     assert all(batch.features.dtype == np.uint8 for batch in made)
     for batch, (captions, images, epoch) in zip(made, asked, strict=True):
         assert captions == batch.index.tolist() and epoch == 4

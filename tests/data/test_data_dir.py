@@ -103,14 +103,15 @@ def test_a_file_that_is_cut_off_is_refused(path):
         FeatureFile(path)
 
 
-@pytest.mark.parametrize('make', [
-    lambda path: path.write_bytes(b''),
-    lambda path: path.write_text('not HDF5'),
-    lambda path: h5py.File(path, 'w').close(),
-    lambda path: h5py.File(path, 'w').create_dataset('features', data=np.zeros((2, 3))).file.close(),
-    lambda path: h5py.File(path, 'w').create_dataset('features', (2, 3, 4), 'f2', chunks=(1, 3, 4)).file.close(),
-    lambda path: None,
-], ids=['empty', 'text', 'no datasets', 'other shape', 'chunked', 'missing'])
+@pytest.mark.parametrize(
+    'make', [lambda path: path.write_bytes(b''), lambda path: path.write_text('not HDF5'),
+             lambda path: h5py.File(path, 'w').close(),
+             lambda path: h5py.File(path, 'w').create_dataset('features',
+                                                              data=np.zeros((2, 3))).file.close(),
+             lambda path: h5py.File(path, 'w').create_dataset('features', (2, 3, 4), 'f2',
+                                                              chunks=(1, 3, 4)).file.close(),
+             lambda path: None], ids=['empty', 'text', 'no datasets', 'other shape', 'chunked',
+                                      'missing'])
 def test_other_files_are_refused(tmp_path, make):
     path = tmp_path / 'features.h5'
     make(path)
@@ -125,8 +126,10 @@ def test_a_write_that_fails_is_one_line_and_keeps_what_was_done(path, values):
     room = file._features.offset + 5 * 2 * 15 + 4  # for 5 rows and a bit
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
-        with pytest.raises(InputError, match='features.h5: cannot write .*finished images are kept'):
-            file.write([4, 5], values[4:6])  # the system takes half of the last row before it refuses
+        with pytest.raises(InputError,
+                           match='features.h5: cannot write .*finished images are kept'):
+            # the system takes half of the last row before it refuses
+            file.write([4, 5], values[4:6])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.done().tolist() == [True] * 4 + [False] * 3  # half a row is not marked as done
@@ -142,7 +145,8 @@ def test_a_file_without_features_takes_no_room(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with files.lock(tmp_path, 'prepro.py'), pytest.raises(InputError, match='another prepro.py is at work here'):
+    with files.lock(tmp_path, 'prepro.py'), pytest.raises(
+        InputError, match='another prepro.py is at work here'):
         files.lock(tmp_path, 'prepro.py')
     files.lock(tmp_path, 'prepro.py').close()
 
@@ -156,7 +160,8 @@ def test_plans(tmp_path):
     data_dir.write_plan(tmp_path, plan)
     data_dir.write_plan(tmp_path, plan)
     before = (tmp_path / 'plan.json').read_bytes()
-    with pytest.raises(InputError, match=r"made with other options \(encoder was 'vgg19', now 'resnet50'\)"):
+    with pytest.raises(InputError,
+                       match=r"made with other options \(encoder was 'vgg19', now 'resnet50'\)"):
         data_dir.write_plan(tmp_path, {**plan, 'encoder': 'resnet50'})
     with pytest.raises(InputError, match='more was None, now 1'):
         data_dir.write_plan(tmp_path, {**plan, 'more': 1})
@@ -182,7 +187,8 @@ def test_what_a_killed_writer_left_is_no_obstacle(tmp_path):
 
 def test_arrays_of_the_tf1_code():
     words = {0: '<NULL>', 1: '<START>', 2: '<END>', 4: 'a', 5: 'dog'}
-    arrays = {'features': np.arange(24.).reshape(2, 4, 3), 'captions': np.array([[1, 4, 5, 2, 0], [1, 5, 2, 0, 0]]),
+    arrays = {'features': np.arange(24.).reshape(2, 4, 3),
+              'captions': np.array([[1, 4, 5, 2, 0], [1, 5, 2, 0, 0]]),
               'image_idxs': np.array([1, 0])}
     data = data_dir.CaptionData.from_arrays(arrays, words)
     assert len(data) == 2 and data.references == [['dog'], ['a dog']] and data.image_ids == [0, 1]
@@ -203,16 +209,19 @@ class TestDataDir:
         FeatureFile(tmp_path / 'features.h5').write(range(7), values)
         Vocabulary(['a', 'dog']).save(tmp_path / 'vocabulary.json')
         splits = ['train', 'dev', 'train', 'train', 'dev', 'train', 'train']
-        images = [{'id': f'i{row}', 'file': f'/photos/{row}.jpg', 'split': split, 'captions': [f'dog {row}'],
-                   'boxes': [{'names': ['dog', 'hound'], 'box': [0, 0, 0.5, 1]}] if row == 4 else None}
-                  for row, split in enumerate(splits)]
+        images = [{'id': f'i{row}', 'file': f'/photos/{row}.jpg', 'split': split,
+                   'captions': [f'dog {row}'],
+                   'boxes': [{'names': ['dog', 'hound'], 'box': [0, 0, 0.5, 1]}] if row == 4
+                   else None} for row, split in enumerate(splits)]
         images[2]['unreadable'] = True
-        data_dir.write_captions(tmp_path / 'captions.h5', {
-            'train': ([[1, 5, 2]] * 3, [0, 1, 3]), 'dev': ([[1, 4, 2]], [1]), 'test': (np.zeros((0, 3)), [])})
+        data_dir.write_captions(tmp_path / 'captions.h5',
+                                {'train': ([[1, 5, 2]] * 3, [0, 1, 3]), 'dev': ([[1, 4, 2]], [1]),
+                                 'test': (np.zeros((0, 3)), [])})
         (tmp_path / 'annotations.json').write_text(json.dumps(images))
-        (tmp_path / 'manifest.json').write_text(json.dumps({
-            'format': 1, 'dataset': 'd', 'records_sha256': 'r', 'max_length': 1, 'encoder': {'encoder': 'e'},
-            'splits': {'train': {'images': 4}, 'dev': {'images': 2}, 'test': {'images': 0}}}))
+        (tmp_path / 'manifest.json').write_text(json.dumps(
+            {'format': 1, 'dataset': 'd', 'records_sha256': 'r', 'max_length': 1,
+             'encoder': {'encoder': 'e'}, 'splits': {'train': {'images': 4}, 'dev': {'images': 2},
+                                                     'test': {'images': 0}}}))
         return tmp_path
 
     def test_splits(self, made, values):
@@ -221,7 +230,8 @@ class TestDataDir:
         train, dev = data.split('train'), data.split('dev')
         assert train.image_ids == ['i0', 'i3', 'i5', 'i6'] and dev.image_ids == ['i1', 'i4']
         assert train.references[1] == ['dog 3'] and train.paths[1] == '/photos/3.jpg'
-        np.testing.assert_array_equal(train.read_features([1, 3, 1]), values.astype(np.float16)[[3, 6, 3]])
+        np.testing.assert_array_equal(train.read_features([1, 3, 1]),
+                                      values.astype(np.float16)[[3, 6, 3]])
         assert train.captions.tolist() == [[1, 5, 2]] * 3 and train.image_idxs.tolist() == [0, 1, 3]
         assert train.boxes is None
         assert dev.boxes == [[], [(('dog', 'hound'), (0, 0, 0.5, 1))]] and dev.encoder == {'encoder': 'e'}
@@ -237,7 +247,8 @@ class TestDataDir:
         with pytest.raises(InputError, match='not a data directory'):
             DataDir(made)
         (made / 'plan.json').write_text('{}')
-        with pytest.raises(InputError, match='has not finished here; run the same prepro.py command again'):
+        with pytest.raises(InputError,
+                           match='has not finished here; run the same prepro.py command again'):
             DataDir(made)
 
     def test_another_format(self, made):
@@ -245,7 +256,8 @@ class TestDataDir:
         with pytest.raises(InputError, match='format 2 is not 1'):
             DataDir(made)
 
-    @pytest.mark.parametrize('name', ['manifest.json', 'annotations.json', 'vocabulary.json', 'features.h5'])
+    @pytest.mark.parametrize(
+        'name', ['manifest.json', 'annotations.json', 'vocabulary.json', 'features.h5'])
     def test_damaged_files_name_themselves(self, made, name):
         data = (made / name).read_bytes()
         (made / name).write_bytes(data[:len(data) // 2])
@@ -280,7 +292,8 @@ def test_numbers_that_float16_cannot_hold_are_refused(path, values, bad):
     assert not file.done().any()
 
 
-def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(path, values, monkeypatch):
+def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(
+    path, values, monkeypatch):
     file, calls, write = FeatureFile(path), [], h5py.Dataset.__setitem__
 
     def counting(dataset, place, data):
@@ -290,7 +303,8 @@ def test_neighbouring_rows_are_written_at_once_and_the_others_where_they_belong(
     monkeypatch.setattr(h5py.Dataset, '__setitem__', counting)
     rows = [4, 5, 6, 1, 0]
     file.write(rows, values[rows])
-    assert len(calls) == 6 and calls[0] == 3 * calls[1]  # features of 4 to 6, 1 and 0, then their marks
+    # features of 4 to 6, 1 and 0, then their marks
+    assert len(calls) == 6 and calls[0] == 3 * calls[1]
     np.testing.assert_array_equal(file.read(rows), values[rows].astype(np.float16))
     assert np.flatnonzero(file.done()).tolist() == sorted(rows)
 
@@ -301,7 +315,8 @@ def test_what_is_no_run_is_told_apart(tmp_path):
         (tmp_path / name / file).write_text('{}')
     check_run(tmp_path / 'more')
     for name, part in (('data', f'data directory of prepro.py; train.py {tmp_path}/data --out RUN'),
-                       ('mroe', f'did you mean {tmp_path}/more'), ('xyz', 'not a run, there is no such directory'),
+                       ('mroe', f'did you mean {tmp_path}/more'),
+                       ('xyz', 'not a run, there is no such directory'),
                        ('other', 'no config.json')):
         with pytest.raises(InputError, match=part):
             check_run(tmp_path / name)

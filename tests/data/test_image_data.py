@@ -1,4 +1,6 @@
-"""Fine-tuning: which layers learn, that nothing else differs from stored features, and what augmentation draws."""
+"""Fine-tuning: which layers learn, that nothing else differs from stored features, and what
+augmentation draws.
+"""
 
 import dataclasses
 import json
@@ -44,13 +46,15 @@ def spec(sample_data):
 # ---- which layers learn
 
 
-@pytest.mark.parametrize(('name', 'layer', 'first', 'expected'), [
-    ('vgg19', 'conv2_2', 'conv2_1', ['conv2_1/kernel', 'conv2_1/bias', 'conv2_2/kernel', 'conv2_2/bias']),
-    ('vgg19', 'conv2_1_pre', 'conv1_2', ['conv1_2/kernel', 'conv1_2/bias', 'conv2_1/kernel', 'conv2_1/bias']),
-    ('mobilenet_v2', 'block_1_project_BN', 'block_1_depthwise', [
-        'block_1_depthwise/depthwise_kernel', 'block_1_depthwise_BN/gamma', 'block_1_depthwise_BN/beta',
-        'block_1_project/kernel', 'block_1_project_BN/gamma', 'block_1_project_BN/beta']),
-])
+@pytest.mark.parametrize(('name', 'layer', 'first', 'expected'),
+                         [('vgg19', 'conv2_2', 'conv2_1',
+                           ['conv2_1/kernel', 'conv2_1/bias', 'conv2_2/kernel', 'conv2_2/bias']),
+                          ('vgg19', 'conv2_1_pre', 'conv1_2',
+                           ['conv1_2/kernel', 'conv1_2/bias', 'conv2_1/kernel', 'conv2_1/bias']),
+                          ('mobilenet_v2', 'block_1_project_BN', 'block_1_depthwise',
+                           ['block_1_depthwise/depthwise_kernel', 'block_1_depthwise_BN/gamma',
+                            'block_1_depthwise_BN/beta', 'block_1_project/kernel',
+                            'block_1_project_BN/gamma', 'block_1_project_BN/beta'])])
 def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first, expected):
     described = describe(name, layer, 32)
     pictures = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), np.uint8)
@@ -59,7 +63,8 @@ def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first,
         tower = build_trainable(pixels, described, first)
         assert [v.op.name.removeprefix('encoder/') for v in tower.trained] == expected
         assert [v.op.name for v in tf1.trainable_variables()] == [v.op.name for v in tower.trained]
-        loss = tf.reduce_mean(tf.square(tower.features - tf.random.stateless_normal(tf.shape(tower.features), [1, 2])))
+        loss = tf.reduce_mean(tf.square(
+            tower.features - tf.random.stateless_normal(tf.shape(tower.features), [1, 2])))
         gradients = tf1.gradients(loss, tower.trained)
         step = tf1.train.GradientDescentOptimizer(0.1).minimize(loss)
         assert {v.op.name for v in tf1.global_variables()} == {v.op.name for v in tower.trained}
@@ -87,8 +92,10 @@ def test_the_tower_begins_as_the_encoder_that_made_the_features(sample_data, spe
         tower = build_trainable(pixels, spec, 'conv2_2')
         with tf1.Session(graph=graph) as session:
             tower.restore(session)
-            found = session.run(tower.features, {pixels: pictures})  # another graph, with other fused operations
-    np.testing.assert_allclose(found, expected, rtol=summed(9 * 128), atol=summed(9 * 128) * expected.max())
+            # another graph, with other fused operations
+            found = session.run(tower.features, {pixels: pictures})
+    np.testing.assert_allclose(found, expected, rtol=summed(9 * 128),
+                               atol=summed(9 * 128) * expected.max())
 
 
 @pytest.mark.parametrize(('name', 'layer', 'first', 'part'), [
@@ -96,8 +103,8 @@ def test_the_tower_begins_as_the_encoder_that_made_the_features(sample_data, spe
     ('vgg19', 'conv4_4', 'conv5_1', 'no layer .*near it: .*conv4_1'),
     ('mobilenet_v2', 'block_1_project_BN', 'block_1_depth_wise', 'near it: block_1_depthwise'),
     ('mobilenet_v2', 'block_1_project_BN', 'block_2_expand', 'no layer'),
-    ('mobilenet_v2', 'block_1_expand_relu', 'block_1_expand_relu', 'nothing to train .*block_1_expand_BN'),
-])
+    ('mobilenet_v2', 'block_1_expand_relu', 'block_1_expand_relu', 'nothing to train '
+     '.*block_1_expand_BN')])
 def test_layers_that_cannot_be_trained_are_refused_by_name(name, layer, first, part):
     with pytest.raises(InputError, match=part):
         check_trainable(describe(name, layer, 32), first)
@@ -117,7 +124,8 @@ def trained(sample_data, sample_run, tmp_path_factory):
                           ('rate 0', ['finetune_rate=0', 'learning_rate=1e-3']),
                           ('tuned', ['finetune_rate=1', 'n_epochs=6'])):
         train(place / name, data, options, pretrained_model=start)
-        entries = [json.loads(line) for line in (place / name / 'metrics.jsonl').read_text().splitlines()]
+        entries = [json.loads(line)
+                   for line in (place / name / 'metrics.jsonl').read_text().splitlines()]
         losses[name] = [e['loss_per_word'] for e in entries if e['kind'] == 'training']
     return place, losses
 
@@ -138,7 +146,8 @@ def test_with_rate_zero_the_loss_is_that_of_stored_features(trained):
     _, losses = trained
     assert len(losses['stored']) == len(losses['rate 0']) == 5
     np.testing.assert_allclose(losses['rate 0'], losses['stored'], rtol=5e-4)  # float16 on the disk
-    assert losses['rate 0'][0] == pytest.approx(losses['stored'][0], rel=1e-5) != losses['stored'][1]
+    assert losses['rate 0'][0] == pytest.approx(losses['stored'][0],
+                                                rel=1e-5) != losses['stored'][1]
 
 
 def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
@@ -149,7 +158,8 @@ def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
         begun = {v.op.name: session.run(v) for v in tower.trained}
     for name in ('rate 0', 'tuned'):
         best = tf.train.load_checkpoint(str(run_dir.Run(place / name).best().prefix()))
-        assert {key for key in best.get_variable_to_shape_map() if key.startswith('encoder/')} == begun.keys()
+        assert {key for key in best.get_variable_to_shape_map()
+                if key.startswith('encoder/')} == begun.keys()
         for key, value in begun.items():
             assert np.array_equal(best.get_tensor(key), value) == (name == 'rate 0')
 
@@ -171,11 +181,15 @@ def decoded(run, data):
             return list(generate(session, model, sampled, run.split(data, 'dev')))
 
 
-def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_data, trained, tmp_path):
-    """Stored features that say nothing change nothing; the encoder as it was before training changes much."""
+def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_data, trained,
+                                                         tmp_path):
+    """Stored features that say nothing change nothing; the encoder as it was before training
+    changes much.
+    """
     run = run_dir.Run(trained[0] / 'tuned')
     expected = np.concatenate([c.alphas for c in decoded(run, DataDir(sample_data))])
-    other = DataDir(sample_dirs.data('conv1_2'))  # of another kind, which a run of stored features would refuse
+    # of another kind, which a run of stored features would refuse
+    other = DataDir(sample_dirs.data('conv1_2'))
     assert run.data(other.path).path == other.path
     np.testing.assert_array_equal(np.concatenate([c.alphas for c in decoded(run, other)]), expected)
     with tf.Graph().as_default() as graph:
@@ -193,7 +207,8 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_dat
 
 
 def test_interrupted_fine_tuning_goes_on_bit_for_bit(sample_data, tmp_path, monkeypatch):
-    data, options = DataDir(sample_data), ['augment=true', 'dropout=true', 'n_epochs=3', 'finetune_rate=1']
+    data, options = DataDir(sample_data), ['augment=true', 'dropout=true', 'n_epochs=3',
+                                           'finetune_rate=1']
     whole = train(tmp_path / 'whole', data, options)
     reads, original = [], image_data.ImageData.read_batch
 
@@ -209,13 +224,15 @@ def test_interrupted_fine_tuning_goes_on_bit_for_bit(sample_data, tmp_path, monk
     assert {epoch for _, _, epoch in reads} >= {0, 1}
     state = train(tmp_path / 'cut', data, options)
     assert state == whole and len(reads) < 2 * state['step']
-    readers = [tf.train.load_checkpoint(str(tmp_path / name / 'checkpoints' / f'step-{state["step"]}'))
-               for name in ('whole', 'cut')]
+    readers = [
+        tf.train.load_checkpoint(str(tmp_path / name / 'checkpoints' / f'step-{state["step"]}'))
+        for name in ('whole', 'cut')]
     names = readers[0].get_variable_to_shape_map()
     assert any(name.startswith('encoder/conv2_1/kernel/') for name in names)  # the optimizer's
     assert not any('conv1_1' in name for name in names)
     for name in names:
-        np.testing.assert_array_equal(readers[1].get_tensor(name), readers[0].get_tensor(name), err_msg=name)
+        np.testing.assert_array_equal(readers[1].get_tensor(name), readers[0].get_tensor(name),
+                                      err_msg=name)
 
 
 # ---- pictures
@@ -228,7 +245,8 @@ def test_pictures_are_those_that_the_features_were_made_of(sample_data, spec):
     pictures = data.read_features([2, 0, 2])
     assert pictures.dtype == np.uint8 and pictures.shape == (3, 32, 32, 3)
     for picture, image in zip(pictures, (2, 0, 2), strict=True):
-        np.testing.assert_array_equal(picture, preprocessing.load(plain.paths[image], spec.preprocessing))
+        np.testing.assert_array_equal(picture,
+                                      preprocessing.load(plain.paths[image], spec.preprocessing))
     np.testing.assert_array_equal(data.read_batch(np.arange(6), np.array([2, 0, 2]), 5), pictures)
 
 
@@ -244,22 +262,25 @@ def test_augmented_pictures_depend_on_seed_epoch_and_caption_alone(sample_data, 
     np.testing.assert_array_equal(read(1, 0, [7, 9, 3])[[2, 0]], first[[0, 2]])
     for other in (read(2, 0, [3, 4, 7]), read(1, 1, [3, 4, 7])):
         assert not np.array_equal(other, first)
-    assert not np.array_equal(image_data.ImageData(plain, spec).read_features(plain.image_idxs[[3, 4, 7]]), first)
+    assert not np.array_equal(
+        image_data.ImageData(plain, spec).read_features(plain.image_idxs[[3, 4, 7]]), first)
     # Several captions of one picture: the first number decides.
     data = image_data.ImageData(plain, spec, Augmentation(1, plain.captions, words))
-    np.testing.assert_array_equal(data.read_batch(np.array([3, 8, 4, 9, 7, 2]), plain.image_idxs[[3, 4, 7]], 0)[:2],
-                                  first[:2])
+    np.testing.assert_array_equal(data.read_batch(np.array([3, 8, 4, 9, 7, 2]),
+                                                  plain.image_idxs[[3, 4, 7]], 0)[:2], first[:2])
 
 
 def test_missing_images_are_named(sample_data, scenes, spec, tmp_path):
     shutil.copytree(sample_data, tmp_path / 'data')
     place = tmp_path / 'data' / 'annotations.json'
     place.write_text(place.read_text().replace(str(scenes), str(tmp_path / 'moved')))
-    with pytest.raises(InputError, match='8 of 8 image files are gone, for example .*moved.*prepro.py'):
+    with pytest.raises(InputError,
+                       match='8 of 8 image files are gone, for example .*moved.*prepro.py'):
         image_data.ImageData(DataDir(tmp_path / 'data').split('train'), spec)
 
 
-def test_boxes_are_left_out_where_they_were_measured_on_another_part_of_the_photo(sample_data, spec):
+def test_boxes_are_left_out_where_they_were_measured_on_another_part_of_the_photo(
+    sample_data, spec):
     data = DataDir(sample_data).split('train')
     assert image_data.ImageData(data, spec).boxes == data.boxes is not None
     assert image_data.ImageData(data, dataclasses.replace(spec, resize='squash')).boxes is None

@@ -28,8 +28,8 @@ CAPTIONS = ('A dog, runs!', 'the DOG runs fast')
 def records_in(folder, n=40, captions=CAPTIONS):
     """`n` pictures in `folder`: two of three for training, then dev and test in turn."""
     folder.mkdir()
-    return [Record(f'id{i}', photo(folder / f'{i:03d}.png', i), captions, ['train', 'train', 'dev', 'test'][i % 4])
-            for i in range(n)]
+    return [Record(f'id{i}', photo(folder / f'{i:03d}.png', i), captions,
+                   ['train', 'train', 'dev', 'test'][i % 4]) for i in range(n)]
 
 
 @pytest.fixture(scope='module')
@@ -57,14 +57,16 @@ def decoded(monkeypatch):
 
 def make(records, spec, out, lines=None, **options):
     say = (lambda line: None) if lines is None else lines.append
-    return prepare.prepare(records, spec, out, 'test data', say=say, **{'vocab_size': 100, 'max_length': 6, **options})
+    return prepare.prepare(records, spec, out, 'test data', say=say,
+                           **{'vocab_size': 100, 'max_length': 6, **options})
 
 
 def test_features_are_the_encoders_own_in_the_order_of_the_records(tmp_path, spec, lines):
     records = records_in(tmp_path / 'photos', 70)  # more than two batches
     manifest = make(records, spec, tmp_path / 'data', lines)
     with Encoder(spec) as encoder:
-        expected = encoder.encode(np.stack([load(record.path, spec.preprocessing) for record in records]))
+        expected = encoder.encode(
+            np.stack([load(record.path, spec.preprocessing) for record in records]))
     with h5py.File(tmp_path / 'data' / 'features.h5') as file:
         stored, done = file['features'][:], file['done'][:]
     assert stored.dtype == np.float16 and done.tolist() == [1] * 70
@@ -79,29 +81,32 @@ def test_features_are_the_encoders_own_in_the_order_of_the_records(tmp_path, spe
         assert of_split.paths == [str(records[row].path) for row in rows]
         assert of_split.references == [list(CAPTIONS)] * len(rows)
     assert data.manifest == manifest and manifest['encoder'] == spec.to_dict()
-    assert '70 images x 32x32 locations x 64 float16 from vgg19 conv1_2: 9.18 MB' in lines[0]  # before anything else
+    # before anything else
+    assert '70 images x 32x32 locations x 64 float16 from vgg19 conv1_2: 9.18 MB' in lines[0]
     assert '36 train images with 72 captions' in lines[-1]
 
 
 def test_a_complete_directory_is_left_alone(tmp_path, spec, lines, decoded):
     records = records_in(tmp_path / 'photos', 6)
     made = make(records, spec, tmp_path / 'data')
-    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / 'data').iterdir()}
+    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
+              for path in (tmp_path / 'data').iterdir()}
     decoded.clear()
     assert make(records, spec, tmp_path / 'data', lines) == made
     assert not decoded and len(lines) == 1 and 'is complete' in lines[0]
-    after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / 'data').iterdir()}
+    after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
+             for path in (tmp_path / 'data').iterdir()}
     assert before == after
 
 
 @pytest.mark.parametrize('change, named', [
-    ({'max_length': 5}, 'max_length was 6, now 5'), ({'vocab_size': 9}, 'vocab_size'), ({'min_count': 2}, 'min_count'),
-    ({'spec': describe('vgg19', 'conv2_2', 32, seed=3)}, "layer was 'conv1_2', now 'conv2_2'"),
+    ({'max_length': 5}, 'max_length was 6, now 5'), ({'vocab_size': 9}, 'vocab_size'),
+    ({'min_count': 2}, 'min_count'), ({'spec': describe('vgg19', 'conv2_2', 32, seed=3)},
+                                      "layer was 'conv1_2', now 'conv2_2'"),
     ({'spec': describe('vgg19', 'conv1_2', 32, seed=4)}, 'weights_sha256'),
     ({'spec': describe('vgg19', 'conv1_2', 32, 'squash', seed=3)}, 'resize'),
-    ({'vocabulary': Vocabulary(['dog'])}, 'vocabulary_sha256'), ({'captions': ('A cat',)}, 'records_sha256'),
-    ({'fewer': True}, 'images was 8, now 7'),
-])
+    ({'vocabulary': Vocabulary(['dog'])}, 'vocabulary_sha256'),
+    ({'captions': ('A cat',)}, 'records_sha256'), ({'fewer': True}, 'images was 8, now 7')])
 def test_other_options_are_refused_and_change_nothing(made_once, change, named):
     records, spec, out = made_once
     before = data_contents(out)
@@ -144,7 +149,8 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
         make(records, spec, out)
     assert '4 images cannot be read' in str(caught.value) and '--skip-unreadable' in str(caught.value)
     assert all(str(records[row].path) in str(caught.value) for row in bad)
-    assert feature_file.FeatureFile(out / 'features.h5').done().tolist() == [row not in bad for row in range(40)]
+    assert feature_file.FeatureFile(out / 'features.h5').done().tolist() == [
+        row not in bad for row in range(40)]
     with pytest.raises(InputError, match='has not finished here'):
         DataDir(out)
 
@@ -171,7 +177,8 @@ def test_skipped_images_leave_the_rest_aligned(tmp_path, spec, lines):
     manifest = make(records, spec, out, lines, skip_unreadable=True)
     assert sorted(manifest['unreadable']) == sorted(str(records[row].path) for row in bad)
     assert sum(line.startswith('left out: ') for line in lines) == 4
-    assert {split: c['images'] for split, c in manifest['splits'].items()} == {'train': 19, 'dev': 9, 'test': 8}
+    assert {split: c['images'] for split, c in manifest['splits'].items()} == {
+        'train': 19, 'dev': 9, 'test': 8}
     data = DataDir(out)
     with Encoder(spec) as encoder:
         for split in data.splits:
@@ -180,8 +187,8 @@ def test_skipped_images_leave_the_rest_aligned(tmp_path, spec, lines):
             assert part.image_ids == [records[row].image_id for row in rows]
             assert part.references == [list(records[row].captions) for row in rows]
             pixels = np.stack([load(path, spec.preprocessing) for path in part.paths])
-            np.testing.assert_allclose(part.read_features(range(len(part))), encoder.encode(pixels), rtol=2e-3,
-                                       atol=1e-4)
+            np.testing.assert_allclose(part.read_features(range(len(part))), encoder.encode(pixels),
+                                       rtol=2e-3, atol=1e-4)
             for caption, image in zip(part.captions, part.image_idxs, strict=True):
                 if split == 'train':
                     assert data.vocabulary.decode(caption) == part.references[image][0]
@@ -230,9 +237,12 @@ def test_a_disk_that_fills_up_keeps_finished_images(tmp_path, spec, lines):
     before = (out / 'features.h5').read_bytes()
     row = 2 * 32 * 32 * 64
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (39 * row + row // 2, limits[1]))  # the last one fits half
+    # the last one fits half
+    resource.setrlimit(resource.RLIMIT_FSIZE, (39 * row + row // 2, limits[1]))
     try:
-        with pytest.raises(InputError, match='cannot write .*run the same command again, finished images are kept'):
+        with pytest.raises(InputError,
+                           match='cannot write .*run the same command again, finished images are '
+                           'kept'):
             make(records, spec, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -257,10 +267,11 @@ def test_a_disk_that_is_full_from_the_start_is_one_line(tmp_path, spec, limit):
     assert make(records, spec, out)['splits']['train']['images'] == 4
 
 
-@pytest.mark.parametrize('options, said', [
-    ({'max_length': 0}, 'max-length must be at least 1'), ({'vocab_size': 0}, 'vocab-size must be at least 1'),
-    ({'min_count': 0}, 'min-count must be at least 1'), ({'min_count': 1000}, 'no word occurs at least 1000 times'),
-])
+@pytest.mark.parametrize('options, said', [({'max_length': 0}, 'max-length must be at least 1'),
+                                           ({'vocab_size': 0}, 'vocab-size must be at least 1'),
+                                           ({'min_count': 0}, 'min-count must be at least 1'),
+                                           ({'min_count': 1000}, 'no word occurs at least 1000 '
+                                            'times')])
 def test_bad_numbers_are_refused_before_the_first_image(tmp_path, spec, decoded, options, said):
     with pytest.raises(InputError, match=said):
         make(records_in(tmp_path / 'photos', 4), spec, tmp_path / 'data', **options)
@@ -288,19 +299,23 @@ class TestCaptions:
 
     def test_by_hand(self, tmp_path, spec):
         manifest, data, lines = self.make(tmp_path, spec)
-        # dog 4, a 3, red 3, runs 2, then big, fast, very: too long captions count for the vocabulary, dev does not.
+        # dog 4, a 3, red 3, runs 2, then big, fast, very: too long captions count for the
+        # vocabulary, dev does not.
         assert data.vocabulary.idx_to_word[4:] == ['dog', 'a', 'red', 'runs', 'big', 'fast', 'very']
         train, dev, test = (data.split(split) for split in ('train', 'dev', 'test'))
-        assert train.captions.tolist() == [[1, 5, 6, 4, 7, 2], [1, 5, 4, 2, 0, 0], [1, 6, 4, 2, 0, 0]]
+        assert train.captions.tolist() == [[1, 5, 6, 4, 7, 2], [1, 5, 4, 2, 0, 0],
+                                           [1, 6, 4, 2, 0, 0]]
         assert train.image_idxs.tolist() == [0, 0, 1]
         assert dev.captions.tolist() == [[1, 5, 3, 2, 0, 0], [1, 5, 4, 2, 0, 0]]  # zebra is unknown
         assert dev.image_idxs.tolist() == [0, 0]
         assert test.captions.shape == (0, 6) and test.image_ids == [3]
         assert train.captions.dtype == train.image_idxs.dtype == np.int32
-        assert [list(captions) for split, captions in self.RECORDS if split == 'train'] == train.references
-        assert manifest['splits'] == {'train': {'images': 3, 'captions': 3, 'too_long': 1, 'empty': 1},
-                                      'dev': {'images': 1, 'captions': 2, 'too_long': 0, 'empty': 0},
-                                      'test': {'images': 1, 'captions': 0, 'too_long': 0, 'empty': 0}}
+        assert [list(captions) for split, captions in self.RECORDS
+                if split == 'train'] == train.references
+        assert manifest['splits'] == {
+            'train': {'images': 3, 'captions': 3, 'too_long': 1, 'empty': 1},
+            'dev': {'images': 1, 'captions': 2, 'too_long': 0, 'empty': 0},
+            'test': {'images': 1, 'captions': 0, 'too_long': 0, 'empty': 0}}
         assert manifest['vocabulary'] == {'words': 11, 'vocab_size': 100, 'min_count': 1}
         assert 'train: 3 captions; 1 of more than 4 words and 1 without words are not trained on' in '\n'.join(lines)
 
@@ -318,14 +333,16 @@ class TestCaptions:
 
 
 @pytest.mark.parametrize('resize, expected', [
-    # An input of 32 is cut from a short side of 37: of 37 x 74 pixels, those from (2.5, 21) to (34.5, 53).
+    # An input of 32 is cut from a short side of 37: of 37 x 74 pixels, those from (2.5, 21) to
+    # (34.5, 53).
     ('crop', [(0.25, 0.25, 0.75, 0.75), (0, 0, 1, 0.1875)]),
     ('squash', [(10.5 / 37, 29 / 74, 26.5 / 37, 45 / 74), (0, 0, 1, 27 / 74)]),
 ])
 def test_boxes_become_fractions_of_the_input(tmp_path, resize, expected):
     boxes = (Box(('dog', 'hound'), 10.5, 29, 16, 16), Box(('sky',), 0, 0, 37, 27))
     paths = [photo(tmp_path / f'{i}.png', i, (37, 74)) for i in range(3)]
-    records = [Record(1, paths[0], CAPTIONS, 'train', boxes, (37, 74)), Record(2, paths[1], CAPTIONS, 'train'),
+    records = [Record(1, paths[0], CAPTIONS, 'train', boxes, (37, 74)),
+               Record(2, paths[1], CAPTIONS, 'train'),
                Record(3, paths[2], CAPTIONS, 'train', (), (37, 74))]
     make(records, describe('vgg19', 'conv1_2', 32, resize), tmp_path / 'data')
     written = json.loads((tmp_path / 'data' / 'annotations.json').read_text())
@@ -335,8 +352,11 @@ def test_boxes_become_fractions_of_the_input(tmp_path, resize, expected):
     np.testing.assert_allclose([box for _, box in data.boxes[0]], expected)
 
 
-def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(tmp_path, spec, monkeypatch):
-    """Memory for pixels is used again five times here, and holes of unreadable images shift nothing."""
+def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(
+    tmp_path, spec, monkeypatch):
+    """Memory for pixels is used again five times here, and holes of unreadable images shift
+    nothing.
+    """
     monkeypatch.setattr(prepare, 'BATCH', 8)
     monkeypatch.setattr(prepare, 'PIECE', 3)
     records, bad = records_in(tmp_path / 'photos', 77), {0, 7, 8, *range(16, 24), 76}
@@ -345,7 +365,8 @@ def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(t
     make(records, spec, tmp_path / 'data', skip_unreadable=True)
     good = [row for row in range(77) if row not in bad]
     with Encoder(spec) as encoder:
-        expected = encoder.encode(np.stack([load(records[row].path, spec.preprocessing) for row in good]))
+        expected = encoder.encode(
+            np.stack([load(records[row].path, spec.preprocessing) for row in good]))
     features = feature_file.FeatureFile(tmp_path / 'data' / 'features.h5')
     assert np.flatnonzero(features.done()).tolist() == good
     assert_same_features(features.read(good), expected, 9 * 64)

@@ -50,7 +50,8 @@ def build(**options):
 def test_build_orders_by_frequency_then_alphabet():
     vocabulary = build()
     assert (NULL, START, END, UNK) == (0, 1, 2, 3)
-    assert vocabulary.idx_to_word == ['<NULL>', '<START>', '<END>', '<UNK>', 'b', 'a', 'd', 'c', 'e']
+    assert vocabulary.idx_to_word == ['<NULL>', '<START>', '<END>', '<UNK>', 'b', 'a', 'd', 'c',
+                                      'e']
     assert vocabulary.word_to_idx == {word: i for i, word in enumerate(vocabulary.idx_to_word)}
     assert len(vocabulary) == 9
     assert vocabulary.counts == [0, 0, 4, 0, 3, 2, 2, 1, 1]
@@ -69,8 +70,9 @@ def test_counts_hold_every_word_of_the_captions():
     assert sum(vocabulary.counts) == sum(len(caption.split()) + 1 for caption in CAPTIONS)
 
 
-@pytest.mark.parametrize('options', [{'vocab_size': 0}, {'vocab_size': -1}, {'vocab_size': 2.5}, {'vocab_size': True},
-                                     {'min_count': 0}, {'min_count': None}, {'min_count': '2'}, {'min_count': 9}])
+@pytest.mark.parametrize(
+    'options', [{'vocab_size': 0}, {'vocab_size': -1}, {'vocab_size': 2.5}, {'vocab_size': True},
+                {'min_count': 0}, {'min_count': None}, {'min_count': '2'}, {'min_count': 9}])
 def test_build_refuses_bad_limits(options):
     with pytest.raises(InputError, match=next(iter(options))):
         build(**options)
@@ -110,8 +112,9 @@ def test_decode_stops_at_end_and_at_null():
             vocabulary.words([4, outside])
 
 
-@pytest.mark.parametrize(('words', 'counts'), [(['a', 'a'], None), (['<END>'], None), ([''], None), ([1], None),
-                                               (['a'], [1]), (['a'], [0, 0, 0, 0, -1]), (['a'], [0, 0, 0, 0, 1.5])])
+@pytest.mark.parametrize(('words', 'counts'),
+                         [(['a', 'a'], None), (['<END>'], None), ([''], None), ([1], None),
+                          (['a'], [1]), (['a'], [0, 0, 0, 0, -1]), (['a'], [0, 0, 0, 0, 1.5])])
 def test_constructor_refuses(words, counts):
     with pytest.raises(ValueError):
         Vocabulary(words, counts)
@@ -148,7 +151,8 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
 
 
 def content(**changes):
-    good = {'format': 'show-attend-tell vocabulary', 'version': 1, 'words': [*SPECIALS, 'a', 'b'], 'counts': None}
+    good = {'format': 'show-attend-tell vocabulary', 'version': 1, 'words': [*SPECIALS, 'a', 'b'],
+            'counts': None}
     return json.dumps({**good, **changes})
 
 

@@ -115,5 +115,6 @@ def test_assign(graph):
 ])
 def test_what_does_not_fit_is_refused(graph, indices, shape):
     model = tiny_model.build()
-    with tiny_model.session(model) as session, pytest.raises(InputError, match='do not fit the 13 words of 6 numbers'):
+    with tiny_model.session(model) as session, pytest.raises(
+        InputError, match='do not fit the 13 words of 6 numbers'):
         assign_word_vectors(session, model.embedding, np.array(indices), np.zeros(shape))

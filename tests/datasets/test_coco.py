@@ -84,7 +84,8 @@ def test_a_train_file_alone_is_divided(tmp_path):
 
 
 def test_captions_by_mapping(tmp_path):
-    files = {'val': published(tmp_path / 'b.json', *range(50)), 'train': published(tmp_path / 'a.json', 77)}
+    files = {'val': published(tmp_path / 'b.json', *range(50)),
+             'train': published(tmp_path / 'a.json', 77)}
     records = read('coco2014', tmp_path, files)
     assert {r.split for r in records if r.image_id == 77} == {'train'}
     assert {r.split for r in records if r.image_id < 50} == {'dev', 'test'}
@@ -119,7 +120,8 @@ def test_image_in_two_splits(tmp_path):
 
 
 def test_one_image_file_under_two_ids(tmp_path):
-    write(tmp_path / 'captions_train.json', images=[image(1), image(2, file_name=image(1)['file_name'])],
+    write(tmp_path / 'captions_train.json', images=[image(1),
+                                                    image(2, file_name=image(1)['file_name'])],
           annotations=captions(1, 2))
     with pytest.raises(InputError, match=r'000000000001\.jpg.*ids 1 and 2'):
         read('coco2014', tmp_path, {'train': tmp_path / 'captions_train.json'})
@@ -127,18 +129,16 @@ def test_one_image_file_under_two_ids(tmp_path):
 
 @pytest.mark.parametrize(('change', 'said'), [
     ({'images': [image(1), image(1)]}, 'image id 1 is listed twice'),
-    ({'images': [{'file_name': 'a.jpg'}]}, 'id None'),
-    ({'images': [image(1, id=1.5)]}, 'id 1.5'),
+    ({'images': [{'file_name': 'a.jpg'}]}, 'id None'), ({'images': [image(1, id=1.5)]}, 'id 1.5'),
     ({'images': [image(1, id=[1])]}, r'id \[1\]'),
     ({'images': [image(1, file_name=None)]}, 'image 1 has no file_name'),
-    ({'images': 'x'}, "list of objects 'images'"),
-    ({'images': [1]}, "list of objects 'images'"),
-    ({'annotations': [{'id': 31, 'image_id': 99, 'caption': 'x'}]}, 'annotation 31 belongs to image 99'),
-    ({'annotations': [{'id': 31, 'image_id': [1], 'caption': 'x'}]}, r'annotation 31 belongs to image \[1\]'),
+    ({'images': 'x'}, "list of objects 'images'"), ({'images': [1]}, "list of objects 'images'"),
+    ({'annotations': [{'id': 31, 'image_id': 99, 'caption': 'x'}]}, 'annotation 31 belongs to '
+     'image 99'), ({'annotations': [{'id': 31, 'image_id': [1], 'caption': 'x'}]},
+                   r'annotation 31 belongs to image \[1\]'),
     ({'annotations': [{'id': 32, 'image_id': 1, 'caption': 5}]}, 'annotation 32 has the caption 5'),
     ({'annotations': [{'id': 33, 'image_id': 1}]}, 'annotation 33'),
-    ({'annotations': None}, "list of objects 'annotations'"),
-])
+    ({'annotations': None}, "list of objects 'annotations'")])
 def test_damaged_captions(tmp_path, change, said):
     content = {'images': [image(1)], 'annotations': captions(1), **change}
     write(tmp_path / 'captions_val2014.json', **content)
@@ -171,10 +171,12 @@ def test_missing_material(tmp_path, pair):
 
 
 def thing(image_id, bbox, category=18, **more):
-    return {'id': 9, 'image_id': image_id, 'category_id': category, 'bbox': bbox, 'iscrowd': 0, **more}
+    return {'id': 9, 'image_id': image_id, 'category_id': category, 'bbox': bbox, 'iscrowd': 0,
+            **more}
 
 
-CATEGORIES = [{'id': 18, 'name': 'Dog', 'synonyms': ['puppy', 'Hound']}, {'id': 1, 'name': 'person'}]
+CATEGORIES = [{'id': 18, 'name': 'Dog', 'synonyms': ['puppy', 'Hound']},
+              {'id': 1, 'name': 'person'}]
 
 
 def test_boxes(tmp_path, pair):
@@ -183,7 +185,8 @@ def test_boxes(tmp_path, pair):
         thing(7, [1, 2.5, 3, 4]), thing(7, [0, 0, 9, 9], iscrowd=1), thing(7, [5, 5, 1, 1], 1),
         thing(7, [5, 5, 0, 1]), thing(88, [0, 0, 1, 1])])
     records = read('coco2014', tmp_path, pair, instances=instances)
-    assert records[0].boxes == (Box(('dog', 'puppy', 'hound'), 1.0, 2.5, 3.0, 4.0), Box(('person',), 5., 5., 1., 1.))
+    assert records[0].boxes == (Box(('dog', 'puppy', 'hound'), 1.0, 2.5, 3.0, 4.0),
+                                Box(('person',), 5., 5., 1., 1.))
     assert records[1].boxes == ()
     assert records[2].boxes is None  # val: nobody said what is in it
     with pytest.raises(InputError, match='two instances files'):
@@ -202,7 +205,8 @@ def test_boxes(tmp_path, pair):
 ])
 def test_damaged_instances(tmp_path, pair, change, said):
     path = write(tmp_path / 'instances.json',
-                 **{'images': [image(7)], 'annotations': [thing(7, [0, 0, 1, 1])], 'categories': CATEGORIES, **change})
+                 **{'images': [image(7)], 'annotations': [thing(7, [0, 0, 1, 1])],
+                    'categories': CATEGORIES, **change})
     with pytest.raises(InputError, match=said) as caught:
         read('coco2014', tmp_path, pair, instances=path)
     assert 'instances.json' in str(caught.value)
@@ -221,5 +225,6 @@ def test_real_sample(shared):
     assert len(records) == 80
     assert all(len(r.captions) == 5 and r.path.is_file() for r in records)
     assert {r.split for r in records} == {'train', 'dev', 'test'}
-    direct = read('coco2017', folder / 'train2017', folder / 'annotations' / 'captions_train2017.json')
+    direct = read('coco2017', folder / 'train2017',
+                  folder / 'annotations' / 'captions_train2017.json')
     assert direct == records

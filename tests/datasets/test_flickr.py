@@ -26,7 +26,8 @@ def flickr8k(folder, **options):
 def test_lists_beside_the_captions(folder):
     records = flickr8k(folder)
     assert [(r.image_id, r.split, r.captions) for r in records] == [
-        ('b.jpg', 'train', ('A cat',)), ('a.jpg', 'train', ('A dog .', 'One dog')), ('c.jpg', 'dev', ('A cow',))]
+        ('b.jpg', 'train', ('A cat',)), ('a.jpg', 'train', ('A dog .', 'One dog')),
+        ('c.jpg', 'dev', ('A cow',))]
     assert records[0].path == folder / 'b.jpg'
     assert records[0].boxes is None
     (folder / 'Flickr_8k.trainImages.txt').unlink()
@@ -53,7 +54,8 @@ def test_windows_line_ends_and_byte_order_marks(folder):
 
 def test_characters_that_end_lines_elsewhere(folder):
     odd = 'Two\tdogs | run\u2028fast\rand\x0bfar\x0c\x85\x1eaway #1\t'
-    (folder / 'Flickr8k.token.txt').write_bytes(f'a.jpg#0\t{odd}\r\nb.jpg#0\tA cat\nc.jpg#0\tA cow'.encode())
+    (folder / 'Flickr8k.token.txt').write_bytes(
+        f'a.jpg#0\t{odd}\r\nb.jpg#0\tA cat\nc.jpg#0\tA cow'.encode())
     records = flickr8k(folder)
     assert records[1].captions == (odd,)
     assert [r.image_id for r in records] == ['b.jpg', 'a.jpg', 'c.jpg']
@@ -113,19 +115,23 @@ CSV = """image_name| comment_number| comment
 def test_flickr30k_csv(tmp_path, lists):
     (tmp_path / 'results.csv').write_text(CSV)
     (tmp_path / 'train.txt').write_text(lists)
-    records = read('flickr30k', tmp_path, tmp_path / 'results.csv', splits={'train': tmp_path / 'train.txt'})
+    records = read('flickr30k', tmp_path, tmp_path / 'results.csv',
+                   splits={'train': tmp_path / 'train.txt'})
     assert [(r.image_id, r.captions) for r in records] == [
         ('1.jpg', ('Two young guys | with shaggy hair .', '3 men , "outside"')),
         ('2199200615.jpg', ('A dog runs', 'A dog runs across the grass .'))]
     (tmp_path / 'results.csv').write_text(CSV + '3.jpg| x| y\n')
     with pytest.raises(InputError, match=r'results\.csv, line 6'):
-        read('flickr30k', tmp_path, tmp_path / 'results.csv', splits={'train': tmp_path / 'train.txt'})
+        read('flickr30k', tmp_path, tmp_path / 'results.csv',
+             splits={'train': tmp_path / 'train.txt'})
 
 
 def test_flickr30k_token_file(tmp_path):
-    (tmp_path / 'results_20130124.token').write_text('1.jpg#0\tA man\n2.jpg#0\tA woman\n', encoding='utf8')
+    (tmp_path / 'results_20130124.token').write_text('1.jpg#0\tA man\n2.jpg#0\tA woman\n',
+                                                     encoding='utf8')
     (tmp_path / 'val.txt').write_text('2\n')
-    records = read('flickr30k', tmp_path, tmp_path / 'results_20130124.token', splits={'dev': tmp_path / 'val.txt'})
+    records = read('flickr30k', tmp_path, tmp_path / 'results_20130124.token',
+                   splits={'dev': tmp_path / 'val.txt'})
     assert [(r.image_id, r.split, r.captions) for r in records] == [('2.jpg', 'dev', ('A woman',))]
     with pytest.raises(InputError, match='name them as splits'):
         read('flickr30k', tmp_path, tmp_path / 'results_20130124.token')

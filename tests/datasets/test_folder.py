@@ -7,7 +7,8 @@ from core.datasets import read
 
 
 def test_every_image_file_by_name(tmp_path):
-    for name in ('b.JPG', 'a.webp', 'c.Jpeg', 'd.png', 'e.bmp', 'notes.txt', '._a.jpg', 'jpg', 'f.jpg.part'):
+    for name in ('b.JPG', 'a.webp', 'c.Jpeg', 'd.png', 'e.bmp', 'notes.txt', '._a.jpg', 'jpg',
+                 'f.jpg.part'):
         (tmp_path / name).touch()
     (tmp_path / 'album.jpg').mkdir()
     records = read('folder', str(tmp_path))

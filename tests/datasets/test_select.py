@@ -11,11 +11,13 @@ from core.datasets.records import Record
 
 
 def records(n=1000):
-    return [Record(i, pathlib.Path(f'{i}.jpg'), ('x',), ('train', 'dev')[i % 4 == 0]) for i in range(n)]
+    return [Record(i, pathlib.Path(f'{i}.jpg'), ('x',), ('train', 'dev')[i % 4 == 0])
+            for i in range(n)]
 
 
 def test_names():
-    assert list(DATASETS) == ['coco2014', 'coco2017', 'karpathy', 'flickr8k', 'flickr30k', 'shapes', 'folder']
+    assert list(DATASETS) == ['coco2014', 'coco2017', 'karpathy', 'flickr8k', 'flickr30k', 'shapes',
+                              'folder']
     with pytest.raises(InputError, match="no dataset 'coco'.*coco2014"):
         read('coco', '.', 'x')
 
@@ -43,7 +45,8 @@ def test_limit_is_spread_and_grows():
     assert 350 < sum(r.image_id for r in few) / 100 < 650
     more = {r.image_id for r in select(records(), limit=200, splits=['train'])}
     assert {r.image_id for r in few} < more
-    assert {r.image_id for r in select(records()[::-1], limit=100, splits=['train'])} == {r.image_id for r in few}
+    assert {r.image_id for r in select(records()[::-1], limit=100, splits=['train'])} == {
+        r.image_id for r in few}
 
 
 @pytest.mark.parametrize('limit', [0, -1, 1.5, True, '3'])

@@ -1,6 +1,7 @@
 """The drawn scenes: the same every time, in the COCO format, and described truly.
 
-What captions say is checked against the boxes in the files and the pixels of the pictures, with rules of its own.
+What captions say is checked against the boxes in the files and the pixels of the pictures, with
+rules of its own.
 """
 
 import collections
@@ -18,13 +19,16 @@ from core.data.vocabulary import tokenize
 from core.datasets import read, select, shapes
 
 COUNTS = {'n_train': 120, 'n_dev': 40, 'n_test': 40, 'seed': 3}
-SHAPES = {'circle': 'circle', 'disc': 'circle', 'square': 'square', 'triangle': 'triangle', 'star': 'star',
-          'cross': 'cross', 'plus': 'cross', 'heart': 'heart', 'diamond': 'diamond', 'rhombus': 'diamond'}
+SHAPES = {'circle': 'circle', 'disc': 'circle', 'square': 'square', 'triangle': 'triangle',
+          'star': 'star', 'cross': 'cross', 'plus': 'cross', 'heart': 'heart', 'diamond': 'diamond',
+          'rhombus': 'diamond'}
 SIZES = {'large': 'large', 'big': 'large', 'small': 'small', 'little': 'small', 'tiny': 'small'}
 COLOURS = ('red', 'orange', 'yellow', 'green', 'blue', 'purple')
 # Hue in degrees from which a colour begins, up to the next.
-HUES = ((335, 'red'), (250, 'purple'), (190, 'blue'), (80, 'green'), (41, 'yellow'), (13, 'orange'), (0, 'red'))
-RELATIONS = {'left of': 'left', 'right of': 'right', 'above': 'above', 'below': 'below', 'under': 'below'}
+HUES = ((335, 'red'), (250, 'purple'), (190, 'blue'), (80, 'green'), (41, 'yellow'), (13, 'orange'),
+        (0, 'red'))
+RELATIONS = {'left of': 'left', 'right of': 'right', 'above': 'above', 'below': 'below',
+             'under': 'below'}
 NOUN = rf'(?:(?P<size>{"|".join(SIZES)}) )?(?P<colour>{"|".join(COLOURS)}) (?P<shape>{"|".join(SHAPES)})'
 
 
@@ -35,7 +39,8 @@ def drawn(request, tmp_path_factory):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
+            if path.is_file()}
 
 
 def colour_at(pixels, box):
@@ -52,7 +57,8 @@ def test_same_seed_same_bytes(tmp_path):
     other = contents(shapes.draw(tmp_path / 'c', **{**arguments, 'seed': 6}))
     assert other['images/000000000001.png'] != first['images/000000000001.png']
     more = contents(shapes.draw(tmp_path / 'd', **{**arguments, 'n_train': 9}))
-    assert {k: v for k, v in more.items() if 'val' in k} == {k: v for k, v in first.items() if 'val' in k}
+    assert {k: v for k, v in more.items() if 'val' in k} == {k: v for k, v in first.items()
+                                                             if 'val' in k}
 
 
 def test_pixels_are_pinned(tmp_path):
@@ -62,9 +68,10 @@ def test_pixels_are_pinned(tmp_path):
     assert pixels.shape == (3, 64, 64, 3)
     assert json.loads((folder / 'shapes.json').read_text())['version'] == 1
     assert hashlib.sha1(pixels.tobytes()).hexdigest() == '3a26416d4053fe13a9c91fccee62c69545afd5fc'
-    assert [r.captions[0] for r in read('shapes', folder)] == [
-        'A tiny yellow circle above a small red square.', 'A big purple circle in the bottom left corner.',
-        'A large orange circle, a small orange star and a small blue heart.']
+    assert [r.captions[0] for r in read('shapes',
+                                        folder)] == [
+        'A tiny yellow circle above a small red square.', 'A big purple circle in the bottom left '
+        'corner.', 'A large orange circle, a small orange star and a small blue heart.']
 
 
 def test_reuse_and_refusal(tmp_path):
@@ -99,8 +106,8 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('bad', [{'n_train': -1}, {'n_dev': 1.5}, {'seed': -3}, {'seed': None}, {'size': 8},
-                                 {'n_train': 0, 'n_dev': 0, 'n_test': 0}])
+@pytest.mark.parametrize('bad', [{'n_train': -1}, {'n_dev': 1.5}, {'seed': -3}, {'seed': None},
+                                 {'size': 8}, {'n_train': 0, 'n_dev': 0, 'n_test': 0}])
 def test_bad_numbers(tmp_path, bad):
     with pytest.raises(InputError, match='shapes: '):
         shapes.draw(tmp_path / 'a', **{**COUNTS, 'size': 64, **bad})
@@ -118,7 +125,8 @@ def test_coco_format(drawn):
         assert set(captions['images'][0]) >= {'id', 'file_name', 'width', 'height', 'license'}
         assert len(captions['annotations']) == 5 * n_images
         assert set(captions['annotations'][0]) == {'id', 'image_id', 'caption'}
-        assert set(instances['annotations'][0]) == {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'}
+        assert set(instances['annotations'][0]) == {'id', 'image_id', 'category_id', 'bbox', 'area',
+                                                    'iscrowd'}
         assert set(instances['categories'][0]) == {'id', 'name', 'supercategory', 'synonyms'}
         for part in (captions['images'], captions['annotations'], instances['annotations']):
             assert len({row['id'] for row in part}) == len(part)
@@ -134,13 +142,16 @@ def test_read_finds_its_files(drawn):
     assert read('shapes', drawn / 'images') == records
     annotations = sorted((drawn / 'annotations').glob('captions_*.json'))
     assert {r.image_id for r in read('shapes', None, annotations)} == {r.image_id for r in records}
-    assert read('shapes', drawn, drawn / 'annotations' / 'captions_train.json') == select(records, splits=['train'])
+    assert read('shapes', drawn, drawn / 'annotations' / 'captions_train.json') == select(
+        records, splits=['train'])
     with pytest.raises(InputError, match='shapes.json'):
         read('shapes', None)
 
 
 def test_pictures_and_boxes_agree(drawn):
-    """Strong colour lies inside the boxes only, and touches each of their edges; each box holds one colour."""
+    """Strong colour lies inside the boxes only, and touches each of their edges; each box holds one
+    colour.
+    """
     for record in read('shapes', drawn):
         pixels = np.array(Image.open(record.path)).astype(int)
         assert record.size == pixels.shape[1::-1]
@@ -212,7 +223,8 @@ def related(relation, a, b, margin):
 
 def check_place(text, box, side):
     x, y = (box.x + box.width / 2) / side, (box.y + box.height / 2) / side
-    for word, inside in (('left', x < 0.34), ('right', x > 0.66), ('top', y < 0.34), ('bottom', y > 0.66)):
+    for word, inside in (('left', x < 0.34), ('right', x > 0.66), ('top', y < 0.34),
+                         ('bottom', y > 0.66)):
         assert (word in text.split()) == inside, text
     assert ('middle' in text or 'center' in text) == (0.34 < x < 0.66 and 0.34 < y < 0.66)
 
@@ -220,7 +232,8 @@ def check_place(text, box, side):
 def test_splits_share_no_scene(tmp_path):
     """Not even with the objects moved about within the nine parts of the picture.
 
-    There are but 756 scenes of one object: drawn without regard to each other, these splits would share a dozen.
+    There are but 756 scenes of one object: drawn without regard to each other, these splits would
+    share a dozen.
     """
     folder = shapes.draw(tmp_path / 'a', n_train=800, n_dev=150, n_test=150, seed=2, size=48)
     scenes = {'train': set(), 'dev': set(), 'test': set()}
@@ -239,5 +252,7 @@ def test_splits_share_no_scene(tmp_path):
 
 
 def test_colours_and_sizes_and_shapes_all_occur(drawn):
-    words = {word for record in read('shapes', drawn) for caption in record.captions for word in tokenize(caption)}
-    assert words >= {*SHAPES, *SIZES, *COLOURS, 'left', 'right', 'above', 'below', 'under', 'corner', 'middle'}
+    words = {word for record in read('shapes', drawn) for caption in record.captions
+             for word in tokenize(caption)}
+    assert words >= {*SHAPES, *SIZES, *COLOURS, 'left', 'right', 'above', 'below', 'under',
+                     'corner', 'middle'}

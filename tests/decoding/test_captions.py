@@ -17,7 +17,9 @@ class Data:
     """Features in memory; `read` says which images were read."""
 
     def __init__(self, n=7):
-        self.features = np.random.default_rng(8).normal(1.0, 2.0, (n, tiny_model.L, tiny_model.D)).astype(np.float16)
+        self.features = np.random.default_rng(8).normal(1.0, 2.0,
+                                                        (n, tiny_model.L,
+                                                         tiny_model.D)).astype(np.float16)
         self.read = []
 
     def __len__(self):
@@ -36,11 +38,12 @@ def made():
         searches = {
             'sampler': model.build_sampler(MAX_LEN),
             'greedy': model.build_search(DecodingConfig(max_len=MAX_LEN)),
-            'beam': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3, length_penalty=0.7), n_best=2),
-            'single': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3, length_penalty=0.7)),
+            'beam': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3,
+                                                      length_penalty=0.7), n_best=2),
+            'single': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3,
+                                                        length_penalty=0.7)),
             'sample': model.build_search(DecodingConfig(max_len=MAX_LEN, sample=True, top_k=5)),
-            'wide': model.build_search(DecodingConfig(max_len=1, beam_width=20), n_best=20),
-        }
+            'wide': model.build_search(DecodingConfig(max_len=1, beam_width=20), n_best=20)}
         assigned = tiny_model.values(model, seed=1)
         assigned['logits/w_out'] *= 4
         assigned['logits/b_out'][tiny_model.END] += 2.0
@@ -61,7 +64,8 @@ def same(first, second):
 
 
 def test_greedy_is_the_sampler_with_scores(made):
-    for (plain,), (scored,) in zip(found_by(made, 'sampler'), found_by(made, 'greedy'), strict=True):
+    for (plain,), (scored,) in zip(found_by(made, 'sampler'), found_by(made, 'greedy'),
+                                   strict=True):
         same(plain, scored)
         assert plain.score is None and plain.log_prob is None
         assert scored.score == scored.log_prob < 0 and plain.probabilities is None

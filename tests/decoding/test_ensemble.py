@@ -20,7 +20,9 @@ from tests.support.tolerances import AFTER_CONTEXT
 
 
 def members(*options, **more):
-    """CaptionGenerators under scopes of their own over the first one's features; no options: two alike."""
+    """CaptionGenerators under scopes of their own over the first one's features; no options: two
+    alike.
+    """
     made = []
     for number, chosen in enumerate(options):
         with tf1.variable_scope(f'model_{number}'):
@@ -40,14 +42,16 @@ def plain_values(model, seed):
     return drawn
 
 
-@pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'decode_context': 'sample'}], ids=['soft', 'sample'])
+@pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'decode_context': 'sample'}],
+                         ids=['soft', 'sample'])
 def test_a_model_with_itself_is_the_model(graph, options):
     model = tiny_model.build(dtype=tf.float64, **options)
     both = ensemble.Ensemble([model, model])
-    pairs = [(what.build_sampler(6), what.build_beam_search(3, 6, 0.7), what.build_sampler(6, sample=True))
-             for what in (model, both)]
+    pairs = [(what.build_sampler(6), what.build_beam_search(3, 6, 0.7),
+              what.build_sampler(6, sample=True)) for what in (model, both)]
     with tiny_model.session(model, tiny_model.values(model)) as session:
-        alone, together = session.run(pairs, {model.features: tiny_model.batch()[0], model.dropout_seed: (1, 2)})
+        alone, together = session.run(
+            pairs, {model.features: tiny_model.batch()[0], model.dropout_seed: (1, 2)})
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), alone, together)
 
 
@@ -81,8 +85,10 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         live = beams.lengths[:, 0] > t
         np.testing.assert_array_equal(beams.captions[live, 0, t], mean.argmax(axis=1)[live])
         total += np.where(live, mean.max(axis=1), 0)
-        np.testing.assert_allclose(beams.alphas[live, 0, t], (first_trace[0] + second_trace[0])[live] / 2, rtol=1e-9)
-        np.testing.assert_allclose(beams.betas[live, 0, t], (first_trace[1] + second_trace[1])[live, 0] / 2, rtol=1e-9)
+        np.testing.assert_allclose(beams.alphas[live, 0, t],
+                                   (first_trace[0] + second_trace[0])[live] / 2, rtol=1e-9)
+        np.testing.assert_allclose(beams.betas[live, 0, t],
+                                   (first_trace[1] + second_trace[1])[live, 0] / 2, rtol=1e-9)
     np.testing.assert_allclose(beams.log_probs[:, 0], total, rtol=1e-9)
 
 
@@ -90,7 +96,8 @@ def test_models_that_do_not_fit_are_refused(graph):
     first = tiny_model.build()
     with tf1.variable_scope('b'):
         turned = {word: (i + 1) % 4 if i < 4 else i for word, i in tiny_model.WORD_TO_IDX.items()}
-        other_words = CaptionGenerator(turned, (tiny_model.L, tiny_model.D), 4, 5, 3, features=first.features)
+        other_words = CaptionGenerator(turned, (tiny_model.L, tiny_model.D), 4, 5, 3,
+                                       features=first.features)
     with tf1.variable_scope('c'):
         own_features = tiny_model.build(dim_hidden=3)
     for models, message in (([], 'needs a model'), ([first, other_words], 'vocabulary'),
@@ -135,8 +142,9 @@ def test_runs_are_restored_side_by_side(sample_run, tmp_path):
         with tf.Graph().as_default():
             built = run_ensemble.build(runs)
             made[name] = captions_of(built, built.restore, data)
-    texts, log_probs = ({name: [[getattr(caption, field) for caption in captions] for captions in found]
-                         for name, found in made.items()} for field in ('text', 'log_prob'))
+    texts, log_probs = (
+        {name: [[getattr(caption, field) for caption in captions] for captions in found]
+         for name, found in made.items()} for field in ('text', 'log_prob'))
     for name, again in (('self', 'alone'), ('both', 'reverse')):  # in graphs of their own
         assert texts[name] == texts[again]
         np.testing.assert_allclose(log_probs[name], log_probs[again], rtol=AFTER_CONTEXT)

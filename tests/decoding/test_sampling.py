@@ -21,7 +21,8 @@ def run(fetch, feeds=None):
 
 def test_uniform_numbers_follow_seed_use_image_and_step(graph):
     seed, numbers = tf1.placeholder(tf.int32, [2]), tf1.placeholder(tf.int32, [None])
-    few, many = uniforms(seed, 7, numbers, 5, tf.float64), uniforms(seed, 7, numbers, 11, tf.float64)
+    few, many = uniforms(seed, 7, numbers, 5, tf.float64), uniforms(
+        seed, 7, numbers, 11, tf.float64)
     other = uniforms(seed, 8, numbers, 5, tf.float64)
     whole = run(few, {seed: (1, 2), numbers: np.arange(40)})
     assert whole.shape == (40, 5) and len(np.unique(whole)) == 200
@@ -42,7 +43,8 @@ def shares(logits=None, **options):
     """How often each word is drawn when the uniform numbers are even."""
     logits = np.log(P) if logits is None else logits
     with tf.Graph().as_default():
-        words = run(draw(tf.constant(np.tile(logits, (N, 1))), tf.constant((np.arange(N) + 0.5) / N), **options))
+        words = run(draw(
+            tf.constant(np.tile(logits, (N, 1))), tf.constant((np.arange(N) + 0.5) / N), **options))
     assert words.dtype == np.int32
     return np.bincount(words, minlength=len(logits)) / N
 
@@ -65,7 +67,8 @@ def test_words_of_probability_zero_are_never_drawn(graph):
     uniform = np.array([0.0, 0.5, 1 - 1e-16, 1.0])
     words = run(draw(tf.constant(np.tile(logits, (4, 1))), tf.constant(uniform)))
     assert words.tolist() == [1, 3, 3, 3]
-    single = run(draw(tf.constant(np.tile(logits, (4, 1)), tf.float32), tf.constant(uniform, tf.float32)))
+    single = run(
+        draw(tf.constant(np.tile(logits, (4, 1)), tf.float32), tf.constant(uniform, tf.float32)))
     assert single.tolist() == [1, 3, 3, 3]
 
 
@@ -75,12 +78,15 @@ def drawn(probabilities, uniform, images=None, max_len=6, rules=None, **options)
     """(Decoded, steps, rows)."""
     rules = Rules(END, NEVER, **(rules or {}))
     return table_decoder.run(
-        probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options), images)
+        probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options),
+        images)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5, 3.0])
 def test_temperature_and_scores(temperature):
-    """The first word follows p**(1 / temperature); scores are sums of the table's own log-probabilities."""
+    """The first word follows p**(1 / temperature); scores are sums of the table's own
+    log-probabilities.
+    """
     probabilities = table_decoder.random_table(1, 6, seed=5, sharpness=1.0)
     uniform = np.random.default_rng(1).uniform(size=(4000, 6))
     found, *_ = drawn(probabilities, uniform, [0] * 4000, temperature=temperature)
@@ -99,12 +105,14 @@ def test_temperature_and_scores(temperature):
 def test_result_does_not_depend_on_batch_mates():
     probabilities = table_decoder.random_table(8, 6, seed=6, sharpness=1.0)
     uniform = np.random.default_rng(2).uniform(size=(8, 9))
-    options = {'max_len': 9, 'temperature': 0.8, 'top_k': 3, 'rules': {'no_repeat_ngram': 2, 'min_length': 2}}
+    options = {'max_len': 9, 'temperature': 0.8, 'top_k': 3,
+               'rules': {'no_repeat_ngram': 2, 'min_length': 2}}
     together, steps, rows = drawn(probabilities, uniform, **options)
     assert len(set(together.lengths.tolist())) > 2 and rows < 8 * steps
     for image in (0, 3, 7):
         alone, *_ = drawn(probabilities, uniform[[image]], [image], **options)
-        tf.nest.map_structure(lambda a, b, i=image: assert_same_but_rounding(a[0], b[i], 10), alone, together)
+        tf.nest.map_structure(lambda a, b, i=image: assert_same_but_rounding(a[0], b[i], 10), alone,
+                              together)
 
 
 def test_cold_draws_are_greedy_and_rules_hold():
@@ -113,10 +121,13 @@ def test_cold_draws_are_greedy_and_rules_hold():
     for options in ({'temperature': 1e-3}, {'top_k': 1}, {'top_p': 1e-6}):
         found, *_ = drawn(probabilities, uniform, **options)
         for image in range(5):
-            expected = table_decoder.beam_search(lambda s, i=image: np.log(probabilities[i, [1, *s][-1]]), 6,
-                                          Rules(END, NEVER), 6, 1, 0.0)[0]
+            expected = table_decoder.beam_search(lambda s, i=image: np.log(probabilities[i,
+                                                                                         [1,
+                                                                                          *s][-1]]),
+                                                 6, Rules(END, NEVER), 6, 1, 0.0)[0]
             assert found.words[image, :found.lengths[image]].tolist() == list(expected[2])
-    ruled, *_ = drawn(probabilities, uniform, temperature=5.0, rules={'min_length': 4, 'no_repeat_ngram': 1})
+    ruled, *_ = drawn(probabilities, uniform, temperature=5.0,
+                      rules={'min_length': 4, 'no_repeat_ngram': 1})
     assert (ruled.lengths >= 4).all()
     for words, length in zip(ruled.words, ruled.lengths, strict=True):
         assert len(set(words[:length])) == length
@@ -137,7 +148,8 @@ def test_model_draws_follow_seed_and_image_number(graph):
 
     with tiny_model.session(model, tiny_model.values(model)) as session:
         def run(seed=(1, 2), **more):
-            return session.run(captions, {model.features: features, model.dropout_seed: seed, **more})
+            return session.run(
+                captions, {model.features: features, model.dropout_seed: seed, **more})
 
         first, again, other = run(), run(), run((1, 3))
         moved = session.run(captions, {model.features: features[:4], model.dropout_seed: (1, 2),
@@ -146,5 +158,6 @@ def test_model_draws_follow_seed_and_image_number(graph):
     assert len(np.unique(first.captions, axis=0)) > 30  # images alike but in their number
     np.testing.assert_array_equal(first.captions, again.captions)
     assert (first.captions != other.captions).any() and (unseeded[0] != unseeded[1]).any()
-    for part, whole in zip(moved, first, strict=True):  # 4 rows and 60; 8 steps of sums of tens of terms
+    # 4 rows and 60; 8 steps of sums of tens of terms
+    for part, whole in zip(moved, first, strict=True):
         assert_same_but_rounding(part, whole[[9, 59, 0, 9]], 8 * 50)

@@ -1,4 +1,6 @@
-"""Greedy decoding over hand-made tables of probabilities, whose best sentences are known; the rules of a search."""
+"""Greedy decoding over hand-made tables of probabilities, whose best sentences are known; the rules
+of a search.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from core.runtime.backend import tf, tf1
 from tests.support import table_decoder
 from tests.support.tolerances import assert_same_but_rounding
 
-# Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary. TABLE[k][w]: what follows word w in caption k.
+# Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary. TABLE[k][w]: what follows word w in
+# caption k.
 END = 2
 TABLE = np.full((3, 7, 7), 0.01)
 for caption, chain in enumerate([(1, 3, 4, 2), (1, 2), (1, 5, 6, 5)]):
@@ -21,7 +24,8 @@ TABLE[0, 2, 6] = TABLE[1, 2, 3] = 0.94  # what would follow an end: must not be 
 def decode(max_len, captions=(0, 1, 2), table=None, **rules):
     """(Decoded, steps taken, rows computed) for `captions` of the table."""
     rules, table = Rules(**{'end': END, **rules}), TABLE if table is None else table
-    return table_decoder.run(table, lambda begin: search_loop.greedy(begin, rules, max_len), captions)
+    return table_decoder.run(table, lambda begin: search_loop.greedy(begin, rules, max_len),
+                             captions)
 
 
 def test_known_sentences_and_scores():
@@ -63,11 +67,13 @@ def test_images_whose_caption_is_complete_leave_the_computation(monkeypatch):
 def test_cut_at_max_len(max_len):
     found, whole = decode(max_len)[0], decode(5)[0]
     np.testing.assert_array_equal(found.words, whole.words[:, :max_len])
-    np.testing.assert_allclose(found.scores, np.minimum([3, 1, 5], max_len) * np.log(0.94), rtol=1e-12)
+    np.testing.assert_allclose(found.scores, np.minimum([3, 1, 5], max_len) * np.log(0.94),
+                               rtol=1e-12)
     np.testing.assert_array_equal(found.trace['history'], whole.trace['history'][:, :max_len])
 
 
-@pytest.mark.parametrize('rules', [{}, {'no_repeat_ngram': 2, 'min_length': 3}], ids=['plain', 'rules'])
+@pytest.mark.parametrize('rules', [{}, {'no_repeat_ngram': 2, 'min_length': 3}],
+                         ids=['plain', 'rules'])
 def test_result_does_not_depend_on_batch_mates(rules):
     table = table_decoder.random_table(12, 7, seed=4, sharpness=1.0)
     rules = {'never': (0, 1), **rules}
@@ -76,7 +82,8 @@ def test_result_does_not_depend_on_batch_mates(rules):
     for caption in range(0, 12, 2):
         alone, steps, rows = decode(9, (caption,), table, **rules)
         assert steps == rows == alone.lengths[0]
-        tf.nest.map_structure(lambda a, b, c=caption: assert_same_but_rounding(a[0], b[c], 10), alone, together)
+        tf.nest.map_structure(lambda a, b, c=caption: assert_same_but_rounding(a[0], b[c], 10),
+                              alone, together)
 
 
 def test_never_words_are_skipped_and_scores_stay_the_tables_own():
@@ -84,8 +91,8 @@ def test_never_words_are_skipped_and_scores_stay_the_tables_own():
     table[2, 1, [5, 0, 6]] = 0.02, 0.9, 0.05
     assert decode(2, captions=(2,), table=table, never=(0, 1))[0].words[0, 0] == 6
     assert decode(2, captions=(2,), table=table)[0].words[0, 0] == 0
-    np.testing.assert_allclose(decode(1, captions=(2,), table=table, never=(0, 1))[0].scores, [np.log(0.05)],
-                               rtol=1e-12)
+    np.testing.assert_allclose(decode(1, captions=(2,), table=table, never=(0, 1))[0].scores,
+                               [np.log(0.05)], rtol=1e-12)
 
 
 def test_never_holds_at_every_step():
@@ -134,12 +141,14 @@ def test_rules_are_those_of_plain_reading(n, end):
         applied = rules.apply(tf.constant(log_probs), written, t)
         banned = 0
         for length in range(max_len):
-            sentences = random.choice(words[:2], (60, max_len))  # what stands after `length` must not count
+            # what stands after `length` must not count
+            sentences = random.choice(words[:2], (60, max_len))
             found = session.run(applied, {written: sentences, t: length})
             for row in range(60):
                 for word in range(size):
                     ok = table_decoder.allowed(sentences[row, :length].tolist(), word, rules, size)
-                    assert found[row, word] == (log_probs[row, word] if ok else -np.inf), (row, length, word)
+                    assert found[row, word] == (log_probs[row, word] if ok else -np.inf), (
+                        row, length, word)
                     banned += not ok and word in words
     assert banned > 50
 

@@ -1,4 +1,6 @@
-"""README, docs and docstrings: what they name is there, and the commands that they show can be given so."""
+"""README, docs and docstrings: what they name is there, and the commands that they show can be
+given so.
+"""
 
 import argparse
 import ast
@@ -16,7 +18,8 @@ from tests.support.scripts import ROOT
 
 PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
 SCRIPTS = ('prepro', 'train', 'evaluate', 'caption')
-ROOMS = ('core', 'tests', 'docs', 'benchmarks', 'data/recipes', '.ci')  # what their paths name is in the repository
+# what their paths name is in the repository
+ROOMS = ('core', 'tests', 'docs', 'benchmarks', 'data/recipes', '.ci')
 OPTION = re.compile(r'(?<![\w-])(--[a-z][a-z-]*)')
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 SETTINGS = {name for _, name, *_ in config.options()}
@@ -30,10 +33,13 @@ def code_of(page):
 
 
 def commands():
-    """(page, command line) of every command of ours in the shell blocks and in the scripts' own examples."""
+    """(page, command line) of every command of ours in the shell blocks and in the scripts' own
+    examples.
+    """
     blocks = [(page.name, block) for page in PAGES for language, block in code_of(page)[0]
               if language in ('sh', 'bash')]
-    blocks += [(f'{name}.py', importlib.import_module(f'core.commands.{name}').__doc__) for name in SCRIPTS]
+    blocks += [(f'{name}.py', importlib.import_module(f'core.commands.{name}').__doc__)
+               for name in SCRIPTS]
     for where, block in blocks:
         for line in block.replace('\\\n', ' ').splitlines():
             for part in re.split(r'\s(?:\||&&|;|>)\s', line):
@@ -87,7 +93,9 @@ def module_file(name):
 
 
 def program_of(words):
-    """The name of our script or module that a command runs, and its arguments; (None, ()) for others' programs."""
+    """The name of our script or module that a command runs, and its arguments; (None, ()) for
+    others' programs.
+    """
     words = list(words)
     while words and (re.fullmatch(r'(.*/)?python3?', words[0]) or words[0] in ('do', 'time')):
         words.pop(0)
@@ -101,7 +109,9 @@ def program_of(words):
 
 
 def test_commands_are_taken_by_their_parsers(monkeypatch):
-    """Each is parsed as the script itself would do it; where something is left out, its options are looked up."""
+    """Each is parsed as the script itself would do it; where something is left out, its options are
+    looked up.
+    """
     monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back afterwards: a parser may set it
     wrong, n_parsed = [], 0
     for page, command in commands():
@@ -112,7 +122,8 @@ def test_commands_are_taken_by_their_parsers(monkeypatch):
             wrong.append(f'{page}: {command}: no module {program}')
             continue
         if program not in SCRIPTS or '...' in command:
-            unknown = {word.partition('=')[0] for word in arguments if word.startswith('--')} - options_of(program)
+            unknown = {word.partition('=')[0] for word in arguments
+                       if word.startswith('--')} - options_of(program)
             wrong += [f'{page}: {command}: {option}' for option in unknown]
             continue
         monkeypatch.setattr('sys.argv', [f'{program}.py', *arguments])
@@ -126,7 +137,9 @@ def test_commands_are_taken_by_their_parsers(monkeypatch):
 
 
 def test_options_named_in_the_text_exist():
-    """`script.py --option` must be that script's; an option alone must be one of somebody's of ours."""
+    """`script.py --option` must be that script's; an option alone must be one of somebody's of
+    ours.
+    """
     everybody = set().union(*map(options_of, SCRIPTS), options_of_devices(), *(
         options_of('.'.join(path.relative_to(ROOT).with_suffix('').parts))
         for folder in ('core', 'benchmarks') for path in (ROOT / folder).rglob('*.py')))
@@ -137,7 +150,8 @@ def test_options_named_in_the_text_exist():
             if program is None and not code.startswith('--'):
                 continue
             known = everybody if program is None else options_of(program)
-            wrong += [f'{page.name}: `{code}`: {option}' for option in OPTION.findall(code) if option not in known]
+            wrong += [f'{page.name}: `{code}`: {option}' for option in OPTION.findall(code)
+                      if option not in known]
     assert not wrong, '\n'.join(wrong)
 
 
@@ -150,14 +164,17 @@ def test_names_given_to_set_are_options():
 
 def anchors(page):
     """The anchors of a page's headings, as the usual hosts make them."""
-    headings = re.findall(r'^#+ +(.+)$', FENCE.sub('', page.read_text(encoding='utf8')), re.MULTILINE)
-    return {re.sub(r'[^\w\- ]', '', heading.lower()).strip().replace(' ', '-') for heading in headings}
+    headings = re.findall(r'^#+ +(.+)$', FENCE.sub('', page.read_text(encoding='utf8')),
+                          re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).strip().replace(' ', '-')
+            for heading in headings}
 
 
 def test_links_lead_somewhere():
     wrong, n_links = [], 0
     for page in PAGES:
-        for target in re.findall(r'\]\(([^)\s]+)\)', FENCE.sub('', page.read_text(encoding='utf8'))):
+        for target in re.findall(r'\]\(([^)\s]+)\)',
+                                 FENCE.sub('', page.read_text(encoding='utf8'))):
             if re.match(r'[a-z]+:', target):
                 continue
             n_links += 1
@@ -186,10 +203,13 @@ def test_paths_named_in_the_text_exist():
 # ---- the rooms, as CONTRIBUTING.md and the API reference show them
 
 def test_the_tree_of_contributing_is_that_of_core():
-    """Its rooms, in the order in which `make docs` lists them, and the contract that `make lint` checks."""
+    """Its rooms, in the order in which `make docs` lists them, and the contract that `make lint`
+    checks.
+    """
     tree, order = (text for language, text in code_of(ROOT / 'CONTRIBUTING.md')[0] if not language)
     shown = re.findall(r'^    (\w+)/ ', tree, re.MULTILINE)
-    assert sorted(shown) == sorted(path.parent.name for path in (ROOT / 'core').glob('*/__init__.py'))
+    assert sorted(shown) == sorted(path.parent.name
+                                   for path in (ROOT / 'core').glob('*/__init__.py'))
     source = (ROOT / 'docs' / 'build_api.py').read_text(encoding='utf8')
     [listed] = re.findall(r"^ROOMS = (\([^)]*\))", source, re.MULTILINE)
     assert shown == list(ast.literal_eval(listed))
@@ -202,7 +222,8 @@ def test_imports_of_the_tutorial_are_there():
     cells = json.loads((ROOT / 'docs' / 'tutorial.ipynb').read_text(encoding='utf8'))['cells']
     code = '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
     named = [f'{node.module}.{alias.name}' for node in ast.walk(ast.parse(code))
-             if isinstance(node, ast.ImportFrom) and node.module.startswith('core') for alias in node.names]
+             if isinstance(node, ast.ImportFrom) and node.module.startswith('core')
+             for alias in node.names]
     assert [name for name in named if not resolves(name)] == [] and len(named) > 10
 
 
@@ -215,7 +236,8 @@ def modules():
     for path in sorted((ROOT / 'core').rglob('*.py')):
         parts = path.relative_to(ROOT).with_suffix('').parts
         with tokenize.open(path) as file:
-            found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = ast.parse(file.read())
+            found['.'.join(parts[:-1] if parts[-1] == '__init__'
+                           else parts)] = ast.parse(file.read())
     return found
 
 
@@ -269,7 +291,8 @@ def test_names_of_core_in_docs_and_docstrings_exist():
             n_names += 1
             if not resolves(name) and not name.endswith('.py'):
                 wrong.append(f'{where}: {name}')
-        for module, names in re.findall(r'^\s*from (core[\w.]*) import ([\w, ]+)$', text, re.MULTILINE):
+        for module, names in re.findall(r'^\s*from (core[\w.]*) import ([\w, ]+)$', text,
+                                        re.MULTILINE):
             wrong += [f'{where}: {module}.{name}' for name in re.split(r', *', names)
                       if not resolves(f'{module}.{name.split()[0]}')]
     assert not wrong and n_names > 50, '\n'.join(wrong)
@@ -286,14 +309,15 @@ def documented(docstring):
 def parameters(node):
     """The names that a function takes, or a class when it is made; None where a base class decides."""
     if isinstance(node, ast.ClassDef):
-        made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == '__init__'),
-                    None)
+        made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef)
+                     and inner.name == '__init__'), None)
         if made is None:
             fields = {inner.target.id for inner in node.body if isinstance(inner, ast.AnnAssign)}
             return fields or None
         node = made
     given = node.args
-    return {arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg] if arg}
+    return {arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg,
+                                given.kwarg] if arg}
 
 
 def test_documented_arguments_are_arguments():

@@ -1,4 +1,6 @@
-"""The programs of README's "From Python", run as they stand, but for fewer epochs and on tiny directories."""
+"""The programs of README's "From Python", run as they stand, but for fewer epochs and on tiny
+directories.
+"""
 
 import re
 import shutil

@@ -1,4 +1,6 @@
-"""The rooms of core/: few enough files to hold in mind, names that mean one thing, and the order of imports."""
+"""The rooms of core/: few enough files to hold in mind, names that mean one thing, and the order of
+imports.
+"""
 
 import collections
 import pathlib
@@ -29,13 +31,15 @@ def test_names_of_files_are_there_once_and_shadow_nothing():
 
 def test_no_file_is_longer_than_400_lines():
     files = [*FILES, *(ROOT / 'tests').rglob('*.py'), *(ROOT / 'benchmarks').rglob('*.py')]
-    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding='utf8').splitlines()) for path in files}
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding='utf8').splitlines())
+             for path in files}
     assert {path: n for path, n in lines.items() if n > 400} == {}
 
 
 def test_tests_mirror_the_rooms():
     """A folder of tests for each room, and no test that imports a test."""
-    # commands are tested in tests/scripts, the reference is what the tests of the model compare with.
+    # commands are tested in tests/scripts, the reference is what the tests of the model compare
+    # with.
     folders = {path.name for path in (ROOT / 'tests').iterdir()}
     assert {room.name for room in ROOMS} - {'commands', 'reference'} <= folders
     for path in (ROOT / 'tests').rglob('*.py'):
@@ -50,8 +54,8 @@ def lint(place):
     program = pathlib.Path(sys.executable).with_name('lint-imports')
     if not program.exists():
         pytest.skip('import-linter is not installed')
-    return subprocess.run([program, '--no-logo', '--no-cache'], cwd=place, capture_output=True, text=True,
-                          env={'PYTHONPATH': str(place), 'PATH': ''})
+    return subprocess.run([program, '--no-logo', '--no-cache'], cwd=place, capture_output=True,
+                          text=True, env={'PYTHONPATH': str(place), 'PATH': ''})
 
 
 @pytest.mark.parametrize(('planted', 'said'), [
@@ -63,7 +67,8 @@ def lint(place):
 ])
 def test_the_order_of_imports_is_checked(tmp_path, planted, said):
     """In a package of empty rooms with the contract of this one."""
-    (tmp_path / '.importlinter').write_text((ROOT / '.importlinter').read_text(encoding='utf8'), encoding='utf8')
+    (tmp_path / '.importlinter').write_text((ROOT / '.importlinter').read_text(encoding='utf8'),
+                                            encoding='utf8')
     (tmp_path / 'core').mkdir()
     (tmp_path / 'core' / '__init__.py').touch()
     (tmp_path / 'core' / '__main__.py').touch()

@@ -23,7 +23,8 @@ from tests.support import http_server
 from tests.support.scripts import ROOT
 
 SINGLE = http_server.archive([('w.bin', b'\x89any bytes ' * 6000)], 0)
-PHOTOS = http_server.archive([(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)
+PHOTOS = http_server.archive(
+    [(f'photos/{number}.jpg', bytes([number]) * 5000) for number in range(9)], 0)
 CAPTIONS = http_server.archive([('annotations/captions.json', b'{"images": []}')])
 NAME = 'no-such-host.invalid'
 
@@ -33,14 +34,14 @@ class Site:
 
     def __init__(self, to, address, pages):
         self.to, self.address, self.pages, self.said = to, address, pages, []
-        self.sources = {
-            'single': Source((Archive('w.zip', (f'{address}/w.zip',)),), 'prepro.py --captions {to}/w.bin'),
-            'data': Source((Archive('captions.zip', (f'{address}/captions.zip',)),
-                            Archive('photos.zip', (f'{address}/photos.zip',))),
-                           'prepro.py --images {to}', 'read the terms'),
-            'copied': Source((Archive('c.zip', (f'http://{NAME}/c.zip', f'{address}/gone.zip',
-                                                f'{address}/captions.zip')),), 'prepro.py'),
-        }
+        self.sources = {'single': Source((Archive('w.zip', (f'{address}/w.zip',)),),
+                                         'prepro.py --captions {to}/w.bin'),
+                        'data': Source((Archive('captions.zip', (f'{address}/captions.zip',)),
+                                        Archive('photos.zip', (f'{address}/photos.zip',))),
+                                       'prepro.py --images {to}', 'read the terms'),
+                        'copied': Source((Archive('c.zip',
+                                                  (f'http://{NAME}/c.zip', f'{address}/gone.zip',
+                                                   f'{address}/captions.zip')),), 'prepro.py')}
         self.weights = {'vgg91': Weights(f'{address}/w.h5', http_server.md5(SINGLE))}
 
     def get(self, *names, **options):
@@ -66,8 +67,8 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
-    pages = {path: http_server.Page(content)
-             for path, content in (('/w.zip', SINGLE), ('/photos.zip', PHOTOS), ('/captions.zip', CAPTIONS))}
+    pages = {path: http_server.Page(content) for path, content in (
+        ('/w.zip', SINGLE), ('/photos.zip', PHOTOS), ('/captions.zip', CAPTIONS))}
     with http_server.serve(pages) as address:
         yield Site(tmp_path / 'to', address, pages)
 
@@ -75,16 +76,19 @@ def site(tmp_path):
 def test_one_file(site):
     said = site.get('single')
     assert (site.to / 'w.zip').read_bytes() == SINGLE
-    assert sorted(os.listdir(site.to)) == ['.lock', '.w.zip.contents.json', 'downloads.json', 'w.bin', 'w.zip']
+    assert sorted(os.listdir(site.to)) == ['.lock', '.w.zip.contents.json', 'downloads.json',
+                                           'w.bin', 'w.zip']
     entry = site.manifest()['w.zip']
     assert entry['sha256'] == hashlib.sha256(SINGLE).hexdigest() and entry['bytes'] == len(SINGLE)
     assert entry['url'] == f'{site.address}/w.zip' and entry['checked'] == 'announced size'
-    assert said[-2:] == [f'single: complete in {site.to}', f'next: python prepro.py --captions {site.to}/w.bin ...']
+    assert said[-2:] == [f'single: complete in {site.to}', 'next: python prepro.py --captions '
+                         f'{site.to}/w.bin ...']
 
 
 def test_archives_are_unpacked(site):
     said = site.get('data')
-    assert {path.name for path in (site.to / 'photos').iterdir()} == {f'{number}.jpg' for number in range(9)}
+    assert {path.name for path in (site.to / 'photos').iterdir()} == {
+        f'{number}.jpg' for number in range(9)}
     assert (site.to / 'annotations' / 'captions.json').exists()
     assert site.manifest()['photos.zip']['unpacked'] == {'files': 9, 'bytes': 45000}
     assert sum('plain http' in line for line in said) == 2 and 'note: read the terms' in said
@@ -92,7 +96,8 @@ def test_archives_are_unpacked(site):
 
 def test_the_second_time_nothing_is_done(site, monkeypatch):
     site.get('single', 'data')
-    before = {path: path.stat().st_mtime_ns for path in site.to.rglob('*') if path.is_file() and path.name != '.lock'}
+    before = {path: path.stat().st_mtime_ns for path in site.to.rglob('*') if path.is_file()
+              and path.name != '.lock'}
     asked = site.asked()
     site.sources = {name: offline(source) for name, source in site.sources.items()}
     said = site.get('single', 'data', 'data')
@@ -163,8 +168,10 @@ def test_files_put_there_by_hand(site):
 def test_the_next_address_where_one_has_it_no_more(site):
     said = site.get('copied')
     assert (site.to / 'annotations' / 'captions.json').exists()
-    assert any(line.startswith(f'{NAME}: ') and line.endswith('; trying 127.0.0.1') for line in said)
-    assert any('the server answered 404' in line and line.endswith('; trying 127.0.0.1') for line in said)
+    assert any(line.startswith(f'{NAME}: ') and line.endswith('; trying 127.0.0.1')
+               for line in said)
+    assert any('the server answered 404' in line and line.endswith('; trying 127.0.0.1')
+               for line in said)
     assert site.manifest()['c.zip']['url'] == f'{site.address}/captions.zip'
 
 
@@ -173,9 +180,10 @@ def test_without_network_one_line_says_which_files_to_put_where(site):
     began = time.monotonic()
     line = site.refuses('data')
     assert time.monotonic() - began < 10
-    assert line.startswith(f'captions.zip cannot be fetched (no network, or the server is down: {NAME}: ')
-    assert line.endswith(f'put captions.zip (https://{NAME}/captions.zip), photos.zip (https://{NAME}/photos.zip), '
-                         f'got elsewhere, into {site.to}')
+    assert line.startswith('captions.zip cannot be fetched (no network, or the server is down: '
+                           f'{NAME}: ')
+    assert line.endswith(f'put captions.zip (https://{NAME}/captions.zip), photos.zip '
+                         f'(https://{NAME}/photos.zip), got elsewhere, into {site.to}')
     assert sorted(os.listdir(site.to)) == ['.lock']
 
 
@@ -220,13 +228,15 @@ def test_what_came_is_kept_when_the_line_stays_cut(site):
 
 def test_unknown_names(site):
     line = site.refuses('singel')
-    assert line == ('--download singel: not known; did you mean single? There is single, data, copied, vgg91')
+    assert line == ('--download singel: not known; did you mean single? There is single, data, '
+                    'copied, vgg91')
     assert not site.to.exists()
 
 
 def test_a_damaged_record(site):
     site.to.mkdir()
-    for text, why in (('{"w.zip', 'is not JSON'), ('[]', 'not a record'), ('{"w.zip": 5}', 'not a record')):
+    for text, why in (('{"w.zip', 'is not JSON'), ('[]', 'not a record'),
+                      ('{"w.zip": 5}', 'not a record')):
         (site.to / 'downloads.json').write_text(text)
         assert f'downloads.json: {why}' in site.refuses('single')
 
@@ -246,7 +256,8 @@ def test_two_at_once(site):
         deadline = time.monotonic() + 20
         while not (site.to / 'w.zip.part').exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert site.refuses('single') == (f'{site.to}: another prepro.py is at work here; wait for it or stop it')
+        assert site.refuses('single') == (f'{site.to}: another prepro.py is at work here; wait for '
+                                          'it or stop it')
     finally:
         hold.set()
         first.join(30)
@@ -272,7 +283,8 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
     page = site.pages['/photos.zip']
     page.hold, page.cuts = hold, [2 * 16384 + 10]
     command = [sys.executable, '-c', CHILD, site.to, site.address]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True)
     try:
         part, deadline = site.to / 'photos.zip.part', time.monotonic() + 60
         while (not part.exists() or part.stat().st_size < 2 * 16384) and time.monotonic() < deadline:
@@ -289,17 +301,21 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
     assert again.returncode == 0, again.stderr
     assert there >= 16384 and page.requests[1]['Range'] == f'bytes={there}-'
     assert (site.to / 'photos.zip').read_bytes() == PHOTOS and (site.to / 'photos' / '8.jpg').exists()
-    assert all(re.match(r'(unpacking )?photos.zip: \d+/\d+ \[', line) for line in again.stderr.splitlines())
+    assert all(re.match(r'(unpacking )?photos.zip: \d+/\d+ \[', line)
+               for line in again.stderr.splitlines())
 
 
-# ------------------------------------------------------------------------------------------------------ the real table
+# ------------------------------------------------------------------------------------------------------
+# the real table
 
 
 def test_the_table_against_keras():
     """Addresses and MD5s of the weights are those in the source of the installed tf_keras."""
     folder = pathlib.Path(importlib.util.find_spec('tf_keras').origin).parent / 'src' / 'applications'
-    files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet', 'mobilenet_v2': 'mobilenet_v2'}
-    text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '') for name, file in files.items()}
+    files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet',
+             'mobilenet_v2': 'mobilenet_v2'}
+    text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '')
+            for name, file in files.items()}
     for encoder, published in text.items():
         weights = catalogue.WEIGHTS[encoder]
         assert weights.name in ENCODERS[encoder].files

@@ -27,13 +27,17 @@ OTHER = random.Random(8).randbytes(700_001)
 
 
 class Fetched:
-    """What `http_file.fetch` did: the state it returned, the bytes that came, the seconds it would have waited."""
+    """What `http_file.fetch` did: the state it returned, the bytes that came, the seconds it would
+    have waited.
+    """
 
     def __init__(self, tmp_path, page, path='/file', timeout=(2, 2), pages=None, url=None):
         self.page, self.waits, self.part = page, [], tmp_path / 'file.part'
-        with http_server.serve({'/file': page, **(pages or {})}) as address, http_file.session() as session:
+        with http_server.serve({'/file': page,
+                                **(pages or {})}) as address, http_file.session() as session:
             self.address = address
-            self.state = http_file.fetch(session, url or address + path, self.part, 'file', timeout, self.waits.append)
+            self.state = http_file.fetch(session, url or address + path, self.part, 'file', timeout,
+                                         self.waits.append)
 
     @property
     def content(self):
@@ -51,7 +55,8 @@ def fetch_begun(tmp_path, page, content, **state):
     """`fetch` where `content` had come before."""
     with http_server.serve({'/file': page}) as address, http_file.session() as session:
         begun(tmp_path, content, **{'url': f'{address}/file', **state})
-        http_file.fetch(session, f'{address}/file', tmp_path / 'file.part', 'file', (2, 2), lambda seconds: None)
+        http_file.fetch(session, f'{address}/file', tmp_path / 'file.part', 'file', (2, 2),
+                        lambda seconds: None)
     return (tmp_path / 'file.part').read_bytes()
 
 
@@ -66,7 +71,8 @@ def test_whole(tmp_path):
 def test_a_cut_line_is_taken_up_where_it_broke(tmp_path, capsys):
     fetched = Fetched(tmp_path, http_server.Page(CONTENT, cuts=[CUT, FURTHER]))
     assert fetched.content == CONTENT
-    assert [request.get('Range') for request in fetched.page.requests] == [None, f'bytes={CUT}-', f'bytes={FURTHER}-']
+    assert [request.get('Range') for request in fetched.page.requests] == [
+        None, f'bytes={CUT}-', f'bytes={FURTHER}-']
     assert {request.get('If-Range') for request in fetched.page.requests[1:]} == {'"one"'}
     assert fetched.waits == [1, 1]  # each attempt got further
     said = capsys.readouterr().err
@@ -85,7 +91,8 @@ def test_a_server_without_ranges_begins_anew(tmp_path):
 
 def test_a_server_that_always_cuts_is_given_up(tmp_path):
     page = http_server.Page(CONTENT, ranges=False, cuts=[CUT] * 50)
-    with pytest.raises(http_file.Unavailable, match=rf'after {http_file.ATTEMPTS} attempts, 295 kB are kept') as error:
+    with pytest.raises(http_file.Unavailable,
+                       match=rf'after {http_file.ATTEMPTS} attempts, 295 kB are kept') as error:
         Fetched(tmp_path, page)
     assert not error.value.unreachable and len(page.requests) == http_file.ATTEMPTS
 
@@ -167,7 +174,8 @@ def test_what_another_process_left_is_taken_up(tmp_path):
     assert page.requests[0]['Range'] == f'bytes={FURTHER}-'
 
 
-@pytest.mark.parametrize('state', [{'url': 'http://elsewhere/file'}, {'validator': None}, {'validator': '"zero"'}])
+@pytest.mark.parametrize(
+    'state', [{'url': 'http://elsewhere/file'}, {'validator': None}, {'validator': '"zero"'}])
 def test_what_is_not_surely_of_this_file_is_not(tmp_path, state):
     assert fetch_begun(tmp_path, http_server.Page(CONTENT), OTHER[:FURTHER], **state) == CONTENT
 
@@ -210,9 +218,11 @@ def test_redirects(tmp_path):
     assert fetched.state['url'].endswith('/hop')
 
 
-@pytest.mark.parametrize('target', ['file:///etc/passwd', 'ftp://127.0.0.1/x', 'data:,x', 'javascript:1'])
+@pytest.mark.parametrize(
+    'target', ['file:///etc/passwd', 'ftp://127.0.0.1/x', 'data:,x', 'javascript:1'])
 def test_redirects_to_other_schemes_are_refused(tmp_path, target):
-    with pytest.raises(http_file.Unavailable, match=re.escape(f'sends on to {target!r}, which is not followed')):
+    with pytest.raises(http_file.Unavailable,
+                       match=re.escape(f'sends on to {target!r}, which is not followed')):
         Fetched(tmp_path, http_server.Page(answers=[(302, {'Location': target})]))
 
 
@@ -222,7 +232,8 @@ def test_https_is_never_left(tmp_path):
         def request(self, method, url, **options):
             assert url == 'https://safe.example/file'
             response = requests.Response()
-            response.raw, response.status_code, response.headers = io.BytesIO(), 302, {'Location': 'http://safe.example/file'}
+            response.raw, response.status_code, response.headers = io.BytesIO(), 302, {
+                'Location': 'http://safe.example/file'}
             return response
 
     with pytest.raises(http_file.Unavailable, match='which is not followed'):
@@ -244,8 +255,8 @@ def free_port():
 def test_nobody_there_is_known_at_once(tmp_path, url):
     waits, began = [], time.monotonic()
     with http_file.session() as session, pytest.raises(http_file.Unavailable) as error:
-        http_file.fetch(session, url or f'http://127.0.0.1:{free_port()}/file', tmp_path / 'part', 'file', (2, 2),
-                       waits.append)
+        http_file.fetch(session, url or f'http://127.0.0.1:{free_port()}/file', tmp_path / 'part',
+                        'file', (2, 2), waits.append)
     assert error.value.unreachable and waits == [] and time.monotonic() - began < 10
     assert re.match(r'(no-such-host.invalid|127.0.0.1): \w', str(error.value)) and '0x' not in str(error.value)
 
@@ -266,13 +277,16 @@ def test_a_wrong_certificate_is_final(tmp_path):
     """The server's key is its own: nobody vouches for it."""
     if not shutil.which('openssl'):
         pytest.skip('needs the program openssl to make a certificate')
-    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', tmp_path / 'key', '-out',
-                    tmp_path / 'cert', '-days', '2', '-subj', '/CN=127.0.0.1'], capture_output=True, check=True)
+    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout',
+                    tmp_path / 'key', '-out', tmp_path / 'cert', '-days', '2', '-subj',
+                    '/CN=127.0.0.1'], capture_output=True, check=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / 'cert', tmp_path / 'key')
-    with http_server.serve({'/file': http_server.Page(CONTENT)}, context) as address, http_file.session() as session, \
-            pytest.raises(http_file.Unavailable, match='its certificate is not accepted'):
-        http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2), lambda seconds: None)
+    with http_server.serve({'/file': http_server.Page(CONTENT)},
+                           context) as address, http_file.session() as session, pytest.raises(
+        http_file.Unavailable, match='its certificate is not accepted'):
+        http_file.fetch(session, f'{address}/file', tmp_path / 'part', 'file', (2, 2),
+                        lambda seconds: None)
 
 
 def test_what_a_server_announces(tmp_path):
@@ -283,17 +297,20 @@ def test_what_a_server_announces(tmp_path):
         assert http_file.announced(session, f'{address}/gone', (2, 2)) == (None, None)
         digest = base64.b64encode(bytes.fromhex(http_server.md5(CONTENT))).decode()
         pages['/file'].headers['x-goog-hash'] = f'crc32c=n03x6A==, md5={digest}'
-        assert http_file.announced(session, f'{address}/file', (2, 2)) == (len(CONTENT), http_server.md5(CONTENT))
+        assert http_file.announced(session, f'{address}/file', (2, 2)) == (
+            len(CONTENT), http_server.md5(CONTENT))
         with pytest.raises(http_file.Unavailable):
             http_file.announced(session, 'http://no-such-host.invalid/', (2, 2))
 
 
 def test_a_disk_that_is_full_keeps_what_came(tmp_path):
     """A limit on the size of files stands for the full disk."""
-    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (CUT, before[1]))
     try:
-        with pytest.raises(InputError, match='cannot write .* make room and run the same command again'):
+        with pytest.raises(InputError,
+                           match='cannot write .* make room and run the same command again'):
             Fetched(tmp_path, http_server.Page(CONTENT))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

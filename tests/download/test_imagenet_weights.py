@@ -61,7 +61,8 @@ def test_fetched_once_then_only_checked(keras, capfd):
     said = capfd.readouterr().err
     assert f"w.h5' from '{keras.address}/w.h5' to '{keras.to}'" in said
     bars = [line for line in said.splitlines() if line.startswith('w.h5: ')]
-    assert re.match(r'w.h5: 3/3 \[.*MB/s\]$', bars[-1]) and len(bars) == 2  # where it began and where it ended
+    # where it began and where it ended
+    assert re.match(r'w.h5: 3/3 \[.*MB/s\]$', bars[-1]) and len(bars) == 2
     keras.fetch('known')
     assert len(keras.page.requests) == 1 and capfd.readouterr() == ('', '') and keras.said == []
 
@@ -90,8 +91,8 @@ def test_a_wrong_file_is_named_and_left_alone(keras):
     keras.to.mkdir()
     (keras.to / 'w.h5').write_bytes(b'something else')
     assert keras.refuses('known') == (
-        f'{keras.to}/w.h5: not the published file (MD5 {http_server.md5(b"something else")}, published '
-        f'{http_server.md5(CONTENT)}); delete it and run the same command again')
+        f'{keras.to}/w.h5: not the published file (MD5 {http_server.md5(b"something else")}, '
+        f'published {http_server.md5(CONTENT)}); delete it and run the same command again')
     assert (keras.to / 'w.h5').read_bytes() == b'something else' and not keras.page.requests
 
 
@@ -100,8 +101,8 @@ def test_where_no_checksum_is_published_a_changed_file_is_noticed(keras):
     assert (keras.to / 'w.h5.sha256').read_text() == f'{hashlib.sha256(CONTENT).hexdigest()}  w.h5\n'
     keras.fetch('unknown')
     (keras.to / 'w.h5').write_bytes(CONTENT[:-1])
-    assert keras.refuses('unknown') == (f'{keras.to}/w.h5: has changed since it was recorded in w.h5.sha256; delete '
-                                        f'both and run the same command again')
+    assert keras.refuses('unknown') == (f'{keras.to}/w.h5: has changed since it was recorded in '
+                                        'w.h5.sha256; delete both and run the same command again')
     (keras.to / 'w.h5').unlink()  # the record alone refuses nothing that has come anew
     keras.page.content = CONTENT + b'of a later version'
     keras.fetch('unknown')
@@ -112,7 +113,8 @@ def test_where_no_checksum_is_published_a_changed_file_is_noticed(keras):
 def test_wrong_bytes_leave_nothing(keras):
     keras.page.content = CONTENT[:-1] + b'x'
     line = keras.refuses('known')
-    assert line.startswith('w.h5 cannot be fetched (MD5 hash of downloaded file (w.h5) does not match')
+    assert line.startswith('w.h5 cannot be fetched (MD5 hash of downloaded file (w.h5) does not '
+                           'match')
     assert http_server.md5(CONTENT) in line and http_server.md5(keras.page.content) in line
     assert keras.files() == [] and len(keras.page.requests) == 2
 
@@ -143,8 +145,8 @@ def test_without_network_one_line_says_which_file_to_put_where(keras, capfd):
     line = keras.refuses('offline')
     assert time.monotonic() - began < 10
     assert line.startswith(f'w.h5 cannot be fetched (no network, or the server is down: {NAME}: ')
-    assert line.endswith(f'run the same command again later, or put w.h5 (https://{NAME}/w.h5), got elsewhere, into '
-                         f'{keras.to}')
+    assert line.endswith(f'run the same command again later, or put w.h5 (https://{NAME}/w.h5), '
+                         f'got elsewhere, into {keras.to}')
     assert not keras.to.exists() and capfd.readouterr() == ('', '')
 
 
@@ -180,7 +182,8 @@ imagenet_weights.fetch('x', to, {'x': Weights(url, md5)})
 def test_several_programs_at_once(keras):
     """The second fetches the whole file while the first is in the middle; both end well."""
     keras.page.hold, keras.page.cuts = threading.Event(), [1_000_000]
-    command = [sys.executable, '-c', CHILD, keras.to, f'{keras.address}/w.h5', http_server.md5(CONTENT)]
+    command = [sys.executable, '-c', CHILD, keras.to, f'{keras.address}/w.h5',
+               http_server.md5(CONTENT)]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 60

@@ -12,8 +12,8 @@ from core.common.errors import InputError
 from core.download import zip_archive
 from tests.support import http_server
 
-FILES = [('photos/', b''), ('photos/a.jpg', b'first' * 9001), ('photos/b.jpg', b'second'), ('list.txt', b''),
-         ('deep/er/c.txt', b'third')]
+FILES = [('photos/', b''), ('photos/a.jpg', b'first' * 9001), ('photos/b.jpg', b'second'),
+         ('list.txt', b''), ('deep/er/c.txt', b'third')]
 CONTENTS = {name: len(content) for name, content in FILES if not name.endswith('/')}
 
 
@@ -24,7 +24,8 @@ def written(folder, content):
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*')
+            if path.is_file()}
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def entry(name, mode=None, **fields):
     return info
 
 
-@pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    'method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_unpack(tmp_path, to, method):
     path = written(tmp_path, http_server.archive(FILES, method))
     assert zip_archive.unpack(path, to) == CONTENTS
@@ -72,7 +74,9 @@ def test_what_is_there_is_kept_and_the_rest_completed(tmp_path, to, capsys):
 def test_a_file_of_another_content_is_not_replaced(tmp_path, to, there):
     (to / 'photos').mkdir()
     (to / 'photos' / 'b.jpg').write_bytes(there)
-    with pytest.raises(InputError, match=r'b.jpg: is there with another content than in x.zip, and is not replaced'):
+    with pytest.raises(
+        InputError,
+        match=r'b.jpg: is there with another content than in x.zip, and is not replaced'):
         zip_archive.unpack(written(tmp_path, http_server.archive(FILES)), to)
     assert tree(to) == {'photos/b.jpg': there}
 
@@ -103,7 +107,8 @@ BAD = {
 def test_malicious_entries(tmp_path, to, case):
     info, why = BAD[case]
     path = written(tmp_path, http_server.archive([*FILES, (info, b'../../outside')]))
-    with pytest.raises(InputError, match=f'in the archive {why}; nothing was unpacked, do not trust') as error:
+    with pytest.raises(InputError,
+                       match=f'in the archive {why}; nothing was unpacked, do not trust') as error:
         zip_archive.unpack(path, to)
     assert '\n' not in str(error.value) and tree(tmp_path) == {'x.zip': path.read_bytes()} and not list(to.iterdir())
 
@@ -111,7 +116,8 @@ def test_malicious_entries(tmp_path, to, case):
 def test_files_of_this_program_are_not_replaced_by_an_archive(tmp_path, to):
     (to / 'downloads.json').write_text('{}')
     with pytest.raises(InputError, match='downloads.json: is there with another content'):
-        zip_archive.unpack(written(tmp_path, http_server.archive([('downloads.json', b'{"evil": {}}')])), to)
+        zip_archive.unpack(
+            written(tmp_path, http_server.archive([('downloads.json', b'{"evil": {}}')])), to)
     assert tree(to) == {'downloads.json': b'{}'}
 
 
@@ -133,7 +139,8 @@ def test_encrypted_and_unknown_methods(tmp_path, to):
     place = whole.index(b'PK\1\2')
     for offset, value, why in ((8, 1, 'is encrypted'), (8, 64, 'strong encryption'),
                                (10, 97, 'not a whole zip archive .*compression')):
-        path = written(tmp_path, whole[: place + offset] + struct.pack('<H', value) + whole[place + offset + 2 :])
+        path = written(tmp_path, whole[: place + offset] + struct.pack('<H', value)
+                       + whole[place + offset + 2 :])
         with pytest.raises(InputError, match=why):
             zip_archive.unpack(path, to)
     assert not list(to.iterdir())
@@ -142,7 +149,8 @@ def test_encrypted_and_unknown_methods(tmp_path, to):
 def test_not_through_links(tmp_path, to):
     (tmp_path / 'outside').mkdir()
     (to / 'photos').symlink_to(tmp_path / 'outside')
-    with pytest.raises(InputError, match='a.jpg: a link is in the way, and x.zip is not unpacked through links'):
+    with pytest.raises(
+        InputError, match='a.jpg: a link is in the way, and x.zip is not unpacked through links'):
         zip_archive.unpack(written(tmp_path, http_server.archive(FILES)), to)
     assert not list((tmp_path / 'outside').iterdir())
     (to / 'photos').unlink()
@@ -161,8 +169,8 @@ def test_a_link_in_the_place_of_what_a_kill_left(tmp_path, to):
 
 
 def test_damaged_content_appears_under_no_name(tmp_path, to):
-    content = bytearray(http_server.archive([('first', b'1'), ('second', os.urandom(5000)), ('third', b'3')],
-                                    zipfile.ZIP_STORED))
+    content = bytearray(http_server.archive(
+        [('first', b'1'), ('second', os.urandom(5000)), ('third', b'3')], zipfile.ZIP_STORED))
     content[2000] ^= 1
     path = written(tmp_path, bytes(content))
     with pytest.raises(InputError, match='x.zip: not a whole zip archive .*second.*; delete it'):
@@ -205,7 +213,8 @@ def test_a_directory_that_lies_about_sizes(tmp_path, to, size):
 
 
 def test_a_bomb_that_tells_its_size(tmp_path, to):
-    path = written(tmp_path, http_server.archive([(f'bomb{number}', bytes(1_000_000)) for number in range(4)]))
+    path = written(
+        tmp_path, http_server.archive([(f'bomb{number}', bytes(1_000_000)) for number in range(4)]))
     assert path.stat().st_size < 10_000
     with pytest.raises(InputError, match='unpacking x.zip needs 4 MB, 3.9 MB are free; make room'):
         zip_archive.unpack(path, to, free=3_900_000)

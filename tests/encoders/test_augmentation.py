@@ -7,10 +7,12 @@ from core.encoders.augmentation import SIDES, Augmentation
 
 
 def test_half_of_the_pictures_are_mirrored_but_none_whose_caption_names_a_side():
-    words = {'<NULL>': 0, '<START>': 1, '<END>': 2, '<UNK>': 3, 'dog': 4, 'left': 5, 'rightmost': 6, 'bright': 7}
+    words = {'<NULL>': 0, '<START>': 1, '<END>': 2, '<UNK>': 3, 'dog': 4, 'left': 5, 'rightmost': 6,
+             'bright': 7}
     captions = np.array([[1, 4, 2, 0], [1, 4, 5, 2], [1, 7, 4, 2], [1, 6, 2, 0]])
     augmentation = Augmentation(3, captions, words)
-    flips = {n: np.mean([augmentation.draw(np.array([n]), epoch)['flip'] for epoch in range(400)]) for n in range(4)}
+    flips = {n: np.mean([augmentation.draw(np.array([n]), epoch)['flip'] for epoch in range(400)])
+             for n in range(4)}
     assert flips[1] == flips[3] == 0
     assert 0.4 < flips[0] < 0.6 and 0.4 < flips[2] < 0.6
     assert not any(augmentation.draw(np.array([0, 1, 2]), epoch)['flip'] for epoch in range(50))
@@ -30,7 +32,8 @@ def test_draws_are_of_the_seed_the_epoch_and_the_first_caption():
 
 def test_sides_are_words_as_captions_have_them():
     assert all(tokenize(word) == [word] for word in SIDES)
-    for caption in ("the dog on the LEFT", 'a left-handed batter', "the right's wing", 'the top-right corner'):
+    for caption in ("the dog on the LEFT", 'a left-handed batter', "the right's wing",
+                    'the top-right corner'):
         assert SIDES & set(tokenize(caption)), caption
     for caption in ('a bright upright lamp', 'leftovers'):
         assert not SIDES & set(tokenize(caption)), caption

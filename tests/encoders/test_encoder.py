@@ -1,4 +1,6 @@
-"""Encoders against Keras' own networks, random weights that keep images apart, and descriptions that do not fit."""
+"""Encoders against Keras' own networks, random weights that keep images apart, and descriptions
+that do not fit.
+"""
 
 import dataclasses
 import json
@@ -39,7 +41,9 @@ def encode(spec, batch):
 
 @pytest.fixture(scope='module')
 def vgg19_file(tmp_path_factory):
-    """Full VGG19 weights, written by tf_keras; and the maps that tf_keras computes from them on two pictures."""
+    """Full VGG19 weights, written by tf_keras; and the maps that tf_keras computes from them on two
+    pictures.
+    """
     import tf_keras
 
     path = tmp_path_factory.mktemp('vgg19') / 'vgg19_notop.h5'
@@ -47,13 +51,15 @@ def vgg19_file(tmp_path_factory):
     generator = np.random.default_rng(6)
     weights = networks.Vgg19().random(4)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        model = tf_keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
+        model = tf_keras.applications.VGG19(include_top=False, weights=None,
+                                            input_shape=(32, 32, 3))
         layers = [layer for layer in model.layers if layer.weights]
         values = [[kernel, generator.normal(0, 0.3, bias.shape)] for kernel, bias in weights]
         networks.assign(session, [layer.weights for layer in layers], values)
         model.save_weights(str(path))
         after = {name: layer.output for name, layer in zip(CONVOLUTIONS, layers, strict=True)}
-        before = {f'{name}_pre': layer.output.op.inputs[0] for name, layer in zip(CONVOLUTIONS, layers, strict=True)}
+        before = {f'{name}_pre': layer.output.op.inputs[0]
+                  for name, layer in zip(CONVOLUTIONS, layers, strict=True)}
         inputs = tf_keras.applications.vgg19.preprocess_input(batch.astype(np.float32))
         maps = session.run({**after, **before}, {model.input: inputs})
     return path, batch, maps
@@ -66,7 +72,8 @@ def test_every_map_of_vgg19_equals_that_of_keras(vgg19_file, graph):
     for name in expected:
         rows, columns, dim = networks.Vgg19().shape(name, 32)
         spec = dataclasses.replace(base, layer=name, grid=(rows, columns), dim=dim)
-        with tf1.variable_scope('encoder', reuse=tf1.AUTO_REUSE):  # the towers share their variables
+        # the towers share their variables
+        with tf1.variable_scope('encoder', reuse=tf1.AUTO_REUSE):
             built[name], restore = build(tf.constant(batch), spec)
     assert len(built) == 32
     assert len(tf1.global_variables()) == 32
@@ -84,7 +91,8 @@ def test_encoder_reads_the_file_itself(vgg19_file):
     path, batch, expected = vgg19_file
     spec = describe('vgg19', size=32, weights=path)
     assert (spec.layer, spec.grid, spec.dim) == ('conv5_4', (2, 2), 512)
-    assert np.allclose(encode(spec, batch).reshape(2, 2, 2, 512), expected['conv5_4'], rtol=1e-4, atol=1e-5)
+    assert np.allclose(encode(spec, batch).reshape(2, 2, 2, 512), expected['conv5_4'], rtol=1e-4,
+                       atol=1e-5)
 
 
 def test_default_vgg19_is_the_papers(graph):
@@ -136,7 +144,9 @@ def test_mat_kernels_meet_rgb(thin, tmp_path):
 
 
 def spread(features):
-    """Shares of the features' energy that differ between images at one place, and between places of one image."""
+    """Shares of the features' energy that differ between images at one place, and between places of
+    one image.
+    """
     energy = (features**2).mean((0, 1)).sum()
     return features.var(0).mean(0).sum() / energy, features.var(1).mean(0).sum() / energy
 
@@ -170,8 +180,10 @@ def test_mobilenet_equals_keras(mobilenet, tmp_path):
     batch = pictures(4, 96)
     path = tmp_path / 'mobilenet.h5'
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        model = tf_keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
-        networks.assign(session, [layer.weights for layer in model.layers if layer.weights], mobilenet[1])
+        model = tf_keras.applications.MobileNetV2(include_top=False, weights=None,
+                                                  input_shape=(96, 96, 3))
+        networks.assign(session, [layer.weights for layer in model.layers if layer.weights],
+                        mobilenet[1])
         model.save_weights(str(path))
         inputs = tf_keras.applications.mobilenet_v2.preprocess_input(batch.astype(np.float32))
         middle = model.get_layer('block_6_expand_relu').output
@@ -192,13 +204,15 @@ def test_pixels_are_scaled_as_keras_does(name, graph):
     pixels = np.random.default_rng(1).integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
     expected = getattr(tf_keras.applications, name).preprocess_input(pixels.copy())
     with tf1.Session(graph=graph) as session:
-        assert np.allclose(session.run(ENCODERS[name].scale(tf.constant(pixels))), expected, atol=1e-4)
+        assert np.allclose(session.run(ENCODERS[name].scale(tf.constant(pixels))), expected,
+                           atol=1e-4)
 
 
 def test_wrong_weights_for_an_encoder(mobilenet, thin, tmp_path):
     write_keras(tmp_path / 'thin.h5', Thin().random(0))
     spec = describe('mobilenet_v2', size=96, weights=tmp_path / 'thin.h5')
-    with pytest.raises(InputError, match='does not fit mobilenet_v2: layer Conv1 needs shapes 3x3x3x32'):
+    with pytest.raises(InputError,
+                       match='does not fit mobilenet_v2: layer Conv1 needs shapes 3x3x3x32'):
         Encoder(spec)
     spec = describe('vgg19', size=32, weights=tmp_path / 'thin.h5')
     write_keras(tmp_path / 'thin.h5', Thin().random(1))
@@ -217,9 +231,11 @@ def test_real_weights_on_real_photos(shared):
     features = encode(spec, batch)
     assert features.shape == (8, 49, 1280) and features.dtype == np.float32 and np.isfinite(features).all()
     assert min(spread(features)) > 0.3
-    # Trained features hardly notice a mirror: an image is nearer to its own than to any other image.
+    # Trained features hardly notice a mirror: an image is nearer to its own than to any other
+    # image.
     means, mirrored = features.mean(1), encode(spec, batch[:, :, ::-1]).mean(1)
-    assert (np.linalg.norm(means[:, None] - mirrored[None], axis=-1).argmin(1) == np.arange(8)).all()
+    assert (np.linalg.norm(means[:, None] - mirrored[None],
+                           axis=-1).argmin(1) == np.arange(8)).all()
 
 
 def test_two_encoders_at_once_leave_the_process_alone():
@@ -244,7 +260,8 @@ def test_a_spec_goes_to_json_and_back():
     assert (spec.grid, spec.dim) == ((28, 28), 512)
     assert EncoderSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert spec.preprocessing == preprocessing.Preprocessing(448, 'squash')
-    assert set(spec.identity()) == {'encoder', 'layer', 'size', 'resize', 'weights_sha256', 'grid', 'dim'}
+    assert set(spec.identity()) == {'encoder', 'layer', 'size', 'resize', 'weights_sha256', 'grid',
+                                    'dim'}
     with pytest.raises(InputError, match='colour'):
         EncoderSpec.from_dict({**spec.to_dict(), 'colour': 1})
 
@@ -265,28 +282,23 @@ def test_weights_are_found_again_from_another_directory(tmp_path, monkeypatch):
     assert describe('vgg19', weights='random').weights == 'random'
 
 
-@pytest.mark.parametrize(
-    ('choice', 'message'),
-    [
-        ({'name': 'vgg91'}, 'did you mean vgg19'),
-        ({'name': 'vgg19', 'layer': 'conv5_5'}, 'near it: .*conv5_4'),
-        ({'name': 'vgg19', 'size': 230}, 'multiple of 16'),
-        ({'name': 'vgg19', 'size': -16}, 'positive'),
-        ({'name': 'vgg19', 'resize': 'pad'}, 'crop, squash'),
-        ({'name': 'mobilenet_v2', 'size': 100}, 'multiple of 32'),
-        ({'name': 'mobilenet_v2', 'layer': 'block_6_expand_rellu', 'size': 96}, 'near it: block_6_expand_relu'),
-        ({'name': 'inception_v3', 'size': 74}, 'at least 75'),
-    ],
-)
+@pytest.mark.parametrize(('choice', 'message'), [
+    ({'name': 'vgg91'}, 'did you mean vgg19'),
+    ({'name': 'vgg19', 'layer': 'conv5_5'}, 'near it: .*conv5_4'),
+    ({'name': 'vgg19', 'size': 230}, 'multiple of 16'),
+    ({'name': 'vgg19', 'size': -16}, 'positive'),
+    ({'name': 'vgg19', 'resize': 'pad'}, 'crop, squash'),
+    ({'name': 'mobilenet_v2', 'size': 100}, 'multiple of 32'),
+    ({'name': 'mobilenet_v2', 'layer': 'block_6_expand_rellu', 'size': 96},
+     'near it: block_6_expand_relu'), ({'name': 'inception_v3', 'size': 74}, 'at least 75')])
 def test_choices_that_do_not_exist(choice, message):
     with pytest.raises(InputError, match=message) as caught:
         describe(**choice)
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ('name', 'size', 'grid'), [('inception_v3', 299, (8, 8)), ('resnet50', 224, (7, 7)), ('resnet50', 64, (2, 2))]
-)
+@pytest.mark.parametrize(('name', 'size', 'grid'), [
+    ('inception_v3', 299, (8, 8)), ('resnet50', 224, (7, 7)), ('resnet50', 64, (2, 2))])
 def test_the_other_encoders(name, size, grid):
     spec = describe(name, size=size)
     assert (spec.grid, spec.dim) == (grid, 2048)

@@ -1,4 +1,6 @@
-"""Every kind of file to upright RGB, the geometry of the network's input, and files that are no images."""
+"""Every kind of file to upright RGB, the geometry of the network's input, and files that are no
+images.
+"""
 
 import concurrent.futures
 import io
@@ -25,14 +27,16 @@ def encode(image, fmt='PNG', **options):
 
 
 def noise(width=70, height=50, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def quarters(width=48, height=32):
     """Red, green over blue, white: no two orientations look alike."""
     image = Image.new('RGB', (width, height))
     for colour, x, y in ((RED, 0, 0), (GREEN, 1, 0), (BLUE, 0, 1), (WHITE, 1, 1)):
-        image.paste(colour, (x * width // 2, y * height // 2, (x + 1) * width // 2, (y + 1) * height // 2))
+        image.paste(
+            colour, (x * width // 2, y * height // 2, (x + 1) * width // 2, (y + 1) * height // 2))
     return image
 
 
@@ -40,7 +44,8 @@ def pixel(data):
     return photos.decode(data).getpixel((0, 0))
 
 
-# ---------------------------------------------------------------------------------------------------- kinds of files
+# ----------------------------------------------------------------------------------------------------
+# kinds of files
 
 
 @pytest.mark.parametrize('fmt', ['PNG', 'BMP', 'TIFF', 'PPM'])
@@ -81,9 +86,8 @@ def test_floating_point_pixels_are_an_error():
         photos.decode(encode(Image.new('F', (4, 4), 0.5), 'TIFF'))
 
 
-@pytest.mark.parametrize(
-    ('ink', 'expected'), [((0, 0, 0, 0), WHITE), ((0, 255, 255, 0), RED), ((0, 0, 0, 255), (0, 0, 0))]
-)
+@pytest.mark.parametrize(('ink', 'expected'), [
+    ((0, 0, 0, 0), WHITE), ((0, 255, 255, 0), RED), ((0, 0, 0, 255), (0, 0, 0))])
 def test_cmyk_jpeg_is_not_inverted(ink, expected):
     data = encode(Image.new('CMYK', (16, 16), ink), 'JPEG', quality=100)
     assert np.abs(np.subtract(pixel(data), expected)).max() <= 3
@@ -95,7 +99,8 @@ def test_transparency_shows_white():
     assert pixel(encode(Image.new('RGBA', (4, 4), (0, 0, 0, 51)))) == (204, 204, 204)
     assert pixel(encode(Image.new('LA', (4, 4), (0, 128)))) == (127, 127, 127)
     assert pixel(encode(Image.new('RGB', (4, 4), RED), transparency=RED)) == WHITE
-    assert pixel(encode(Image.new('RGBA', (4, 4), (255, 0, 0, 0)), 'WEBP', lossless=True, exact=True)) == WHITE
+    assert pixel(encode(Image.new('RGBA', (4, 4), (255, 0, 0, 0)), 'WEBP', lossless=True,
+                        exact=True)) == WHITE
 
 
 def test_palettes_with_and_without_transparency():
@@ -111,7 +116,8 @@ def test_palettes_with_and_without_transparency():
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_exif_orientation_is_applied(fmt, orientation):
     upright = quarters()
-    # The stored picture is the one that the orientation, as the standard words it, turns into the upright one.
+    # The stored picture is the one that the orientation, as the standard words it, turns into the
+    # upright one.
     array = np.array(upright)
     stored = {
         1: array,
@@ -142,7 +148,8 @@ def test_a_greyscale_photo_of_coco(shared):
     assert grey == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------------------------
+# geometry
 
 
 def test_crop_takes_the_central_seven_eighths_of_the_short_side():
@@ -155,7 +162,8 @@ def test_crop_takes_the_central_seven_eighths_of_the_short_side():
 def test_crop_of_a_gradient_is_exact():
     # Value = column, so that a pixel tells where it came from; 2 : 1 reduction around the centre.
     ramp = np.repeat(np.arange(640, dtype=np.float32)[None] / 4, 512, 0).astype(np.uint8)
-    square = preprocessing.load(encode(Image.fromarray(ramp)), Preprocessing(224))[112, :, 0].astype(float)
+    square = preprocessing.load(encode(Image.fromarray(ramp)), Preprocessing(224))[112, :,
+                                                                                   0].astype(float)
     expected = (96 + 2 * np.arange(224) + 0.5) / 4
     assert np.abs(square - expected).max() < 1
 
@@ -167,8 +175,10 @@ def test_moved_windows_and_mirrors_of_a_crop():
     for offset, (left, top) in (((0, 0), (22, 0)), ((1, 1), (54, 32)), ((0.25, 0.75), (30, 24))):
         expected = array[top:top + 224, left:left + 224]
         assert np.array_equal(preprocessing.load(data, setting, offset), expected), offset
-        assert np.array_equal(preprocessing.load(data, setting, offset, flip=True), expected[:, ::-1]), offset
-    assert np.array_equal(preprocessing.load(data, setting, (0.5, 0.5)), preprocessing.load(data, setting))
+        assert np.array_equal(preprocessing.load(data, setting, offset, flip=True),
+                              expected[:, ::-1]), offset
+    assert np.array_equal(preprocessing.load(data, setting, (0.5, 0.5)),
+                          preprocessing.load(data, setting))
 
 
 def test_moved_windows_of_a_squashed_picture_are_seven_eighths_of_it():
@@ -185,7 +195,8 @@ def test_windows_stay_inside_whatever_the_size(resize):
     for width, height in ((1, 1), (3, 7), (333, 77), (1021, 1021)):
         for size in (1, 3, 37):
             for offset in ((1, 1), (0.999999, 0)):
-                square = preprocessing.load(encode(noise(width, height)), Preprocessing(size, resize), offset)
+                square = preprocessing.load(encode(noise(width, height)),
+                                            Preprocessing(size, resize), offset)
                 assert square.shape == (size, size, 3)
 
 
@@ -197,7 +208,8 @@ def test_squash_uses_the_whole_picture():
 
 def test_reduction_antialiases():
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (512, 256)))
-    assert np.abs(preprocessing.load(encode(stripes), Preprocessing(64, 'squash')).astype(int) - 127).max() <= 6
+    assert np.abs(preprocessing.load(encode(stripes),
+                                     Preprocessing(64, 'squash')).astype(int) - 127).max() <= 6
 
 
 @pytest.mark.parametrize('resize', preprocessing.RESIZES)
@@ -212,17 +224,21 @@ def test_boxes_in_a_cropped_picture():
     crop = Preprocessing(224, 'crop')
     # 512 x 256 is already of the right height: the window is 144..368 by 16..240.
     assert preprocessing.box_to_input((144, 16, 224, 224), (512, 256), crop) == (0.0, 0.0, 1.0, 1.0)
-    assert preprocessing.box_to_input((200, 72, 112, 56), (512, 256), crop) == (0.25, 0.25, 0.75, 0.5)
+    assert preprocessing.box_to_input((200, 72, 112, 56), (512, 256), crop) == (
+        0.25, 0.25, 0.75, 0.5)
     assert preprocessing.box_to_input((0, 0, 256, 128), (512, 256), crop) == (0.0, 0.0, 0.5, 0.5)
     assert preprocessing.box_to_input((0, 0, 100, 256), (512, 256), crop) == (0.0, 0.0, 0.0, 1.0)
     # Twice as large: the same fractions.
-    assert preprocessing.box_to_input((400, 144, 224, 112), (1024, 512), crop) == (0.25, 0.25, 0.75, 0.5)
+    assert preprocessing.box_to_input((400, 144, 224, 112), (1024, 512), crop) == (
+        0.25, 0.25, 0.75, 0.5)
 
 
 def test_boxes_in_a_squashed_picture():
     squash = Preprocessing(224, 'squash')
-    assert preprocessing.box_to_input((100, 50, 200, 25), (400, 100), squash) == (0.25, 0.5, 0.75, 0.75)
-    assert preprocessing.box_to_input((-10, -10, 500, 500), (400, 100), squash) == (0.0, 0.0, 1.0, 1.0)
+    assert preprocessing.box_to_input((100, 50, 200, 25), (400, 100), squash) == (
+        0.25, 0.5, 0.75, 0.75)
+    assert preprocessing.box_to_input((-10, -10, 500, 500), (400, 100), squash) == (
+        0.0, 0.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize('resize', preprocessing.RESIZES)
@@ -232,10 +248,12 @@ def test_boxes_lie_where_the_pixels_are(resize):
     setting = Preprocessing(224, resize)
     rows, columns = np.nonzero(preprocessing.load(encode(picture), setting)[..., 0] > 127)
     measured = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
-    assert np.abs(measured - preprocessing.box_to_input((210, 90, 80, 120), (500, 300), setting)).max() < 1 / 224
+    assert np.abs(measured - preprocessing.box_to_input((210, 90, 80, 120), (500, 300),
+                                                        setting)).max() < 1 / 224
 
 
-# --------------------------------------------------------------------------------------------------- what is no image
+# ---------------------------------------------------------------------------------------------------
+# what is no image
 
 
 def unreadable(path, reason):
@@ -303,7 +321,8 @@ def test_damaged_metadata_does_not_hurt():
     assert decoded.size == (48, 32) and not caught
 
 
-# ------------------------------------------------------------------------------------------------------ the settings
+# ------------------------------------------------------------------------------------------------------
+# the settings
 
 
 def test_preprocessing_goes_to_a_dict_and_back():
@@ -324,7 +343,8 @@ def test_threads_give_the_same_pictures():
     setting = Preprocessing(64)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda data: preprocessing.load(data, setting), files * 3))
-    assert all(np.array_equal(a, preprocessing.load(b, setting)) for a, b in zip(together, files * 3, strict=True))
+    assert all(np.array_equal(a, preprocessing.load(b, setting))
+               for a, b in zip(together, files * 3, strict=True))
 
 
 def test_images_needs_no_tensorflow():
@@ -338,7 +358,8 @@ def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is():
     square = preprocessing.load(encode(picture), Preprocessing(64, 'squash'))
     assert np.array_equal(square, picture) and square.flags.writeable
     edge = (64 - 64 * 64 / 73) / 2  # the short side is scaled to 73 = round(64 * 256 / 224)
-    expected = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(edge, edge, 64 - edge, 64 - edge))
+    expected = picture.resize((64, 64), Image.Resampling.BILINEAR,
+                              box=(edge, edge, 64 - edge, 64 - edge))
     assert np.array_equal(preprocessing.load(encode(picture), Preprocessing(64, 'crop')), expected)
 
 
@@ -347,15 +368,18 @@ def test_pixels_in_memory_are_photos_too(tmp_path):
     for name, array in (('rgb', pixels[:, :, :3]), ('rgba', pixels), ('grey', pixels[:, :, 0])):
         Image.fromarray(array).save(tmp_path / f'{name}.png')
         expected = preprocessing.load(tmp_path / f'{name}.png', Preprocessing(16, 'crop'))
-        np.testing.assert_array_equal(preprocessing.load(array, Preprocessing(16, 'crop')), expected)
-        np.testing.assert_array_equal(preprocessing.load(Image.fromarray(array), Preprocessing(16, 'crop')), expected)
+        np.testing.assert_array_equal(preprocessing.load(array, Preprocessing(16, 'crop')),
+                                      expected)
+        np.testing.assert_array_equal(
+            preprocessing.load(Image.fromarray(array), Preprocessing(16, 'crop')), expected)
     for wrong in (pixels.astype(float), pixels[:, :, :2], pixels[np.newaxis], pixels[:0]):
         with pytest.raises(ValueError, match=r'pixels'):
             preprocessing.load(wrong, Preprocessing(16, 'crop'))
 
 
 def test_a_decoded_picture_is_not_turned_again(tmp_path):
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (31, 23, 3), dtype=np.uint8))
+    picture = Image.fromarray(
+        np.random.default_rng(1).integers(0, 256, (31, 23, 3), dtype=np.uint8))
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation

@@ -1,4 +1,6 @@
-"""Weight files of every published layout, written here for a thin VGG19, give back the same arrays; others do not."""
+"""Weight files of every published layout, written here for a thin VGG19, give back the same arrays;
+others do not.
+"""
 
 import h5py
 import numpy as np
@@ -13,7 +15,8 @@ from tests.support.thin_vgg import LAYERS, write_keras, write_matconvnet
 @pytest.fixture
 def arrays():
     generator = np.random.default_rng(3)
-    return [[generator.normal(size=shape).astype(np.float32) for shape in layer.shapes] for layer in LAYERS]
+    return [[generator.normal(size=shape).astype(np.float32) for shape in layer.shapes]
+            for layer in LAYERS]
 
 
 def same(read, arrays):
@@ -56,7 +59,8 @@ def test_files_that_keras_itself_writes(tmp_path, arrays, module, end):
 
 
 def test_layers_are_found_by_name_in_any_order(tmp_path, arrays):
-    layers = [weight_files.Layer('one', 'conv2d', ((2, 2),)), weight_files.Layer('two', 'conv2d', ((2, 2),))]
+    layers = [weight_files.Layer('one', 'conv2d', ((2, 2),)),
+              weight_files.Layer('two', 'conv2d', ((2, 2),))]
     with h5py.File(tmp_path / 'w.h5', 'w') as file:
         for number, name in enumerate(('two', 'one')):
             file.create_group(name).attrs['weight_names'] = ['kernel']
@@ -75,7 +79,8 @@ def refused(path, match, **options):
 def test_another_network(tmp_path, arrays):
     path = tmp_path / 'w.h5'
     vgg16 = [layer for layer in LAYERS if layer.name not in ('conv3_4', 'conv4_4', 'conv5_4')]
-    write_keras(path, [[np.zeros(shape) for shape in layer.shapes] for layer in vgg16], layers=vgg16)
+    write_keras(path, [[np.zeros(shape) for shape in layer.shapes] for layer in vgg16],
+                layers=vgg16)
     refused(path, 'conv3_4 needs shapes 3x3x7x7 and 7, the file has 3x3x7x8 and 8 in block4_conv1')
     write_keras(path, arrays[:15], layers=LAYERS[:15])
     refused(path, '15 layers with weights, but 16 are needed .conv5_4 is missing')

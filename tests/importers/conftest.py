@@ -19,8 +19,8 @@ def tf1_checkpoint(tmp_path_factory):
 @pytest.fixture(scope='session')
 def tf1_run(tf1_checkpoint):
     """The Run that was made of it, in `run` beside it."""
-    make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tf1_checkpoint / 'run', encoder=tf1.ENCODER,
-             max_length=5, say=lambda line: None)
+    make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tf1_checkpoint / 'run',
+             encoder=tf1.ENCODER, max_length=5, say=lambda line: None)
     return run_dir.Run(tf1_checkpoint / 'run')
 
 

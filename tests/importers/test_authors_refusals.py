@@ -62,7 +62,8 @@ def test_pickles_inside_are_never_read(tmp_path):
 ])
 def test_options_that_are_refused(tmp_path, changes, message):
     path, *_ = save(tmp_path)
-    options = {**authors_model.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D, **changes}
+    options = {**authors_model.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D,
+               **changes}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options))
     with pytest.raises(InputError, match=message):
         authors_theano.read(path, None)
@@ -80,7 +81,8 @@ def test_options_out_of_their_range(tmp_path, changes, message):
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(('entry', 'message'), [('encoder_W', 'lstm_encoder'), ('decoder_1_U', 'n_layers_lstm=2')])
+@pytest.mark.parametrize(('entry', 'message'),
+                         [('encoder_W', 'lstm_encoder'), ('decoder_1_U', 'n_layers_lstm=2')])
 def test_layers_that_are_refused_without_options_file(tmp_path, entry, message):
     path, *_ = save(tmp_path, **{entry: np.zeros((2, 2))})
     (tmp_path / 'model.npz.pkl').unlink()
@@ -101,7 +103,8 @@ def test_missing_surplus_and_wrong_entries_are_named(tmp_path):
 
 def test_sizes_of_the_options_are_checked_against_the_entries(tmp_path):
     path, *_ = save(tmp_path)
-    options = {**authors_model.OPTIONS, 'n_words': N_WORDS + 1, 'dim_word': M, 'dim': H, 'ctx_dim': D}
+    options = {**authors_model.OPTIONS, 'n_words': N_WORDS + 1, 'dim_word': M, 'dim': H,
+               'ctx_dim': D}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options))
     with pytest.raises(InputError, match=r'Wemb \[13, 6\] instead of \[14, 6\]'):
         authors_theano.read(path, None)
@@ -165,7 +168,8 @@ def test_entries_that_are_no_arrays_of_numbers(tmp_path):
 def test_members_that_zipfile_cannot_read(tmp_path, offset, byte):
     path, *_ = save(tmp_path)
     data = bytearray(path.read_bytes())
-    for signature, more in ((b'PK\x01\x02', 0), (b'PK\x03\x04', -2)):  # in the directory and before each member
+    # in the directory and before each member
+    for signature, more in ((b'PK\x01\x02', 0), (b'PK\x03\x04', -2)):
         place = data.find(signature)
         while place >= 0:
             data[place + offset + more] = byte

@@ -1,4 +1,6 @@
-"""Models of the authors' code: imported ones compute what the NumPy transcription of that code computes."""
+"""Models of the authors' code: imported ones compute what the NumPy transcription of that code
+computes.
+"""
 
 import pickle
 
@@ -28,24 +30,28 @@ def test_probabilities_and_alphas_are_the_authors(tmp_path, graph, name):
         fetches.append((locations, model.outputs.log_probs, model.outputs.alphas))
     with tiny_model.session(model, imported.values) as session:
         for locations, log_probs, alphas in fetches:
-            got, got_alphas = session.run([log_probs, alphas], {model.features: context(), model.captions: OURS})
-            expected, expected_alphas = authors_model.run(parameters, options, context(), WORDS, locations)
+            got, got_alphas = session.run([log_probs, alphas],
+                                          {model.features: context(), model.captions: OURS})
+            expected, expected_alphas = authors_model.run(parameters, options, context(), WORDS,
+                                                          locations)
             for row in range(N):
                 length = list(OURS[row]).index(END)
                 for t in range(length):
                     assert got[row, t] == pytest.approx(expected[t, row, WORDS[t, row]], abs=1e-4)
-                np.testing.assert_allclose(got_alphas[row, :length], expected_alphas[:length, row], atol=1e-4)
+                np.testing.assert_allclose(got_alphas[row, :length], expected_alphas[:length, row],
+                                           atol=1e-4)
 
 
-@pytest.mark.parametrize('changes', [{}, {'n_layers_out': 2, 'attn_type': 'stochastic', 'temperature': 0.5}],
-                         ids=['soft', 'hard'])
+@pytest.mark.parametrize('changes', [{}, {'n_layers_out': 2, 'attn_type': 'stochastic',
+                                          'temperature': 0.5}], ids=['soft', 'hard'])
 def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     path, parameters, options = save(tmp_path, changes)
     imported = authors_theano.read(path, None)
     model = build(imported)
     sampled = model.build_sampler(max_len=T)
     with tiny_model.session(model, imported.values) as session:
-        captions, alphas = session.run([sampled.captions, sampled.alphas], {model.features: context()})
+        captions, alphas = session.run([sampled.captions, sampled.alphas],
+                                       {model.features: context()})
 
     words = np.zeros((0, N), int)
     for _ in range(T):
@@ -54,7 +60,8 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
         last = expected[-1]
         last[:, 1] = -np.inf  # the unknown word, which we never write
         words = np.concatenate([words, last.argmax(axis=1)[None]])
-    assert len(set(words.ravel())) > 2 and len(set(map(tuple, words.T))) > 1  # else this test says little
+    # else this test says little
+    assert len(set(words.ravel())) > 2 and len(set(map(tuple, words.T))) > 1
     for row in range(N):
         ended = list(words[:, row]).index(0) + 1 if 0 in words[:, row] else T
         assert [END if word == 0 else word + 2 for word in words[:ended, row]] == captions[row, :ended].tolist()
@@ -74,17 +81,21 @@ def test_null_and_start_are_next_to_impossible(tmp_path):
 def test_words_and_rows_without_a_word(tmp_path):
     path, *_ = save(tmp_path)
     imported = authors_theano.read(path, None)
-    assert imported.words == ['a', 'dog', '.', 'Red', 'runs', '<unused-7>', 'on', 'grass', '<unused-10>',
-                              '<unused-11>', '<unused-12>']
-    assert any('4 rows of the model have no word' in note and '7, 10, 11, 12' in note for note in imported.notes)
+    assert imported.words == ['a', 'dog', '.', 'Red', 'runs', '<unused-7>', 'on', 'grass',
+                              '<unused-10>', '<unused-11>', '<unused-12>']
+    assert any('4 rows of the model have no word' in note and '7, 10, 11, 12' in note
+               for note in imported.notes)
 
 
 def test_options(tmp_path):
-    path, *_ = save(tmp_path, {'alpha_c': 0.5, 'maxlen': 30, 'use_dropout': False, 'prev2out': False})
+    path, *_ = save(
+        tmp_path, {'alpha_c': 0.5, 'maxlen': 30, 'use_dropout': False, 'prev2out': False})
     imported = authors_theano.read(path, None)
     options = ModelConfig(**imported.options)
-    assert (options.dim_embed, options.dim_hidden, options.alpha_c, options.dropout) == (M, H, 0.5, False)
-    assert (options.prev2out, options.ctx2out, options.selector, options.batch_norm) == (False, True, True, False)
+    assert (options.dim_embed, options.dim_hidden, options.alpha_c, options.dropout) == (
+        M, H, 0.5, False)
+    assert (options.prev2out, options.ctx2out, options.selector, options.batch_norm) == (
+        False, True, True, False)
     assert (options.initial_layers, options.attention_layers, options.output_layers) == (2, 2, 1)
     assert (options.regularizer_target, options.regularizer_reduction) == ('one', 'locations')
     assert (options.attention, options.first_word, options.forget_bias) == ('soft', 'zero', 0.0)
@@ -129,11 +140,13 @@ def test_named_files(tmp_path):
     assert imported.options['prev2out'] is False and imported.words[0] == 'a'
 
 
-@pytest.mark.parametrize(('value', 'expected'), [
-    (True, True), (False, False), (1, True), (0, False), ('True', True), ('False', False), (b'False', False)])
+@pytest.mark.parametrize(('value', 'expected'),
+                         [(True, True), (False, False), (1, True), (0, False), ('True', True),
+                          ('False', False), (b'False', False)])
 def test_truth_values_of_the_options(tmp_path, value, expected):
     path, *_ = save(tmp_path, {'prev2out': value})
-    options = {**authors_model.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D, 'prev2out': value}
+    options = {**authors_model.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H, 'ctx_dim': D,
+               'prev2out': value}
     (tmp_path / 'model.npz.pkl').write_bytes(pickle.dumps(options, protocol=4))
     assert authors_theano.read(path, None).options['prev2out'] is expected
 
@@ -160,7 +173,8 @@ def test_a_run_of_it(tmp_path):
         model.build_model(training=False)
         with tiny_model.session(model) as session:
             run.restore(session, model)
-            got = session.run(model.outputs.log_probs, {model.features: features, model.captions: OURS})
+            got = session.run(model.outputs.log_probs,
+                              {model.features: features, model.captions: OURS})
     expected, _ = authors_model.run(parameters, options, features, WORDS)
     for row in range(N):
         for t in range(list(OURS[row]).index(END)):

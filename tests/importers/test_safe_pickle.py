@@ -1,4 +1,6 @@
-"""Other people's pickles: plain data of every protocol and of Python 2 comes in, programs never run."""
+"""Other people's pickles: plain data of every protocol and of Python 2 comes in, programs never
+run.
+"""
 
 import collections
 import json
@@ -24,10 +26,10 @@ def write(path, data):
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_data_of_every_protocol(tmp_path, protocol):
     value = {
-        'words': WORDS, 'ordered': collections.OrderedDict([('a', 1), ('b', [2.5, -3, 2**70, 300, 70000])]),
-        'empty': [{}, [], (), '', collections.OrderedDict()], 'flags': (True, False, None), 'tuples': [(1,), (1, 2),
-        (1, 2, 3), (1, 2, 3, 4)], 'long': 'x' * 300, 3: b'bytes',
-    }
+        'words': WORDS, 'ordered': collections.OrderedDict([('a', 1),
+                                                            ('b', [2.5, -3, 2**70, 300, 70000])]),
+        'empty': [{}, [], (), '', collections.OrderedDict()], 'flags': (True, False, None),
+        'tuples': [(1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)], 'long': 'x' * 300, 3: b'bytes'}
     if protocol < 3:
         del value[3]  # these protocols write bytes as a call of a codec
     path = write(tmp_path / 'data.pkl', pickle.dumps(value, protocol))
@@ -51,7 +53,8 @@ def test_python_2(tmp_path, data):
 
 
 def test_python_2_texts_that_are_not_utf8_are_latin_1(tmp_path):
-    assert safe_pickle.load(write(tmp_path / 'w.pkl', b'\x80\x02}U\x04caf\xe9K\x00s.')) == {'café': 0}
+    assert safe_pickle.load(write(tmp_path / 'w.pkl',
+                                  b'\x80\x02}U\x04caf\xe9K\x00s.')) == {'café': 0}
 
 
 class Call:
@@ -65,7 +68,8 @@ class Call:
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: {'<NULL>': x}, lambda x: collections.OrderedDict(a=[x])])
+@pytest.mark.parametrize(
+    'wrap', [lambda x: x, lambda x: {'<NULL>': x}, lambda x: collections.OrderedDict(a=[x])])
 def test_payloads_do_not_run(tmp_path, protocol, wrap):
     mark = tmp_path / 'it-ran'
     path = write(tmp_path / 'w.pkl', pickle.dumps(wrap(Call(os.system, f'touch {mark}')), protocol))
@@ -77,10 +81,10 @@ def test_payloads_do_not_run(tmp_path, protocol, wrap):
 
 
 def test_every_other_class_is_refused_by_name(tmp_path):
-    for value, name in ((collections.Counter(a=1), 'collections.Counter'), (np.float32(1), 'scalar'),
-                        (np.zeros(2), '_reconstruct'), ({1, 2}, 'set'), (Call(eval, '1'), 'eval'),
-                        (Vocabulary(['a']), 'Vocabulary|_reconstructor'), (len, 'len'),
-                        (pathlib.PurePosixPath('x'), 'pathlib.PurePosixPath')):
+    for value, name in ((collections.Counter(a=1), 'collections.Counter'),
+                        (np.float32(1), 'scalar'), (np.zeros(2), '_reconstruct'), ({1, 2}, 'set'),
+                        (Call(eval, '1'), 'eval'), (Vocabulary(['a']), 'Vocabulary|_reconstructor'),
+                        (len, 'len'), (pathlib.PurePosixPath('x'), 'pathlib.PurePosixPath')):
         for protocol in (0, 2):
             path = write(tmp_path / 'w.pkl', pickle.dumps([value], protocol))
             with pytest.raises(InputError, match=name):
@@ -115,11 +119,11 @@ def test_instructions_for_objects_do_not_exist(tmp_path, monkeypatch, data, part
 
 
 @pytest.mark.parametrize('data', [
-    b'', b'\x80', b'\x80\x63.', b'nonsense', b'\x80\x04}', b'g7\n.', b'.', b'e.', b'R.', b's.', b'}K\x01s.', b'u.',
-    b'\x80\x02]K\x01(e\x00.', b"S'a\n.", b'I1x\n.', b'}(K\x01u.', b'X\xff\xff\xff\x7fa.',
-    b'\x80\x04\x95' + b'\xff' * 8, b'\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0fa.', b'\x80\x04\x93.',
-    b'\x80\x04K\x01K\x02\x93.', b'L' + b'9' * 9999 + b'L\n.', b'PK\x03\x04', b'\x93NUMPY', bytes(range(256)),
-])
+    b'', b'\x80', b'\x80\x63.', b'nonsense', b'\x80\x04}', b'g7\n.', b'.', b'e.', b'R.', b's.',
+    b'}K\x01s.', b'u.', b'\x80\x02]K\x01(e\x00.', b"S'a\n.", b'I1x\n.', b'}(K\x01u.',
+    b'X\xff\xff\xff\x7fa.', b'\x80\x04\x95' + b'\xff' * 8,
+    b'\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0fa.', b'\x80\x04\x93.', b'\x80\x04K\x01K\x02\x93.',
+    b'L' + b'9' * 9999 + b'L\n.', b'PK\x03\x04', b'\x93NUMPY', bytes(range(256))])
 def test_damage_is_one_error(tmp_path, data):
     with pytest.raises(InputError, match=r'w\.pkl: '):
         safe_pickle.load(write(tmp_path / 'w.pkl', data))
@@ -130,7 +134,8 @@ def test_every_cut_and_every_changed_byte_ends_in_data_or_one_error(tmp_path):
     for protocol in (0, 4):
         good = pickle.dumps(collections.OrderedDict(WORDS), protocol)
         broken = [good[:length] for length in range(len(good))]
-        broken += [good[:i] + bytes([byte]) + good[i + 1:] for i in range(len(good)) for byte in b'(\x85Rs\xff']
+        broken += [good[:i] + bytes([byte]) + good[i + 1:] for i in range(len(good))
+                   for byte in b'(\x85Rs\xff']
         for data in broken:
             try:
                 safe_pickle.load(write(path, data))
@@ -165,11 +170,13 @@ def test_bombs_cost_no_time_and_no_memory(tmp_path):
 def test_word_to_idx_from_pickle_json_and_our_own_vocabulary(tmp_path):
     assert safe_pickle.word_to_idx(write(tmp_path / 'w.pkl', pickle.dumps(WORDS))) == WORDS
     assert safe_pickle.word_to_idx(write(tmp_path / 'w', json.dumps(WORDS).encode())) == WORDS
-    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'\xef\xbb\xbf\n' + json.dumps(WORDS).encode())) == WORDS
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'\xef\xbb\xbf\n'
+                                         + json.dumps(WORDS).encode())) == WORDS
     vocabulary = Vocabulary(['dog', 'café'])
     vocabulary.save(tmp_path / 'vocabulary.json')
     assert safe_pickle.word_to_idx(tmp_path / 'vocabulary.json') == vocabulary.word_to_idx
-    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'{"a": 2, "b": 3}'), first=2) == {'a': 2, 'b': 3}
+    assert safe_pickle.word_to_idx(write(tmp_path / 'w', b'{"a": 2, "b": 3}'), first=2) == {
+        'a': 2, 'b': 3}
 
 
 @pytest.mark.parametrize(('content', 'part'), [
@@ -195,8 +202,9 @@ def test_what_is_no_word_to_idx(tmp_path, content, part):
             safe_pickle.word_to_idx(write(tmp_path / 'w.json', json.dumps(content).encode()))
 
 
-@pytest.mark.parametrize('data', [b'{', b'{"a": 0', b'[' * 100000, b'{"a": "\xff"}', b'{"format": 1, "words": [1]}',
-                                  b'{"format": 1, "words": ["a", "a"]}'])
+@pytest.mark.parametrize('data', [b'{', b'{"a": 0', b'[' * 100000, b'{"a": "\xff"}',
+                                  b'{"format": 1, "words": [1]}', b'{"format": 1, "words": ["a", '
+                                  b'"a"]}'])
 def test_damaged_json_is_one_error(tmp_path, data):
     with pytest.raises(InputError, match=r'w\.json: '):
         safe_pickle.word_to_idx(write(tmp_path / 'w.json', data))

@@ -23,8 +23,10 @@ def test_the_old_code_restores_what_is_exported(tf1_run, tmp_path):
     tf1_code.export(tf1_run, tmp_path / 'old' / 'model-1', say=lines.append)
     ours = variables_of(tf1_run.best().prefix())
     with tf.Graph().as_default():
-        shapes = {name: tuple(V + 1 if size == V else size for size in shape) for name, shape in NAMES.items()}
-        there = [tf1.get_variable(name, shape, use_resource=False) for name, shape in shapes.items()]
+        shapes = {name: tuple(V + 1 if size == V else size for size in shape)
+                  for name, shape in NAMES.items()}
+        there = [tf1.get_variable(name, shape, use_resource=False)
+                 for name, shape in shapes.items()]
         with tf1.Session() as session:
             tf1.train.Saver().restore(session, tf1.train.latest_checkpoint(str(tmp_path / 'old')))
             for variable in there:
@@ -56,11 +58,10 @@ def test_the_old_code_restores_what_is_exported(tf1_run, tmp_path):
 
 
 def test_every_option_is_either_the_old_codes_or_refused():
-    fixed = {
-        'batch_norm', 'feature_layer', 'initial_state', 'initial_layers', 'attention_activation', 'attention_layers',
-        'attention_bias', 'score_bias', 'cell', 'forget_bias', 'cell_input', 'carry_state', 'first_word',
-        'output_activation', 'output_layers', 'temperature', 'decode_context',
-    }
+    fixed = {'batch_norm', 'feature_layer', 'initial_state', 'initial_layers',
+             'attention_activation', 'attention_layers', 'attention_bias', 'score_bias', 'cell',
+             'forget_bias', 'cell_input', 'carry_state', 'first_word', 'output_activation',
+             'output_layers', 'temperature', 'decode_context'}
     assert fixed ^ tf1_code.FREE == {field.name for field in dataclasses.fields(ModelConfig)}
 
 
@@ -73,11 +74,13 @@ def test_every_option_is_either_the_old_codes_or_refused():
     (['attention=hard', 'decode_context=argmax'], ['decode_context=argmax']),
     (['finetune_from=conv2_1'], ['finetune_from=conv2_1']),
 ])
-def test_models_that_the_old_code_has_not_are_refused_by_name(tf1_run, tmp_path, assignments, parts):
+def test_models_that_the_old_code_has_not_are_refused_by_name(tf1_run, tmp_path, assignments,
+                                                              parts):
     shutil.copytree(tf1_run.path, tmp_path / 'run')
     entries = json.loads((tf1_run.path / 'config.json').read_text())
     data = entries.pop('data')
-    Config.from_dict(entries).override(assignments).save(tmp_path / 'run' / 'config.json', data=data)
+    Config.from_dict(entries).override(assignments).save(tmp_path / 'run' / 'config.json',
+                                                         data=data)
     before = snapshot(tmp_path)
     with pytest.raises(InputError) as caught:
         tf1_code.export(run_dir.Run(tmp_path / 'run'), tmp_path / 'old' / 'm')
@@ -90,8 +93,9 @@ def test_options_that_do_not_reach_the_decoder_are_exported(tf1_run, tmp_path):
     shutil.copytree(tf1_run.path, tmp_path / 'run')
     entries = json.loads((tf1_run.path / 'config.json').read_text())
     data = entries.pop('data')
-    config = Config.from_dict(entries).override(['attention=hard', f'attention_size={D}', f'output_size={M}',
-                                                 'label_smoothing=0.1', 'mask_padding=false'])
+    config = Config.from_dict(entries).override(
+        ['attention=hard', f'attention_size={D}', f'output_size={M}', 'label_smoothing=0.1',
+         'mask_padding=false'])
     config.save(tmp_path / 'run' / 'config.json', data=data)
     tf1_code.export(run_dir.Run(tmp_path / 'run'), tmp_path / 'm', say=lambda line: None)
     assert set(variables_of(tmp_path / 'm')) == set(NAMES)

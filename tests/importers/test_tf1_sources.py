@@ -28,7 +28,8 @@ def test_a_data_file_that_was_cut(tf1_checkpoint, tmp_path):
 
 def test_a_source_is_found_in_every_form(tf1_checkpoint, tmp_path):
     prefix = str(tf1_checkpoint / 'model-7')
-    for source in (prefix, prefix + '.index', prefix + '.meta', prefix + '.data-00000-of-00001', tf1_checkpoint):
+    for source in (prefix, prefix + '.index', prefix + '.meta', prefix + '.data-00000-of-00001',
+                   tf1_checkpoint):
         assert detect(source) == ('tf1', prefix)
     moved = tmp_path / 'moved'
     shutil.copytree(tf1_checkpoint, moved)
@@ -73,7 +74,8 @@ def test_sources_of_other_kinds(sample_dirs, tf1_checkpoint, tmp_path):
 def test_an_existing_run_and_one_of_ours_are_refused(tf1_checkpoint, tf1_run):
     before = snapshot(tf1_run.path)
     with pytest.raises(InputError, match='exists already'):
-        make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tf1_run.path, encoder=ENCODER)
+        make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tf1_run.path,
+                 encoder=ENCODER)
     with pytest.raises(InputError, match='is a run of this program already'):
         make_run(tf1_run.path, tf1_checkpoint / 'words.pkl', tf1_checkpoint / 'new')
     assert snapshot(tf1_run.path) == before
@@ -83,28 +85,29 @@ def test_the_usual_layer_belongs_to_the_usual_encoder():
     inception = {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
     spec = _unknown_weights(inception, {'name': 'vgg19', 'layer': None})
     assert (spec.layer, spec.size, spec.resize, spec.dim) == ('conv5_4', 224, 'squash', 512)
-    spec = _unknown_weights(dict(ENCODER), {'name': 'vgg19', 'layer': 'conv1_1', 'resize': 'squash'})
+    spec = _unknown_weights(
+        dict(ENCODER), {'name': 'vgg19', 'layer': 'conv1_1', 'resize': 'squash'})
     assert (spec.layer, spec.size, spec.resize, spec.dim) == ('conv1_1', 32, 'squash', 64)
 
 
 @pytest.mark.parametrize(('more', 'part'), [
-    ({}, '128 numbers a location, vgg19 conv5_4 has 512; name theirs with --encoder and --layer, or --data'),
-    ({'encoder': {'name': None, 'layer': 'conv1_2', 'size': 32}}, 'vgg19 conv1_2 has 64'),
-    ({'encoder': {'name': 'vgg18'}}, 'did you mean vgg19'),
-    ({'encoder': ENCODER, 'assignments': ['dim_hidden=12']}, r'initial_lstm/b_h \[11\] instead of \[12\]'),
+    ({}, '128 numbers a location, vgg19 conv5_4 has 512; name theirs with --encoder and --layer, '
+     'or --data'), ({'encoder': {'name': None, 'layer': 'conv1_2', 'size': 32}},
+                    'vgg19 conv1_2 has 64'), ({'encoder': {'name': 'vgg18'}}, 'did you mean vgg19'),
+    ({'encoder': ENCODER, 'assignments': ['dim_hidden=12']},
+     r'initial_lstm/b_h \[11\] instead of \[12\]'),
     ({'encoder': ENCODER, 'assignments': ['prevout=false']}, 'did you mean'),
     ({'encoder': ENCODER, 'assignments': ['finetune_from=conv2_1']}, 'none of training'),
-    ({'encoder': ENCODER, 'assignments': ['cell=gru']}, r'missing: .*gru/kernel.*surplus: .*lstm/basic_lstm_cell'),
+    ({'encoder': ENCODER, 'assignments': ['cell=gru']},
+     r'missing: .*gru/kernel.*surplus: .*lstm/basic_lstm_cell'),
     ({'encoder': ENCODER, 'max_length': 0}, '--max-length must be at least 1'),
     ({'encoder': ENCODER, 'max_length': 1001}, '--max-length must be at most 1000, not 1001'),
     ({'encoder': ENCODER, 'options': 'o.pkl'}, 'leave --options out'),
-    ({'vocab': None}, 'name its vocabulary with --vocab'),
-    ({'data': 'nowhere'}, 'nowhere'),
-])
+    ({'vocab': None}, 'name its vocabulary with --vocab'), ({'data': 'nowhere'}, 'nowhere')])
 def test_what_does_not_fit_leaves_nothing_behind(tf1_checkpoint, tmp_path, more, part):
     with pytest.raises(InputError, match=part):
-        make_run(tf1_checkpoint / 'model-7', **{'vocab': tf1_checkpoint / 'words.pkl', 'out': tmp_path / 'run',
-                                                **more})
+        make_run(tf1_checkpoint / 'model-7', **{
+            'vocab': tf1_checkpoint / 'words.pkl', 'out': tmp_path / 'run', **more})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,7 +117,8 @@ def test_a_disk_that_fails_half_way_leaves_nothing_behind(tf1_checkpoint, tmp_pa
 
     monkeypatch.setattr('core.importers.make_run.BestModel.save', fail)
     with pytest.raises(OSError, match='No space'):
-        make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tmp_path / 'run', encoder=ENCODER)
+        make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tmp_path / 'run',
+                 encoder=ENCODER)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,11 +128,12 @@ def command(*arguments, fresh=False):
 
 
 def test_the_command_takes_what_the_variables_do_not_tell(tf1_checkpoint, tmp_path, capsys):
-    main(['import', str(tf1_checkpoint), '--vocab', str(tf1_checkpoint / 'words.pkl'), '--out', str(tmp_path / 'run'),
-                      '--kind', 'tf1', '--layer', 'conv2_1', '--image-size', '48', '--resize', 'crop',
-                      '--max-length', '9', '--set', 'prev2out=false', '--set', 'max_len=7'])
+    main(['import', str(tf1_checkpoint), '--vocab', str(tf1_checkpoint / 'words.pkl'), '--out',
+          str(tmp_path / 'run'), '--kind', 'tf1', '--layer', 'conv2_1', '--image-size', '48',
+          '--resize', 'crop', '--max-length', '9', '--set', 'prev2out=false', '--set', 'max_len=7'])
     run = run_dir.Run(tmp_path / 'run')
-    assert (run.spec.layer, run.spec.size, run.spec.resize, run.max_length) == ('conv2_1', 48, 'crop', 9)
+    assert (run.spec.layer, run.spec.size, run.spec.resize, run.max_length) == (
+        'conv2_1', 48, 'crop', 9)
     assert (run.config.model.prev2out, run.config.decoding.max_len) == (False, 7)
     printed = capsys.readouterr().out
     assert '6 words, dim_embed=6, dim_hidden=11' in printed and f'evaluate.py {tmp_path / "run"} --data' in printed
@@ -137,14 +142,15 @@ def test_the_command_takes_what_the_variables_do_not_tell(tf1_checkpoint, tmp_pa
 
 
 @pytest.mark.slow
-def test_from_a_foreign_checkpoint_to_scores_and_back(sample_data, tf1_checkpoint, tmp_path, quick_meteor):
+def test_from_a_foreign_checkpoint_to_scores_and_back(sample_data, tf1_checkpoint, tmp_path,
+                                                      quick_meteor):
     data = sample_data
     done = command('import', tf1_checkpoint / 'model-7', '--vocab', tf1_checkpoint / 'words.pkl',
                    '--out', tmp_path / 'run', '--data', data, fresh=True)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     assert f'evaluate.py {tmp_path / "run"} --data {data}' in done.stdout
-    evaluated = scripts.run('evaluate.py', tmp_path / 'run', '--data', data, '--pictures', '0', '--out',
-                            tmp_path / 'scores')
+    evaluated = scripts.run('evaluate.py', tmp_path / 'run', '--data', data, '--pictures', '0',
+                            '--out', tmp_path / 'scores')
     assert evaluated.returncode == 0, evaluated.stderr
     assert len(json.loads((tmp_path / 'scores' / 'captions.json').read_text())) > 0
     done = command('export-tf1', tmp_path / 'run', tmp_path / 'old')

@@ -47,7 +47,8 @@ def test_files_that_are_refused(tmp_path, tf2_checkpoint):
 
 def test_other_checkpoints_are_refused(tmp_path):
     words = save_words(tmp_path)
-    other = tf.train.Checkpoint(model=tf_keras.layers.Dense(2), decoder=tf.Module()).save(str(tmp_path / 'other'))
+    other = tf.train.Checkpoint(model=tf_keras.layers.Dense(2),
+                                decoder=tf.Module()).save(str(tmp_path / 'other'))
     with pytest.raises(InputError, match="no object 'encoder' but decoder, model"):
         tf2_tutorial.read(other, words)
 
@@ -73,7 +74,8 @@ class Reader:
     b'\x0a\x1a\x0a\x0b\x08\x01\x12\x07encoder\x0a\x0b\x08\x09\x12\x07decoder\x0a\x00',
 ])
 def test_damaged_object_graphs(graph):
-    with pytest.raises(InputError, match='m: its object graph cannot be read, the checkpoint is damaged'):
+    with pytest.raises(InputError,
+                       match='m: its object graph cannot be read, the checkpoint is damaged'):
         tf2_tutorial._places('m', Reader(graph))
 
 

@@ -44,9 +44,10 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
         loss = model.build_model()
         computed = tf.gradients(loss, model.variables)
         with tiny_model.session(model, imported.values) as session:
-            fetches = [loss, dict(zip([v.op.name for v in model.variables], map(tf.convert_to_tensor, computed),
-                                      strict=True))]
-            got, got_gradients = session.run(fetches, {model.features: features(), model.captions: OURS})
+            fetches = [loss, dict(zip([v.op.name for v in model.variables],
+                                      map(tf.convert_to_tensor, computed), strict=True))]
+            got, got_gradients = session.run(fetches,
+                                             {model.features: features(), model.captions: OURS})
     assert got == pytest.approx(expected, abs=1e-4)
     assert got_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
@@ -55,7 +56,9 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
 
 
 def test_the_state_does_not_reach_the_cell(tf2_checkpoint):
-    """Without carry_state the recurrent kernel has no influence: that is the tutorial, and not ours to mend."""
+    """Without carry_state the recurrent kernel has no influence: that is the tutorial, and not ours
+    to mend.
+    """
     _, encoder, decoder = tf2_checkpoint
     gradients = in_our_names(encoder, decoder, tutorial_loss(encoder, decoder)[1])
     assert not gradients['gru/recurrent_kernel'].any()
@@ -69,12 +72,14 @@ def test_greedy_captions_are_the_tutorials(tmp_path, tf2_checkpoint):
         sampled = model.build_sampler(max_len=T)
         with tiny_model.session(model, imported.values) as session:
             captions = session.run(sampled.captions, {model.features: features()})
-    ours = {theirs: Vocabulary(imported.words).word_to_idx.get(word) for word, theirs in WORD_INDEX.items()} | {4: END}
+    ours = {theirs: Vocabulary(imported.words).word_to_idx.get(word)
+            for word, theirs in WORD_INDEX.items()} | {4: END}
     words, hidden, expected = np.full((N, 1), 3), tf.zeros([N, H]), []
     for _ in range(T):
         logits, hidden = decoder(words, encoder(features()), hidden)
         logits = logits.numpy()
-        logits[:, [0, 1, 3]] = -np.inf  # padding, the unknown word and the start, which we never write
+        # padding, the unknown word and the start, which we never write
+        logits[:, [0, 1, 3]] = -np.inf
         words = logits.argmax(axis=1)[:, None]
         expected.append([ours[word] for word in words[:, 0]])
     assert len({word for step in expected for word in step}) > 2  # else this test says little
@@ -100,7 +105,9 @@ def test_both_generations_of_keras(tmp_path, package):
 
 @pytest.mark.parametrize('package', ['tf_keras', 'keras'])
 def test_what_is_no_parameter_does_not_matter(tmp_path, package):
-    """Dropout has no parameters; a compiled model's optimizer leads to all of them by a second path."""
+    """Dropout has no parameters; a compiled model's optimizer leads to all of them by a second
+    path.
+    """
     k = pytest.importorskip(package)
     encoder, decoder = tutorial(k)
     expected = tf2_tutorial.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
@@ -118,7 +125,8 @@ def test_options(tmp_path, tf2_checkpoint):
     options = ModelConfig(**imported.options)
     assert (options.dim_embed, options.dim_hidden, options.feature_layer) == (M, H, K)
     assert (options.attention_size, options.output_size, options.carry_state) == (H, H, False)
-    assert imported.encoder == {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299, 'resize': 'squash'}
+    assert imported.encoder == {'name': 'inception_v3', 'layer': 'mixed10', 'size': 299,
+                                'resize': 'squash'}
     assert any('carry_state' in note for note in imported.notes)
 
 
@@ -131,19 +139,21 @@ def test_options_are_those_of_the_preset(tmp_path, tf2_checkpoint):
         name: value for name, value in preset.items() if name not in sizes}
 
 
-LIST = ['', '[UNK]', 'a', '[START]', '[END]', *[word for word in WORD_INDEX if word in ORDINARY][1:]]
+LIST = ['', '[UNK]', 'a', '[START]', '[END]',
+        *[word for word in WORD_INDEX if word in ORDINARY][1:]]
 
 
-@pytest.mark.parametrize('content', [
-    WORD_INDEX,
-    {str(number): word for word, number in WORD_INDEX.items()},
-    json.dumps(json.dumps({'config': {'num_words': V, 'word_index': json.dumps(WORD_INDEX)}})),
-    {'config': {'num_words': None, 'word_index': WORD_INDEX}},
-    {word: number for word, number in WORD_INDEX.items() if number},
-    {{'<start>': 'startseq', '<end>': 'endseq'}.get(word, word): number for word, number in WORD_INDEX.items()},
-    LIST, LIST[1:], '\n'.join(LIST) + '\n', '\r\n'.join(LIST),
-], ids=['word_index', 'index_word', 'JSON in JSON', 'tokenizer without limit', 'no padding', 'startseq', 'list',
-        'list without padding', 'text', 'text of Windows'])
+@pytest.mark.parametrize(
+    'content', [WORD_INDEX, {str(number): word for word, number in WORD_INDEX.items()},
+                json.dumps(json.dumps({'config': {'num_words': V,
+                                                  'word_index': json.dumps(WORD_INDEX)}})),
+                {'config': {'num_words': None, 'word_index': WORD_INDEX}},
+                {word: number for word, number in WORD_INDEX.items() if number},
+                {{'<start>': 'startseq', '<end>': 'endseq'}.get(word, word): number
+                 for word, number in WORD_INDEX.items()}, LIST, LIST[1:], '\n'.join(LIST) + '\n',
+                '\r\n'.join(LIST)], ids=['word_index', 'index_word', 'JSON in JSON',
+                                         'tokenizer without limit', 'no padding', 'startseq',
+                                         'list', 'list without padding', 'text', 'text of Windows'])
 def test_forms_of_the_vocabulary(tmp_path, tf2_checkpoint, content):
     expected = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path))
     imported = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path, content, 'other'))
@@ -153,11 +163,14 @@ def test_forms_of_the_vocabulary(tmp_path, tf2_checkpoint, content):
 
 
 def test_rows_that_were_never_used_keep_their_share(tmp_path, tf2_checkpoint):
-    """Tokenizer(num_words=n) shows the model words below n only; its embedding has n + 1 rows in the tutorial."""
+    """Tokenizer(num_words=n) shows the model words below n only; its embedding has n + 1 rows in
+    the tutorial.
+    """
     config = {'num_words': V - 1, 'word_index': json.dumps(WORD_INDEX)}
     imported = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path, {'config': config}))
     assert imported.words == [*ORDINARY[:-1], '<unused-12>']
-    assert any('1 rows of the model have no word' in note and '12' in note for note in imported.notes)
+    assert any('1 rows of the model have no word' in note and '12' in note
+               for note in imported.notes)
     full = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path))
     np.testing.assert_array_equal(imported.values['logits/b_out'], full.values['logits/b_out'])
 
@@ -174,13 +187,15 @@ def test_without_a_word_for_unknown_ones(tmp_path, tf2_checkpoint):
 
 
 def test_a_run_of_it(tmp_path):
-    """The whole way: the tutorial's files in, a RUN DIR out that gives the tutorial's loss; carry_state as told."""
+    """The whole way: the tutorial's files in, a RUN DIR out that gives the tutorial's loss;
+    carry_state as told.
+    """
     images = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     encoder, decoder = tutorial(tf_keras, carry_state=True, images=images)
     lines = []
     make_run(save(tmp_path, encoder, decoder), save_words(tmp_path), tmp_path / 'run',
-             encoder={'name': 'vgg19', 'layer': 'conv5_4', 'size': 32}, assignments=['carry_state=true'],
-             max_length=T - 1, say=lines.append)
+             encoder={'name': 'vgg19', 'layer': 'conv5_4', 'size': 32},
+             assignments=['carry_state=true'], max_length=T - 1, say=lines.append)
     assert any('kind tf2' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     with tiny_model.tf_graph():

@@ -43,14 +43,16 @@ def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths)
         assert len(result.captions) == len(captions) == 2
         for one, other in zip(result.captions, captions, strict=True):
             assert_same_caption(one, other)
-    assert len({result.best.log_prob for result in captioner(data.paths)}) == len(data)  # or nothing were compared
+    # or nothing were compared
+    assert len({result.best.log_prob for result in captioner(data.paths)}) == len(data)
 
 
 def test_a_photo_in_every_form(captioner, paths):
     pixels = np.asarray(Image.open(paths[0]).convert('RGB'))
     expected, = captioner(paths[0])
     assert expected.name == str(paths[0])
-    for photo in (str(paths[0]), paths[0].read_bytes(), pixels, Image.fromarray(pixels), [paths[0]]):
+    for photo in (str(paths[0]), paths[0].read_bytes(), pixels, Image.fromarray(pixels),
+                  [paths[0]]):
         result, = captioner(photo)
         assert_same_caption(result.best, expected.best)
         np.testing.assert_array_equal(result.view(), expected.view())
@@ -59,11 +61,13 @@ def test_a_photo_in_every_form(captioner, paths):
 
 def test_results_come_in_order_and_name_what_cannot_be_read(captioner, paths, tmp_path):
     (tmp_path / 'broken.png').write_bytes(paths[0].read_bytes()[:60])
-    photos = [*paths[:4], tmp_path / 'gone.png', paths[4], tmp_path / 'broken.png', ('mine', paths[5].read_bytes())]
+    photos = [*paths[:4], tmp_path / 'gone.png', paths[4], tmp_path / 'broken.png',
+              ('mine', paths[5].read_bytes())]
     for batch_size in (1, 3, 16):
         results = list(captioner.stream(photos, batch_size))
         assert [result.name for result in results] == [*map(str, photos[:-1]), 'mine']
-        assert [result.error is None for result in results] == [True] * 4 + [False, True, False, True]
+        assert [result.error is None for result in results] == [True] * 4 + [
+            False, True, False, True]
         for result, path in zip(results, [*paths[:4], None, paths[4], None, paths[5]], strict=True):
             if path:
                 assert_same_caption(result.best, captioner(path)[0].best)
@@ -99,8 +103,8 @@ def test_the_json_record(captioner, paths):
         np.testing.assert_allclose(fields['alphas'], caption.alphas, atol=6e-6)
         np.testing.assert_allclose(fields['betas'], caption.betas, atol=6e-6)
         np.testing.assert_allclose(fields['probabilities'], caption.probabilities, atol=6e-6)
-        assert (fields['score'], fields['log_prob'], fields['ended']) == (caption.score, caption.log_prob,
-                                                                          caption.ended)
+        assert (fields['score'], fields['log_prob'], fields['ended']) == (
+            caption.score, caption.log_prob, caption.ended)
         assert fields['locations'] is None
     assert len(record['captions'][0]['alphas'][0]) == record['grid'][0] * record['grid'][1]
 
@@ -114,9 +118,11 @@ def test_pictures_of_a_result(captioner, paths):
 
 def test_many_threads_and_several_captioners(sample_run, captioner, paths):
     expected = [captioner(path)[0] for path in paths]
-    with Captioner.load(sample_run, max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with Captioner.load(sample_run,
+                        max_len=3) as other, concurrent.futures.ThreadPoolExecutor(8) as pool:
         cut = pool.submit(other, paths)
-        for result, first in zip(pool.map(lambda path: captioner(path)[0], paths * 3), expected * 3, strict=True):
+        for result, first in zip(pool.map(lambda path: captioner(path)[0], paths * 3), expected * 3,
+                                 strict=True):
             assert_same_caption(result.best, first.best)
         assert all(len(result.words) <= 3 for result in cut.result())
 
@@ -142,7 +148,8 @@ def test_closed_and_wrong(sample_run, paths, tmp_path):
 def test_what_is_no_regular_file_is_not_opened(captioner, paths, tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     results = list(captioner.stream([tmp_path / 'pipe.png', '/dev/zero', tmp_path, paths[0]]))
-    assert [('no regular file' in str(result.error)) for result in results] == [True, True, True, False]
+    assert [('no regular file' in str(result.error)) for result in results] == [
+        True, True, True, False]
 
 
 def test_closing_waits_for_what_is_being_decoded(sample_run, paths):
@@ -173,9 +180,11 @@ def test_weights_that_moved_are_asked_for(sample_run, tmp_path):
     config = json.loads((run / 'config.json').read_text())
     config['data']['encoder']['weights'] = str(tmp_path / 'gone.h5')
     (run / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r'weights of its vgg19 are gone from .*gone\.h5.*--weights FILE'):
+    with pytest.raises(InputError,
+                       match=r'weights of its vgg19 are gone from .*gone\.h5.*--weights FILE'):
         Captioner.load(run)
-    # What is named must be what the run was trained with; the random weights have the hash of their seed.
+    # What is named must be what the run was trained with; the random weights have the hash of their
+    # seed.
     config['data']['encoder']['weights_sha256'] = '0' * 64
     config['data']['encoder']['weights'] = 'random'
     (run / 'config.json').write_text(json.dumps(config))
@@ -190,8 +199,8 @@ def test_drawn_locations_are_named(sample_data, sample_run, tmp_path, paths):
     config['model'].update(attention='hard', decode_context='sample')
     (run / 'config.json').write_text(json.dumps(config))
     with Captioner.load(run, max_len=5) as opened:
-        for fields, caption in zip(opened(paths[0])[0].to_dict()['captions'], opened(paths[0])[0].captions,
-                                   strict=True):
+        for fields, caption in zip(opened(paths[0])[0].to_dict()['captions'],
+                                   opened(paths[0])[0].captions, strict=True):
             places = np.array(fields['locations'])
             assert places.shape == (len(caption.words),)
             assert (caption.alphas[np.arange(len(places)), places] == 1).all()

@@ -20,7 +20,8 @@ from tests.support.java_log import logged_java, meteor_processes
 def evaluated(sample_run, tmp_path_factory):
     run, lines = Run(sample_run), []
     out = tmp_path_factory.mktemp('evaluated')
-    scores = evaluation.evaluate(run, run.data(), 'dev', out, n_pictures=2, paper_scoring=True, say=lines.append)
+    scores = evaluation.evaluate(run, run.data(), 'dev', out, n_pictures=2, paper_scoring=True,
+                                 say=lines.append)
     return run, out, scores, lines
 
 
@@ -38,7 +39,8 @@ def test_scores_are_those_of_the_results_file(evaluated):
     references = dict(zip(data.image_ids, data.references, strict=True))
     with Scorer(references) as scorer:  # METEOR too: tests/scripts/test_evaluate.py
         expected = scorer.score(load_results(out / 'captions.json'), ('Bleu', 'ROUGE_L', 'CIDEr'))
-    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
+    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L',
+                                   'CIDEr'}
     assert {name: scores['coco'][name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert set(scores['paper']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR'}
     saved = json.loads((out / 'scores.json').read_text())
@@ -66,10 +68,12 @@ def test_shapes_have_attention_correctness_and_diversity(evaluated):
 
 def test_entropy_of_the_attention_is_measured_over_words():
     even, sharp = np.full((2, 4), 0.25), np.eye(4)[:1]
-    captions = [Caption(['a', 'dog'], even, np.ones(2), True), Caption([], np.zeros((0, 4)), np.ones(0), True),
+    captions = [Caption(['a', 'dog'], even, np.ones(2), True),
+                Caption([], np.zeros((0, 4)), np.ones(0), True),
                 Caption(['dog'], sharp, np.ones(1), True)]
     found = evaluation._entropy(captions)
-    assert found == {'entropy': pytest.approx(2 / 3 * np.log(4)), 'uniform_entropy': pytest.approx(np.log(4))}
+    assert found == {'entropy': pytest.approx(2 / 3 * np.log(4)),
+                     'uniform_entropy': pytest.approx(np.log(4))}
     assert evaluation._entropy(captions[1:2]) == {'entropy': None, 'uniform_entropy': None}
 
 
@@ -80,7 +84,8 @@ def test_entropy_is_reported_with_boxes_and_without(evaluated, quick_meteor, tmp
     data = run.data()
     for image in data._images:
         image['boxes'] = None
-    plain = evaluation.evaluate(run, data, 'dev', tmp_path / 'out', n_pictures=0, say=lambda line: None)['attention']
+    plain = evaluation.evaluate(run, data, 'dev', tmp_path / 'out', n_pictures=0,
+                                say=lambda line: None)['attention']
     assert plain == {name: scores['attention'][name] for name in ('entropy', 'uniform_entropy')}
 
 
@@ -93,14 +98,16 @@ def test_table_labels_both_ways_of_scoring():
 
 def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):
     run, *_ = evaluated
-    for options, message in (({'image_ids': ['no-such']}, 'no-such'), ({'n_pictures': -1}, '--pictures'),
-                             ({'limit': 0}, '--limit')):
+    for options, message in (({'image_ids': ['no-such']}, 'no-such'),
+                             ({'n_pictures': -1}, '--pictures'), ({'limit': 0}, '--limit')):
         with pytest.raises(InputError, match=message):
-            evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=lambda line: None, **options)
+            evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=lambda line: None,
+                                **options)
     assert not (tmp_path / 'out').exists()
 
 
-def test_pictures_of_like_named_photos_do_not_overwrite_each_other(sample_run, scene_photos, tmp_path):
+def test_pictures_of_like_named_photos_do_not_overwrite_each_other(
+    sample_run, scene_photos, tmp_path):
     from core.data.data_dir import DataDir
     from core.data.prepare import prepare
     from core.datasets.folder import read
@@ -111,8 +118,8 @@ def test_pictures_of_like_named_photos_do_not_overwrite_each_other(sample_run, s
         (tmp_path / 'photos' / name).write_bytes(scene_photos[0].read_bytes())
     prepare(read(tmp_path / 'photos', None, None, None), run.spec, tmp_path / 'data', 'folder',
             vocabulary=run.vocabulary, say=lambda line: None)
-    scores = evaluation.evaluate(run, DataDir(tmp_path / 'data'), 'test', tmp_path / 'out', n_pictures=4,
-                                 say=lambda line: None)
+    scores = evaluation.evaluate(run, DataDir(tmp_path / 'data'), 'test', tmp_path / 'out',
+                                 n_pictures=4, say=lambda line: None)
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == len(set(scores['pictures'])) == 4
     assert 'coco' not in scores
 
@@ -124,14 +131,16 @@ def waiting_for(condition, seconds=30):
     return condition()
 
 
-def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(sample_run, tmp_path, monkeypatch):
+def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores(
+    sample_run, tmp_path, monkeypatch):
     run, log, running = Run(sample_run), logged_java(tmp_path, monkeypatch, stand_in=True), []
 
     def say(line):
         if line.startswith('captioning'):
             running.append(waiting_for(lambda: log.exists() and len(meteor_processes(log)) == 1))
 
-    evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', n_pictures=0, paper_scoring=True, say=say)
+    evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', n_pictures=0, paper_scoring=True,
+                        say=say)
     assert running == [True]
     (meteor,) = meteor_processes(log)
     with pytest.raises(ProcessLookupError):
@@ -139,7 +148,8 @@ def test_one_meteor_starts_before_the_captions_are_made_and_ends_with_the_scores
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
-def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(sample_run, tmp_path, monkeypatch, error):
+def test_no_meteor_is_left_behind_by_an_evaluation_that_fails(sample_run, tmp_path, monkeypatch,
+                                                              error):
     run, log = Run(sample_run), logged_java(tmp_path, monkeypatch, stand_in=True)
 
     def say(line):

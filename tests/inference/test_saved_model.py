@@ -1,4 +1,6 @@
-"""A run as a SavedModel: the Captioner's sentences, in a process that has TensorFlow and nothing else."""
+"""A run as a SavedModel: the Captioner's sentences, in a process that has TensorFlow and nothing
+else.
+"""
 
 import dataclasses
 import json
@@ -23,7 +25,8 @@ from core.runtime.backend import tf, tf1
 from tests.support import scripts, tolerances
 from tests.support.scripts import ROOT
 
-# As a program of anybody's: no module of this project, nor any other that the project needs and TensorFlow does not.
+# As a program of anybody's: no module of this project, nor any other that the project needs and
+# TensorFlow does not.
 PROGRAM = """
 import json, sys
 for name in ('core', 'PIL', 'tf_keras', 'scipy', 'imageio', 'matplotlib'):
@@ -58,7 +61,9 @@ def photos(scene_photos, tmp_path_factory):
     place, random = tmp_path_factory.mktemp('photos'), np.random.default_rng(2)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(random.integers(0, 256, (5, 7, 3), np.uint8)).resize((90, 61)).save(place / 'b.jpg', exif=exif)
+    Image.fromarray(random.integers(0, 256, (5, 7, 3), np.uint8)).resize((90,
+                                                                          61)).save(
+        place / 'b.jpg', exif=exif)
     Image.fromarray(random.integers(0, 256, (40, 33, 4), np.uint8)).save(place / 'c.png')
     return [scene_photos[0], place / 'b.jpg', place / 'c.png']
 
@@ -67,9 +72,9 @@ def photos(scene_photos, tmp_path_factory):
 def exported(sample_run, tmp_path_factory):
     """What the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
-    done = subprocess.run(
-        [sys.executable, '-m', 'core', 'export', sample_run, out, '--beam-width', '3', '--n-best', '2',
-         '--length-penalty', '0.7', '--set', 'max_len=3'], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run([sys.executable, '-m', 'core', 'export', sample_run, out, '--beam-width',
+                           '3', '--n-best', '2', '--length-penalty', '0.7', '--set', 'max_len=3'],
+                          capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (0, '')
     assert len(done.stdout.splitlines()) == 1 and str(out) in done.stdout
     return out
@@ -77,20 +82,23 @@ def exported(sample_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def answers(exported, photos):
-    done = subprocess.run([sys.executable, '-I', '-c', PROGRAM, exported, *photos], capture_output=True, text=True,
-                          cwd='/', timeout=300)
+    done = subprocess.run([sys.executable, '-I', '-c', PROGRAM, exported, *photos],
+                          capture_output=True, text=True, cwd='/', timeout=300)
     assert done.returncode == 0, done.stderr
     assert 'custom gradients' not in done.stderr
     return json.loads(done.stdout)
 
 
 def serve(directory, photos):
-    """The outputs for photos as TensorFlow Serving would find them: by tags, signature and the tensors' names."""
+    """The outputs for photos as TensorFlow Serving would find them: by tags, signature and the
+    tensors' names.
+    """
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         loaded = tf1.saved_model.load(session, ['serve'], str(directory))
         signature = loaded.signature_def['serving_default']
         fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
-        return session.run(fetches, {signature.inputs['image_bytes'].name: [path.read_bytes() for path in photos]})
+        return session.run(
+            fetches, {signature.inputs['image_bytes'].name: [path.read_bytes() for path in photos]})
 
 
 def same(answer, results):
@@ -99,11 +107,14 @@ def same(answer, results):
     for n, result in enumerate(results):
         for k, caption in enumerate(result.captions):
             one = {name: value[n, k] for name, value in answer.items()}
-            text = [each.decode() if isinstance(each, bytes) else each for each in [one['captions'], *one['words']]]
+            text = [each.decode() if isinstance(each, bytes) else each
+                    for each in [one['captions'], *one['words']]]
             length = one['lengths']
-            assert (text[0], text[1:]) == (caption.text, caption.words + [''] * (len(text) - 1 - length))
+            assert (text[0], text[1:]) == (caption.text, caption.words
+                                           + [''] * (len(text) - 1 - length))
             assert (length, one['ended']) == (len(caption.words), caption.ended)
-            np.testing.assert_allclose([one['scores'], one['log_probs']], [caption.score, caption.log_prob],
+            np.testing.assert_allclose([one['scores'], one['log_probs']],
+                                       [caption.score, caption.log_prob],
                                        rtol=tolerances.AFTER_CONTEXT)
             for name in ('probabilities', 'alphas', 'betas'):
                 np.testing.assert_allclose(
@@ -118,19 +129,22 @@ def test_plain_tensorflow_writes_the_captioners_sentences(sample_run, answers, p
     same(answers[0], results)
     same(answers[1], results[:1])
     assert len({result.score for result in results}) == 3  # or the photos were not looked at
-    assert len(np.unique(answers[0]['ended'])) == 2 and len(np.unique(answers[0]['lengths'])) > 1  # whole, and cut
+    # whole, and cut
+    assert len(np.unique(answers[0]['ended'])) == 2 and len(np.unique(answers[0]['lengths'])) > 1
 
 
 def test_no_photos_and_broken_photos(answers):
-    shapes = {'captions': [2], 'words': [2, 3], 'lengths': [2], 'ended': [2], 'scores': [2], 'log_probs': [2],
-              'probabilities': [2, 3], 'alphas': [2, 3, 256], 'betas': [2, 3]}
+    shapes = {'captions': [2], 'words': [2, 3], 'lengths': [2], 'ended': [2], 'scores': [2],
+              'log_probs': [2], 'probabilities': [2, 3], 'alphas': [2, 3, 256], 'betas': [2, 3]}
     for answer, n in zip(answers[:3], (3, 1, 0), strict=True):
         assert answer['shapes'] == {name: [n, *shape] for name, shape in shapes.items()}
     assert 'image 1: the JPEG is truncated (no end of image)' in answers[3]
 
 
 def test_conventions_of_tensorflow_serving(sample_run, exported):
-    """One signature, `_bytes` where bytes go in, N first everywhere, JSON's types, no Python in the graph."""
+    """One signature, `_bytes` where bytes go in, N first everywhere, JSON's types, no Python in the
+    graph.
+    """
     meta, = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes()).meta_graphs
     assert list(meta.meta_info_def.tags) == ['serve'] and list(meta.signature_def) == ['serving_default']
     signature = meta.signature_def['serving_default']
@@ -142,8 +156,9 @@ def test_conventions_of_tensorflow_serving(sample_run, exported):
         assert tf.as_dtype(tensor.dtype) in (tf.string, tf.float32, tf.int32, tf.bool) and not name.endswith('_bytes')
         assert [dim.size for dim in tensor.tensor_shape.dim][:2] == [-1, 2], name
     graph = meta.graph_def
-    operations = {node.op for nodes in [graph.node, *(each.node_def for each in graph.library.function)]
-                  for node in nodes}
+    operations = {
+        node.op for nodes in [graph.node, *(each.node_def for each in graph.library.function)]
+        for node in nodes}
     assert not {op for op in operations if 'PyFunc' in op or 'XlaLaunch' in op} and 'DecodeJpeg' in operations
     assert str(sample_run.parent).encode() not in (exported / 'saved_model.pb').read_bytes()
 
@@ -162,10 +177,12 @@ def test_what_is_written_beside_the_model(sample_run, exported):
 def test_slots_without_a_sentence(sample_run, tmp_path, photos):
     """Two groups that find the same captions leave slots over, which JSON can say too."""
     run = Run(sample_run)
-    run.config = run.config.override(['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
+    run.config = run.config.override(
+        ['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
     saved_model.export(run, tmp_path / 'model', n_best=4)
     found = serve(tmp_path / 'model', photos)
-    json.dumps({name: value.tolist() for name, value in found.items() if value.dtype != object}, allow_nan=False)
+    json.dumps({name: value.tolist() for name, value in found.items() if value.dtype != object},
+               allow_nan=False)
     empty = found['scores'] == np.finfo(np.float32).min
     assert empty[:, 2:].all() and not empty[:, :2].any()
     assert not found['lengths'][empty].any() and not found['ended'][empty].any()
@@ -174,7 +191,8 @@ def test_slots_without_a_sentence(sample_run, tmp_path, photos):
 
 
 def changed_run(source, place, changes, change=None):
-    """A copy of a run with other options {section: {name: value}}, its best model changed by a function.
+    """A copy of a run with other options {section: {name: value}}, its best model changed by a
+    function.
 
     Args:
         change: function of the session and the dict of the best model's variables by name.
@@ -194,20 +212,22 @@ def changed_run(source, place, changes, change=None):
                     model.restore_encoder(session)
                 info = run.best().info()
                 run.best(model.variables).restore(session)
-                change(session, {variable.op.name: variable for variable in [*model.variables, *tuned]})
+                change(session, {
+                    variable.op.name: variable for variable in [*model.variables, *tuned]})
                 run.best([*model.variables, *tuned]).save(session, info)
     return run
 
 
 def put(session, variable, value):
-    session.run(variable.initializer, {variable.initializer.inputs[1]: np.broadcast_to(value, variable.shape)})
+    session.run(variable.initializer, {
+        variable.initializer.inputs[1]: np.broadcast_to(value, variable.shape)})
 
 
 def test_hard_attention_and_drawn_words(sample_run, tmp_path, photos):
     """What is drawn follows the seed alone: twice the same, and the Captioner's."""
     changed_run(sample_run, tmp_path / 'run', {'model': {'attention': 'hard'}})
-    main(['export', str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample', '--seed', '3',
-                      *scripts.settings('sample=true', 'max_len=7')])
+    main(['export', str(tmp_path / 'run'), str(tmp_path / 'model'), '--decode-context', 'sample',
+          '--seed', '3', *scripts.settings('sample=true', 'max_len=7')])
     drawn, again = (serve(tmp_path / 'model', photos) for _ in range(2))
     for name, value in drawn.items():
         np.testing.assert_array_equal(value, again[name])
@@ -230,15 +250,17 @@ def test_a_fine_tuned_encoder(sample_run, exported, answers, tmp_path, photos):
         variable = variables['encoder/conv2_1/bias']
         put(session, variable, session.run(variable) + 0.5)
 
-    run = changed_run(sample_run, tmp_path / 'run', {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING},
-                      tune)
+    run = changed_run(sample_run, tmp_path / 'run',
+                      {'training': {'finetune_from': 'conv2_1'}, 'decoding': DECODING}, tune)
     saved_model.export(run, tmp_path / 'model', n_best=2)
     loaded = tf.saved_model.load(str(tmp_path / 'model'))
     assert ({variable.name.removesuffix(':0') for variable in loaded.variables} ==
             {name for name, _ in tf.train.list_variables(str(tmp_path / 'model' / 'variables' / 'variables'))})
     model = loaded.signatures['serving_default']
-    found = {name: value.numpy() for name, value in model(image_bytes=[path.read_bytes() for path in photos]).items()}
-    assert np.abs(found['scores'] - answers[0]['scores']).min() > 1e-3  # the tuned encoder's, not the file's
+    found = {name: value.numpy() for name, value in model(image_bytes=[path.read_bytes()
+                                                                       for path in photos]).items()}
+    # the tuned encoder's, not the file's
+    assert np.abs(found['scores'] - answers[0]['scores']).min() > 1e-3
     with Captioner(run, n_best=2) as captioner:
         same(found, captioner(photos))
 

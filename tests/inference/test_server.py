@@ -57,11 +57,13 @@ def form(*files):
     """(body, headers) of a form with (field, name, bytes)."""
     parts = [f'--line\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + data
              + b'\r\n' for field, name, data in files]
-    return b''.join([*parts, b'--line--\r\n']), {'Content-Type': 'multipart/form-data; boundary=line'}
+    return b''.join([*parts,
+                     b'--line--\r\n']), {'Content-Type': 'multipart/form-data; boundary=line'}
 
 
 def test_a_photo_as_the_body(port, captioner, scene_photos):
-    status, answer, _ = ask(port, path='/caption?name=a%20b&photo=0', body=scene_photos[0].read_bytes())
+    status, answer, _ = ask(port, path='/caption?name=a%20b&photo=0',
+                            body=scene_photos[0].read_bytes())
     expected = next(captioner.stream([('a b', scene_photos[0])])).to_dict()
     found, = answer['results']
     captions = found.pop('captions'), expected.pop('captions')
@@ -72,7 +74,8 @@ def test_a_photo_as_the_body(port, captioner, scene_photos):
     kind, _, encoded = answer['results'][0]['photo'].partition(';base64,')
     view = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert kind == 'data:image/jpeg' and max(view.size) == server.VIEW_SIDE
-    np.testing.assert_allclose(np.asarray(view, float), captioner(scene_photos[0])[0].view(server.VIEW_SIDE), atol=60)
+    np.testing.assert_allclose(np.asarray(view, float),
+                               captioner(scene_photos[0])[0].view(server.VIEW_SIDE), atol=60)
 
 
 def test_photos_of_a_form_each_with_its_answer(port, captioner, scene_photos):
@@ -106,17 +109,16 @@ def png(width, height):
     ('POST', '/caption', None, {}, 400, 'no photo'),
     ('POST', '/caption', b'GIF89a', {}, 415, 'cannot read image photo'),
     ('POST', '/caption', b'plain text', {}, 415, 'not an image .* are understood'),
-    ('POST', '/caption', png(10_000, 6_001), {}, 415, 'its 60,010,000 pixels are more than 60,000,000'),
-    ('POST', '/caption', *form(('other', 'a.png', b'x')), 400, 'field named photo'),
-    ('POST', '/caption', *form(*[('photo', 'a.png', b'x')] * 17), 413, '17 photos at once; at most 16'),
-    ('POST', '/caption', b'0' * 25_000_001, {}, 413, 'more than 25 MB'),
+    ('POST', '/caption', png(10_000, 6_001), {}, 415, 'its 60,010,000 pixels are more than '
+     '60,000,000'), ('POST', '/caption', *form(('other', 'a.png', b'x')), 400, 'field named photo'),
+    ('POST', '/caption', *form(*[('photo', 'a.png', b'x')] * 17), 413,
+     '17 photos at once; at most 16'), ('POST', '/caption', b'0' * 25_000_001, {}, 413,
+                                        'more than 25 MB'),
     ('POST', '/caption', b'x', {'Origin': 'http://elsewhere.example'}, 403, 'elsewhere.example'),
     ('POST', '/caption', b'x', {'Sec-Fetch-Site': 'cross-site'}, 403, 'other sites may not'),
     ('GET', '/', None, {'Host': 'rebound.example'}, 403, '127.0.0.1, localhost only'),
-    ('GET', '/caption', None, {}, 405, 'takes POST'),
-    ('POST', '/', b'', {}, 405, 'takes GET'),
-    ('GET', '/../caption.py', None, {}, 404, 'there is no'),
-])
+    ('GET', '/caption', None, {}, 405, 'takes POST'), ('POST', '/', b'', {}, 405, 'takes GET'),
+    ('GET', '/../caption.py', None, {}, 404, 'there is no')])
 def test_what_is_refused_says_why(port, method, path, body, headers, status, part):
     found, answer, sent = ask(port, method, path, body, headers)
     assert found == status and re.search(part, answer['error'])
@@ -167,9 +169,9 @@ def address(sample_run, tmp_path_factory):
     code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
             f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\n'
             'from core.commands import caption; caption.cli()')
-    process = subprocess.Popen([sys.executable, '-c', code, sample_run, '--serve', '--port', '0', '--n-best', '2'],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               cwd=tmp_path_factory.mktemp('serve'))
+    process = subprocess.Popen([sys.executable, '-c', code, sample_run, '--serve', '--port', '0',
+                                '--n-best', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, cwd=tmp_path_factory.mktemp('serve'))
     found = re.search(r'http://127\.0\.0\.1:\d+/', process.stdout.readline())
     assert found, process.stderr.read()
     yield found[0]
@@ -199,11 +201,14 @@ def send(page, path, how):
 
 
 def test_drop_read_and_step_through_the_words(browser, address, scene_photos, tmp_path):
-    """By drop, paste and choice; the overlay changes with the words; by keyboard alone; at phone width."""
+    """By drop, paste and choice; the overlay changes with the words; by keyboard alone; at phone
+    width.
+    """
     odd = tmp_path / '<img src=x onerror=alert(1)>.png'
     odd.write_bytes(scene_photos[1].read_bytes())
     (tmp_path / 'no.png').write_bytes(b'no image')
-    for options in ({'color_scheme': 'light'}, {'color_scheme': 'dark', 'viewport': {'width': 360, 'height': 740}}):
+    for options in ({'color_scheme': 'light'},
+                    {'color_scheme': 'dark', 'viewport': {'width': 360, 'height': 740}}):
         with headless_chromium.page(browser, address, **options) as page:
             page.locator('#limits:not(:empty)').wait_for()
             send(page, scene_photos[0], 'drop')
@@ -233,13 +238,15 @@ def test_drop_read_and_step_through_the_words(browser, address, scene_photos, tm
 
 
 def test_two_browsers_at_once(browser, address, scene_photos):
-    with headless_chromium.page(browser, address) as one, headless_chromium.page(browser, address) as two:
+    with headless_chromium.page(browser, address) as one, headless_chromium.page(browser,
+                                                                                 address) as two:
         for page in (one, two):
             page.set_input_files('#choose', scene_photos[:5])
         for page in (one, two):
             page.locator('article .sentence').nth(4).wait_for()
         for path in scene_photos[:5]:
-            texts = [page.locator(f'article[aria-label="{path.name}"] .sentence').inner_text() for page in (one, two)]
+            texts = [page.locator(f'article[aria-label="{path.name}"] .sentence').inner_text()
+                     for page in (one, two)]
             assert texts[0] == texts[1] != ''
 
 

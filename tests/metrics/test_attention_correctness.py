@@ -20,20 +20,22 @@ from core.metrics.attention_correctness import (
 )
 from core.metrics.object_names import Lexicon, lexicon_of
 
-VALUES = ['n_words', 'mass', 'uniform_mass', 'centre_mass', 'mass_ratio', 'centre_ratio', 'pointing',
-          'uniform_pointing', 'centre_pointing']
+VALUES = ['n_words', 'mass', 'uniform_mass', 'centre_mass', 'mass_ratio', 'centre_ratio',
+          'pointing', 'uniform_pointing', 'centre_pointing']
 DOG = Region(('dog', 'puppy'), (0, 0, 0.75, 0.5))
 
 
 def test_cells_count_with_their_covered_part():
-    # On 2 x 3 cells of 1/3 x 1/2: the rectangle covers x from 1/6 (the middle of column 0) to 2/3 (all of column 1),
-    # and y from 1/4 (the lower half of row 0) to 1.
-    np.testing.assert_allclose(coverage([(1 / 6, 1 / 4, 2 / 3, 1)], (2, 3)), [[0.25, 0.5, 0], [0.5, 1, 0]], atol=1e-12)
+    # On 2 x 3 cells of 1/3 x 1/2: the rectangle covers x from 1/6 (the middle of column 0) to 2/3
+    # (all of column 1), and y from 1/4 (the lower half of row 0) to 1.
+    np.testing.assert_allclose(coverage([(1 / 6, 1 / 4, 2 / 3, 1)], (2, 3)),
+                               [[0.25, 0.5, 0], [0.5, 1, 0]], atol=1e-12)
 
 
 def test_overlapping_rectangles_count_once():
     both = [(0, 0, 0.5, 0.5), (0.25, 0.25, 0.75, 0.75)]
-    # On one cell: 1/4 + 1/4 - 1/16; on 2 x 2 cells, the second adds a quarter to each of the three other cells.
+    # On one cell: 1/4 + 1/4 - 1/16; on 2 x 2 cells, the second adds a quarter to each of the three
+    # other cells.
     np.testing.assert_allclose(coverage(both, (1, 1)), [[0.4375]])
     np.testing.assert_allclose(coverage(both, (2, 2)), [[1, 0.25], [0.25, 0.25]])
     np.testing.assert_allclose(coverage([*both, *both], (2, 2)), [[1, 0.25], [0.25, 0.25]])
@@ -62,25 +64,32 @@ def test_rectangles_are_cut_at_the_picture_and_empty_ones_cover_nothing():
 def test_centres():
     # The centres of 2 columns are at 1/4 and 3/4, of 1 row at 1/2; edges belong to the rectangle.
     assert centres_inside([(0.25, 0, 0.7, 0.5)], (1, 2)).tolist() == [[True, False]]
-    assert centres_inside([(0.3, 0, 0.7, 1), (0.7, 0.5, 0.75, 1)], (1, 2)).tolist() == [[False, True]]
+    assert centres_inside([(0.3, 0, 0.7, 1), (0.7, 0.5, 0.75, 1)],
+                          (1, 2)).tolist() == [[False, True]]
 
 
 def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_the_side():
-    # P(|z| < 2/3) = .495015 of P(|z| < 2) = .954500 lies on the middle third, .518612; the rest on both sides of it.
-    np.testing.assert_allclose(centre_prior((2, 3)), [[0.120347, 0.259306, 0.120347]] * 2, atol=1e-6)
+    # P(|z| < 2/3) = .495015 of P(|z| < 2) = .954500 lies on the middle third, .518612; the rest on
+    # both sides of it.
+    np.testing.assert_allclose(centre_prior((2, 3)), [[0.120347, 0.259306, 0.120347]] * 2,
+                               atol=1e-6)
     # On 4 rows: P(|z| < 1) = .682689 on the two in the middle.
-    np.testing.assert_allclose(centre_prior((4, 1)).ravel(), [0.142383, 0.357617, 0.357617, 0.142383], atol=1e-6)
+    np.testing.assert_allclose(centre_prior((4, 1)).ravel(),
+                               [0.142383, 0.357617, 0.357617, 0.142383], atol=1e-6)
     assert centre_prior((14, 7)).shape == (14, 7) and centre_prior((14, 7)).sum() == pytest.approx(1)
 
 
 def test_one_caption_by_hand():
-    # On 2 x 2 cells DOG covers all of cell 0 and half of cell 1, whose centre (.75, .25) is just inside.
-    alphas = np.array([[0, 0, 0, 1], [0.5, 0.2, 0.3, 0.0], [1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4]], np.float32)
+    # On 2 x 2 cells DOG covers all of cell 0 and half of cell 1, whose centre (.75, .25) is just
+    # inside.
+    alphas = np.array([[0, 0, 0, 1], [0.5, 0.2, 0.3, 0.0], [1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4]],
+                      np.float32)
     result = attention_correctness([Item(('a', 'dog', 'chases', 'dogs'), alphas, (2, 2), (DOG,))])
-    # 'dog': .5 + .2 / 2 = .6, hit. 'dogs': .1 + .2 / 2 = .2, no hit (cell 3). Even attention: (1 + .5) / 4. The
-    # prior is even on four cells, and all four are around the middle.
-    values = {'n_words': 2, 'mass': 0.4, 'uniform_mass': 0.375, 'centre_mass': 0.375, 'mass_ratio': 0.4 / 0.375,
-              'centre_ratio': 0.4 / 0.375, 'pointing': 0.5, 'uniform_pointing': 0.5, 'centre_pointing': 0.5}
+    # 'dog': .5 + .2 / 2 = .6, hit. 'dogs': .1 + .2 / 2 = .2, no hit (cell 3). Even attention: (1 +
+    # .5) / 4. The prior is even on four cells, and all four are around the middle.
+    values = {'n_words': 2, 'mass': 0.4, 'uniform_mass': 0.375, 'centre_mass': 0.375,
+              'mass_ratio': 0.4 / 0.375, 'centre_ratio': 0.4 / 0.375, 'pointing': 0.5,
+              'uniform_pointing': 0.5, 'centre_pointing': 0.5}
     assert {key: result[key] for key in values} == pytest.approx(values)
     assert list(result) == [*VALUES, 'by_name', 'by_class'] and list(values) == VALUES
     assert result['by_name'] == result['by_class'] == {'dog': pytest.approx(values)}
@@ -89,7 +98,8 @@ def test_one_caption_by_hand():
 def test_both_baselines_by_hand():
     # 3 x 3 cells. The cat covers the middle cell, the dog the left column.
     regions = (Region(('cat',), (1 / 3, 1 / 3, 2 / 3, 2 / 3)), Region(('dog',), (0, 0, 1 / 3, 1)))
-    alphas = np.eye(9)[[4, 2, 3]]  # the middle, the upper right corner, the middle of the left column
+    # the middle, the upper right corner, the middle of the left column
+    alphas = np.eye(9)[[4, 2, 3]]
     result = attention_correctness([Item(('cat', 'cat', 'dog'), alphas, (3, 3), regions)])
     cat, dog = result['by_class']['cat'], result['by_class']['dog']
     assert (cat['mass'], cat['pointing'], cat['centre_pointing']) == (pytest.approx(0.5), 0.5, 1)
@@ -105,8 +115,10 @@ def test_both_baselines_by_hand():
 
 
 def test_centre_pointing_without_a_cell_in_the_middle():
-    # On 2 rows of 3 cells the middle lies between cells 1 and 4; the box holds the centre of cell 1 only.
-    result = attention_correctness([Item(('dog',), np.eye(6)[:1], (2, 3), (Region(('dog',), (0, 0, 1, 0.5)),))])
+    # On 2 rows of 3 cells the middle lies between cells 1 and 4; the box holds the centre of cell 1
+    # only.
+    result = attention_correctness(
+        [Item(('dog',), np.eye(6)[:1], (2, 3), (Region(('dog',), (0, 0, 1, 0.5)),))])
     assert result['centre_pointing'] == 0.5
 
 
@@ -119,31 +131,38 @@ def test_objects_of_one_category_are_one_region_and_names_are_kept_apart():
     )
     even = np.full((5, 4), 0.25)
     words = ('man', 'persons', 'tie', 'frisbee', 'dog')
-    result = attention_correctness([Item(words, even, (2, 2), regions), Item(('frisbee',), even, (2, 2), ())])
+    result = attention_correctness(
+        [Item(words, even, (2, 2), regions), Item(('frisbee',), even, (2, 2), ())])
     assert list(result['by_name']) == ['man', 'person', 'tie']
     assert [row['mass'] for row in result['by_name'].values()] == pytest.approx([0.5, 0.5, 0.5])
-    assert {name: row['n_words'] for name, row in result['by_class'].items()} == {'person': 2, 'tie': 1}
+    assert {name: row['n_words'] for name, row in result['by_class'].items()} == {
+        'person': 2, 'tie': 1}
     assert result['n_words'] == 3 and result['mass_ratio'] == pytest.approx(1)
     # Of equal cells the first is the most attended.
     assert [row['pointing'] for row in result['by_name'].values()] == [1, 1, 1]
 
 
 def test_words_that_describe_are_measured_on_what_their_noun_names():
-    lexicon = Lexicon({'circle': (), 'star': ()}, modifiers={'red': 'colour', 'blue': 'colour', 'big': 'size'},
+    lexicon = Lexicon({'circle': (), 'star': ()},
+                      modifiers={'red': 'colour', 'blue': 'colour', 'big': 'size'},
                       noun_class='shape')
     words = ('a', 'big', 'red', 'circle', 'and', 'a', 'blue', 'star', 'red')
     alphas = np.full((9, 2), 0.5)
     alphas[1], alphas[2], alphas[3], alphas[7] = (0.9, 0.1), (0.2, 0.8), (0.6, 0.4), (0.7, 0.3)
     circle = Region(('circle',), (0, 0, 0.5, 1))  # the left of two cells; no star is there
     result = attention_correctness([Item(words, alphas, (1, 2), (circle,))], lexicon)
-    assert {name: (row['n_words'], row['mass'], row['pointing']) for name, row in result['by_class'].items()} == {
-        'size': (1, 0.9, 1), 'colour': (1, pytest.approx(0.2), 0), 'shape': (1, pytest.approx(0.6), 1)}
+    assert {name: (row['n_words'], row['mass'], row['pointing'])
+            for name, row in result['by_class'].items()} == {'size': (1, 0.9, 1),
+                                                             'colour': (1, pytest.approx(0.2), 0),
+                                                             'shape': (1, pytest.approx(0.6), 1)}
     assert (result['n_words'], result['mass']) == (1, pytest.approx(0.6))  # names only
     assert list(result['by_name']) == ['circle']
 
 
 def test_coco_words_on_coco_boxes():
-    """Words of the published list are measured on their category's boxes; a compound is not its last word."""
+    """Words of the published list are measured on their category's boxes; a compound is not its
+    last word.
+    """
     dog, man = (0, 0, 0.5, 1), (0.5, 0, 1, 1)
     boxes = [[(('dog',), dog), (('person',), man)]]
     words = ('two', 'men', 'eat', 'hot', 'dogs', 'near', 'puppies')
@@ -154,7 +173,8 @@ def test_coco_words_on_coco_boxes():
     assert {name: (row['n_words'], row['mass']) for name, row in found['by_class'].items()} == {
         'dog': (1, 0.625), 'person': (1, 0.75)}
     assert list(found['by_name']) == ['man', 'puppy']
-    # Without COCO's words only the categories' names count, and 'hot dogs' are dogs: nothing says otherwise.
+    # Without COCO's words only the categories' names count, and 'hot dogs' are dogs: nothing says
+    # otherwise.
     plain = attention_correctness([Item(words, alphas, (1, 2), [Region(*box) for box in boxes[0]])])
     assert {name: row['n_words'] for name, row in plain['by_class'].items()} == {'dog': 1}
 
@@ -163,20 +183,26 @@ def test_boxes_of_words():
     person = ('person', 'man')
     boxes = [(person, (0, 0, 1, 1)), (('traffic light',), (0, 0, 0.5, 1)), (person, (0, 0, 0, 1))]
     words = ('man', 'by', 'traffic', 'lights', 'and', 'people')
-    assert named_boxes(words, boxes) == [({0, 5}, (0, 0, 1, 1)), ({2, 3}, (0, 0, 0.5, 1)), ({0, 5}, (0, 0, 0, 1))]
-    kept_apart = named_boxes(('hot', 'dog'), [(('dog',), (0, 0, 1, 1))], Lexicon({'dog': (), 'hot dog': ()}))
+    assert named_boxes(words, boxes) == [({0, 5}, (0, 0, 1, 1)), ({2, 3}, (0, 0, 0.5, 1)),
+                                         ({0, 5}, (0, 0, 0, 1))]
+    kept_apart = named_boxes(('hot', 'dog'), [(('dog',), (0, 0, 1, 1))],
+                             Lexicon({'dog': (), 'hot dog': ()}))
     assert kept_apart == [(set(), (0, 0, 1, 1))]
 
 
 def test_table_by_class():
-    regions = (Region(('cat',), (0, 0, 0.5, 1)), Region(('dog',), (0.5, 0, 1, 1)), Region(('owl',), (0, 0, 1, 1)))
+    regions = (Region(('cat',), (0, 0, 0.5, 1)), Region(('dog',), (0.5, 0, 1, 1)),
+               Region(('owl',), (0, 0, 1, 1)))
     item = Item(('cat', 'dog', 'dog', 'owl'), np.array([[0.75, 0.25]] * 4), (1, 2), regions)
     result = attention_correctness([item])
     lines = class_table(result).split('\n')
-    assert lines[0].split() == ['words', 'in', 'box', 'evenly', 'centre', 'pointing', 'evenly', 'centre']
+    assert lines[0].split() == ['words', 'in', 'box', 'evenly', 'centre', 'pointing', 'evenly',
+                                'centre']
     assert lines[2].split() == ['dog', '2', '0.250', '0.500', '0.500', '0.000', '0.500', '0.500']
     assert [line.split()[0] for line in lines[3:]] == ['cat', 'owl']
-    assert [line.split()[0] for line in class_table(result, most=2).split('\n')[2:]] == ['dog', 'cat', '(1']
+    assert [line.split()[0] for line in class_table(result, most=2).split('\n')[2:]] == ['dog',
+                                                                                         'cat',
+                                                                                         '(1']
 
 
 def test_a_name_of_two_words_is_one_mention_with_their_mean_attention():
@@ -209,13 +235,17 @@ def test_comparison_of_evaluations(tmp_path):
         shade = {**values, 'n_words': 30, 'mass': colour}
         by_class = {'shape': dict(names), 'colour': shade}
         (tmp_path / name / 'pictures').mkdir(parents=True)
-        (tmp_path / name / 'scores.json').write_text(json.dumps({'attention': {**names, 'by_class': by_class}}))
-        Image.new('RGB', (10 * len(name), 30), (0, 0, len(name))).save(tmp_path / name / 'pictures' / '7.png')
+        (tmp_path / name / 'scores.json').write_text(
+            json.dumps({'attention': {**names, 'by_class': by_class}}))
+        Image.new('RGB', (10 * len(name), 30),
+                  (0, 0, len(name))).save(tmp_path / name / 'pictures' / '7.png')
         return tmp_path / name
 
-    places = {name: evaluation(name, *values) for name, values in (('soft', (0.25, 0.5)), ('hard', (0.375, 0.625)))}
+    places = {name: evaluation(name, *values)
+              for name, values in (('soft', (0.25, 0.5)), ('hard', (0.375, 0.625)))}
     attentions = {name: comparison.read(path) for name, path in places.items()}
-    lines = [[cell.strip() for cell in line.split('|')[1:5]] for line in comparison.markdown(attentions).split('\n')]
+    lines = [[cell.strip() for cell in line.split('|')[1:5]]
+             for line in comparison.markdown(attentions).split('\n')]
     # 'shape' is all there is, so it needs no rows of its own.
     assert lines[2:] == [['shape (all names)', 'soft', '20', '0.250'], ['', 'hard', '20', '0.375'],
                          ['colour', 'soft', '30', '0.500'], ['', 'hard', '30', '0.625']]

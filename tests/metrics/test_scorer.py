@@ -1,4 +1,6 @@
-"""Scores against values worked out by hand or published; captions that stay with their images; files; diversity."""
+"""Scores against values worked out by hand or published; captions that stay with their images;
+files; diversity.
+"""
 
 import collections
 import json
@@ -32,7 +34,8 @@ LINGUISTIC = {  # image id -> (caption, references); ids of both kinds
 
 @pytest.fixture(scope='module')
 def scorer():
-    with Scorer({image_id: references for image_id, (_, references) in LINGUISTIC.items()}) as scorer:
+    with Scorer({image_id: references for image_id, (_,
+                                                     references) in LINGUISTIC.items()}) as scorer:
         yield scorer
 
 
@@ -42,12 +45,13 @@ def captions():
 
 
 def test_bleu_of_a_corpus_by_hand():
-    references = {1: ['The cat is on the mat.', 'There is a cat on the mat.'], 2: ['A dog runs fast.']}
+    references = {1: ['The cat is on the mat.', 'There is a cat on the mat.'],
+                  2: ['A dog runs fast.']}
     results = {1: 'the the the the the the the', 2: 'a dog'}
     scores = Scorer(references).score_images(results, ['Bleu'])
-    # Image 1 is the example of the BLEU paper (Papineni et al., 2002): 'the' counts at most twice, so 2/7, and no
-    # bigram of 6. Image 2: 2/2 and 1/1. Together 4/9 and 1/7.
-    # Lengths: 7 + 2 against the closest references' 7 + 4, so the penalty is exp(1 - 11/9).
+    # Image 1 is the example of the BLEU paper (Papineni et al., 2002): 'the' counts at most twice,
+    # so 2/7, and no bigram of 6. Image 2: 2/2 and 1/1. Together 4/9 and 1/7. Lengths: 7 + 2 against
+    # the closest references' 7 + 4, so the penalty is exp(1 - 11/9).
     penalty = math.exp(1 - 11 / 9)
     assert scores.corpus['Bleu_1'] == pytest.approx(4 / 9 * penalty, rel=1e-6)
     assert scores.corpus['Bleu_2'] == pytest.approx(math.sqrt(4 / 9 / 7) * penalty, rel=1e-6)
@@ -59,8 +63,9 @@ def test_paper_bleu_by_hand():
     references = {1: ['A man sits on a bench.', 'A man on a bench'], 2: ['Two dogs, running']}
     results = {1: 'a man on a bench', 2: 'Two dogs'}
     paper = paper_scores(results, references, ['Bleu'])
-    # Raw words. Image 1: 'a' matches once ('A' does not count, so 1 of 2), 'man', 'on', 'bench': 4/5; bigrams
-    # 'man on', 'on a', 'a bench' of 4. Image 2: 'Two' of 2 ('dogs,' is another word); no bigram of 1. No penalty.
+    # Raw words. Image 1: 'a' matches once ('A' does not count, so 1 of 2), 'man', 'on', 'bench':
+    # 4/5; bigrams 'man on', 'on a', 'a bench' of 4. Image 2: 'Two' of 2 ('dogs,' is another word);
+    # no bigram of 1. No penalty.
     assert paper['Bleu_1'] == pytest.approx(5 / 7, rel=1e-6)
     assert paper['Bleu_2'] == pytest.approx(math.sqrt(5 / 7 * 3 / 5), rel=1e-6)
     coco = Scorer(references).score(results, ['Bleu'])
@@ -71,7 +76,8 @@ def test_paper_bleu_by_hand():
 def test_paper_bleu_has_no_brevity_penalty():
     references = {1: ['a dog runs fast over the green grass'], 2: ['two men ride bikes']}
     short = {1: 'a dog runs fast', 2: 'two men ride bikes'}
-    coco, paper = Scorer(references).score(short, ['Bleu']), paper_scores(short, references, ['Bleu'])
+    coco, paper = Scorer(references).score(short, ['Bleu']), paper_scores(
+        short, references, ['Bleu'])
     for n in range(1, 5):
         assert paper[f'Bleu_{n}'] == pytest.approx(1)
         assert coco[f'Bleu_{n}'] == pytest.approx(math.exp(1 - 12 / 8))
@@ -79,13 +85,14 @@ def test_paper_bleu_has_no_brevity_penalty():
 
 
 def test_rouge_l_by_hand():
-    # 1, 2: Lin (2004), section 3.1: 'police killed the gunman' scores .75 against 'police kill the gunman' (LCS 3 of
-    #       4 on both sides) and .5 against 'the gunman kill police' (LCS 'the gunman').
-    # 3: LCS 2, P 1, R 1/2: (1 + 1.2^2) P R / (R + 1.2^2 P) = 1.22 / 1.94.
-    # 4: the best P (2/3, of the first) and the best R (1, of the second) of any reference.
-    references = {1: ['police kill the gunman'], 2: ['the gunman kill police'], 3: ['a black dog runs'],
-                  4: ['a red cat sits here', 'cat']}
-    results = {1: 'police killed the gunman', 2: 'police killed the gunman', 3: 'a dog', 4: 'blue cat sits'}
+    # 1, 2: Lin (2004), section 3.1: 'police killed the gunman' scores .75 against 'police kill the
+    # gunman' (LCS 3 of       4 on both sides) and .5 against 'the gunman kill police' (LCS 'the
+    # gunman'). 3: LCS 2, P 1, R 1/2: (1 + 1.2^2) P R / (R + 1.2^2 P) = 1.22 / 1.94. 4: the best P
+    # (2/3, of the first) and the best R (1, of the second) of any reference.
+    references = {1: ['police kill the gunman'], 2: ['the gunman kill police'],
+                  3: ['a black dog runs'], 4: ['a red cat sits here', 'cat']}
+    results = {1: 'police killed the gunman', 2: 'police killed the gunman', 3: 'a dog',
+               4: 'blue cat sits'}
     by_hand = {1: 0.75, 2: 0.5, 3: 1.22 / 1.94, 4: 2.44 * 2 / 3 / (1 + 1.44 * 2 / 3)}
     scores = Scorer(references).score_images(results, ['ROUGE_L'])
     assert scores.images['ROUGE_L'] == pytest.approx(by_hand)
@@ -95,25 +102,29 @@ def test_rouge_l_by_hand():
 def test_cider_by_hand():
     references = {1: ['red dog runs home'], 2: ['blue cat sits']}
     scores = Scorer(references).score_images({1: 'red dog', 2: 'blue cat sits'}, ['CIDEr'])
-    # Every n-gram is in one image of two, so all weigh log 2, which cancels in the cosines.
-    # Image 1: n = 1: 2 of 4 words, 2 / (sqrt 2 * sqrt 4); n = 2: 1 of 3 pairs, 1 / sqrt 3; n = 3, 4: none.
-    #          Two words too short: exp(-2^2 / (2 * 6^2)). Image 2: 1 for n = 1, 2, 3 and none for 4.
+    # Every n-gram is in one image of two, so all weigh log 2, which cancels in the cosines. Image
+    # 1: n = 1: 2 of 4 words, 2 / (sqrt 2 * sqrt 4); n = 2: 1 of 3 pairs, 1 / sqrt 3; n = 3, 4:
+    # none.          Two words too short: exp(-2^2 / (2 * 6^2)). Image 2: 1 for n = 1, 2, 3 and none
+    # for 4.
     first = 10 / 4 * (1 / math.sqrt(2) + 1 / math.sqrt(3)) * math.exp(-4 / 72)
     assert scores.images['CIDEr'] == pytest.approx({1: first, 2: 7.5})
     assert scores.corpus['CIDEr'] == pytest.approx((first + 7.5) / 2)
 
 
 def cider_d(results, references):
-    """CIDEr-D from its formula (Vedantam et al., 2015, section 7), with dense vectors over all n-grams."""
+    """CIDEr-D from its formula (Vedantam et al., 2015, section 7), with dense vectors over all
+    n-grams.
+    """
     def grams(text, n):
         words = text.split()
         return collections.Counter(tuple(words[i:i + n]) for i in range(len(words) - n + 1))
 
     scores = np.zeros(len(references))
     for n in range(1, 5):
-        known = sorted({gram for i in references for text in [*references[i], results[i]] for gram in grams(text, n)})
-        df = np.array([sum(any(gram in grams(text, n) for text in texts) for texts in references.values())
-                       for gram in known])
+        known = sorted({gram for i in references for text in [*references[i], results[i]]
+                        for gram in grams(text, n)})
+        df = np.array([sum(any(gram in grams(text, n) for text in texts)
+                           for texts in references.values()) for gram in known])
         idf = np.log(len(references)) - np.log(np.maximum(df, 1))
 
         def vector(text, n=n, known=known, idf=idf):
@@ -132,7 +143,8 @@ def cider_d(results, references):
 
 
 def test_cider_by_its_formula():
-    references = {1: ['a dog runs on grass', 'the dog runs'], 2: ['a cat sleeps on a sofa', 'cat on sofa'],
+    references = {1: ['a dog runs on grass', 'the dog runs'],
+                  2: ['a cat sleeps on a sofa', 'cat on sofa'],
                   3: ['a dog and a cat play', 'two animals play on grass', 'a dog plays']}
     results = {1: 'a dog dog runs on a sofa', 2: 'a cat sleeps on a sofa', 3: 'a zebra and a cat'}
     scores = Scorer(references).score_images(results, ['CIDEr'])
@@ -142,11 +154,13 @@ def test_cider_by_its_formula():
 def test_all_metrics_under_their_names(scorer, captions):
     environment = dict(os.environ)
     scores = scorer.score_images(captions)
-    assert list(scores.corpus) == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr']
+    assert list(scores.corpus) == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L',
+                                   'CIDEr']
     assert all(type(value) is float for value in scores.corpus.values())
     assert all(list(row) == list(LINGUISTIC) for row in scores.images.values())
     assert scores.images['METEOR'][1] == pytest.approx(1)
-    assert scorer.score(captions) == scores.corpus  # again, with the references and the process kept
+    # again, with the references and the process kept
+    assert scorer.score(captions) == scores.corpus
     reordered = dict(reversed(captions.items()))
     assert scorer.score_images(reordered) == scores
     assert dict(os.environ) == environment
@@ -155,13 +169,15 @@ def test_all_metrics_under_their_names(scorer, captions):
 def test_paper_scores_of_all_its_metrics(scorer, captions):
     scores = scorer.paper_scores(captions)
     assert list(scores) == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR']
-    # METEOR lower-cases by itself, but keeps full stops: a caption without them is no longer a perfect match.
+    # METEOR lower-cases by itself, but keeps full stops: a caption without them is no longer a
+    # perfect match.
     assert 0 < scores['METEOR'] < scorer.score(captions, ['METEOR'])['METEOR']
 
 
-@pytest.mark.parametrize('hostile', [
-    'a\rdog', 'a\u2028dog', 'a\ndog\n', '', '"a" \'dog\' ``', '\U0001f600 \U0001f415', 'a ||| dog |||', 'dog ' * 1000,
-], ids=['return', 'U+2028', 'newline', 'empty', 'quotes', 'emoji', 'separator', 'long'])
+@pytest.mark.parametrize(
+    'hostile', ['a\rdog', 'a\u2028dog', 'a\ndog\n', '', '"a" \'dog\' ``', '\U0001f600 \U0001f415',
+                'a ||| dog |||', 'dog ' * 1000],
+    ids=['return', 'U+2028', 'newline', 'empty', 'quotes', 'emoji', 'separator', 'long'])
 def test_a_hostile_caption_leaves_the_others_alone(scorer, captions, hostile):
     before = scorer.score_images(captions)
     after = scorer.score_images({**captions, 'two.jpg': hostile})
@@ -181,11 +197,14 @@ def test_hostile_references_stay_with_their_image():
 
 
 def test_captions_and_references_of_other_images(scorer, captions):
-    with pytest.raises(InputError, match=r"5 images \('1', '5', '6', \.\.\.\) captioned but without references:"):
+    with pytest.raises(
+        InputError, match=r"5 images \('1', '5', '6', \.\.\.\) captioned but without references:"):
         scorer.score({**captions, **dict.fromkeys('15678', 'a dog')})
-    with pytest.raises(InputError, match=r"3 images \('1', '3', '4'\) captioned .* \(ids are numbers on one side"):
+    with pytest.raises(
+        InputError, match=r"3 images \('1', '3', '4'\) captioned .* \(ids are numbers on one side"):
         scorer.score({str(image_id): caption for image_id, caption in captions.items()})
-    with pytest.raises(InputError, match=r'3 images \(1, 3, 4\) in the references but not captioned:'):
+    with pytest.raises(InputError,
+                       match=r'3 images \(1, 3, 4\) in the references but not captioned:'):
         scorer.score({'two.jpg': 'a dog'})
     with pytest.raises(InputError, match="'SPIDER': choose from Bleu, METEOR"):
         scorer.score(captions, ['SPIDER'])
@@ -213,21 +232,20 @@ def test_results_to_a_file_and_back(tmp_path):
     assert [row['image_id'] for row in coco_results(results)] == [7, 'x.jpg', 3]
     with pytest.raises(TypeError):
         save_results(path, {1: object()})
-    assert load_results(path) == results  # a failed write leaves the old file, and nothing beside it
+    # a failed write leaves the old file, and nothing beside it
+    assert load_results(path) == results
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(('text', 'complaint'), [
     ('{"image_id": 1}', 'is not a list'),
-    ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]', 'entry 2: second caption of image_id 1'),
-    ('[{"image_id": 1}]', 'entry 1, image_id 1: has no "caption"'),
+    ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
+     'entry 2: second caption of image_id 1'), ('[{"image_id": 1}]', 'entry 1, image_id 1: has no '
+                                                '"caption"'),
     ('[{"caption": "a"}]', 'entry 1: has no "image_id"'),
     ('[{"image_id": 1.5, "caption": "a"}]', 'entry 1: has no "image_id"'),
     ('[{"image_id": true, "caption": "a"}]', 'entry 1: has no "image_id"'),
-    ('["a dog"]', 'entry 1: has no "image_id"'),
-    ('[', 'is not JSON'),
-    (None, 'cannot be read'),
-])
+    ('["a dog"]', 'entry 1: has no "image_id"'), ('[', 'is not JSON'), (None, 'cannot be read')])
 def test_malformed_results(tmp_path, text, complaint):
     path = tmp_path / 'captions.json'
     if text is not None:
@@ -243,9 +261,10 @@ def test_references_from_a_coco_file(tmp_path):
             {'image_id': 2, 'caption': 'Dogs'}]
     path.write_text(json.dumps({'images': [{'id': 9}], 'annotations': rows}))
     assert load_references(path) == {2: ['A dog.', 'Dogs'], 1: ['A cat.']}
-    for text, complaint in (('[]', "no list of objects 'annotations'"),
-                            ('{"annotations": [{"image_id": 1, "caption": 5}]}', 'annotation 1, image_id 1: has no'),
-                            ('{"annotations": [{"caption": "a"}]}', 'annotation 1: has no "image_id"')):
+    for text, complaint in (
+        ('[]', "no list of objects 'annotations'"),
+        ('{"annotations": [{"image_id": 1, "caption": 5}]}', 'annotation 1, image_id 1: has no'),
+        ('{"annotations": [{"caption": "a"}]}', 'annotation 1: has no "image_id"')):
         path.write_text(text)
         with pytest.raises(InputError, match=complaint):
             load_references(path)
@@ -254,8 +273,9 @@ def test_references_from_a_coco_file(tmp_path):
 def test_diversity_by_hand():
     measured = diversity(['a dog runs', 'a  dog runs', 'a cat', ''], ['a dog runs', 'a dog'])
     # 8 words, of which a, dog, runs, cat differ; 5 pairs, of which a-dog, dog-runs, a-cat differ.
-    assert measured == {'captions': 4, 'distinct': 3, 'distinct_share': 0.75, 'vocabulary': 4, 'mean_length': 2.0,
-                        'distinct_1': 0.5, 'distinct_2': 0.6, 'novel_share': 0.5}
+    assert measured == {'captions': 4, 'distinct': 3, 'distinct_share': 0.75, 'vocabulary': 4,
+                        'mean_length': 2.0, 'distinct_1': 0.5, 'distinct_2': 0.6,
+                        'novel_share': 0.5}
     assert 'novel_share' not in diversity(['a'])
     assert set(diversity([], []).values()) == {0}
 
@@ -268,4 +288,5 @@ def test_scores_of_every_image_by_name(scorer, captions):
     expected = scorer.score_images(captions).images
     for image_id, row in of_images.items():
         assert row == {name: expected[name][image_id] for name in summary['coco']}
-    assert len({tuple(row.values()) for row in of_images.values()}) == len(captions)  # not one for another
+    # not one for another
+    assert len({tuple(row.values()) for row in of_images.values()}) == len(captions)

@@ -1,4 +1,5 @@
-"""SPICE's jars: which are missing is said; what Java is given and gives back is read as pycocoevalcap does.
+"""SPICE's jars: which are missing is said; what Java is given and gives back is read as
+pycocoevalcap does.
 
 The jars of its parser cannot be had here, so a small program stands for Java.
 """
@@ -37,18 +38,21 @@ def folder(tmp_path, monkeypatch):
 
 def test_missing_jars_are_named(folder):
     (folder / 'lib' / spice.PARSER[1]).unlink()
-    with pytest.raises(InputError, match=rf'SPICE needs {spice.PARSER[1]}, .*{spice.ADDRESS}.*{folder}/lib'):
+    with pytest.raises(InputError,
+                       match=rf'SPICE needs {spice.PARSER[1]}, .*{spice.ADDRESS}.*{folder}/lib'):
         spice.find(folder)
 
 
 def test_scores_stay_with_their_images(folder):
     references = {'b': ['a dog runs', 'the dog'], 7: ['a red boat'], 'x': ['a cat']}
-    mean, each = spice.compute_score(references, {'x': ['odd'], 'b': ['the dog sits'], 7: ['a red red boat']}, folder)
+    mean, each = spice.compute_score(
+        references, {'x': ['odd'], 'b': ['the dog sits'], 7: ['a red red boat']}, folder)
     assert each == [0.2, 0.3, 0.0] and mean == pytest.approx(0.5 / 3)
 
 
 def test_what_java_said_is_said(folder):
-    with pytest.raises(InputError, match='SPICE failed; it said: java.lang.Error: no memory .*--spice'):
+    with pytest.raises(InputError,
+                       match='SPICE failed; it said: java.lang.Error: no memory .*--spice'):
         spice.compute_score({1: ['a']}, {1: ['fail']}, folder)
 
 

@@ -11,7 +11,9 @@ from tests.support.tiny_model import D, H, L, N
 
 
 def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=False, **options):
-    """alpha (R, L) and expected context (R, K) of a float64 Attention with `weights` (variable name -> value)."""
+    """alpha (R, L) and expected context (R, K) of a float64 Attention with `weights` (variable name
+    -> value).
+    """
     variables = Variables(tf.float64)
     attention = Attention(variables, D, H, ModelConfig(**options), temperature, jit)
     memory = attention.memory(Annotations(tf.constant(features), scale, shift))
@@ -21,15 +23,18 @@ def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=Fa
     with tf1.Session() as session:
         assert {variable.op.name for variable in variables.created} == set(weights)
         for variable in variables.created:
-            session.run(variable.initializer, {variable.initializer.inputs[1]: weights[variable.op.name]})
+            session.run(variable.initializer,
+                        {variable.initializer.inputs[1]: weights[variable.op.name]})
         return session.run(outputs)
 
 
 @pytest.fixture
 def inputs():
     random = np.random.default_rng(0)
-    weights = {'project_features/w': random.normal(size=(D, D)), 'attention_layer/w': random.normal(size=(H, D)),
-               'attention_layer/b': random.normal(size=D), 'attention_layer/w_att': random.normal(size=(D, 1))}
+    weights = {'project_features/w': random.normal(size=(D, D)),
+               'attention_layer/w': random.normal(size=(H, D)),
+               'attention_layer/b': random.normal(size=D),
+               'attention_layer/w_att': random.normal(size=(D, 1))}
     return weights, random.normal(size=(N, L, D)), random.normal(size=(N, H))
 
 
@@ -41,11 +46,13 @@ def test_equations(graph, inputs, activation, jit):
     function = np.tanh if activation == 'tanh' else lambda x: np.maximum(x, 0)
     for n in range(N):
         query = h[n] @ weights['attention_layer/w'] + weights['attention_layer/b']
-        scores = [weights['attention_layer/w_att'][:, 0] @ function(a @ weights['project_features/w'] + query)
-                  for a in features[n]]
+        scores = [
+            weights['attention_layer/w_att'][:, 0] @ function(a @ weights['project_features/w']
+                                                              + query) for a in features[n]]
         expected = np.exp(scores) / np.exp(scores).sum()
         np.testing.assert_allclose(alpha[n], expected, rtol=1e-9)
-        np.testing.assert_allclose(context[n], sum(w * a for w, a in zip(expected, features[n], strict=True)),
+        np.testing.assert_allclose(context[n],
+                                   sum(w * a for w, a in zip(expected, features[n], strict=True)),
                                    rtol=1e-9, atol=1e-12)
 
 
@@ -67,25 +74,30 @@ def test_locations_are_a_set(graph, inputs):
 
 def test_enormous_scores_give_no_nan(graph, inputs):
     weights, features, h = inputs
-    alpha, context = attend({**weights, 'attention_layer/w_att': 1e6 * weights['attention_layer/w_att']}, features, h)
+    alpha, context = attend(
+        {**weights, 'attention_layer/w_att': 1e6 * weights['attention_layer/w_att']}, features, h)
     np.testing.assert_allclose(alpha.sum(axis=1), 1)
     assert np.isfinite(context).all()
 
 
 def test_two_layers_biases_size_and_temperature(graph, inputs):
-    """The authors' form: tanh layer over the projected features, biases in both places, another width."""
+    """The authors' form: tanh layer over the projected features, biases in both places, another
+    width.
+    """
     _, features, h = inputs
     A, random = 4, np.random.default_rng(2)
     shapes = {'project_features/w': (D, A), 'project_features/b': A, 'project_features/w_1': (A, A),
               'project_features/b_1': A, 'attention_layer/w': (H, A), 'attention_layer/b': A,
               'attention_layer/w_att': (A, 1), 'attention_layer/b_att': 1}
     w = {name: random.normal(size=shape) for name, shape in shapes.items()}
-    alpha, _ = attend(w, features, h, temperature=2.5, attention_activation='tanh', attention_size=A,
-                      attention_layers=2, attention_bias='both', score_bias=True)
-    p = np.tanh((features @ w['project_features/w'] + w['project_features/b']) @ w['project_features/w_1']
-                + w['project_features/b_1'])
+    alpha, _ = attend(w, features, h, temperature=2.5, attention_activation='tanh',
+                      attention_size=A, attention_layers=2, attention_bias='both', score_bias=True)
+    p = np.tanh((features @ w['project_features/w']
+                 + w['project_features/b']) @ w['project_features/w_1'] + w['project_features/b_1'])
     query = h @ w['attention_layer/w'] + w['attention_layer/b']
-    scores = (np.tanh(p + query[:, None]) @ w['attention_layer/w_att'])[..., 0] + w['attention_layer/b_att']
+    scores = (np.tanh(p + query[:, None]) @ w['attention_layer/w_att'])[...,
+                                                                        0] + w[
+        'attention_layer/b_att']
     expected = np.exp(scores / 2.5)
     np.testing.assert_allclose(alpha, expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
 

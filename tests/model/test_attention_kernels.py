@@ -1,4 +1,6 @@
-"""The attention's products by themselves: values, and gradients written by hand against TensorFlow's own."""
+"""The attention's products by themselves: values, and gradients written by hand against
+TensorFlow's own.
+"""
 
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ from core.model.attention_kernels import BLOCK, Kernels
 from core.runtime.backend import tf, tf1
 from tests.support.quick_sessions import as_built
 
-N, C, L, A, K = 2, 3, 5, 4, 6  # images, captions of each, locations, hidden units of the attention, numbers
+# images, captions of each, locations, hidden units of the attention, numbers
+N, C, L, A, K = 2, 3, 5, 4, 6
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
-KINDS = pytest.mark.parametrize(('activation', 'jit'), [('relu', False), ('tanh', False), ('relu', True),
-                                                        ('tanh', True)])
+KINDS = pytest.mark.parametrize(('activation', 'jit'),
+                                [('relu', False), ('tanh', False), ('relu', True), ('tanh', True)])
 
 
 def drawn(*shape, seed=0):
@@ -19,7 +22,8 @@ def drawn(*shape, seed=0):
 
 def plain_scores(activation, p, q, w):
     """w . act(p + q) by broadcasting, with TensorFlow's gradients: (N, C, L)."""
-    return tf.einsum('ncla,a->ncl', ACTIVATIONS[activation](p[:, tf.newaxis] + q[:, :, tf.newaxis]), w)
+    return tf.einsum('ncla,a->ncl', ACTIVATIONS[activation](p[:, tf.newaxis] + q[:, :, tf.newaxis]),
+                     w)
 
 
 def assert_equal(found, expected):
@@ -35,15 +39,18 @@ def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_ste
     """That of the query in its step; those of p and w afterwards, from what the steps kept."""
     kernels, p, w = Kernels(activation, jit), drawn(N, L, A), drawn(A)
     queries = [drawn(N, 1, A, seed=t) for t in range(n_steps)]
-    weights = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]  # gradients that come from outside
+    # gradients that come from outside
+    weights = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]
     probes = [tf.zeros([N, 1, A], tf.float64) for _ in queries]
     scores = [kernels.scores(p, q, w, probe) for q, probe in zip(queries, probes, strict=True)]
     slopes = tf1.gradients(scores, queries + probes, weights)
     d_queries, taps = slopes[:n_steps], slopes[n_steps:]
-    d_p, d_w = kernels.score_gradients(p, w, *(tf.concat([x[:, 0][tf.newaxis] for x in steps], axis=0)
-                                               for steps in (queries, weights, taps)))
+    d_p, d_w = kernels.score_gradients(
+        p, w, *(tf.concat([x[:, 0][tf.newaxis] for x in steps], axis=0)
+                for steps in (queries, weights, taps)))
     plain = [plain_scores(activation, p, q, w) for q in queries]
-    assert_equal([*scores, *d_queries, d_p, d_w], [*plain, *tf1.gradients(plain, [*queries, p, w], weights)])
+    assert_equal([*scores, *d_queries, d_p, d_w],
+                 [*plain, *tf1.gradients(plain, [*queries, p, w], weights)])
 
 
 @KINDS
@@ -55,8 +62,10 @@ def test_scores_of_several_captions_of_an_image(graph, activation, jit):
 @pytest.mark.parametrize('jit', [False, True])
 def test_weighted_sums_and_the_gradient_of_their_weights(graph, jit):
     weights, x, d = drawn(N, C, L), drawn(N, L, K), drawn(N, C, K)
-    found, plain = Kernels('relu', jit).weighted_sum(weights, x), tf.einsum('ncl,nlk->nck', weights, x)
-    assert_equal([found, *tf1.gradients(found, weights, d)], [plain, *tf1.gradients(plain, weights, d)])
+    found, plain = Kernels('relu', jit).weighted_sum(weights, x), tf.einsum(
+        'ncl,nlk->nck', weights, x)
+    assert_equal([found, *tf1.gradients(found, weights, d)],
+                 [plain, *tf1.gradients(plain, weights, d)])
     assert tf1.gradients(found, x) == [None]  # made elsewhere, from all steps together
 
 
@@ -68,7 +77,9 @@ def test_variance_over_images_and_locations(graph, jit):
 
 
 def test_small_batches_are_not_compiled(graph):
-    """With `least`, which of two ways is taken depends on the images of a batch, what comes out does not."""
+    """With `least`, which of two ways is taken depends on the images of a batch, what comes out
+    does not.
+    """
     kernels, w = Kernels('tanh', True, least=2), drawn(A)
     for n in (1, 2):
         p, q = drawn(n, L, A), drawn(n, C, A)

@@ -1,4 +1,6 @@
-"""The model against the equations in NumPy; that graphs share variables, padding, dropout, and decoding as trained."""
+"""The model against the equations in NumPy; that graphs share variables, padding, dropout, and
+decoding as trained.
+"""
 
 import numpy as np
 import pytest
@@ -14,11 +16,10 @@ from tests.support.model_cases import PAPER, TF2, VARIABLES, sized
 from tests.support.tiny_model import END, NULL, START, UNK, D, H, L, M, N, T
 from tests.support.tolerances import summed
 
-VARIANTS = [
-    {}, {'alpha_c': 0.7}, {'alpha_c': 0.7, 'mask_padding': False}, {'attention_activation': 'tanh'},
-    {'selector': False}, {'prev2out': False}, {'ctx2out': False},
-    {'attention_activation': 'tanh', 'selector': False, 'prev2out': False, 'ctx2out': False, 'alpha_c': 0.3},
-]
+VARIANTS = [{}, {'alpha_c': 0.7}, {'alpha_c': 0.7, 'mask_padding': False},
+            {'attention_activation': 'tanh'}, {'selector': False}, {'prev2out': False},
+            {'ctx2out': False}, {'attention_activation': 'tanh', 'selector': False,
+                                 'prev2out': False, 'ctx2out': False, 'alpha_c': 0.3}]
 
 
 def run_once(model, fetches, assigned=None, **feeds):
@@ -28,9 +29,10 @@ def run_once(model, fetches, assigned=None, **feeds):
                                      model.captions: feeds.get('captions', captions)})
 
 
-@pytest.mark.parametrize(('options', 'dtype', 'tolerance', 'jit'), [
-    *((options, tf.float64, 1e-9, False) for options in VARIANTS), (VARIANTS[0], tf.float32, 1e-4, True),
-    (VARIANTS[7], tf.float32, 1e-4, False)], ids=str)
+@pytest.mark.parametrize(
+    ('options', 'dtype', 'tolerance', 'jit'),
+    [*((options, tf.float64, 1e-9, False) for options in VARIANTS),
+     (VARIANTS[0], tf.float32, 1e-4, True), (VARIANTS[7], tf.float32, 1e-4, False)], ids=str)
 def test_the_graph_computes_the_equations(graph, options, dtype, tolerance, jit):
     model = tiny_model.build(dropout=False, dtype=dtype, jit=jit, **options)
     loss = model.build_model()
@@ -38,7 +40,8 @@ def test_the_graph_computes_the_equations(graph, options, dtype, tolerance, jit)
     features, captions = tiny_model.batch()
     expected = teacher_forcing(assigned, features, captions, **options)
     with tiny_model.session(model, assigned) as session:
-        found_loss, found = session.run((loss, model.outputs), {model.features: features, model.captions: captions})
+        found_loss, found = session.run((loss, model.outputs),
+                                        {model.features: features, model.captions: captions})
         after = tiny_model.fetch(session, model)
     np.testing.assert_allclose(found_loss, expected.loss, rtol=tolerance)
     np.testing.assert_allclose(found.nll, expected.nll, rtol=tolerance)
@@ -47,7 +50,8 @@ def test_the_graph_computes_the_equations(graph, options, dtype, tolerance, jit)
     np.testing.assert_allclose(found.betas, expected.betas, rtol=tolerance)
     assert found.n_words == 3 + 4 + 2
     for name, value in moving_statistics(assigned, features).items():
-        np.testing.assert_allclose(after[f'conv_featuresbatch_norm/{name}'], value, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(after[f'conv_featuresbatch_norm/{name}'], value, rtol=tolerance,
+                                   atol=tolerance)
 
 
 @pytest.mark.parametrize('options', [VARIANTS[2], VARIANTS[7]], ids=['tf1', 'tanh_plain'])
@@ -65,7 +69,8 @@ def test_loss_without_training_uses_moving_statistics_and_leaves_them(graph, opt
         np.testing.assert_array_equal(after[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize('options', [VARIANTS[1], VARIANTS[2], VARIANTS[7]], ids=['masked', 'tf1', 'tanh_plain'])
+@pytest.mark.parametrize('options', [VARIANTS[1], VARIANTS[2], VARIANTS[7]],
+                         ids=['masked', 'tf1', 'tanh_plain'])
 def test_gradients_are_the_finite_differences_of_the_equations(graph, options):
     model = tiny_model.build(dropout=False, dtype=tf.float64, **options)
     loss = model.build_model()
@@ -74,12 +79,14 @@ def test_gradients_are_the_finite_differences_of_the_equations(graph, options):
     assigned = tiny_model.values(model)
     names = [variable.op.name for variable in variables]
     found = dict(zip(names, run_once(model, gradients, assigned), strict=True))
-    assert {name: gradient.shape for name, gradient in found.items()} == {name: assigned[name].shape for name in names}
+    assert {name: gradient.shape for name, gradient in found.items()} == {
+        name: assigned[name].shape for name in names}
 
     def told(v):
         return teacher_forcing({**assigned, **v}, *tiny_model.batch(), **options).loss
 
-    for name, index, slope in finite_differences.some(told, {name: assigned[name] for name in names}, 40):
+    for name, index, slope in finite_differences.some(told,
+                                                      {name: assigned[name] for name in names}, 40):
         assert found[name][index] == pytest.approx(slope, rel=1e-4, abs=1e-8), f'{name}{index}'
 
 
@@ -148,7 +155,8 @@ def test_short_batches_are_cut_and_empty_captions_are_harmless(graph):
     model = tiny_model.build(dropout=False, alpha_c=0.7)
     loss = model.build_model()
     assigned = tiny_model.values(model)
-    captions = np.array([[START, 4, END, NULL, NULL], [START, NULL, NULL, NULL, NULL], [START, END, NULL, NULL, NULL]])
+    captions = np.array([[START, 4, END, NULL, NULL], [START, NULL, NULL, NULL, NULL], [
+        START, END, NULL, NULL, NULL]])
     found_loss, found = run_once(model, (loss, model.outputs), assigned, captions=captions)
     assert found.alphas.shape == (N, 2, L) and found.mask.tolist() == [[1, 1], [0, 0], [1, 0]]
     expected = teacher_forcing(assigned, tiny_model.batch()[0], captions, alpha_c=0.7)
@@ -173,7 +181,8 @@ def test_dropout_follows_its_seed(graph):
         assert len({losses((1, 2)), losses((1, 3)), losses((2, 2))}) == 3
         assert len({session.run(loss, feeds) for _ in range(4)}) == 4
         assert session.run(evaluated, feeds) == session.run(evaluated, feeds)
-        for first, second in zip(session.run(sampled, feeds), session.run(sampled, feeds), strict=True):
+        for first, second in zip(session.run(sampled, feeds), session.run(sampled, feeds),
+                                 strict=True):
             np.testing.assert_array_equal(first, second)
     for options in ({'dropout': False}, {'dropout_rate': 0.0}):
         model = tiny_model.build(**options)
@@ -185,15 +194,19 @@ def test_dropout_follows_its_seed(graph):
 def own_words(words):
     """Decoded words (N, T) as captions (N, T + 1): <START> words <END> <NULL>..."""
     after = np.cumsum(words == END, axis=1) - (words == END) > 0
-    return np.concatenate([np.full((len(words), 1), START), np.where(after, NULL, words)], axis=1).astype(np.int32)
+    return np.concatenate([np.full((len(words), 1), START), np.where(after, NULL, words)],
+                          axis=1).astype(np.int32)
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'attention_activation': 'tanh', 'selector': False}, {'temperature': 0.5}, sized(PAPER), sized(TF2),
-    {'cell': 'gru', 'first_word': 'zero'}, {'attention': 'hard', 'decode_context': 'argmax'}],
+@pytest.mark.parametrize(
+    'options', [{}, {'attention_activation': 'tanh', 'selector': False}, {'temperature': 0.5},
+                sized(PAPER), sized(TF2), {'cell': 'gru', 'first_word': 'zero'},
+                {'attention': 'hard', 'decode_context': 'argmax'}],
     ids=['default', 'tanh', 'temperature', 'paper', 'tf2', 'gru', 'argmax'])
 def test_decoding_and_training_compute_the_same(graph, options):
-    """Also where <UNK> is likely: words are masked after the log-softmax, so scores are the model's own."""
+    """Also where <UNK> is likely: words are masked after the log-softmax, so scores are the model's
+    own.
+    """
     model = tiny_model.build(dtype=tf.float64, **options)
     model.build_model(training=False)
     sampled = model.build_sampler(T)
@@ -214,10 +227,13 @@ def test_decoding_and_training_compute_the_same(graph, options):
             real = captions[:, 1:][:, : forced.mask.shape[1]] != NULL
             # What hard attention shows while decoding is where it looked, not alpha.
             for name in ('betas',) if model.hard else ('alphas', 'betas'):
-                decoding, training = (getattr(outputs, name)[:, : real.shape[1]] for outputs in (found, forced))
+                decoding, training = (getattr(outputs, name)[:, : real.shape[1]]
+                                      for outputs in (found, forced))
                 np.testing.assert_allclose(decoding[real], training[real], rtol=1e-9)
-            if not options.keys() - {'attention_activation', 'selector', 'temperature'}:  # which the equations have
-                masked = teacher_forcing(assigned, features, captions, training=False, **options).log_probs
+            # which the equations have
+            if not options.keys() - {'attention_activation', 'selector', 'temperature'}:
+                masked = teacher_forcing(assigned, features, captions, training=False,
+                                         **options).log_probs
                 masked[:, :, [NULL, START, UNK]] = -np.inf
                 np.testing.assert_array_equal(masked.argmax(axis=2)[captions[:, 1:] != NULL],
                                               captions[:, 1:][captions[:, 1:] != NULL])
@@ -255,7 +271,8 @@ def test_checkpoint_of_the_tf1_code_restores(graph, tmp_path):
     drawn = tiny_model.values(tiny_model.build())
     with tf.Graph().as_default(), tf1.Session() as session:
         for name, shape in VARIABLES.items():
-            tf1.get_variable(name, shape, use_resource=False, initializer=tf1.constant_initializer(drawn[name]))
+            tf1.get_variable(name, shape, use_resource=False,
+                             initializer=tf1.constant_initializer(drawn[name]))
         session.run(tf1.global_variables_initializer())
         prefix = tf1.train.Saver().save(session, str(tmp_path / 'model'), global_step=10)
     model = tiny_model.build(dropout=False)

@@ -13,14 +13,17 @@ R, IN, H = 2, 5, 3  # rows, numbers of an input, hidden units
 
 
 def stepped(cell, variables, assigned, x, state):
-    """The state after one step, computed as the decoder does: products outside, shares of the gates in."""
+    """The state after one step, computed as the decoder does: products outside, shares of the gates
+    in.
+    """
     w = cell.weights()
     x, state = tf.constant(x), type(state)(*map(tf.constant, state))
     from_state = tf.matmul(state.h, w.recurrent_kernel) + w.recurrent_bias
     after = cell.step(tf.matmul(x, w.kernel) + w.bias, from_state, state)
     with tf1.Session(config=as_built()) as session:
         for variable in variables.created:
-            session.run(variable.initializer, {variable.initializer.inputs[1]: assigned[variable.op.name]})
+            session.run(variable.initializer,
+                        {variable.initializer.inputs[1]: assigned[variable.op.name]})
         return session.run(after)
 
 
@@ -35,8 +38,8 @@ def test_an_lstm_by_its_equations(graph, random, forget_bias):
     cell = LSTMCell(variables, IN, H, forget_bias)
     kernel, bias = random.normal(size=(IN + H, 4 * H)), random.normal(size=4 * H)
     x, c, h = random.normal(size=(R, IN)), random.normal(size=(R, H)), random.normal(size=(R, H))
-    after = stepped(cell, variables, {'lstm/basic_lstm_cell/kernel': kernel, 'lstm/basic_lstm_cell/bias': bias}, x,
-                    LSTMState(c, h))
+    after = stepped(cell, variables, {'lstm/basic_lstm_cell/kernel': kernel,
+                                      'lstm/basic_lstm_cell/bias': bias}, x, LSTMState(c, h))
     i, j, f, o = np.split(np.concatenate([x, h], axis=1) @ kernel + bias, 4, axis=1)
     expected = sigmoid(f + forget_bias) * c + sigmoid(i) * np.tanh(j)
     np.testing.assert_allclose(after.c, expected, rtol=1e-12)
@@ -48,17 +51,20 @@ def test_the_gates_of_an_lstm_keep_its_memory_or_replace_it(graph, random, gates
     (i, f), before = gates, random.normal(size=(R, H))
     variables = Variables(tf.float64)
     bias = np.repeat([float(i), 0.5, float(f), 0.0], H)
-    after = stepped(LSTMCell(variables, IN, H), variables, {
-        'lstm/basic_lstm_cell/kernel': np.zeros((IN + H, 4 * H)), 'lstm/basic_lstm_cell/bias': bias},
-        random.normal(size=(R, IN)), LSTMState(before, before))
-    np.testing.assert_allclose(after.c, before if c == 'kept' else np.full((R, H), np.tanh(0.5)), rtol=1e-12)
+    after = stepped(LSTMCell(variables, IN, H), variables,
+                    {'lstm/basic_lstm_cell/kernel': np.zeros((IN + H, 4 * H)),
+                     'lstm/basic_lstm_cell/bias': bias}, random.normal(size=(R, IN)),
+                    LSTMState(before, before))
+    np.testing.assert_allclose(after.c, before if c == 'kept' else np.full((R, H), np.tanh(0.5)),
+                               rtol=1e-12)
 
 
 def test_a_gru_is_that_of_keras(graph, random):
     import tf_keras
 
     variables = Variables(tf.float64)
-    weights = {'gru/kernel': random.normal(size=(IN, 3 * H)), 'gru/recurrent_kernel': random.normal(size=(H, 3 * H)),
+    weights = {'gru/kernel': random.normal(size=(IN, 3 * H)),
+               'gru/recurrent_kernel': random.normal(size=(H, 3 * H)),
                'gru/bias': random.normal(size=(2, 3 * H))}
     x, h = random.normal(size=(R, IN)), random.normal(size=(R, H))
     found = stepped(GRUCell(variables, IN, H), variables, weights, x, GRUState(h))

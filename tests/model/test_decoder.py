@@ -1,4 +1,6 @@
-"""The decoder: names, shapes and first values of its variables, its first state, one step, and what it refuses."""
+"""The decoder: names, shapes and first values of its variables, its first state, one step, and what
+it refuses.
+"""
 
 import numpy as np
 import pytest
@@ -22,9 +24,9 @@ def test_variables_have_the_names_and_shapes_of_the_tf1_code(graph):
     assert trainable == {name for name in VARIABLES if '/moving_' not in name}
 
 
-@pytest.mark.parametrize(('option', 'gone'), [
-    ('selector', {'selector/w', 'selector/b'}), ('ctx2out', {'logits/w_ctx2out'}), ('prev2out', set()),
-])
+@pytest.mark.parametrize(
+    ('option', 'gone'), [('selector', {'selector/w', 'selector/b'}),
+                         ('ctx2out', {'logits/w_ctx2out'}), ('prev2out', set())])
 def test_options_leave_their_variables_out(graph, option, gone):
     model = tiny_model.build(**{option: False})
     assert {v.op.name for v in model.variables} == set(VARIABLES) - gone
@@ -46,7 +48,8 @@ def test_initial_values(graph):
 
 
 def test_parameter_count_of_the_paper_sizes(graph):
-    words = {word: index for index, word in enumerate(tiny_model.WORDS[:4] + [f'w{i}' for i in range(9996)])}
+    words = {word: index for index, word in enumerate(
+        tiny_model.WORDS[:4] + [f'w{i}' for i in range(9996)])}
     model = CaptionGenerator(words, dim_feature=(196, 512))
     assert (model.H, model.M, model.T) == (1024, 512, 16)
     model.build_model()
@@ -59,8 +62,9 @@ def test_parameter_count_of_the_paper_sizes(graph):
     assert model.loss.shape.as_list() == []
 
 
-@pytest.mark.parametrize(('options', 'expected'), [
-    ({'initial_state': 'zero'}, 0), ({'initial_state': 'relu'}, 'relu'), ({'initial_state': 'linear'}, 'linear')])
+@pytest.mark.parametrize(('options', 'expected'),
+                         [({'initial_state': 'zero'}, 0), ({'initial_state': 'relu'}, 'relu'),
+                          ({'initial_state': 'linear'}, 'linear')])
 def test_initial_states(graph, options, expected):
     model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)
     assigned, features = tiny_model.values(model), tiny_model.batch()[0]
@@ -74,7 +78,8 @@ def test_initial_states(graph, options, expected):
         else:
             mean = features.astype(float).mean(axis=1)
             affine = mean @ assigned[f'initial_lstm/w_{part}'] + assigned[f'initial_lstm/b_{part}']
-            np.testing.assert_allclose(value, np.maximum(affine, 0) if expected == 'relu' else affine, rtol=1e-6)
+            np.testing.assert_allclose(value, np.maximum(affine, 0) if expected == 'relu'
+                                       else affine, rtol=1e-6)
 
 
 def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
@@ -85,8 +90,9 @@ def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
     assert not {'lstm/basic_lstm_cell/kernel', 'initial_lstm/w_c'} & set(names)
 
 
-@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'temperature': 0.5}, {'selector': False},
-                                     {'prev2out': False, 'ctx2out': False}], ids=str)
+@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'temperature': 0.5},
+                                     {'selector': False}, {'prev2out': False, 'ctx2out': False}],
+                         ids=str)
 def test_one_step_is_that_of_the_equations(graph, options):
     model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)
     v = tiny_model.values(model)
@@ -96,26 +102,34 @@ def test_one_step_is_that_of_the_equations(graph, options):
     expected = equations.step(v, a, v['word_embedding/w'][words], h, c, **options)
     memory = model.attention.memory(model.annotations(tf.constant(a)))
     vectors = model.word_vectors(tf.constant(words))
-    after = model.step(memory, model.step_weights(memory), LSTMState(tf.constant(c), tf.constant(h)), vectors)
+    after = model.step(memory, model.step_weights(memory),
+                       LSTMState(tf.constant(c), tf.constant(h)), vectors)
     logits = model.output(after.state.h, after.context, vectors)
     with tiny_model.session(model, v) as session:
-        state, alpha, beta, log_probs = session.run((after.state, after.alpha, after.beta, tf.nn.log_softmax(logits)))
-    for found, told in ((state.h, expected.h), (state.c, expected.c), (alpha, np.exp(expected.log_alpha)),
-                        (beta[:, 0], expected.beta), (log_probs, expected.log_probs)):
+        state, alpha, beta, log_probs = session.run(
+            (after.state, after.alpha, after.beta, tf.nn.log_softmax(logits)))
+    for found, told in ((state.h, expected.h), (state.c, expected.c),
+                        (alpha, np.exp(expected.log_alpha)), (beta[:, 0], expected.beta),
+                        (log_probs, expected.log_probs)):
         np.testing.assert_allclose(found, told, rtol=1e-9)
 
 
 def test_initial_values_of_the_authors_by_the_part_of_each_variable(graph):
-    """Square matrices and the state's part of the LSTM are orthogonal, but not the projection of the features."""
+    """Square matrices and the state's part of the LSTM are orthogonal, but not the projection of
+    the features.
+    """
     tf1.set_random_seed(1)
-    model = tiny_model.build(initializer='authors', batch_norm=False, dim_hidden=40, dim_embed=40, dim_feature=(3, 50))
+    model = tiny_model.build(initializer='authors', batch_norm=False, dim_hidden=40, dim_embed=40,
+                             dim_feature=(3, 50))
     with tiny_model.session(model) as session:
         found = tiny_model.fetch(session, model)
     kernel = found['lstm/basic_lstm_cell/kernel']
     for matrix in (found['logits/w_h'], *np.split(kernel[-40:], 4, axis=1)):
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(40), atol=1e-5)
-    for name, values in (('project_features/w', 2500), ('attention_layer/w', 2000), ('word_embedding/w', V * 40)):
-        assert found[name].std() == pytest.approx(0.01, rel=4 / np.sqrt(2 * values)), name  # four standard errors
+    for name, values in (('project_features/w', 2500), ('attention_layer/w', 2000),
+                         ('word_embedding/w', V * 40)):
+        # four standard errors
+        assert found[name].std() == pytest.approx(0.01, rel=4 / np.sqrt(2 * values)), name
     assert kernel[:-40].std() == pytest.approx(0.01, rel=0.03)
 
 
@@ -145,15 +159,15 @@ def test_unusable_vocabularies(graph, words):
 
 
 @pytest.mark.parametrize(('options', 'names'), [
-    ({'output_size': 9}, ('prev2out', 'output_size')), ({'initial_state': 'zero', 'initial_layers': 2},
-                                                       ('initial_state', 'initial_layers')),
+    ({'output_size': 9}, ('prev2out', 'output_size')),
+    ({'initial_state': 'zero', 'initial_layers': 2}, ('initial_state', 'initial_layers')),
     ({'carry_state': False}, ('carry_state', 'gru')), ({'n_samples': 2}, ('n_samples', 'hard')),
     ({'attention': 'hard', 'baseline': 'leave_one_out'}, ('leave_one_out', 'n_samples')),
     ({'attention': 'hard', 'scheduled_sampling': 0.2}, ('scheduled_sampling', 'hard')),
     ({'cell': 'gru', 'forget_bias': 0.0}, ('forget_bias', 'lstm')),
     ({'decode_context': 'argmax'}, ('decode_context',)),
-    ({'dropout': False, 'dropout_mask': 'sequence'}, ('dropout_mask',)), ({'n_smaples': 2}, ('n_samples',)),
-])
+    ({'dropout': False, 'dropout_mask': 'sequence'}, ('dropout_mask',)),
+    ({'n_smaples': 2}, ('n_samples',))])
 def test_options_that_do_not_fit_are_refused_by_name(graph, options, names):
     with pytest.raises(ValueError) as refused:
         tiny_model.build(**options)

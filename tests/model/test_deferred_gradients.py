@@ -1,4 +1,6 @@
-"""The fast training graph equals tests/support/reference_graph.py: loss and every gradient, in float64."""
+"""The fast training graph equals tests/support/reference_graph.py: loss and every gradient, in
+float64.
+"""
 
 import gc
 import weakref
@@ -13,7 +15,8 @@ from tests.support.tiny_model import D, L, N, T
 
 
 def both(model, captions_per_image=1, training=True, more=()):
-    """Loss and gradients of all trained variables and of `more`: of the fast graph and of the plain one.
+    """Loss and gradients of all trained variables and of `more`: of the fast graph and of the plain
+    one.
 
     Returns:
         list of names, list of fast values, list of plain values.
@@ -22,8 +25,8 @@ def both(model, captions_per_image=1, training=True, more=()):
     losses = model.build_model(training=training), reference_graph.build(model, training)[0]
     features, captions = tiny_model.batch()
     captions = np.concatenate([np.roll(captions, k, axis=0) for k in range(captions_per_image)])
-    fetches = [[loss, *[g if g is None else tf.convert_to_tensor(g) for g in tf1.gradients(loss, [*trained, *more])]]
-               for loss in losses]
+    fetches = [[loss, *[g if g is None else tf.convert_to_tensor(g)
+                        for g in tf1.gradients(loss, [*trained, *more])]] for loss in losses]
     assert all(fast is None or slow is not None for fast, slow in zip(*fetches, strict=True))
     fetches = [[tf.zeros([]) if x is None else x for x in part] for part in fetches]
     feeds = {model.captions: captions, model.dropout_seed: (3, 4)}
@@ -51,7 +54,8 @@ def assert_equal(names, fast, slow):
 COMPILED = ['default', 'narrow attention', 'hard, samples']
 
 
-@pytest.mark.parametrize(('name', 'jit'), [(name, False) for name in CASES] + [(name, True) for name in COMPILED])
+@pytest.mark.parametrize(('name', 'jit'), [(name, False) for name in CASES]
+                         + [(name, True) for name in COMPILED])
 def test_loss_and_every_gradient(graph, name, jit):
     options = CASES[name]
     names, fast, slow = both(tiny_model.build(dtype=tf.float64, jit=jit, **options))
@@ -61,7 +65,8 @@ def test_loss_and_every_gradient(graph, name, jit):
     assert set(names) - reached <= {'attention_layer/b_att'} | unused
 
 
-@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'n_samples': 2, **HARD}], ids=['', 'hard'])
+@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'n_samples': 2, **HARD}],
+                         ids=['', 'hard'])
 def test_several_captions_of_an_image(graph, options):
     assert_equal(*both(tiny_model.build(dtype=tf.float64, **options), captions_per_image=3))
 
@@ -71,10 +76,13 @@ def test_without_dropout_and_draws(graph):
     assert_equal(*both(model, training=False))
 
 
-@pytest.mark.parametrize('options', [{}, {'feature_layer': 9}, {**HARD, 'attention_activation': 'tanh'}],
-                         ids=['', 'layer', 'hard'])
+@pytest.mark.parametrize(
+    'options', [{}, {'feature_layer': 9}, {**HARD, 'attention_activation': 'tanh'}],
+    ids=['', 'layer', 'hard'])
 def test_gradient_of_the_features(graph, options):
-    """What fine-tunes an encoder: through projection, contexts, first state and the statistics of the batch."""
+    """What fine-tunes an encoder: through projection, contexts, first state and the statistics of
+    the batch.
+    """
     features = tf.constant(tiny_model.batch()[0].astype(np.float64))
     model = tiny_model.build(dtype=tf.float64, features=features, **options)
     names, fast, slow = both(model, more=[features])
@@ -91,7 +99,8 @@ def test_a_batch_of_shorter_captions_has_fewer_steps(graph):
         for longest in range(1, T + 1):
             short = captions.copy()
             short[:, longest + 1:] = 0
-            alphas = session.run(model.outputs.alphas, {model.features: features, model.captions: short})
+            alphas = session.run(model.outputs.alphas,
+                                 {model.features: features, model.captions: short})
             assert alphas.shape[1] == longest
 
 

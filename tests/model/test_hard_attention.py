@@ -1,4 +1,6 @@
-"""Hard attention (paper 4.1) but for its gradient: baseline, given locations, decoding, and the single functions."""
+"""Hard attention (paper 4.1) but for its gradient: baseline, given locations, decoding, and the
+single functions.
+"""
 
 import numpy as np
 import pytest
@@ -45,7 +47,8 @@ def test_the_baseline_moves_only_by_drawn_rows_of_training(graph):
             session.run(validation, feed)
             assert session.run(model.baseline) == -3.0
             _, words = session.run([loss, log_probs], feed)
-            np.testing.assert_allclose(session.run(model.baseline), -2.7 + 0.1 * words.sum(axis=1).mean(), rtol=1e-5)
+            np.testing.assert_allclose(session.run(model.baseline), -2.7
+                                       + 0.1 * words.sum(axis=1).mean(), rtol=1e-5)
 
 
 def test_given_locations():
@@ -57,7 +60,8 @@ def test_given_locations():
         loss = model.build_model(locations=given)
         with tiny_model.session(model, v) as session:
             for one, other in ((0, 26), (5, 13), (17, 2)):
-                feed = {model.features: features, model.captions: captions, given: enumerated.paths[[one, other]]}
+                feed = {model.features: features, model.captions: captions,
+                        given: enumerated.paths[[one, other]]}
                 total, nll, alphas = session.run([loss, model.nll, model.outputs.alphas], feed)
                 at = Told(*(np.stack([x[0, one], x[1, other]]) for x in enumerated.at))
                 np.testing.assert_allclose(nll, at.nll)
@@ -78,7 +82,8 @@ def test_context_while_decoding(kind):
         sampler = model.build_sampler(max_len=T)
         model.build_model(training=False)
         with tiny_model.session(model, exact().v) as session:
-            feed = {model.features: np.repeat(features, repeats, axis=0), model.dropout_seed: (1, 2),
+            feed = {model.features: np.repeat(features, repeats, axis=0),
+                    model.dropout_seed: (1, 2),
                     model.captions: np.repeat(captions, repeats, axis=0)}
             decoded, again = (session.run(sampler, feed) for _ in range(2))
             other = session.run(sampler, {**feed, model.dropout_seed: (5, 2)})
@@ -110,15 +115,17 @@ def run(*tensors):
 
 def test_rewards(graph):
     log_probs = tf.constant([[-1.0, -2.0, -4.0], [-3.0, -5.0, 0.0]])
-    sequence, to_go = run(hard_attention.rewards(log_probs, 'sequence'), hard_attention.rewards(log_probs, 'to_go'))
+    sequence, to_go = run(hard_attention.rewards(log_probs, 'sequence'),
+                          hard_attention.rewards(log_probs, 'to_go'))
     np.testing.assert_array_equal(sequence, [[-7] * 3, [-8] * 3])
     np.testing.assert_array_equal(to_go, [[-7, -6, -4], [-8, -5, 0]])
 
 
 def test_leave_one_out(graph):
-    found, = run(hard_attention.leave_one_out(tf.constant([[1.0, 2.0], [4.0, 6.0], [7.0, 1.0], [0.0, 0.0], [3.0, 0.0],
-                                                 [6.0, 9.0]]), 3))
-    np.testing.assert_array_equal(found, [[5.5, 3.5], [4, 1.5], [2.5, 4], [4.5, 4.5], [3, 4.5], [1.5, 0]])
+    found, = run(hard_attention.leave_one_out(
+        tf.constant([[1.0, 2.0], [4.0, 6.0], [7.0, 1.0], [0.0, 0.0], [3.0, 0.0], [6.0, 9.0]]), 3))
+    np.testing.assert_array_equal(
+        found, [[5.5, 3.5], [4, 1.5], [2.5, 4], [4.5, 4.5], [3, 4.5], [1.5, 0]])
 
 
 def test_locations_without_weight_are_never_drawn(graph):
@@ -132,7 +139,9 @@ def test_certain_attention_has_no_entropy_and_finite_gradients(graph):
     scores = tf.constant([[0.0, 0.0], [200.0, -200.0]])
     alpha = tf.nn.softmax(scores)
     entropy = hard_attention.entropies(alpha)
-    score = hard_attention.surrogate(alpha[tf.newaxis], tf.constant([[0, 1]]), tf.ones([1, 2]), tf.ones([1, 2]))
-    found, slope, of_score = run(entropy, *tf1.gradients(entropy, scores), *tf1.gradients(score, scores))
+    score = hard_attention.surrogate(alpha[tf.newaxis], tf.constant([[0, 1]]), tf.ones([1, 2]),
+                                     tf.ones([1, 2]))
+    found, slope, of_score = run(entropy, *tf1.gradients(entropy, scores),
+                                 *tf1.gradients(score, scores))
     np.testing.assert_allclose(found, [np.log(2), 0], atol=1e-6)
     assert np.isfinite(slope).all() and np.isfinite(of_score).all()

@@ -1,9 +1,10 @@
 """The gradient of hard attention (paper 4.1) against exact enumeration.
 
-Three links make the proof. The estimator's mean over all sequences of locations is the gradient of the objective
-(NumPy alone, `core.reference.location_paths`). In every run the model's gradient is that estimator for the locations
-it drew. And it draws sequences with their probabilities. tests/benchmarks/test_hard_gradient.py closes the chain once
-more as a whole; benchmarks/hard_gradient.py does so with more draws and all options.
+Three links make the proof. The estimator's mean over all sequences of locations is the gradient of
+the objective (NumPy alone, `core.reference.location_paths`). In every run the model's gradient is
+that estimator for the locations it drew. And it draws sequences with their probabilities.
+tests/benchmarks/test_hard_gradient.py closes the chain once more as a whole;
+benchmarks/hard_gradient.py does so with more draws and all options.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ from tests.support.drawn_gradients import drawn_gradients
 
 @pytest.fixture(scope='module')
 def opened():
-    """DrawnGradients of the sample's variables, one for equal options: building is most of a test's time."""
+    """DrawnGradients of the sample's variables, one for equal options: building is most of a test's
+    time.
+    """
     with contextlib.ExitStack() as stack:
         @functools.cache
         def opened(**options):
@@ -49,26 +52,29 @@ def test_lambda_r_of_one_is_the_gradient_of_the_expected_likelihood():
     total = enumerated.total_gradient()
     scale = np.linalg.norm(total)
     np.testing.assert_allclose(enumerated.gradient(lambda_r=1.0), total, rtol=0, atol=1e-8 * scale)
-    np.testing.assert_allclose(enumerated.total_gradient(step=4e-5), total, rtol=0, atol=1e-7 * scale)
+    np.testing.assert_allclose(enumerated.total_gradient(step=4e-5), total, rtol=0,
+                               atol=1e-7 * scale)
     assert np.linalg.norm(enumerated.gradient(lambda_r=0.0) - total) > 0.1 * scale
 
 
 # ---- second link: the model, run by run
 
-@pytest.mark.parametrize('options', [
-    {},
-    {'lambda_r': 0.3, 'lambda_e': 0.25, 'alpha_c': 0.5},
-    {'baseline': 'moving', 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
-    {'reward': 'to_go', 'baseline': 'moving', 'semi_sampling_p': 0.5, 'n_samples': 3, 'alpha_c': 0.5},
-    {'baseline': 'leave_one_out', 'n_samples': 4},
-    {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2, 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
-    {'baseline': 'self_critical', 'temperature': 0.5, 'n_samples': 2},
-    {'reward': 'to_go', 'baseline': 'self_critical', 'batch_norm': True, 'attention_activation': 'tanh'},
-], ids=lambda options: '-'.join(map(str, options.values())) or 'plain')
+@pytest.mark.parametrize(
+    'options', [{}, {'lambda_r': 0.3, 'lambda_e': 0.25, 'alpha_c': 0.5},
+                {'baseline': 'moving', 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
+                {'reward': 'to_go', 'baseline': 'moving', 'semi_sampling_p': 0.5, 'n_samples': 3,
+                 'alpha_c': 0.5}, {'baseline': 'leave_one_out', 'n_samples': 4},
+                {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2,
+                 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
+                {'baseline': 'self_critical', 'temperature': 0.5, 'n_samples': 2},
+                {'reward': 'to_go', 'baseline': 'self_critical', 'batch_norm': True,
+                 'attention_activation': 'tanh'}],
+    ids=lambda options: '-'.join(map(str, options.values())) or 'plain')
 def test_every_run_is_the_estimator_for_its_draws(options):
-    walk_options = {name: options[name] for name in ('alpha_c', 'temperature', 'batch_norm', 'attention_activation')
-                    if name in options}
-    enumerated, drawn = exact(**walk_options), {name: options.get(name, value) for name, value in PLAIN.items()}
+    walk_options = {name: options[name] for name in ('alpha_c', 'temperature', 'batch_norm',
+                                                     'attention_activation') if name in options}
+    enumerated, drawn = exact(**walk_options), {name: options.get(name, value)
+                                                for name, value in PLAIN.items()}
     n_samples, repeats, p = drawn['n_samples'], 6, drawn.pop('semi_sampling_p')
     with drawn_gradients(enumerated.v, **options) as gradients:
         model = gradients.model
@@ -77,7 +83,8 @@ def test_every_run_is_the_estimator_for_its_draws(options):
         for seed in range(3):
             gradient, out = gradients.run((seed, 4), repeats, outputs)
             rows = N * repeats * n_samples
-            captions, paths = np.repeat(np.arange(N), repeats * n_samples), exact().number(out['locations'])
+            captions, paths = np.repeat(np.arange(N),
+                                        repeats * n_samples), exact().number(out['locations'])
             assert out['locations'].shape == out['log_probs'].shape == (rows, T)
             soft = enumerated.soft_at.words[captions]
             sampled = abs(out['log_probs'] - soft).max(axis=1) > 1e-9
@@ -85,16 +92,18 @@ def test_every_run_is_the_estimator_for_its_draws(options):
             assert (coins == coins[:, :1]).all() and (sampled.all() if p == 1 else 0 < sampled.mean() < 1)
 
             def walked(name, sampled=sampled, captions=captions, paths=paths):
-                drawn_at, soft_at = (getattr(at, name) for at in (enumerated.at, enumerated.soft_at))
+                drawn_at, soft_at = (getattr(at, name)
+                                     for at in (enumerated.at, enumerated.soft_at))
                 where = sampled.reshape([-1] + [1] * (drawn_at.ndim - 2))
                 return np.where(where, drawn_at[captions, paths], soft_at[captions])
 
             mask = (enumerated.captions[captions, 1:] != NULL) * 1.0
             np.testing.assert_array_equal(out['mask'], mask)
             np.testing.assert_allclose(out['log_probs'], walked('words'), atol=1e-9)
-            # The last word of a caption is followed by draws that nothing sees: they are compared where they count.
-            np.testing.assert_allclose(out['alphas'] * mask[:, :, None], walked('alphas') * mask[:, :, None],
-                                       atol=1e-9)
+            # The last word of a caption is followed by draws that nothing sees: they are compared
+            # where they count.
+            np.testing.assert_allclose(out['alphas'] * mask[:, :, None],
+                                       walked('alphas') * mask[:, :, None], atol=1e-9)
             np.testing.assert_allclose(out['nll'], -walked('words').sum() / rows)
             np.testing.assert_allclose(out['regularizer'], walked('penalty').sum() / rows)
             np.testing.assert_allclose(out['entropy'], walked('entropy').sum() / mask.sum())
@@ -146,7 +155,8 @@ def test_each_row_and_each_sample_draws_its_own(opened):
     for caption in range(N):
         p = exact().at.probability[caption]
         alike = (p**2).sum()  # how often two independent draws fall together
-        for one, other in ((paths[caption, :-1], paths[caption, 1:]), (paths[caption, :, :2], paths[caption, :, 2:])):
+        for one, other in ((paths[caption, :-1], paths[caption, 1:]),
+                           (paths[caption, :, :2], paths[caption, :, 2:])):
             share = (one == other).mean()
             assert abs(share - alike) < 5 * np.sqrt(alike * (1 - alike) / one.size)
 
@@ -155,7 +165,8 @@ def test_draws_follow_their_seed_and_only_it(opened):
     gradients = opened(semi_sampling_p=0.3)
     model = gradients.model
     outputs = (model.outputs.locations, model.outputs.log_probs, model.loss)
-    (_, one), (_, again), (_, other) = (gradients.run(seed, 20, outputs) for seed in ((1, 2), (1, 2), (1, 3)))
+    (_, one), (_, again), (_, other) = (gradients.run(seed, 20, outputs)
+                                        for seed in ((1, 2), (1, 2), (1, 3)))
     for x, y in zip(one, again, strict=True):
         np.testing.assert_array_equal(x, y)
     features, captions = sample_model.batch()
@@ -192,7 +203,8 @@ def test_padding_is_neither_credited_nor_blamed(opened):
     expected = enumerated.estimates(lambda_e=0.5, baseline=baseline)[1, path] / 2
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-7 * np.linalg.norm(expected))
     reward = enumerated.at.words[1, path].sum()
-    np.testing.assert_allclose(gradients.session.run(model.baseline), 0.9 * -2.0 + 0.1 * reward, rtol=1e-9)
+    np.testing.assert_allclose(gradients.session.run(model.baseline), 0.9 * -2.0 + 0.1 * reward,
+                               rtol=1e-9)
 
 
 def test_captions_of_one_image_share_its_features(opened):
@@ -200,7 +212,8 @@ def test_captions_of_one_image_share_its_features(opened):
     gradients = opened(n_samples=2, baseline='leave_one_out', semi_sampling_p=0.5)
     model, each = gradients.model, np.stack([captions[0], captions[1], captions[1]] * 2)
     (one, (loss, paths)), (other, (loss_apart, paths_apart)) = (
-        gradients.run((1, 2), 1, (model.loss, model.outputs.locations), {model.features: fed, model.captions: each})
+        gradients.run((1, 2), 1, (model.loss, model.outputs.locations),
+                      {model.features: fed, model.captions: each})
         for fed in (features, np.repeat(features, 3, axis=0)))
     assert paths.shape == (12, T)
     np.testing.assert_array_equal(paths, paths_apart)
@@ -212,8 +225,10 @@ def test_the_regulariser_is_a_mean_over_samples_in_both_reductions(opened):
     for options, divisor in (({}, 2 * N), ({'regularizer_reduction': 'locations'}, L)):
         gradients = opened(n_samples=4, alpha_c=0.5, **options)
         outputs = gradients.model.outputs
-        _, (regularizer, locations) = gradients.run((1, 2), 2, (outputs.regularizer, outputs.locations))
-        penalty = exact(alpha_c=0.5).at.penalty[np.repeat(np.arange(N), 8), exact().number(locations)]
+        _, (regularizer, locations) = gradients.run((1, 2), 2,
+                                                    (outputs.regularizer, outputs.locations))
+        penalty = exact(alpha_c=0.5).at.penalty[np.repeat(np.arange(N), 8),
+                                                exact().number(locations)]
         np.testing.assert_allclose(regularizer, penalty.sum() / 4 / divisor, rtol=1e-9)
 
 

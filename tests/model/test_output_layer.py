@@ -1,4 +1,6 @@
-"""The output layer and its dropout by themselves: eq. 7, a cross entropy with a gradient by hand, masks."""
+"""The output layer and its dropout by themselves: eq. 7, a cross entropy with a gradient by hand,
+masks.
+"""
 
 import numpy as np
 import pytest
@@ -18,13 +20,15 @@ def layer(**options):
     variables = Variables(tf.float64)
     made = OutputLayer(variables, H, K, V, ModelConfig(dim_embed=M, **options))
     random = np.random.default_rng(1)
-    return made, variables, {v.op.name: random.normal(size=v.shape.as_list()) for v in variables.created}
+    return made, variables, {v.op.name: random.normal(size=v.shape.as_list())
+                             for v in variables.created}
 
 
 def run(variables, assigned, *tensors):
     with tf1.Session(config=as_built()) as session:
         for variable in variables.created:
-            session.run(variable.initializer, {variable.initializer.inputs[1]: assigned[variable.op.name]})
+            session.run(variable.initializer,
+                        {variable.initializer.inputs[1]: assigned[variable.op.name]})
         return session.run(tensors)
 
 
@@ -34,9 +38,9 @@ def inputs():
     return random.normal(size=(P, H)), random.normal(size=(P, K)), random.normal(size=(P, M))
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'ctx2out': False}, {'prev2out': False}, {'output_activation': 'linear'}, {'output_layers': 3},
-    {'prev2out': False, 'output_size': 9}], ids=str)
+@pytest.mark.parametrize(
+    'options', [{}, {'ctx2out': False}, {'prev2out': False}, {'output_activation': 'linear'},
+                {'output_layers': 3}, {'prev2out': False, 'output_size': 9}], ids=str)
 def test_logits_by_the_equation(graph, inputs, options):
     made, variables, v = layer(**options)
     found, = run(variables, v, made(*map(tf.constant, inputs)))
@@ -49,7 +53,8 @@ def test_logits_by_the_equation(graph, inputs, options):
     hidden = hidden if options.get('output_activation') == 'linear' else np.tanh(hidden)
     for number in range(1, options.get('output_layers', 1)):
         hidden = np.maximum(hidden @ v[f'logits/w_{number}'] + v[f'logits/b_{number}'], 0)
-    np.testing.assert_allclose(found, hidden @ v['logits/w_out'] + v['logits/b_out'], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found, hidden @ v['logits/w_out'] + v['logits/b_out'], rtol=1e-9,
+                               atol=1e-12)
     assert ('logits/w_ctx2out' in v) == options.get('ctx2out', True)
 
 
@@ -73,17 +78,20 @@ def test_dropout_acts_on_h_and_on_the_tanh(graph):
     v['logits/w_h'], v['logits/w_out'] = np.eye(H, M), np.eye(M, V)
     ones = tf.ones([500, H], tf.float64)
     dropout = Dropout(tf.constant([1, 2]), 0.5, 500)
-    found, without = run(variables, v, made(ones, None, None, dropout)[:, :M], made(ones, None, None)[:, :M])
+    found, without = run(variables, v, made(ones, None, None, dropout)[:, :M],
+                         made(ones, None, None)[:, :M])
     np.testing.assert_allclose(without, np.tanh(1.0), rtol=1e-6)
     kept = found[found != 0]
-    np.testing.assert_allclose(kept, 2 * np.tanh(2.0), rtol=1e-6)  # kept twice; one dropped is enough for 0
+    # kept twice; one dropped is enough for 0
+    np.testing.assert_allclose(kept, 2 * np.tanh(2.0), rtol=1e-6)
     assert kept.size / found.size == pytest.approx(0.25, abs=0.03)
 
 
 def test_dropout_of_a_sequence_keeps_its_masks_over_the_steps(graph):
     x, rows = tf.ones([6, 500]), tf.constant([0, 1, 0, 1, 0, 1])
     seed = tf.constant([1, 2])
-    kept, changing = Dropout(seed, 0.2, 2, per_sequence=True)(x, 0, rows), Dropout(seed, 0.2, 2)(x, 0, rows)
+    kept, changing = Dropout(seed, 0.2, 2, per_sequence=True)(x, 0, rows), Dropout(seed, 0.2, 2)(
+        x, 0, rows)
     elsewhere = Dropout(seed, 0.2, 2, per_sequence=True)(x, 1, rows)
     with tf1.Session(config=as_built()) as session:
         kept, changing, elsewhere = session.run((kept, changing, elsewhere))

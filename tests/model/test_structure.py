@@ -1,8 +1,9 @@
 """The structure of a training step as TensorFlow's tracer sees it: products and bytes, never times.
 
-What makes the step fast and small is lost easily and without a wrong number anywhere: a weight's gradient that moves
-into the loop, an (N, L, A) tensor of every step, a product over padding. Each of these changes a number here. How
-many operations of other kinds there are is the business of each version of TensorFlow, and is not counted.
+What makes the step fast and small is lost easily and without a wrong number anywhere: a weight's
+gradient that moves into the loop, an (N, L, A) tensor of every step, a product over padding. Each
+of these changes a number here. How many operations of other kinds there are is the business of each
+version of TensorFlow, and is not counted.
 """
 
 import functools
@@ -27,7 +28,9 @@ LABEL = re.compile(r' = (\w+)\((.*)\)')  # '[memory] name = Kind(inputs)'
 
 
 class Node(NamedTuple):
-    """One execution of an operation: its inputs' names, its outputs' shapes, and bytes of the largest new output."""
+    """One execution of an operation: its inputs' names, its outputs' shapes, and bytes of the
+    largest new output.
+    """
 
     name: str
     kind: str
@@ -38,7 +41,9 @@ class Node(NamedTuple):
 
 @functools.cache
 def traced(steps, padded=0):
-    """The Nodes of one training step whose captions have `steps` words, `padded` of them one word less."""
+    """The Nodes of one training step whose captions have `steps` words, `padded` of them one word
+    less.
+    """
     with tf.Graph().as_default() as graph:
         words = {word: i for i, word in enumerate([*SPECIALS, *(f'w{i}' for i in range(V - 4))])}
         model = CaptionGenerator(words, (L, D), M, H, T, alpha_c=1.0)
@@ -46,19 +51,23 @@ def traced(steps, padded=0):
         captions = np.zeros((N, T + 1), np.int32)
         captions[:, 0], captions[:, 1:steps], captions[:, steps] = 1, 7, 2
         captions[:padded, steps - 1], captions[:padded, steps] = 2, 0
-        feeds = {model.features: np.ones((N, L, D)), model.captions: captions, **optimization.feeds(0)}
+        feeds = {model.features: np.ones((N, L, D)), model.captions: captions,
+                 **optimization.feeds(0)}
         fetches = optimization.train_op, optimization.gradient_norm, model.nll, model.outputs.entropy
         with tf1.Session(graph=graph) as session:
             session.run(tf1.global_variables_initializer())
             metadata = tf1.RunMetadata()
-            session.run(fetches, feeds, tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE), metadata)
+            session.run(fetches, feeds, tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE),
+                        metadata)
     nodes = []
     for device in metadata.step_stats.dev_stats:
         for stats in device.node_stats:
             found = LABEL.search(stats.timeline_label)
             outputs = {output.slot: output.tensor_description for output in stats.output}
-            shapes = {slot: [dim.size for dim in output.shape.dim] for slot, output in outputs.items()}
-            size = max((math.prod(shapes[slot]) * tf.as_dtype(output.dtype).size for slot, output in outputs.items()
+            shapes = {slot: [dim.size for dim in output.shape.dim]
+                      for slot, output in outputs.items()}
+            size = max((math.prod(shapes[slot]) * tf.as_dtype(output.dtype).size
+                        for slot, output in outputs.items()
                         if tf.as_dtype(output.dtype).is_floating), default=0)
             kind, inputs = (found[1], found[2].split(', ')) if found else (stats.node_name, [])
             size *= kind not in HANDED_ON
@@ -91,13 +100,16 @@ def expected_multiplications(steps, n_words):
     words = 2 * M * G  # <START> and the one word of all captions
     output = n_words * (H * M + K * M + M * V)
     recurrent = steps * N * (H * S + K * G)
-    # Forward, gradient of the input, gradient of the weight; features have no gradient, but the shift has.
+    # Forward, gradient of the input, gradient of the weight; features have no gradient, but the
+    # shift has.
     bias = n_words * V  # its gradient is a product too
     return 2 * (2 * projection + D * A + 3 * (first + words + output + recurrent) + bias)
 
 
 def test_products_of_a_step():
-    """Two products forward and two backward a step at most: no weight has its gradient inside the loop."""
+    """Two products forward and two backward a step at most: no weight has its gradient inside the
+    loop.
+    """
     assert count(traced(8), 'MatMul') - count(traced(4), 'MatMul') <= 4 * 4
 
 
@@ -121,6 +133,8 @@ def test_no_tensor_of_all_locations_at_every_step():
 
 
 def test_bytes_of_a_step():
-    """What a step allocates is a small multiple of the state, the gates and the attention of its rows."""
+    """What a step allocates is a small multiple of the state, the gates and the attention of its
+    rows.
+    """
     growth = (sum(node.size for node in traced(8)) - sum(node.size for node in traced(4))) / 4
     assert growth <= 24 * 4 * N * (S + G + L + K)

@@ -41,7 +41,8 @@ def test_label_smoothing(graph):
 
 @pytest.mark.parametrize('place', [UNK, 5])
 def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph, place):
-    """Of the caption `a <END>` only the input `a` can be replaced, so its loss has exactly two values.
+    """Of the caption `a <END>` only the input `a` can be replaced, so its loss has exactly two
+    values.
 
     By <UNK>, wherever that stands in the vocabulary.
     """
@@ -49,11 +50,13 @@ def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph, place)
     words.insert(place, '<UNK>')
     words = {word: index for index, word in enumerate(words)}
     options = {'dropout': False, 'dtype': tf.float64, 'batch_norm': False, 'jit': False}
-    model, plain = (CaptionGenerator(words, (L, D), M, H, T, word_dropout=share, **options) for share in (0.3, 0.0))
+    model, plain = (CaptionGenerator(words, (L, D), M, H, T, word_dropout=share, **options)
+                    for share in (0.3, 0.0))
     assigned = tiny_model.values(model)
     one, n = tiny_model.batch()[0][:1], 2000
     a, end = words['a'], words['<END>']
-    found = outputs(model, assigned, np.repeat(one, n, axis=0), np.repeat([[START, a, end, NULL, NULL]], n, axis=0))
+    found = outputs(model, assigned, np.repeat(one, n, axis=0),
+                    np.repeat([[START, a, end, NULL, NULL]], n, axis=0))
     told = outputs(plain, assigned, np.repeat(one, 2, axis=0), np.array(
         [[START, a, end, NULL, NULL], [START, place, end, NULL, NULL]])).log_probs
     first, second = found.log_probs[:, 0], found.log_probs[:, 1]
@@ -88,7 +91,8 @@ def test_scheduled_sampling_feeds_the_models_own_words(graph):
 
 
 def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
-    model = tiny_model.build(dropout=False, dtype=tf.float64, scheduled_sampling=0.4, batch_norm=False)
+    model = tiny_model.build(dropout=False, dtype=tf.float64, scheduled_sampling=0.4,
+                             batch_norm=False)
     assigned = tiny_model.values(model)
     n = 3000
     features, captions = tiny_model.batch()[0][:1], np.array([[START, 4, END, NULL, NULL]])
@@ -101,21 +105,28 @@ def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
         first = begin.step(begin.images, begin.start, begin.state).log_probs
         probabilities = np.exp(session.run(first, {plain.features: features}))[0]
         for word in range(V):
-            found_word = session.run((loss, plain.outputs), {plain.features: features, plain.captions: np.array(
-                [[START, word, END, NULL, NULL]])})[1].log_probs[0]
+            found_word = session.run((loss, plain.outputs),
+                                     {plain.features: features,
+                                      plain.captions: np.array([[START, word, END, NULL,
+                                                                 NULL]])})[1].log_probs[0]
             if word != NULL:
                 expected[found_word[1].round(9)] = word
     values, counts = np.unique(found.log_probs[:, 1].round(9), return_counts=True)
-    seen = {expected[value]: count / n for value, count in zip(values, counts, strict=True) if value in expected}
-    written = probabilities[[END, *range(4, V)]].sum()  # <NULL>, <START> and <UNK> are never written, nor fed
+    seen = {expected[value]: count / n for value, count in zip(values, counts, strict=True)
+            if value in expected}
+    # <NULL>, <START> and <UNK> are never written, nor fed
+    written = probabilities[[END, *range(4, V)]].sum()
     for word in range(1, V):
-        share = 0.4 * probabilities[word] / written * (word not in (START, UNK)) + (0.6 if word == 4 else 0)
+        share = 0.4 * probabilities[word] / written * (word not in (START, UNK)) + (
+            0.6 if word == 4 else 0)
         assert seen.get(word, 0) == pytest.approx(share, abs=4 * (share / n)**0.5 + 2e-3), word
 
 
 @pytest.mark.parametrize('kind', ['sequence', 'step'])
 def test_dropout_masks_of_a_sequence_repeat_at_every_step(graph, kind):
-    """An output that state, context and word cannot change, so that equal words differ by their masks alone."""
+    """An output that state, context and word cannot change, so that equal words differ by their
+    masks alone.
+    """
     model = tiny_model.build(dropout_mask=kind, dtype=tf.float64, prev2out=False, ctx2out=False)
     assigned = tiny_model.values(model)
     assigned['logits/w_h'] = np.zeros_like(assigned['logits/w_h'])
@@ -123,32 +134,37 @@ def test_dropout_masks_of_a_sequence_repeat_at_every_step(graph, kind):
     captions[:, 0] = START
     model.build_model()
     with tiny_model.session(model, assigned) as session:
-        one, again, other = (session.run(model.outputs.log_probs, {
-            model.features: tiny_model.batch()[0], model.captions: captions, model.dropout_seed: seed})
-            for seed in ((1, 2), (1, 2), (1, 3)))
+        one, again, other = (session.run(model.outputs.log_probs,
+                                         {model.features: tiny_model.batch()[0],
+                                          model.captions: captions, model.dropout_seed: seed})
+                             for seed in ((1, 2), (1, 2), (1, 3)))
     np.testing.assert_array_equal(one, again)
-    assert (one != other).any() and len(np.unique(one[:, 0].round(9))) == N  # each caption has masks of its own
+    # each caption has masks of its own
+    assert (one != other).any() and len(np.unique(one[:, 0].round(9))) == N
     if kind == 'sequence':
         np.testing.assert_allclose(one, np.repeat(one[:, :1], T, axis=1), rtol=1e-12)
     else:
         assert len(np.unique(one.round(9))) > N
 
 
-@pytest.mark.parametrize(('options', 'target', 'divisor'), [
-    ({'regularizer_target': 'one'}, 1, N), ({}, T / L, N), ({'regularizer_reduction': 'locations'}, T / L, L),
-])
+@pytest.mark.parametrize(('options', 'target', 'divisor'),
+                         [({'regularizer_target': 'one'}, 1, N), ({}, T / L, N),
+                          ({'regularizer_reduction': 'locations'}, T / L, L)])
 def test_targets_and_reductions_of_the_regularizer(graph, options, target, divisor):
     model = tiny_model.build(dropout=False, dtype=tf.float64, alpha_c=0.7, **options)
     found = outputs(model, tiny_model.values(model))
     totals = (found.alphas * found.mask[:, :, None]).sum(axis=1)
-    assert found.regularizer == pytest.approx(0.7 * ((target - totals)**2).sum() / divisor, rel=1e-9)
+    assert found.regularizer == pytest.approx(0.7 * ((target - totals)**2).sum() / divisor,
+                                              rel=1e-9)
 
 
-@pytest.mark.parametrize('options', [
-    {}, sized(PAPER, dropout=False), sized(TF2), {'attention': 'hard', 'semi_sampling_p': 0.0, 'dropout': False}],
-    ids=['tf1', 'paper', 'tf2', 'hard'])
+@pytest.mark.parametrize('options', [{}, sized(PAPER, dropout=False), sized(TF2),
+                                     {'attention': 'hard', 'semi_sampling_p': 0.0,
+                                      'dropout': False}], ids=['tf1', 'paper', 'tf2', 'hard'])
 def test_captions_of_one_image_share_its_projection(graph, options):
-    """Features given once for two captions each, against features repeated: same loss and gradients."""
+    """Features given once for two captions each, against features repeated: same loss and
+    gradients.
+    """
     model = tiny_model.build(dtype=tf.float64, **{'dropout': False, **options})
     loss = model.build_model()
     trained = [v for v in model.variables if v.trainable]
@@ -157,7 +173,8 @@ def test_captions_of_one_image_share_its_projection(graph, options):
     captions = np.concatenate([tiny_model.batch()[1], tiny_model.batch()[1][::-1]])
     assigned = tiny_model.values(model)
     once = outputs(model, assigned, captions=captions, fetch=fetch)
-    twice = outputs(model, assigned, np.repeat(tiny_model.batch()[0], 2, axis=0), captions, fetch=fetch)
+    twice = outputs(model, assigned, np.repeat(tiny_model.batch()[0], 2, axis=0), captions,
+                    fetch=fetch)
     for a, b in zip(once, twice, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
 
@@ -168,9 +185,11 @@ def test_captions_of_one_image_share_its_projection(graph, options):
 def test_gradient_reaches_every_variable(graph, options):
     """Of what is not among the cases of test_deferred_gradients, which sees to it too."""
     model = tiny_model.build(**{'dropout': False, **options})
-    variables = [v for v in tf1.trainable_variables() if not v.op.name.endswith('b_att')]  # the softmax cancels it
+    # the softmax cancels it
+    variables = [v for v in tf1.trainable_variables() if not v.op.name.endswith('b_att')]
     gradients = [tf.convert_to_tensor(g) for g in tf1.gradients(model.build_model(), variables)]
-    for variable, gradient in zip(variables, outputs(model, tiny_model.values(model), fetch=gradients), strict=True):
+    for variable, gradient in zip(
+        variables, outputs(model, tiny_model.values(model), fetch=gradients), strict=True):
         assert np.abs(gradient).max() > 0, variable.op.name
 
 

@@ -15,23 +15,23 @@ from core.runs import compare_runs
 from tests.support import scripts
 from tests.support.files import snapshot
 
-DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop',
-                                       'weights_sha256': 'ab' * 32}, 'max_length': 15, 'dataset': 'flickr8k',
-        'records_sha256': 'cd' * 32}
+DATA = {'path': '/data/x', 'encoder': {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224,
+                                       'resize': 'crop', 'weights_sha256': 'ab' * 32},
+        'max_length': 15, 'dataset': 'flickr8k', 'records_sha256': 'cd' * 32}
 
 
 def training(step, loss, **more):
-    return {'kind': 'training', 'step': step, 'epoch': 0, 'time': 1.0, 'loss_per_word': loss, 'unigram_loss': 5.5,
-            'captions_per_second': 100.0 + step, **more}
+    return {'kind': 'training', 'step': step, 'epoch': 0, 'time': 1.0, 'loss_per_word': loss,
+            'unigram_loss': 5.5, 'captions_per_second': 100.0 + step, **more}
 
 
 def validation(step, bleu, **more):
-    return {'kind': 'validation', 'step': step, 'epoch': step // 10, 'time': 1.0, 'Bleu_4': bleu, 'CIDEr': 2 * bleu,
-            **more}
+    return {'kind': 'validation', 'step': step, 'epoch': step // 10, 'time': 1.0, 'Bleu_4': bleu,
+            'CIDEr': 2 * bleu, **more}
 
 
-ENTRIES = [training(5, 4.0), training(10, 3.5), validation(10, 0.125), training(15, 3.25), training(20, 3.0),
-           validation(20, 0.25), training(30, 2.5), validation(30, 0.1875)]
+ENTRIES = [training(5, 4.0), training(10, 3.5), validation(10, 0.125), training(15, 3.25),
+           training(20, 3.0), validation(20, 0.25), training(30, 2.5), validation(30, 0.1875)]
 
 
 def run(path, entries=ENTRIES, assignments=(), best=None, data=DATA):
@@ -55,8 +55,9 @@ def compared(*paths, out=None):
 
 def test_tables(tmp_path):
     soft = run(tmp_path / 'soft')
-    hard = run(tmp_path / 'hard', [training(5, 4.5), validation(5, 0.0625)], ['attention=hard', 'selector=false'],
-               data={**DATA, 'encoder': {**DATA['encoder'], 'layer': 'conv4_4', 'weights_sha256': 'ef' * 32}})
+    hard = run(tmp_path / 'hard', [training(5, 4.5), validation(5, 0.0625)],
+               ['attention=hard', 'selector=false'], data={
+        **DATA, 'encoder': {**DATA['encoder'], 'layer': 'conv4_4', 'weights_sha256': 'ef' * 32}})
     lines, summary = compared(soft, hard)
     assert lines == [
         'run   steps  last loss  captions/s  best at step  Bleu_4*   CIDEr',
@@ -77,7 +78,8 @@ def test_tables(tmp_path):
 
 
 def test_many_runs_are_listed_downwards(tmp_path):
-    paths = [run(tmp_path / f'run_with_a_long_name_{n}', assignments=[f'alpha_c={n}.5']) for n in range(5)]
+    paths = [run(tmp_path / f'run_with_a_long_name_{n}', assignments=[f'alpha_c={n}.5'])
+             for n in range(5)]
     lines, _ = compared(*paths)
     assert 'run                     alpha_c' in lines and 'run_with_a_long_name_3      3.5' in lines
     assert max(map(len, lines)) < 100
@@ -86,23 +88,28 @@ def test_many_runs_are_listed_downwards(tmp_path):
 def test_what_training_kept_as_best_counts(tmp_path):
     """As its metric may not be among the scores of metrics.jsonl any more, or be another one."""
     kept = {'step': 30, 'epoch': 3, 'scores': {'Bleu_4': 0.1875, 'METEOR': 0.5}}
-    lines, summary = compared(run(tmp_path / 'a', best=kept, assignments=['validation_metric=METEOR']))
+    lines, summary = compared(
+        run(tmp_path / 'a', best=kept, assignments=['validation_metric=METEOR']))
     assert lines[0].split()[-3:] == ['step', 'Bleu_4', 'METEOR*']
     assert lines[2].split()[-3:] == ['30', '0.1875', '0.5000']
-    by_cider = run(tmp_path / 'b', [validation(1, 0.5, CIDEr=0.25), validation(2, 0.25, CIDEr=0.75)],
-                   ['validation_metric=CIDEr'])
+    by_cider = run(tmp_path / 'b', [validation(1, 0.5, CIDEr=0.25),
+                                    validation(2, 0.25, CIDEr=0.75)], ['validation_metric=CIDEr'])
     assert compare_runs.read(by_cider).best_scores()[0] == 2
 
 
 def test_the_first_of_equal_scores_is_the_best(tmp_path):
-    path = run(tmp_path / 'a', [validation(10, 0.25), validation(20, 0.25), validation(30, float('nan'))])
+    path = run(
+        tmp_path / 'a', [validation(10, 0.25), validation(20, 0.25), validation(30, float('nan'))])
     assert compare_runs.read(path).best_scores()[:2] == (10, 1)
 
 
 def test_what_was_trained_twice_counts_once(tmp_path):
-    """As a run that was killed, resumed from step 10, and whose old lines were not cleared, would leave it."""
-    entries = [training(5, 4.0), training(10, 3.5), validation(10, 0.5), training(15, 9.0), validation(20, 0.9),
-               validation(10, 0.125), training(12, 3.4), training(15, 3.3), training(15, 3.2)]
+    """As a run that was killed, resumed from step 10, and whose old lines were not cleared, would
+    leave it.
+    """
+    entries = [training(5, 4.0), training(10, 3.5), validation(10, 0.5), training(15, 9.0),
+               validation(20, 0.9), validation(10, 0.125), training(12, 3.4), training(15, 3.3),
+               training(15, 3.2)]
     curves = compare_runs.read(run(tmp_path / 'a', entries))
     assert curves.points('training', 'loss_per_word') == [(5, 4.0), (10, 3.5), (12, 3.4), (15, 3.2)]
     assert curves.points('validation', 'Bleu_4') == [(10, 0.125)]
@@ -129,7 +136,8 @@ def test_runs_without_curves(tmp_path):
     assert 'old: imported from elsewhere, without a record of its training' in lines
     assert lines[2].split() == ['no-dev', '5', '4.000', '105', '-'] and lines[3].split() == ['new', *'----']
     assert summary['runs'][1]['steps'] is None and (tmp_path / 'x.png').exists()
-    with pytest.raises(InputError, match='new, old: nothing is recorded yet, so there is nothing to draw'):
+    with pytest.raises(InputError,
+                       match='new, old: nothing is recorded yet, so there is nothing to draw'):
         compared(*paths[1:], out=tmp_path / 'y.png')
     assert not (tmp_path / 'y.png').exists()
 
@@ -152,14 +160,17 @@ def test_the_same_run_twice_is_one(tmp_path, monkeypatch):
     assert [entry['name'] for entry in summary['runs']] == ['a']
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------
+# pictures
 
 
 def texts(path):
     """What an SVG's comments say: matplotlib notes each text that it draws."""
-    parser = xml.etree.ElementTree.XMLParser(target=xml.etree.ElementTree.TreeBuilder(insert_comments=True))
+    parser = xml.etree.ElementTree.XMLParser(
+        target=xml.etree.ElementTree.TreeBuilder(insert_comments=True))
     tree = xml.etree.ElementTree.parse(path, parser)
-    return [element.text.strip() for element in tree.iter() if element.tag is xml.etree.ElementTree.Comment]
+    return [element.text.strip() for element in tree.iter()
+            if element.tag is xml.etree.ElementTree.Comment]
 
 
 def test_svg(tmp_path):
@@ -167,7 +178,8 @@ def test_svg(tmp_path):
     lines, _ = compared(*paths, out=tmp_path / 'x.svg')
     assert lines[-1] == f'drawn: {tmp_path}/x.svg'
     shown = texts(tmp_path / 'x.svg')
-    for text in ('training loss, nats a word', 'dev Bleu_4', 'dev CIDEr', 'step', 'soft', 'hard', 'unigram model'):
+    for text in ('training loss, nats a word', 'dev Bleu_4', 'dev CIDEr', 'step', 'soft', 'hard',
+                 'unigram model'):
         assert text in shown, text
     assert 'dev METEOR' not in shown
     first = (tmp_path / 'x.svg').read_bytes()
@@ -176,7 +188,8 @@ def test_svg(tmp_path):
 
 
 def test_png_has_a_line_of_its_own_colour_for_each_run(tmp_path):
-    paths = [run(tmp_path / f'{n}', [training(step, 3.0 + n + step / 10) for step in range(5)]) for n in range(3)]
+    paths = [run(tmp_path / f'{n}', [training(step, 3.0 + n + step / 10) for step in range(5)])
+             for n in range(3)]
     compared(*paths, out=tmp_path / 'x.PNG')
     pixels = np.asarray(Image.open(tmp_path / 'x.PNG').convert('RGB')).reshape(-1, 3).astype(int)
     for colour in compare_runs.COLOURS[:3]:
@@ -191,17 +204,19 @@ def drawn(monkeypatch, *paths, out):
     from matplotlib.figure import Figure
 
     figures, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, 'savefig', lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     compared(*paths, out=out)
     return figures[0].axes
 
 
 def test_curves(tmp_path, monkeypatch):
-    loss, bleu, cider = drawn(monkeypatch, run(tmp_path / 'a'), run(tmp_path / 'b', [training(7, 2.0)]),
-                              out=tmp_path / 'x.png')
+    loss, bleu, cider = drawn(monkeypatch, run(tmp_path / 'a'),
+                              run(tmp_path / 'b', [training(7, 2.0)]), out=tmp_path / 'x.png')
     first, second, unigram = loss.get_lines()
     assert first.get_xydata().tolist() == [[5, 4.0], [10, 3.5], [15, 3.25], [20, 3.0], [30, 2.5]]
-    assert second.get_xydata().tolist() == [[7, 2.0]] and second.get_marker() == 'o'  # else it would not be seen
+    # else it would not be seen
+    assert second.get_xydata().tolist() == [[7, 2.0]] and second.get_marker() == 'o'
     assert list(unigram.get_ydata()) == [5.5, 5.5]
     scores, star, none = bleu.get_lines()
     assert scores.get_xydata().tolist() == [[10, 0.125], [20, 0.25], [30, 0.1875]]
@@ -226,13 +241,16 @@ def test_the_legend_fits(tmp_path, monkeypatch, length):
 
 def test_other_batch_sizes_are_drawn_over_captions(tmp_path, monkeypatch):
     loss, *_ = drawn(monkeypatch, run(tmp_path / 'a', [training(10, 3.0)]),
-                     run(tmp_path / 'b', [training(10, 3.0)], ['batch_size=16']), out=tmp_path / 'x.png')
-    assert [line.get_xydata().tolist() for line in loss.get_lines()[:2]] == [[[640, 3.0]], [[160, 3.0]]]
+                     run(tmp_path / 'b', [training(10, 3.0)], ['batch_size=16']),
+                     out=tmp_path / 'x.png')
+    assert [line.get_xydata().tolist() for line in loss.get_lines()[:2]] == [
+        [[640, 3.0]], [[160, 3.0]]]
     assert loss.get_xlabel() == 'captions read'
 
 
 def test_numbers_that_are_none(tmp_path, monkeypatch):
-    entries = [training(1, 3.0), training(2, float('nan')), training(3, float('inf')), training(4, 2.0)]
+    entries = [training(1, 3.0), training(2, float('nan')), training(3, float('inf')),
+               training(4, 2.0)]
     scores = {'Bleu_4': float('nan'), 'CIDEr': 0.5}
     path = run(tmp_path / 'a', entries, best={'step': 4, 'epoch': 0, 'scores': scores})
     loss, = drawn(monkeypatch, path, out=tmp_path / 'pictures')
@@ -270,7 +288,8 @@ def test_no_run(tmp_path):
         compared(tmp_path / 'a')
 
 
-# ------------------------------------------------------------------------------------------------------- train.py
+# -------------------------------------------------------------------------------------------------------
+# train.py
 
 
 def train(*arguments, cwd):

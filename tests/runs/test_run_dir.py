@@ -96,8 +96,8 @@ def test_other_images_of_the_same_kind_are_refused(sample_data, scenes, tmp_path
     data = DataDir(sample_data)
     run_dir.create(tmp_path / 'run', CONFIG, data)
     records = datasets.select(datasets.read('shapes', scenes), limit=2)
-    prepare.prepare(records, encoder.EncoderSpec.from_dict(data.encoder), tmp_path / 'few', 'shapes',
-                    vocabulary=data.vocabulary, say=lambda line: None)
+    prepare.prepare(records, encoder.EncoderSpec.from_dict(data.encoder), tmp_path / 'few',
+                    'shapes', vocabulary=data.vocabulary, say=lambda line: None)
     with pytest.raises(InputError, match='other images or captions'):
         run_dir.create(tmp_path / 'run', CONFIG, DataDir(tmp_path / 'few'))
 
@@ -121,8 +121,8 @@ def imported(place, sample_data):
     return run_dir.Run(place)
 
 
-def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(sample_data, sample_dirs, sample_run,
-                                                                        tmp_path):
+def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(
+    sample_data, sample_dirs, sample_run, tmp_path):
     run = imported(tmp_path / 'run', sample_data)
     assert run.imported and not run_dir.Run(sample_run).imported
     with pytest.raises(InputError, match='imported run .*--data DATA'):

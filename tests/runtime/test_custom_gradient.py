@@ -1,4 +1,6 @@
-"""Operations with gradients of their own: in loops, with several inputs and outputs, in graphs that are let go."""
+"""Operations with gradients of their own: in loops, with several inputs and outputs, in graphs that
+are let go.
+"""
 
 import gc
 import weakref
@@ -28,7 +30,8 @@ def test_the_gradient_is_the_one_that_is_given(graph):
 
 def test_several_inputs_and_outputs_and_none_for_what_has_no_gradient(graph):
     def function(x, y, z):
-        return (x + y, x * z), lambda d_sum, d_product: (d_sum + 10 * d_product, None, 7 * d_product)
+        return (x + y, x * z), lambda d_sum, d_product: (d_sum + 10 * d_product, None,
+                                                         7 * d_product)
 
     x, y, z = (tf.constant(value) for value in (2.0, 3.0, 4.0))
     total, product = with_gradient(function, x, y, z)
@@ -48,7 +51,8 @@ def test_variables_are_inputs_too(graph):
 def test_in_the_body_of_a_loop(graph):
     """Three times at each of four steps: 81."""
     x = tf.constant(1.0)
-    _, y = tf.while_loop(lambda i, _: i < 4, lambda i, x: (i + 1, with_gradient(tripled, x)), (tf.constant(0), x))
+    _, y = tf.while_loop(lambda i, _: i < 4, lambda i, x: (i + 1, with_gradient(tripled, x)),
+                         (tf.constant(0), x))
     np.testing.assert_allclose(run(tf1.gradients(y, x)), [81])
 
 

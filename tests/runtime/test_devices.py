@@ -1,4 +1,6 @@
-"""The machine: which device, what is refused, XLA, and features in the device's memory; all that a CPU can show."""
+"""The machine: which device, what is refused, XLA, and features in the device's memory; all that a
+CPU can show.
+"""
 
 import functools
 import json
@@ -29,19 +31,20 @@ TWO = ['Tesla', 'Quadro']
 # ---- which device
 
 @pytest.mark.parametrize(('values', 'said'), [
-    ({'device': 'tpu'}, '--device tpu: expected auto, cpu, gpu or gpu:N'), ({'device': 'gpu:'}, 'expected auto'),
-    ({'device': 'gpu:-1'}, 'expected auto'), ({'threads': -1}, '--threads must be at least 0'),
-    ({'xla': 'some'}, '--xla some'), ({'features_on_device': 'lots'}, 'auto, off, on or a number of GiB'),
-    ({'features_on_device': '-1'}, 'number of GiB'), ({'features_on_device': 'nan'}, 'number of GiB'),
-])
+    ({'device': 'tpu'}, '--device tpu: expected auto, cpu, gpu or gpu:N'),
+    ({'device': 'gpu:'}, 'expected auto'), ({'device': 'gpu:-1'}, 'expected auto'),
+    ({'threads': -1}, '--threads must be at least 0'), ({'xla': 'some'}, '--xla some'),
+    ({'features_on_device': 'lots'}, 'auto, off, on or a number of GiB'),
+    ({'features_on_device': '-1'}, 'number of GiB'),
+    ({'features_on_device': 'nan'}, 'number of GiB')])
 def test_values_that_mean_nothing(values, said):
     with pytest.raises(InputError, match=said):
         Machine(**values)
 
 
-@pytest.mark.parametrize(('device', 'gpus', 'number'), [
-    ('auto', [], None), ('auto', TWO, 0), ('cpu', TWO, None), ('gpu', TWO, 0), ('gpu:0', TWO, 0), ('gpu:1', TWO, 1),
-])
+@pytest.mark.parametrize(('device', 'gpus', 'number'),
+                         [('auto', [], None), ('auto', TWO, 0), ('cpu', TWO, None), ('gpu', TWO, 0),
+                          ('gpu:0', TWO, 0), ('gpu:1', TWO, 1)])
 def test_the_device_that_is_used(device, gpus, number):
     machine = Machine(device)
     machine.check(gpus)
@@ -53,9 +56,11 @@ def test_the_device_that_is_used(device, gpus, number):
 
 
 def test_a_gpu_that_is_not_there():
-    with pytest.raises(InputError, match=r"--device gpu:2: there is only gpu:0 \(Tesla\), gpu:1 \(Quadro\)"):
+    with pytest.raises(InputError,
+                       match=r"--device gpu:2: there is only gpu:0 \(Tesla\), gpu:1 \(Quadro\)"):
         Machine('gpu:2').check(TWO)
-    with pytest.raises(InputError, match=r"--device gpu: .*TensorFlow.* CUDA.*pip install -e '\.\[gpu\]'"):
+    with pytest.raises(InputError,
+                       match=r"--device gpu: .*TensorFlow.* CUDA.*pip install -e '\.\[gpu\]'"):
         session_config(Machine('gpu'), [])
 
 
@@ -74,33 +79,35 @@ def test_threads():
 
 
 def test_settings_need_no_tensorflow_and_change_nothing():
-    done = scripts.python(
-        'import os, sys; before = dict(os.environ); from core.runtime import devices; devices.Machine("gpu:1"); '
-        'print("tensorflow" in sys.modules, before == dict(os.environ))')
+    done = scripts.python('import os, sys; before = dict(os.environ); from core.runtime import '
+                          'devices; devices.Machine("gpu:1"); print("tensorflow" in sys.modules, '
+                          'before == dict(os.environ))')
     assert done.stdout == 'False True\n', done.stderr
 
 
 @pytest.mark.skipif(not NO_GPU, reason='there is a GPU here')
-@pytest.mark.parametrize('arguments', [
-    ['train.py', 'sample_data', '--out', 'run-g', '--device', 'gpu'],
-    ['evaluate.py', 'sample_run', '--device', 'gpu:1'],
-    ['prepro.py', '--dataset', 'shapes', '--draw', '3,1,1', '--images', 'scenes-g', '--encoder', 'vgg19', '--weights',
-     'random', '--out', 'data-g', '--device', 'gpu'],
-], ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize(
+    'arguments', [['train.py', 'sample_data', '--out', 'run-g', '--device', 'gpu'],
+                  ['evaluate.py', 'sample_run', '--device', 'gpu:1'],
+                  ['prepro.py', '--dataset', 'shapes', '--draw', '3,1,1', '--images', 'scenes-g',
+                   '--encoder', 'vgg19', '--weights', 'random', '--out', 'data-g', '--device',
+                   'gpu']], ids=lambda arguments: arguments[0])
 def test_the_scripts_refuse_a_gpu_that_is_not_there(sample_data, sample_run, tmp_path, arguments):
     samples = {'sample_data': sample_data, 'sample_run': sample_run}
-    scripts.assert_refuses(*(samples.get(part, part) for part in arguments), cwd=tmp_path,
-                           parts=[arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'", '--device cpu'])
+    scripts.assert_refuses(
+        *(samples.get(part, part) for part in arguments), cwd=tmp_path,
+        parts=[arguments[-1], 'TensorFlow', "pip install -e '.[gpu]'", '--device cpu'])
 
 
 def test_a_run_does_not_record_the_machine(sample_data, sample_run, tmp_path):
     """The same training as the plain command's, bit for bit, from features that stay in memory."""
     plain, run = sample_run, tmp_path / 'run'
-    done = scripts.run('train.py', sample_data, '--out', run, *scripts.settings(*TINY_RUN), '--device', 'cpu',
-                       '--features-on-device', 'on')
+    done = scripts.run('train.py', sample_data, '--out', run, *scripts.settings(*TINY_RUN),
+                       '--device', 'cpu', '--features-on-device', 'on')
     assert done.returncode == 0, done.stderr
     assert 'features of 8 images stay on the device: 524 kB' in done.stdout
-    assert json.loads((run / 'config.json').read_text()) == json.loads((plain / 'config.json').read_text())
+    assert json.loads((run / 'config.json').read_text()) == json.loads(
+        (plain / 'config.json').read_text())
     state = json.loads(next((run / 'checkpoints').glob('*.json')).read_text())
     assert_same_variables(plain, run, state['step'])
 
@@ -124,19 +131,23 @@ def without_gpu_kernel(graph):
         return kernel.device_type in ('GPU', 'DEFAULT')
 
     definition, missing = graph.as_graph_def(), set()
-    functions = [function for function in definition.library.function if not function.attr['_XlaMustCompile'].b]
+    functions = [function for function in definition.library.function
+                 if not function.attr['_XlaMustCompile'].b]
     for node in [*definition.node, *(node for function in functions for node in function.node_def)]:
         known = kernels_of(node.op)
-        # Those without any are replaced by others before they run; placeholders and calls need none.
+        # Those without any are replaced by others before they run; placeholders and calls need
+        # none.
         if known and node.op not in ('Placeholder', 'PartitionedCall', 'StatefulPartitionedCall') and not any(
                 fits(node, kernel) for kernel in known):
             missing.add((node.op, node.name))
     return missing
 
 
-@pytest.mark.skipif(not tf.test.is_built_with_cuda(), reason='TensorFlow without CUDA lists no kernels for it')
+@pytest.mark.skipif(not tf.test.is_built_with_cuda(),
+                    reason='TensorFlow without CUDA lists no kernels for it')
 @pytest.mark.parametrize('precision', PRECISIONS)
-@pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_activation': 'tanh'}])
+@pytest.mark.parametrize(
+    'options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_activation': 'tanh'}])
 def test_every_operation_has_a_kernel_for_gpus(graph, precision, options):
     resident = ResidentFeatures(data(), tf.float16)
     model = tiny_model.build(**options)
@@ -154,7 +165,8 @@ def test_switching_the_kernels_off(graph):
     model = tiny_model.build()
 
     def compiled():
-        return sum(function.attr['_XlaMustCompile'].b for function in graph.as_graph_def().library.function)
+        return sum(function.attr['_XlaMustCompile'].b
+                   for function in graph.as_graph_def().library.function)
 
     model.build_model(jit=False)
     assert compiled() == 0 and not model.attention.jit
@@ -230,8 +242,10 @@ def data(n_images=10):
     {'batch_by': 'image', 'captions_per_image': 2}, {'precision': 'float16', 'batch_by': 'image'},
 ], ids=lambda options: '-'.join(map(str, options.values())))
 def test_training_is_that_of_fed_features_bit_for_bit(tmp_path, options):
-    states = [make(tmp_path / choice, tiny_model.arrays(10), n_epochs=2, val_data=tiny_model.arrays(3, seed=2),
-                   machine=Machine('cpu', features_on_device=choice), **options).train() for choice in ('off', 'on')]
+    states = [make(tmp_path / choice, tiny_model.arrays(10), n_epochs=2,
+                   val_data=tiny_model.arrays(3, seed=2),
+                   machine=Machine('cpu', features_on_device=choice), **options).train()
+              for choice in ('off', 'on')]
     assert states[0] == states[1]
     assert_same_variables(tmp_path / 'off', tmp_path / 'on', states[0]['step'])
 

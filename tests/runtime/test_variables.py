@@ -58,7 +58,8 @@ def test_zeros_and_ones(graph, initializer):
 
 def test_one_name_is_one_variable_and_moving_ones_are_not_trained(graph):
     first, second = Variables(tf.float32), Variables(tf.float32)
-    made = [variables.create('norm', gamma=([2], 'ones'), moving_mean=([2], 'zeros')) for variables in (first, second)]
+    made = [variables.create('norm', gamma=([2], 'ones'), moving_mean=([2], 'zeros'))
+            for variables in (first, second)]
     assert [v.op.name for v in tf1.global_variables()] == ['norm/gamma', 'norm/moving_mean']
     assert made[0]['gamma'] is made[1]['gamma'] and first.created == list(made[0].values())
     assert [v.op.name for v in tf1.trainable_variables()] == ['norm/gamma']

@@ -22,20 +22,23 @@ def photos(scene_photos):
 
 
 def test_photos_of_every_kind_and_one_that_is_none(sample_run, photos, tmp_path):
-    """Also: results are on stdout and nothing else, what cannot be read is named, the others go on, status 1."""
+    """Also: results are on stdout and nothing else, what cannot be read is named, the others go on,
+    status 1.
+    """
     for path in photos[:3]:
         shutil.copy(path, tmp_path)
     photos = [tmp_path / path.name for path in photos[:3]]
-    done = subprocess.run(
-        [sys.executable, ROOT / 'caption.py', sample_run, photos[1], tmp_path / 'gone.jpg', tmp_path,
-         '-', '--json', '--n-best', '2', '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
-        input=photos[0].read_bytes(), capture_output=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run([sys.executable, ROOT / 'caption.py', sample_run, photos[1],
+                           tmp_path / 'gone.jpg', tmp_path, '-', '--json', '--n-best', '2',
+                           '--picture', tmp_path / 'pictures', '--gif', tmp_path / 'gifs'],
+                          input=photos[0].read_bytes(), capture_output=True, timeout=300,
+                          cwd=tmp_path)
     errors = done.stderr.decode()
     assert done.returncode == 1, errors
     records = [json.loads(line) for line in done.stdout.decode().splitlines()]
     others = [str(photos[0]), str(photos[2])]
-    assert [record['image'] for record in records] == [str(photos[1]), str(tmp_path / 'gone.jpg'), *others,
-                                                       'standard input']
+    assert [record['image'] for record in records] == [str(photos[1]), str(tmp_path / 'gone.jpg'),
+                                                       *others, 'standard input']
     assert [len(record.get('captions', ())) for record in records] == [2, 0, *[2] * len(others), 2]
     # One photo in two batches, the first of one photo alone.
     twice = (records[-1]['captions'], records[others.index(str(photos[0])) + 2]['captions'])
@@ -70,7 +73,8 @@ def milliseconds(path):
 
 def test_one_photo_for_people(sample_run, photos, tmp_path):
     picture = tmp_path / 'a.png'
-    done = scripts.run('caption.py', sample_run, photos[0], '--picture', picture, '--set', 'max_len=4')
+    done = scripts.run('caption.py', sample_run, photos[0], '--picture', picture, '--set',
+                       'max_len=4')
     assert (done.returncode, done.stderr) == (0, '')
     name, _, caption = done.stdout.rstrip('\n').partition(': ')
     assert name == str(photos[0]) and 1 <= len(caption.split()) <= 4 and '\n' not in caption

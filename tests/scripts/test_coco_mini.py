@@ -22,9 +22,12 @@ GREY, CUT = 7, 50  # which of the photos are made greyscale and truncated
 
 @pytest.fixture
 def coco(shared, tmp_path):
-    """A copy of the photos, one of them saved in greyscale and one cut in the middle; and their captions file."""
+    """A copy of the photos, one of them saved in greyscale and one cut in the middle; and their
+    captions file.
+    """
     source = shared / 'data' / 'coco-mini'
-    shutil.copytree(source / 'train2017', tmp_path / 'coco' / 'train2017', copy_function=shutil.copyfile)
+    shutil.copytree(source / 'train2017', tmp_path / 'coco' / 'train2017',
+                    copy_function=shutil.copyfile)
     names = [entry['file_name'] for entry in json.loads(
         (source / 'annotations' / 'captions_train2017.json').read_text())['images']]
     grey, cut = (tmp_path / 'coco' / 'train2017' / names[number] for number in (GREY, CUT))
@@ -53,7 +56,8 @@ def test_eighty_photos_one_grey_one_truncated(coco, tmp_path):
     assert records == published and len(records) == 80
     assert list(manifest['unreadable']) == [str(records[CUT].path)]
     assert sum(counts['images'] for counts in manifest['splits'].values()) == 79
-    assert sum(counts['captions'] + counts['too_long'] for counts in manifest['splits'].values()) == 395
+    assert sum(counts['captions'] + counts['too_long']
+               for counts in manifest['splits'].values()) == 395
     assert '79 images were encoded before and are kept' in lines
     assert any(line.startswith('left out: ') and records[CUT].path.name in line for line in lines)
 
@@ -61,10 +65,12 @@ def test_eighty_photos_one_grey_one_truncated(coco, tmp_path):
     with Encoder(spec) as encoder:
         for split in data.splits:
             part = data.split(split)
-            kept = [record for row, record in enumerate(records) if record.split == split and row != CUT]
+            kept = [record for row, record in enumerate(records) if record.split == split
+                    and row != CUT]
             assert part.image_ids == [record.image_id for record in kept]
             assert part.references == [list(record.captions) for record in kept]
-            pixels = np.stack([preprocessing.load(record.path, spec.preprocessing) for record in kept])
+            pixels = np.stack(
+                [preprocessing.load(record.path, spec.preprocessing) for record in kept])
             features = part.read_features(range(len(part)))
             assert features.shape == (len(kept), 256, 256)
             np.testing.assert_allclose(features, encoder.encode(pixels), rtol=2e-3, atol=1e-4)
@@ -81,7 +87,8 @@ def test_a_repaired_photo_is_picked_up(coco, shared, tmp_path):
     with pytest.raises(InputError, match='1 image cannot be read'):
         make(coco, spec, out)
     name = datasets.read('coco2017', *coco)[CUT].path.name
-    shutil.copyfile(shared / 'data' / 'coco-mini' / 'train2017' / name, coco[0] / 'train2017' / name)
+    shutil.copyfile(shared / 'data' / 'coco-mini' / 'train2017' / name,
+                    coco[0] / 'train2017' / name)
     _, manifest = make(coco, spec, out, lines)
     assert manifest['unreadable'] == {} and '79 images were encoded before and are kept' in lines
     make(coco, spec, tmp_path / 'whole')
@@ -89,7 +96,8 @@ def test_a_repaired_photo_is_picked_up(coco, shared, tmp_path):
 
 
 def test_the_papers_features_of_a_few_photos(coco, tmp_path):
-    records, manifest = make(coco, describe('vgg19', seed=1), tmp_path / 'data', limit=2, skip_unreadable=True)
+    records, manifest = make(coco, describe('vgg19', seed=1), tmp_path / 'data', limit=2,
+                             skip_unreadable=True)
     assert [manifest['splits'][split]['images'] for split in SPLITS] == [2, 2, 2]
     features = DataDir(tmp_path / 'data').split('train').read_features([0, 1])
     assert features.shape == (2, 196, 512) and (features >= 0).all()

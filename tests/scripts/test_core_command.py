@@ -1,4 +1,6 @@
-"""`python -m core`: its arguments; what its commands do is tested with core.importers and core.inference."""
+"""`python -m core`: its arguments; what its commands do is tested with core.importers and
+core.inference.
+"""
 
 import subprocess
 import sys

@@ -25,7 +25,9 @@ def evaluate(*arguments, fresh=False):
 
 
 def without_captions(data):
-    """Takes the captions that captions could be compared with out of a DATA DIR, so that nothing is scored."""
+    """Takes the captions that captions could be compared with out of a DATA DIR, so that nothing is
+    scored.
+    """
     with edited_json(data / 'annotations.json') as annotations:
         for image in annotations:
             image['captions'] = []
@@ -33,17 +35,22 @@ def without_captions(data):
 
 
 def test_twice_the_same_and_complete(sample_data, sample_run, scenes, data_copy, tmp_path):
-    """In processes and with graphs as users have them; the second time without METEOR, which takes 10 seconds."""
+    """In processes and with graphs as users have them; the second time without METEOR, which takes
+    10 seconds.
+    """
     test = DataDir(sample_data).split('test')
-    output = evaluate(sample_run, '--out', tmp_path / 'a', '--paper-scoring', '--pictures', '1', fresh=True)
+    output = evaluate(sample_run, '--out', tmp_path / 'a', '--paper-scoring', '--pictures', '1',
+                      fresh=True)
     assert 'COCO scoring' in output and "paper's scoring" in output
-    evaluate(sample_run, '--data', without_captions(data_copy), '--out', tmp_path / 'b', '--pictures', '1', fresh=True)
+    evaluate(sample_run, '--data', without_captions(data_copy), '--out', tmp_path / 'b',
+             '--pictures', '1', fresh=True)
     assert (tmp_path / 'a' / 'captions.json').read_bytes() == (tmp_path / 'b' / 'captions.json').read_bytes()
     results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
     assert [set(entry) for entry in results] == [{'image_id', 'caption'}] * len(test)
     assert {entry['image_id'] for entry in results} == set(test.image_ids)
     scores = json.loads((tmp_path / 'a' / 'scores.json').read_text())
-    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'}
+    assert set(scores['coco']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L',
+                                   'CIDEr'}
     assert (scores['split'], scores['images']) == ('test', len(test))
     assert set(scores['paper']) == {'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR'}
     assert len(list((tmp_path / 'a' / 'pictures').glob('*.png'))) == 1
@@ -54,7 +61,8 @@ def test_twice_the_same_and_complete(sample_data, sample_run, scenes, data_copy,
 
     # The same captions scored as a file of anybody's give the same figures.
     references = next((scenes / 'annotations').glob('captions_test.json'))
-    evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out', tmp_path / 'c')
+    evaluate('--results', tmp_path / 'a' / 'captions.json', '--references', references, '--out',
+             tmp_path / 'c')
     assert json.loads((tmp_path / 'c' / 'scores.json').read_text())['coco'] == scores['coco']
 
 
@@ -63,8 +71,8 @@ def test_other_data_limit_and_chosen_pictures(sample_data, sample_run, tmp_path)
     shutil.copytree(sample_data, data)
     train = DataDir(without_captions(data)).split('train')
     chosen = train.image_ids[0]
-    evaluate(sample_run, '--data', data, '--split', 'train', '--limit', '2', '--picture-ids', chosen, '--out',
-             tmp_path / 'out')
+    evaluate(sample_run, '--data', data, '--split', 'train', '--limit', '2', '--picture-ids',
+             chosen, '--out', tmp_path / 'out')
     results = json.loads((tmp_path / 'out' / 'captions.json').read_text())
     assert [entry['image_id'] for entry in results] == [train.image_ids[0], train.image_ids[-1]]
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 1
@@ -79,8 +87,8 @@ def photos(sample_run, scenes, tmp_path_factory):
 
     run, place = Run(sample_run), tmp_path_factory.mktemp('photos')
     shutil.copytree(scenes / 'images', place / 'photos')
-    prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data', 'folder',
-                    vocabulary=run.vocabulary, say=lambda line: None)
+    prepare.prepare(datasets.read('folder', place / 'photos'), run.encoder(), place / 'data',
+                    'folder', vocabulary=run.vocabulary, say=lambda line: None)
     return place / 'data'
 
 
@@ -116,13 +124,16 @@ def test_wrong_choices(refused, sample_run, arguments, parts):
 def test_features_of_another_encoder_are_refused(refused, sample_dirs, sample_run):
     for layer, seed, part in (('conv2_1', 1, "layer 'conv2_1' instead of 'conv2_2'"),
                               ('conv2_2', 2, 'weights_sha256')):
-        refused(sample_run, '--data', sample_dirs.data(layer, seed), parts=['not what the run', part])
+        refused(sample_run, '--data', sample_dirs.data(layer, seed),
+                parts=['not what the run', part])
 
 
 def test_the_context_of_hard_attention_is_chosen_and_recorded(run_copy, photos):
-    with edited_json(run_copy / 'config.json') as config:  # the variables are those of soft attention
+    # the variables are those of soft attention
+    with edited_json(run_copy / 'config.json') as config:
         config['model']['attention'] = 'hard'
-    places = {'expected': f'evaluation/{photos.name}-test', 'argmax': f'evaluation/{photos.name}-test-argmax',
+    places = {'expected': f'evaluation/{photos.name}-test',
+              'argmax': f'evaluation/{photos.name}-test-argmax',
               'sample': f'evaluation/{photos.name}-test-sample', 'again': 'again'}
     places = {name: run_copy / place for name, place in places.items()}
     entropies, captions, pictures = {}, {}, {}
@@ -142,7 +153,8 @@ def test_the_context_of_hard_attention_is_chosen_and_recorded(run_copy, photos):
 
 
 def test_soft_runs_have_no_other_context(refused, sample_run):
-    refused(sample_run, '--decode-context', 'sample', parts=['--decode-context needs a run of hard attention'])
+    refused(sample_run, '--decode-context', 'sample',
+            parts=['--decode-context needs a run of hard attention'])
 
 
 def test_imported_runs_are_told_what_they_need(refused, run_copy, photos):
@@ -158,7 +170,8 @@ def test_imported_runs_are_told_what_they_need(refused, run_copy, photos):
 
 
 def test_damaged_runs(sample_run, tmp_path):
-    for place, text, part in (('config.json', '[', 'is not JSON'), ('vocabulary.json', '[', 'vocabulary.json'),
+    for place, text, part in (('config.json', '[', 'is not JSON'),
+                              ('vocabulary.json', '[', 'vocabulary.json'),
                               ('best/best.json', None, 'no trained model here yet')):
         run = tmp_path / part.replace(' ', '-')
         shutil.copytree(sample_run, run)
@@ -169,14 +182,16 @@ def test_damaged_runs(sample_run, tmp_path):
         before = snapshot(run)
         done = scripts.run('evaluate.py', run)
         assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
-        assert {path: value for path, value in snapshot(run).items() if 'evaluation' not in path} == before
+        assert {path: value for path, value in snapshot(run).items()
+                if 'evaluation' not in path} == before
 
 
 # ---- decoding
 
 def outcome(place):
     """(captions by image, scores.json, n_best.json or None) of an evaluation."""
-    captions = {row['image_id']: row['caption'] for row in json.loads((place / 'captions.json').read_text())}
+    captions = {row['image_id']: row['caption']
+                for row in json.loads((place / 'captions.json').read_text())}
     best = place / 'n_best.json'
     return captions, json.loads((place / 'scores.json').read_text()), json.loads(best.read_text()) if best.exists(
     ) else None
@@ -186,12 +201,15 @@ def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):
     name, common = photos.name, ('--data', photos, '--pictures', '0')
     evaluate(run_copy, *common)
     evaluate(run_copy, *common, '--beam-width', '3', '--length-penalty', '0.7', '--n-best', '2')
-    evaluate(run_copy, *common, *scripts.settings('beam_width=4', 'beam_groups=2', 'diversity_penalty=0.5'),
-             '--min-length', '3', '--no-repeat-ngram', '2', '--n-best', '4')
-    evaluate(run_copy, *common, *scripts.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed', '3')
+    evaluate(run_copy, *common, *scripts.settings('beam_width=4', 'beam_groups=2',
+                                                  'diversity_penalty=0.5'), '--min-length', '3',
+             '--no-repeat-ngram', '2', '--n-best', '4')
+    evaluate(run_copy, *common, *scripts.settings('sample=true', 'top_k=4', 'max_len=5'), '--seed',
+             '3')
     places = {'': {}, '-beam3-penalty0.7': {'beam_width': 3, 'length_penalty': 0.7},
-              '-min3-norepeat2-beam4-groups2-diversity0.5': {
-                  'beam_width': 4, 'beam_groups': 2, 'diversity_penalty': 0.5, 'min_length': 3, 'no_repeat_ngram': 2},
+              '-min3-norepeat2-beam4-groups2-diversity0.5': {'beam_width': 4, 'beam_groups': 2,
+                                                             'diversity_penalty': 0.5,
+                                                             'min_length': 3, 'no_repeat_ngram': 2},
               '-max5-sample-top_k4-seed3': {'sample': True, 'top_k': 4, 'max_len': 5}}
     found = sorted(place.name for place in (run_copy / 'evaluation').iterdir())
     assert found == sorted(f'{name}-test{place}' for place in places)
@@ -208,7 +226,8 @@ def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):
                 length = len(caption['caption'].split()) + caption['ended']
                 assert length >= {'min_length': 0, **options}['min_length'] - 1e-9
                 assert caption['score'] == pytest.approx(
-                    caption['log_prob'] / length**{'length_penalty': 0.0, **options}['length_penalty'], rel=1e-5)
+                    caption['log_prob'] / length**{'length_penalty': 0.0,
+                                                   **options}['length_penalty'], rel=1e-5)
                 if 'no_repeat_ngram' in options:
                     words = caption['caption'].split()
                     assert len({*zip(words, words[1:], strict=False)}) == max(len(words) - 1, 0)
@@ -225,7 +244,8 @@ def test_the_runs_own_decoding_is_the_default(run_copy, photos):
     with edited_json(run_copy / 'config.json') as config:
         config['decoding'].update(beam_width=3, length_penalty=0.5)
     evaluate(run_copy, '--data', photos, '--pictures', '0')
-    evaluate(run_copy, '--data', photos, '--pictures', '0', '--beam-width', '1', '--length-penalty', '0')
+    evaluate(run_copy, '--data', photos, '--pictures', '0', '--beam-width', '1', '--length-penalty',
+             '0')
     place = run_copy / 'evaluation' / f'{photos.name}-test'
     assert outcome(place)[1]['decoding'] == {'beam_width': 3, 'length_penalty': 0.5}
     assert outcome(place.with_name(f'{photos.name}-test-beam1-penalty0.0'))[1]['decoding'] == {}

@@ -64,13 +64,15 @@ def check(report, of_tensorflow=()):
     modules = ROOT / 'core'
     expected = {'core'} | {'core.' + '.'.join(path.relative_to(modules).with_suffix('').parts)
                            for path in modules.rglob('*.py')}
-    assert {name.removesuffix('.__init__') for name in expected} - {'core.__init__'} == set(report['names'])
+    assert {name.removesuffix('.__init__')
+            for name in expected} - {'core.__init__'} == set(report['names'])
 
 
 def test_import_prints_nothing_and_changes_nothing(tmp_path):
     done, report = run(tmp_path, 'alone')
     assert done.stdout == '' and done.stderr == ''
-    # TensorFlow's own import sets variables of its own; beside an imported TensorFlow nothing may change (below).
+    # TensorFlow's own import sets variables of its own; beside an imported TensorFlow nothing may
+    # change (below).
     check(report, of_tensorflow=('environ', 'warnings'))
 
 

@@ -24,7 +24,8 @@ N_IMAGES, BLOCKED = 150, 110
 ENCODER = ['--encoder', 'vgg19', '--weights', 'random', '--layer', 'conv1_2', '--image-size', '32']
 
 PUBLISHED = 'mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5'
-FOLDER = ['--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json', '--out', 'out']
+FOLDER = ['--dataset', 'coco2017', '--images', 'photos', '--captions', 'captions.json', '--out',
+          'out']
 WRONG = {
     'no encoder': ([*FOLDER], 'name the --encoder and its --weights'),
     'no weights': ([*FOLDER, '--encoder', 'vgg19'], 'name the --encoder and its --weights'),
@@ -85,7 +86,8 @@ WRONG = {
 def write_coco(folder, n_images, name='captions.json'):
     """`n_images` noise pictures in folder/photos and their COCO captions."""
     (folder / 'photos').mkdir(parents=True)
-    listed = [{'id': i, 'file_name': f'{i}.png', 'width': 40, 'height': 36} for i in range(n_images)]
+    listed = [{'id': i, 'file_name': f'{i}.png', 'width': 40, 'height': 36}
+              for i in range(n_images)]
     for entry in listed:
         photo(folder / 'photos' / entry['file_name'], entry['id'])
     annotations = [{'id': 2 * i + k, 'image_id': i, 'caption': f'picture {i % 7} of {k} dogs'}
@@ -95,7 +97,9 @@ def write_coco(folder, n_images, name='captions.json'):
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    """A directory to work in, with what WRONG's cases name, and the environment: no network, a cache of weights."""
+    """A directory to work in, with what WRONG's cases name, and the environment: no network, a
+    cache of weights.
+    """
     folder = tmp_path_factory.mktemp('wrong')
     write_coco(folder / 'work', 20)
     with h5py.File(folder / 'work' / 'other.h5', 'w') as file:
@@ -106,8 +110,9 @@ def place(tmp_path_factory):
     cached.mkdir(parents=True)
     (cached / PUBLISHED).write_text('no weights')
     # No network on any machine: nobody is at the port that all connections shall go through.
-    return folder / 'work', {'XDG_CACHE_HOME': str(folder / 'cache'), 'no_proxy': '', **dict.fromkeys(
-        ('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')}
+    return folder / 'work', {
+        'XDG_CACHE_HOME': str(folder / 'cache'), 'no_proxy': '',
+        **dict.fromkeys(('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')}
 
 
 @pytest.mark.parametrize('name', WRONG)
@@ -136,8 +141,8 @@ def test_help_lists_the_options():
     (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 99)),
     (['--preset', 'tf2', '--layer', 'mixed9', '--vocab-size', '7', '--max-length', '9'],
      ('inception_v3', 'mixed9', 299, 'squash', 7, 9)),
-    (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'], ('vgg19', None, None, 'crop', 5000, 50)),
-])
+    (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'],
+     ('vgg19', None, None, 'crop', 5000, 50))])
 def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
     from core.commands import prepro
 
@@ -151,14 +156,15 @@ def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
 def test_usage_errors_are_status_2():
     done = scripts.run('prepro.py', '--dataset', 'coco2017')
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('prepro.py: error: the following arguments are required')
+    assert done.stderr.splitlines()[-1].startswith('prepro.py: error: the following arguments are '
+                                                   'required')
 
 
 def start(folder, out):
     return subprocess.Popen(
-        [sys.executable, ROOT / 'prepro.py', '--dataset', 'coco2017', '--images', 'photos', '--captions',
-         'captions.json', *ENCODER, '--max-length', '5', '--out', out],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, ROOT / 'prepro.py', '--dataset', 'coco2017', '--images', 'photos',
+         '--captions', 'captions.json', *ENCODER, '--max-length', '5', '--out', out], cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def done(path):
@@ -166,12 +172,15 @@ def done(path):
 
 
 def test_kill_in_the_middle_and_go_on(tmp_path):
-    """Stopped at one image by a pipe that nobody writes to, killed, and completed by the same command."""
+    """Stopped at one image by a pipe that nobody writes to, killed, and completed by the same
+    command.
+    """
     write_coco(tmp_path, N_IMAGES)
     blocked = tmp_path / 'photos' / f'{BLOCKED}.png'
     picture = blocked.read_bytes()
     records = datasets.read('coco2017', tmp_path / 'photos', tmp_path / 'captions.json')
-    prepare.prepare(records, describe('vgg19', 'conv1_2', 32, seed=1), tmp_path / 'whole', 'coco2017', max_length=5)
+    prepare.prepare(records, describe('vgg19', 'conv1_2', 32, seed=1), tmp_path / 'whole',
+                    'coco2017', max_length=5)
 
     blocked.unlink()
     os.mkfifo(blocked)
@@ -187,7 +196,8 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
         _, errors = second.communicate(timeout=300)
         assert second.returncode == 2
         assert errors == 'prepro.py: error: out: another prepro.py is at work here; wait for it or stop it\n'
-        with pytest.raises(data_dir.InputError, match='has not finished here; run the same prepro.py command again'):
+        with pytest.raises(data_dir.InputError,
+                           match='has not finished here; run the same prepro.py command again'):
             DataDir(tmp_path / 'out')
     finally:
         first.send_signal(signal.SIGKILL)
@@ -207,7 +217,8 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
     output, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert f'{len(rows)} images were encoded before and are kept' in output
-    # Not a terminal: whole lines, the first where it went on, the last complete, and nothing else on stderr.
+    # Not a terminal: whole lines, the first where it went on, the last complete, and nothing else
+    # on stderr.
     assert '\r' not in errors and '\n\n' not in errors
     assert all(line.startswith('encoding: ') for line in errors.splitlines())
     assert errors.splitlines()[0].startswith(f'encoding: {len(rows)}/{N_IMAGES} ')

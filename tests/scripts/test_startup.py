@@ -1,4 +1,6 @@
-"""Scripts import what they need when they need it: help and wrong arguments come without TensorFlow."""
+"""Scripts import what they need when they need it: help and wrong arguments come without
+TensorFlow.
+"""
 
 import os
 import re
@@ -23,8 +25,9 @@ def test_help_imports_nothing_slow(script, tmp_path):
 
 
 @pytest.mark.parametrize(('script', 'arguments', 'part'), [
-    ('prepro.py', [], 'required'),
-    ('prepro.py', [*FLICKR, '--weights', 'random', '--encoder', 'vgg91'], "unknown encoder 'vgg91'"),
+    ('prepro.py', [], 'required'), ('prepro.py',
+                                    [*FLICKR, '--weights', 'random', '--encoder', 'vgg91'],
+                                    "unknown encoder 'vgg91'"),
     ('prepro.py', [*FLICKR, '--weights', 'gone.h5'], 'no weights file gone.h5'),
     ('prepro.py', [*FLICKR, '--weights', 'random', '--image-size', '-3'], '-3'),
     ('prepro.py', [*FLICKR, '--weights', 'random', '--captions', 'gone.txt'], 'gone.txt'),
@@ -37,11 +40,9 @@ def test_help_imports_nothing_slow(script, tmp_path):
     ('prepro.py', ['--download', 'vgg19'], '--download NAME ... and --to DIR go together'),
     ('prepro.py', ['--dataset', 'coco', '--images', '.', '--out', 'x'], 'did you mean coco'),
     ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean dim_hidden"),
-    ('evaluate.py', [], 'name a run'),
-    ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
+    ('evaluate.py', [], 'name a run'), ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
     ('evaluate.py', ['nowhere', '--set', 'n_epochs=1'], 'sets options of decoding only'),
-    ('evaluate.py', ['--results', 'gone.json', '--references', 'gone.json'], 'gone.json'),
-])
+    ('evaluate.py', ['--results', 'gone.json', '--references', 'gone.json'], 'gone.json')])
 def test_wrong_arguments_are_known_without_tensorflow(script, arguments, part, tmp_path):
     done, modules = scripts.run_watched(script, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and part in done.stderr.splitlines()[-1]
@@ -54,7 +55,8 @@ def test_help_fits_a_screen_and_help_all_shows_everything(script):
     short, whole = (scripts.run(script, option).stdout for option in ('--help', '--help-all'))
     assert len(short.splitlines()) <= 60 and 'examples:' in short  # at 80 columns
     options = {text: set(re.findall(r'--[a-z][a-z0-9-]+', text)) for text in (short, whole)}
-    assert options[short] < options[whole] >= {'--quiet', '--verbose', '--version', '--seed', '--device', '--weights'}
+    assert options[short] < options[whole] >= {'--quiet', '--verbose', '--version', '--seed',
+                                               '--device', '--weights'}
 
 
 def test_completion_in_a_shell(tmp_path):
@@ -62,8 +64,9 @@ def test_completion_in_a_shell(tmp_path):
     def completed(script, line):
         out = tmp_path / 'out'
         out.write_text('')
-        environment = {**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)),
-                       '_ARGCOMPLETE_STDOUT_FILENAME': str(out), '_ARGCOMPLETE_IFS': '\n'}
+        environment = {**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line,
+                       'COMP_POINT': str(len(line)), '_ARGCOMPLETE_STDOUT_FILENAME': str(out),
+                       '_ARGCOMPLETE_IFS': '\n'}
         subprocess.run([sys.executable, ROOT / script], env=environment, cwd=tmp_path, timeout=60)
         return set(map(str.strip, out.read_text().split('\n')))
 

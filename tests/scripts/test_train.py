@@ -27,15 +27,16 @@ def refused(tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'parts'), [
-    ([], ['train.py DATA --out RUN']),
-    (['nowhere', '--out', 'run-x'], ['nowhere', 'no such data directory', 'prepro.py']),
-    (['nowhere', '--out', 'run-x', '--resume', 'run-x'], ['--resume RUN takes data and options from the run']),
+    ([], ['train.py DATA --out RUN']), (['nowhere', '--out', 'run-x'],
+                                        ['nowhere', 'no such data directory', 'prepro.py']),
+    (['nowhere', '--out', 'run-x', '--resume', 'run-x'],
+     ['--resume RUN takes data and options from the run']),
     (['--resume', 'nowhere'], ['nowhere', 'not a run']),
     (['nowhere', '--out', 'run-x', '--config', 'none.json'], ['none.json: cannot be read']),
     (['nowhere', '--out', 'run-x', '--preset', 'tf3'], ["no preset 'tf3'", 'tf2']),
     (['--resume', 'run-x', '--preset', 'tf2'], ['leave DATA, --out, --preset and --config out']),
-    (['nowhere', '--out', 'run-x', '--word-vectors', 'a', '--pretrained-model', 'b'], ['exclude each other']),
-])
+    (['nowhere', '--out', 'run-x', '--word-vectors', 'a', '--pretrained-model', 'b'],
+     ['exclude each other'])])
 def test_wrong_arguments(refused, arguments, parts):
     refused(*arguments, parts=parts)
 
@@ -57,23 +58,28 @@ def test_incomplete_and_foreign_directories(refused, sample_data, data_copy, tmp
     refused(sample_data, '--out', tmp_path / 'other', parts=['not empty and not a run'])
 
 
-def test_a_run_does_not_go_on_with_other_options_or_data(refused, sample_dirs, sample_data, sample_run):
+def test_a_run_does_not_go_on_with_other_options_or_data(refused, sample_dirs, sample_data,
+                                                         sample_run):
     options = scripts.settings(*TINY_RUN)
     refused(sample_data, '--out', sample_run, *options, '--set', 'dim_hidden=13',
             parts=['started with dim_hidden=12, now it is 13'])
-    refused('--resume', sample_run, '--set', 'batch_size=3', parts=['started with batch_size=8, now it is 3'])
+    refused('--resume', sample_run, '--set', 'batch_size=3',
+            parts=['started with batch_size=8, now it is 3'])
     refused(sample_dirs.data(seed=2), '--out', sample_run, *options,
             parts=['not what the run', 'was trained on', 'weights_sha256'])
 
 
-@pytest.mark.parametrize(('text', 'part'), [('{"model": ', 'is not JSON'), ('{}', 'lacks the entry data')])
+@pytest.mark.parametrize(
+    ('text', 'part'), [('{"model": ', 'is not JSON'), ('{}', 'lacks the entry data')])
 def test_damaged_run(refused, run_copy, text, part):
     (run_copy / 'config.json').write_text(text)
     refused('--resume', run_copy, parts=[run_copy / 'config.json', part])
 
 
 def listed(*arguments):
-    """What --options prints: the line of presets, and the words of every other (section, name, kind, value, ...)."""
+    """What --options prints: the line of presets, and the words of every other (section, name,
+    kind, value, ...).
+    """
     done = scripts.run('train.py', '--options', *arguments)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, *lines = done.stdout.splitlines()
@@ -100,29 +106,29 @@ def test_options_are_those_of_preset_then_file_then_set(tmp_path):
     preset = shown('--preset', 'tf2')
     assert (preset['cell'], preset['dim_hidden'], preset['dim_embed']) == ('gru', '512', '256')
     (tmp_path / 'mine.json').write_text('{"model": {"dim_hidden": 77, "alpha_c": 0.25}}')
-    layers = shown('--preset', 'tf2', '--config', tmp_path / 'mine.json', '--set', 'alpha_c=0.5', '--finetune-from',
-                   'mixed9')
+    layers = shown('--preset', 'tf2', '--config', tmp_path / 'mine.json', '--set', 'alpha_c=0.5',
+                   '--finetune-from', 'mixed9')
     assert layers == {**preset, 'dim_hidden': '77', 'alpha_c': '0.5', 'finetune_from': 'mixed9'}
 
 
 @pytest.mark.parametrize(('text', 'part'), [
     ('[]', 'expected a JSON object'), ('{"model": 3}', "section 'model' must be a JSON object"),
-    ('{"modle": {}}', "did you mean model"), ('{"model": {"dim_hiden": 3}}', "did you mean dim_hidden"),
-])
+    ('{"modle": {}}', "did you mean model"), ('{"model": {"dim_hiden": 3}}',
+                                              "did you mean dim_hidden")])
 def test_wrong_files_of_options(refused, tmp_path, text, part):
     (tmp_path / 'mine.json').write_text(text)
-    refused('nowhere', '--out', tmp_path / 'run', '--preset', 'tf2', '--config', tmp_path / 'mine.json',
-            parts=['mine.json', part])
+    refused('nowhere', '--out', tmp_path / 'run', '--preset', 'tf2', '--config',
+            tmp_path / 'mine.json', parts=['mine.json', part])
 
 
 @pytest.mark.parametrize(('arguments', 'part'), [
-    (['--finetune-from', 'conv2_11'], "no layer 'conv2_11' before its map conv2_2; near it: conv2_1"),
+    (['--finetune-from', 'conv2_11'],
+     "no layer 'conv2_11' before its map conv2_2; near it: conv2_1"),
     (['--finetune-from', 'conv3_1'], "no layer 'conv3_1' before its map conv2_2"),
     (['--finetune-from', 'conv2_1', '--weights', 'none.h5'], 'no weights file none.h5'),
     (['--weights', 'none.h5'], '--weights belongs to --finetune-from'),
     (['--word-vectors', 'none.txt'], 'none.txt'),
-    (['--pretrained-model', 'none'], 'none: neither a run directory nor a TensorFlow checkpoint'),
-])
+    (['--pretrained-model', 'none'], 'none: neither a run directory nor a TensorFlow checkpoint')])
 def test_what_training_starts_from_is_checked_first(refused, sample_data, arguments, part):
     refused(sample_data, '--out', 'run-y', *arguments, parts=[part])
 
@@ -135,11 +141,14 @@ def test_missing_images_are_missed_before_anything_is_made(refused, data_copy, s
 
 
 @pytest.mark.slow
-def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data, sample_run, quick_meteor, tmp_path):
-    """A run directory gives variables and model options; --resume and the same command go on; evaluate.py follows."""
+def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data, sample_run,
+                                              quick_meteor, tmp_path):
+    """A run directory gives variables and model options; --resume and the same command go on;
+    evaluate.py follows.
+    """
     tuned, options = tmp_path / 'tuned', scripts.settings('batch_size=8', 'batch_by=image')
-    command = [sample_data, '--out', tuned, '--pretrained-model', sample_run, '--finetune-from', 'conv2_2',
-               *options, '--set']
+    command = [sample_data, '--out', tuned, '--pretrained-model', sample_run, '--finetune-from',
+               'conv2_2', *options, '--set']
     done = scripts.run('train.py', *command, 'n_epochs=1')
     assert done.returncode == 0 and 'the encoder from conv2_2 on among them' in done.stdout, done.stderr
     config = json.loads((tuned / 'config.json').read_text())
@@ -149,7 +158,8 @@ def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data,
     done = scripts.run('train.py', *command, 'n_epochs=2')
     assert done.returncode == 0 and 'training is complete' in done.stdout, done.stderr
     assert len([entry for entry in entries(tuned) if entry['kind'] == 'validation']) == 2
-    refused('--resume', tuned, '--finetune-from', 'conv2_1', parts=["started with finetune_from='conv2_2'"])
+    refused('--resume', tuned, '--finetune-from', 'conv2_1',
+            parts=["started with finetune_from='conv2_2'"])
     other = sample_dirs.data('conv1_2')
     done = scripts.run('evaluate.py', tuned, '--data', other, '--pictures', '1')
     assert done.returncode == 0, done.stderr
@@ -169,9 +179,11 @@ def test_no_part_of_a_fine_tuned_encoder_is_left_behind(sample_dirs, sample_data
     pretrained = run_dir.Run(tmp_path / 'run')
     for layer in ('conv2_1', 'conv1_2'):
         train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
-    for layer, part in (('', 'add --finetune-from conv2_1'), ('conv2_2', 'fine-tuned from conv2_1 on')):
+    for layer, part in (('', 'add --finetune-from conv2_1'),
+                        ('conv2_2', 'fine-tuned from conv2_1 on')):
         with pytest.raises(InputError, match=part):
-            train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
+            train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']),
+                                   data)
     with pytest.raises(InputError, match='conv1_2'):
         train.check_pretrained('run', pretrained, config.override(['finetune_from=conv1_1']),
                                DataDir(sample_dirs.data('conv1_2')))
@@ -182,7 +194,8 @@ def test_no_part_of_a_fine_tuned_encoder_is_left_behind(sample_dirs, sample_data
 def test_a_run_of_other_words_is_no_start(refused, sample_data, run_copy, tmp_path):
     place = run_copy / 'vocabulary.json'
     place.write_text(place.read_text().replace('"circle"', '"ellipse"'))
-    refused(sample_data, '--out', tmp_path / 'new', '--pretrained-model', run_copy, parts=['another vocabulary'])
+    refused(sample_data, '--out', tmp_path / 'new', '--pretrained-model', run_copy,
+            parts=['another vocabulary'])
 
 
 def test_word_vectors_are_counted_once_and_used_at_the_start(sample_data, tmp_path):
@@ -195,7 +208,8 @@ def test_word_vectors_are_counted_once_and_used_at_the_start(sample_data, tmp_pa
     done = scripts.run('train.py', *command)
     assert done.returncode == 0 and 'training is complete' in done.stdout, done.stderr
     words = json.loads((tmp_path / 'run' / 'vocabulary.json').read_text())['words']
-    checkpoint = tf.train.load_checkpoint(str(next((tmp_path / 'run' / 'best').glob('*.index')).with_suffix('')))
+    checkpoint = tf.train.load_checkpoint(
+        str(next((tmp_path / 'run' / 'best').glob('*.index')).with_suffix('')))
     vector = checkpoint.get_tensor('word_embedding/w')[words.index('circle')]
     np.testing.assert_array_equal(vector, np.full(8, 0.5, np.float32))
 
@@ -209,13 +223,16 @@ def test_finished_run_stays_as_it_is(run_copy):
 
 @pytest.mark.slow
 def test_killed_training_goes_on_bit_for_bit(sample_data, tmp_path):
-    """By kill -9, in processes and with graphs as users have them; how exactly: tests/training/test_resume.py."""
-    options = scripts.settings(*TINY_RUN, 'n_epochs=4', 'print_every=1')  # 5 steps and a validation an epoch
+    """By kill -9, in processes and with graphs as users have them; how exactly:
+    tests/training/test_resume.py.
+    """
+    # 5 steps and a validation an epoch
+    options = scripts.settings(*TINY_RUN, 'n_epochs=4', 'print_every=1')
     done = scripts.run('train.py', sample_data, '--out', tmp_path / 'whole', *options, fresh=True)
     assert done.returncode == 0, done.stderr
     command = [sample_data, '--out', tmp_path / 'cut', *options]
-    process = subprocess.Popen([sys.executable, ROOT / 'train.py', *command], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, ROOT / 'train.py', *command],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
         while not any(entry['step'] > 6 for entry in entries(tmp_path / 'cut')):
@@ -224,7 +241,8 @@ def test_killed_training_goes_on_bit_for_bit(sample_data, tmp_path):
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    kept = max(int(path.stem[5:]) for path in (tmp_path / 'cut' / 'checkpoints').glob('step-*.json'))
+    kept = max(int(path.stem[5:])
+               for path in (tmp_path / 'cut' / 'checkpoints').glob('step-*.json'))
     assert 5 <= kept < 20
     done = scripts.run('train.py', *command, fresh=True)
     assert done.returncode == 0 and f'going on from step {kept}' in done.stdout, done.stderr

@@ -1,47 +1,52 @@
-"""The authors' Theano model (kelvinxu/arctic-captions, capgen.py) in NumPy, float64, in its own layout.
+"""The authors' Theano model (kelvinxu/arctic-captions, capgen.py) in NumPy, float64, in its own
+layout.
 
-Parameters carry the names of the authors' .npz files, gates stand in their order i, f, o, g, word 0 ends a sentence
-and word 1 is unknown, so that nothing here shares an assumption with `core`. Theirs is dropout without rescaling:
-units are kept with probability 1/2 in training and all are halved afterwards, which is the case transcribed here.
+Parameters carry the names of the authors' .npz files, gates stand in their order i, f, o, g, word 0
+ends a sentence and word 1 is unknown, so that nothing here shares an assumption with `core`. Theirs
+is dropout without rescaling: units are kept with probability 1/2 in training and all are halved
+afterwards, which is the case transcribed here.
 """
 
 import numpy as np
 
-OPTIONS = {
-    'attn_type': 'deterministic', 'n_layers_att': 2, 'n_layers_out': 1, 'n_layers_lstm': 1, 'n_layers_init': 2,
-    'lstm_encoder': False, 'prev2out': True, 'ctx2out': True, 'selector': True, 'use_dropout': True,
-    'use_dropout_lstm': False, 'alpha_c': 1.0, 'maxlen': 100, 'dataset': 'coco',
-}
-PLAIN = {'n_layers_att': 1, 'n_layers_init': 1, 'n_layers_out': 2, 'selector': False, 'prev2out': False,
-         'ctx2out': False, 'use_dropout': False}
+OPTIONS = {'attn_type': 'deterministic', 'n_layers_att': 2, 'n_layers_out': 1, 'n_layers_lstm': 1,
+           'n_layers_init': 2, 'lstm_encoder': False, 'prev2out': True, 'ctx2out': True,
+           'selector': True, 'use_dropout': True, 'use_dropout_lstm': False, 'alpha_c': 1.0,
+           'maxlen': 100, 'dataset': 'coco'}
+PLAIN = {'n_layers_att': 1, 'n_layers_init': 1, 'n_layers_out': 2, 'selector': False,
+         'prev2out': False, 'ctx2out': False, 'use_dropout': False}
 
 
-# Scales of random parameters with which the words of a caption depend on each other and on the image.
+# Scales of random parameters with which the words of a caption depend on each other and on the
+# image.
 SCALES = {'Wemb': 4.0, 'decoder_W': 2.0, 'ff_logit_W': 2.0, 'ff_logit_b': 0.2}
 
 
 def draw(options, n_words, dim_word, dim, ctx_dim, seed=29):
-    """Random float32 parameters of the sizes that `options` ask for, none of them zero; dict by the .npz names."""
+    """Random float32 parameters of the sizes that `options` ask for, none of them zero; dict by the
+    .npz names.
+    """
     random = np.random.default_rng(seed)
-    shapes = {
-        'Wemb': (n_words, dim_word),
-        **_ff('ff_state', ctx_dim, dim), **_ff('ff_memory', ctx_dim, dim),
-        'decoder_W': (dim_word, 4 * dim), 'decoder_U': (dim, 4 * dim), 'decoder_b': (4 * dim,),
-        'decoder_Wc': (ctx_dim, 4 * dim), 'decoder_Wc_att': (ctx_dim, ctx_dim), 'decoder_Wd_att': (dim, ctx_dim),
-        'decoder_b_att': (ctx_dim,), 'decoder_U_att': (ctx_dim, 1), 'decoder_c_tt': (1,),
-        **_ff('ff_logit_lstm', dim, dim_word), **_ff('ff_logit', dim_word, n_words),
-    }
+    shapes = {'Wemb': (n_words, dim_word), **_ff('ff_state', ctx_dim, dim),
+              **_ff('ff_memory', ctx_dim, dim), 'decoder_W': (dim_word, 4 * dim),
+              'decoder_U': (dim, 4 * dim), 'decoder_b': (4 * dim,),
+              'decoder_Wc': (ctx_dim, 4 * dim), 'decoder_Wc_att': (ctx_dim, ctx_dim),
+              'decoder_Wd_att': (dim, ctx_dim), 'decoder_b_att': (ctx_dim,),
+              'decoder_U_att': (ctx_dim, 1), 'decoder_c_tt': (1,),
+              **_ff('ff_logit_lstm', dim, dim_word), **_ff('ff_logit', dim_word, n_words)}
     for layer in range(1, options['n_layers_init']):
         shapes |= _ff(f'ff_init_{layer}', ctx_dim, ctx_dim)
     for layer in range(1, options['n_layers_att']):
-        shapes |= {f'decoder_W_att_{layer}': (ctx_dim, ctx_dim), f'decoder_b_att_{layer}': (ctx_dim,)}
+        shapes |= {f'decoder_W_att_{layer}': (ctx_dim, ctx_dim),
+                   f'decoder_b_att_{layer}': (ctx_dim,)}
     for layer in range(1, options['n_layers_out']):
         shapes |= _ff(f'ff_logit_h{layer}', dim_word, dim_word)
     if options['selector']:
         shapes |= {'decoder_W_sel': (dim, 1), 'decoder_b_sel': ()}
     if options['ctx2out']:
         shapes |= _ff('ff_logit_ctx', ctx_dim, dim_word)
-    return {name: np.float32(random.normal(0.0, 0.5 * SCALES.get(name, 1.0), shape)) for name, shape in shapes.items()}
+    return {name: np.float32(random.normal(0.0, 0.5 * SCALES.get(name, 1.0), shape))
+            for name, shape in shapes.items()}
 
 
 def _ff(prefix, n_in, n_out):
@@ -53,8 +58,10 @@ def run(parameters, options, context, words, locations=None):
 
     Args:
         parameters: dict in the .npz layout. options: dict as the authors pickle it.
-        context: (N, L, ctx_dim). words: (T, N) int, column by column a caption: words, 0, then anything.
-        locations: (T, N) int, the location that hard attention looks at in each step, or None: the expected context.
+        context: (N, L, ctx_dim). words: (T, N) int, column by column a caption: words, 0, then
+            anything.
+        locations: (T, N) int, the location that hard attention looks at in each step, or None: the
+            expected context.
 
     Returns:
         log-probabilities (T, N, n_words) and alphas (T, N, L).
@@ -68,7 +75,8 @@ def run(parameters, options, context, words, locations=None):
 
     summary = context.mean(axis=1)
     for layer in range(1, options['n_layers_init']):
-        summary = half * np.maximum(summary @ p[f'ff_init_{layer}_W'] + p[f'ff_init_{layer}_b'], 0.0)
+        summary = half * np.maximum(summary @ p[f'ff_init_{layer}_W'] + p[f'ff_init_{layer}_b'],
+                                    0.0)
     state = np.tanh(summary @ p['ff_state_W'] + p['ff_state_b'])
     memory = np.tanh(summary @ p['ff_memory_W'] + p['ff_memory_b'])
 
@@ -91,7 +99,8 @@ def run(parameters, options, context, words, locations=None):
         if options['selector']:
             attended = attended * _sigmoid(state @ p['decoder_W_sel'] + p['decoder_b_sel'])
 
-        gates = state @ p['decoder_U'] + word @ p['decoder_W'] + p['decoder_b'] + attended @ p['decoder_Wc']
+        gates = state @ p['decoder_U'] + word @ p['decoder_W'] + p['decoder_b'] + attended @ p[
+            'decoder_Wc']
         i, f, o, g = (gates[:, k * dim:(k + 1) * dim] for k in range(4))
         i, f, o = (_sigmoid(gates_half * gate) for gate in (i, f, o))
         memory = f * memory + i * np.tanh(g)
@@ -104,7 +113,8 @@ def run(parameters, options, context, words, locations=None):
             output = output + attended @ p['ff_logit_ctx_W'] + p['ff_logit_ctx_b']
         output = half * np.tanh(output)
         for layer in range(1, options['n_layers_out']):
-            output = half * np.maximum(output @ p[f'ff_logit_h{layer}_W'] + p[f'ff_logit_h{layer}_b'], 0.0)
+            output = half * np.maximum(output @ p[f'ff_logit_h{layer}_W']
+                                       + p[f'ff_logit_h{layer}_b'], 0.0)
         logits = output @ p['ff_logit_W'] + p['ff_logit_b']
         logits = logits - logits.max(axis=1, keepdims=True)
         log_probs.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))

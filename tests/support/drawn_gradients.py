@@ -1,4 +1,6 @@
-"""The training gradient of hard attention for the model and the batch of core.reference.sample_model, run by run."""
+"""The training gradient of hard attention for the model and the batch of
+core.reference.sample_model, run by run.
+"""
 
 import contextlib
 
@@ -13,8 +15,9 @@ from tests.support import tiny_model
 
 def build(**options):
     """The CaptionGenerator in float64; if not told, PLAIN and without batch normalisation and XLA."""
-    return CaptionGenerator(sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard', dropout=False,
-                            dtype=tf.float64, **{**PLAIN, 'batch_norm': False, 'jit': False, **options})
+    return CaptionGenerator(sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard',
+                            dropout=False, dtype=tf.float64,
+                            **{**PLAIN, 'batch_norm': False, 'jit': False, **options})
 
 
 class DrawnGradients:
@@ -28,11 +31,13 @@ class DrawnGradients:
         self.model, self._gradient, self.session = model, gradient, session
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
-        """The gradient (P,) for the sample's batch, `repeats` times over; with `fetch`, (P,) and it."""
+        """The gradient (P,) for the sample's batch, `repeats` times over; with `fetch`, (P,) and
+        it.
+        """
         features, captions = sample_model.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
-                self.model.captions: np.repeat(captions, repeats, axis=0), self.model.dropout_seed: seed,
-                **(feed or {})}
+                self.model.captions: np.repeat(captions, repeats, axis=0),
+                self.model.dropout_seed: seed, **(feed or {})}
         if fetch is None:
             return self.session.run(self._gradient, feed)
         return tuple(self.session.run([self._gradient, fetch], feed))
@@ -47,6 +52,7 @@ def drawn_gradients(v, **options):
         by_name = {variable.op.name: variable for variable in tf1.trainable_variables()}
         assert set(by_name) == set(v)
         found = tf1.gradients(loss, [by_name[name] for name in v])
-        gradient = tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1]) for part in found], axis=0)
+        gradient = tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1]) for part in found],
+                             axis=0)
         with tiny_model.session(model, v) as session:
             yield DrawnGradients(model, gradient, session)

@@ -23,8 +23,8 @@ def data_contents(directory):
     for path in sorted(pathlib.Path(directory).iterdir()):
         if path.name == 'captions.h5':
             with h5py.File(path) as file:
-                contents[path.name] = {
-                    f'{split}/{name}': file[split][name][:].tolist() for split in file for name in file[split]}
+                contents[path.name] = {f'{split}/{name}': file[split][name][:].tolist()
+                                       for split in file for name in file[split]}
         elif path.name == 'manifest.json':
             contents[path.name] = json.loads(path.read_text())
             del contents[path.name]['images_per_second']
@@ -34,7 +34,8 @@ def data_contents(directory):
 
 
 def assert_same_data(first, second, n_terms=9 * 128):
-    """Two DATA DIRs of the same photos, encoded in other batches: features but for rounding, all else is equal.
+    """Two DATA DIRs of the same photos, encoded in other batches: features but for rounding, all
+    else is equal.
 
     n_terms: most that one channel of the encoder sums, of 3 x 3 places.
     """

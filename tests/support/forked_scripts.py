@@ -1,9 +1,10 @@
 """The project's scripts in processes of their own, without TensorFlow's seconds of import in each.
 
-One process (`python tests/support/forked_scripts.py`) imports everything once; each command line then runs in a fork
-of it, to the end of its interpreter. Sessions there run graphs as they are built: to optimize tiny graphs takes longer
-than to run them. What a fork cannot show (imports, flags that TensorFlow reads as it is imported, optimized graphs)
-belongs to tests that start Python themselves.
+One process (`python tests/support/forked_scripts.py`) imports everything once; each command line
+then runs in a fork of it, to the end of its interpreter. Sessions there run graphs as they are
+built: to optimize tiny graphs takes longer than to run them. What a fork cannot show (imports,
+flags that TensorFlow reads as it is imported, optimized graphs) belongs to tests that start Python
+themselves.
 """
 
 import atexit
@@ -18,8 +19,9 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = ('core.encoders.encoder', 'core.data.image_data', 'core.data.prepare', 'core.training.checkpoints',
-           'core.training.solver', 'core.runs.run_dir', 'core.inference.evaluation')
+MODULES = ('core.encoders.encoder', 'core.data.image_data', 'core.data.prepare',
+           'core.training.checkpoints', 'core.training.solver', 'core.runs.run_dir',
+           'core.inference.evaluation')
 _one_at_a_time = threading.Lock()
 
 
@@ -55,15 +57,16 @@ def run(target, arguments, cwd, env, timeout=300):
             killer.cancel()
         if not in_time:
             raise subprocess.TimeoutExpired(command, timeout)
-        texts = [pathlib.Path(path).read_text(encoding='utf8', errors='surrogateescape') for path in outputs]
+        texts = [pathlib.Path(path).read_text(encoding='utf8', errors='surrogateescape')
+                 for path in outputs]
     return subprocess.CompletedProcess(command, status, *texts)
 
 
 @functools.cache
 def _server():
     env = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONWARNINGS': 'default'}
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               cwd=ROOT, env=env)
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
 
     def close():
         process.stdin.close()
@@ -74,7 +77,9 @@ def _server():
 
 
 def _serve():
-    """Forks a process for each line on stdin; returns the command in a fork, None where there are no more lines."""
+    """Forks a process for each line on stdin; returns the command in a fork, None where there are
+    no more lines.
+    """
     for line in sys.stdin:
         command, cwd, env, outputs = json.loads(line)
         child = os.fork()
@@ -113,5 +118,6 @@ if __name__ == '__main__':
         if command[0].endswith('.py'):
             runpy.run_path(command[0], run_name='__main__')
         else:
-            sys.modules.pop(f'{command[0]}.__main__', None)  # as `python -m`, which has not imported it yet
+            # as `python -m`, which has not imported it yet
+            sys.modules.pop(f'{command[0]}.__main__', None)
             runpy.run_module(command[0], run_name='__main__', alter_sys=True)

@@ -14,7 +14,8 @@ PROGRAMS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stab
 @contextlib.contextmanager
 def launched():
     """A playwright Browser."""
-    playwright = pytest.importorskip('playwright.sync_api', reason='needs playwright (pip install playwright)')
+    playwright = pytest.importorskip('playwright.sync_api',
+                                     reason='needs playwright (pip install playwright)')
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(f'needs a Chromium on PATH: {", ".join(PROGRAMS)}')
@@ -28,7 +29,8 @@ def launched():
 
 @contextlib.contextmanager
 def page(browser, address, expected_errors=(), **options):
-    """A page of its own at an address, still (reduced motion); it fails where the browser's console shows an error.
+    """A page of its own at an address, still (reduced motion); it fails where the browser's console
+    shows an error.
 
     Args:
         expected_errors: parts of messages that may be there. options: of playwright's new_context.
@@ -37,15 +39,20 @@ def page(browser, address, expected_errors=(), **options):
     context = browser.new_context(**{**usual, **options})
     context.set_default_timeout(10_000)
     opened, errors = context.new_page(), []
-    opened.on('console', lambda message: errors.append(message.text) if message.type in ('error', 'warning') else None)
+    opened.on('console', lambda message: errors.append(message.text)
+              if message.type in ('error', 'warning') else None)
     opened.on('pageerror', lambda error: errors.append(str(error)))
-    opened.on('dialog', lambda dialog: (errors.append(f'dialog {dialog.message}'), dialog.dismiss()))
-    opened.on('request', lambda request: errors.append(f'asks {request.url}') if '://' in request.url and not
-              request.url.startswith((address.partition('://')[0] + '://', 'data:', 'blob:')) else None)
+    opened.on(
+        'dialog', lambda dialog: (errors.append(f'dialog {dialog.message}'), dialog.dismiss()))
+    opened.on(
+        'request', lambda request: errors.append(f'asks {request.url}') if '://' in request.url
+        and not request.url.startswith((address.partition('://')[0] + '://', 'data:', 'blob:'))
+        else None)
     try:
         opened.goto(address)
         yield opened
-        assert [error for error in errors if not any(part in error for part in expected_errors)] == []
+        assert [error for error in errors if not any(part in error
+                                                     for part in expected_errors)] == []
     finally:
         context.close()
 

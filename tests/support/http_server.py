@@ -1,4 +1,6 @@
-"""A server on 127.0.0.1 that misbehaves as told, and zip archives, honest and not, for the tests of downloading."""
+"""A server on 127.0.0.1 that misbehaves as told, and zip archives, honest and not, for the tests of
+downloading.
+"""
 
 import contextlib
 import hashlib
@@ -17,8 +19,10 @@ class Page:
         ranges: whether ranges are served (and If-Range understood).
         tag: ETag, or None.
         modified: Last-Modified, or None.
-        cuts: list, one item a GET: after how many bytes the line is cut; None, or the list's end: not at all.
-        answers: list, one item a GET: (status, dict of headers) instead of the content; None: the content.
+        cuts: list, one item a GET: after how many bytes the line is cut; None, or the list's end:
+            not at all.
+        answers: list, one item a GET: (status, dict of headers) instead of the content; None: the
+            content.
         announce: Content-Length to claim, if not the true one.
         head: whether HEAD is answered (else 405).
         headers: dict of further headers.
@@ -27,8 +31,8 @@ class Page:
         hold: threading.Event that a GET waits for after `cuts` bytes, instead of cutting the line.
     """
 
-    def __init__(self, content=b'', ranges=True, tag='"one"', modified=None, cuts=(), answers=(), announce=None,
-                 head=True, headers=None, before=None, hold=None, most=None):
+    def __init__(self, content=b'', ranges=True, tag='"one"', modified=None, cuts=(), answers=(),
+                 announce=None, head=True, headers=None, before=None, hold=None, most=None):
         self.content, self.ranges, self.tag, self.modified = content, ranges, tag, modified
         self.cuts, self.answers, self.announce, self.head = list(cuts), list(answers), announce, head
         self.headers, self.before, self.hold, self.most = headers or {}, before, hold, most
@@ -45,7 +49,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page = self.server.pages.get(self.path)
         answer = page.answers[0] if page and page.answers else None
         if page is None or not page.head or answer:
-            self._empty(404 if page is None else answer[0] if answer else 405, answer[1] if answer else {})
+            self._empty(404 if page is None else answer[0] if answer else 405, answer[1] if answer
+                        else {})
             return
         self.send_response(200)
         self._common(page, len(page.content) if page.announce is None else page.announce)
@@ -106,7 +111,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(pages, tls=None):
-    """Serve a dict path -> Page, with an SSLContext over https; gives the address, without a slash at its end."""
+    """Serve a dict path -> Page, with an SSLContext over https; gives the address, without a slash
+    at its end.
+    """
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
     server.pages, server.daemon_threads = pages, True
     server.handle_error = lambda *arguments: None  # a client that went away

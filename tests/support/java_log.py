@@ -1,8 +1,11 @@
-"""Programs called `java` for tests: one that notes every start of the real one, one that stands in for METEOR."""
+"""Programs called `java` for tests: one that notes every start of the real one, one that stands in
+for METEOR.
+"""
 
 import os
 
-# METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times in these tests.
+# METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times in
+# these tests.
 STAND_IN = r'''case "$*" in
   *-stdio*)
     while read -r line; do
@@ -29,12 +32,15 @@ def logged_java(folder, monkeypatch, stand_in=False):
     Then it is the real one, or with `stand_in` what `meteor_stand_in` puts there.
     """
     log = folder / 'java.log'
-    put_on_path(folder, monkeypatch, STAND_IN if stand_in else 'exec %s "$@"\n', f'echo "$$ $@" >> {log}\n')
+    put_on_path(folder, monkeypatch, STAND_IN if stand_in else 'exec %s "$@"\n',
+                f'echo "$$ $@" >> {log}\n')
     return log
 
 
 def meteor_stand_in(folder, monkeypatch):
-    """Puts a `java` on PATH that starts at once where METEOR is asked for, and finds 0.5 for every sentence."""
+    """Puts a `java` on PATH that starts at once where METEOR is asked for, and finds 0.5 for every
+    sentence.
+    """
     put_on_path(folder, monkeypatch, STAND_IN)
 
 
@@ -51,4 +57,5 @@ def put_on_path(folder, monkeypatch, text, first=''):
 
 def meteor_processes(log):
     """Process ids of the METEORs in the log of `logged_java`."""
-    return [int(line.split()[0]) for line in log.read_text().splitlines() if 'meteor' in line and '-stdio' in line]
+    return [int(line.split()[0]) for line in log.read_text().splitlines() if 'meteor' in line
+            and '-stdio' in line]

@@ -1,4 +1,6 @@
-"""Whether this TensorFlow multiplies bfloat16 matrices where oneDNN is told of a smaller processor than there is."""
+"""Whether this TensorFlow multiplies bfloat16 matrices where oneDNN is told of a smaller processor
+than there is.
+"""
 
 import functools
 import os
@@ -7,8 +9,8 @@ import pytest
 
 from tests.support import scripts
 
-# TensorFlow asks the processor, oneDNN the variable ONEDNN_MAX_CPU_ISA: where they disagree, the first product of two
-# bfloat16 matrices can end the process. So a process of its own tries it.
+# TensorFlow asks the processor, oneDNN the variable ONEDNN_MAX_CPU_ISA: where they disagree, the
+# first product of two bfloat16 matrices can end the process. So a process of its own tries it.
 PRODUCT = '''
 from core.runtime.backend import tf, tf1
 with tf.Graph().as_default(), tf1.Session() as session:
@@ -18,7 +20,9 @@ with tf.Graph().as_default(), tf1.Session() as session:
 
 
 def skip_where_it_crashes(dtype):
-    """Skip the test where products of this type (tf.DType, its name, or None for float32) end the process."""
+    """Skip the test where products of this type (tf.DType, its name, or None for float32) end the
+    process.
+    """
     if getattr(dtype, 'name', dtype) == 'bfloat16' and 'ONEDNN_MAX_CPU_ISA' in os.environ and not _multiplied():
         pytest.skip(f'TensorFlow crashes at a product of bfloat16 matrices with ONEDNN_MAX_CPU_ISA='
                     f'{os.environ["ONEDNN_MAX_CPU_ISA"]} on this processor')

@@ -1,4 +1,6 @@
-"""Options of CaptionGenerator at the tiny model's sizes: the presets, and a case for every way to compute."""
+"""Options of CaptionGenerator at the tiny model's sizes: the presets, and a case for every way to
+compute.
+"""
 
 from core.config import presets
 from tests.support.tiny_model import D, H, M, V
@@ -27,27 +29,24 @@ def sized(options, **more):
 
 
 HARD = {'attention': 'hard', 'lambda_e': 0.3, 'lambda_r': 0.7}
-CASES = {
-    'default': {'alpha_c': 0.7},
-    'tanh': {'attention_activation': 'tanh', 'alpha_c': 0.7},
-    'no gate': {'selector': False},
-    'no deep output': {'prev2out': False, 'ctx2out': False},
-    'deep output': {'output_layers': 3},
-    'gru': {'cell': 'gru', 'alpha_c': 0.3},
-    'gru without a state': {'cell': 'gru', 'carry_state': False, 'initial_state': 'zero'},
-    'context first': {'cell_input': 'context_word', 'first_word': 'zero'},
-    'narrow attention': {'attention_size': 4, 'attention_layers': 3, 'attention_bias': 'both', 'score_bias': True,
-                         'temperature': 1.7},
-    'feature layer': {'feature_layer': 9, 'attention_activation': 'tanh'},
-    'initial layers': {'initial_layers': 3, 'initial_state': 'relu', 'batch_norm': False},
-    'paper': sized(PAPER), 'tf2': sized(TF2),
-    'padding counts': {'mask_padding': False, 'alpha_c': 0.7},
-    'sequence masks': {'dropout_mask': 'sequence', 'label_smoothing': 0.1},
-    'word dropout': {'word_dropout': 0.4},
-    'scheduled sampling': {'scheduled_sampling': 0.6},
-    'scheduled sampling, gru, zero': {'scheduled_sampling': 0.6, 'cell': 'gru', 'first_word': 'zero'},
-    'hard': {**HARD, 'alpha_c': 0.4},
-    'hard, tanh, gru, no gate': {**HARD, 'attention_activation': 'tanh', 'cell': 'gru', 'selector': False},
-    'hard, samples': {**HARD, 'n_samples': 3, 'baseline': 'leave_one_out', 'reward': 'to_go', 'temperature': 0.6},
-    'hard, self-critical': {**HARD, 'baseline': 'self_critical', 'semi_sampling_p': 1.0, 'n_samples': 2},
-}
+CASES = {'default': {'alpha_c': 0.7}, 'tanh': {'attention_activation': 'tanh', 'alpha_c': 0.7},
+         'no gate': {'selector': False}, 'no deep output': {'prev2out': False, 'ctx2out': False},
+         'deep output': {'output_layers': 3}, 'gru': {'cell': 'gru', 'alpha_c': 0.3},
+         'gru without a state': {'cell': 'gru', 'carry_state': False, 'initial_state': 'zero'},
+         'context first': {'cell_input': 'context_word', 'first_word': 'zero'},
+         'narrow attention': {'attention_size': 4, 'attention_layers': 3, 'attention_bias': 'both',
+                              'score_bias': True, 'temperature': 1.7},
+         'feature layer': {'feature_layer': 9, 'attention_activation': 'tanh'},
+         'initial layers': {'initial_layers': 3, 'initial_state': 'relu', 'batch_norm': False},
+         'paper': sized(PAPER), 'tf2': sized(TF2),
+         'padding counts': {'mask_padding': False, 'alpha_c': 0.7},
+         'sequence masks': {'dropout_mask': 'sequence', 'label_smoothing': 0.1},
+         'word dropout': {'word_dropout': 0.4}, 'scheduled sampling': {'scheduled_sampling': 0.6},
+         'scheduled sampling, gru, zero': {'scheduled_sampling': 0.6, 'cell': 'gru',
+                                           'first_word': 'zero'}, 'hard': {**HARD, 'alpha_c': 0.4},
+         'hard, tanh, gru, no gate': {**HARD, 'attention_activation': 'tanh', 'cell': 'gru',
+                                      'selector': False},
+         'hard, samples': {**HARD, 'n_samples': 3, 'baseline': 'leave_one_out', 'reward': 'to_go',
+                           'temperature': 0.6},
+         'hard, self-critical': {**HARD, 'baseline': 'self_critical', 'semi_sampling_p': 1.0,
+                                 'n_samples': 2}}

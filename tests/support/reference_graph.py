@@ -1,7 +1,8 @@
-"""The plain formulation of the training graph, which core.model.deferred_gradients and attention_kernels must equal.
+"""The plain formulation of the training graph, which core.model.deferred_gradients and
+attention_kernels must equal.
 
-Every step is written from the equations of docs/model.md, one after the other, with nothing merged, nothing moved out
-of the loop and TensorFlow's own gradients throughout.
+Every step is written from the equations of docs/model.md, one after the other, with nothing merged,
+nothing moved out of the loop and TensorFlow's own gradients throughout.
 """
 
 from core.decoding.word_rules import mask_words
@@ -13,7 +14,9 @@ ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh, 'linear': tf.identity}
 
 
 class PlainTraining(TrainingGraph):
-    """Loss and TrainingOutputs as TrainingGraph gives them; needs a batch whose longest caption has T words."""
+    """Loss and TrainingOutputs as TrainingGraph gives them; needs a batch whose longest caption has
+    T words.
+    """
 
     def _prepare_images(self, dropout):
         decoder, options = self.decoder, self.options
@@ -24,10 +27,12 @@ class PlainTraining(TrainingGraph):
             a = ((a - mean) / tf.sqrt(variance + 1e-3) * self.v['conv_featuresbatch_norm/gamma']
                  + self.v['conv_featuresbatch_norm/beta'])
         if options.feature_layer:
-            a = tf.nn.relu(tf.einsum('nld,dk->nlk', a, self.v['feature_layer/w']) + self.v['feature_layer/b'])
+            a = tf.nn.relu(tf.einsum('nld,dk->nlk', a, self.v['feature_layer/w'])
+                           + self.v['feature_layer/b'])
         x, n_captions = tf.reduce_mean(a, axis=1), self.n_rows // tf.shape(a)[0]
         for layer in range(1, options.initial_layers):
-            x = tf.nn.relu(x @ self.v[f'initial_lstm/w_{layer}'] + self.v[f'initial_lstm/b_{layer}'])
+            x = tf.nn.relu(x @ self.v[f'initial_lstm/w_{layer}']
+                           + self.v[f'initial_lstm/b_{layer}'])
             x = dropout(x, 20 + layer) if dropout else x
         self.a, self.first = tf.repeat(a, n_captions, axis=0), {}
         for part in ('h', 'c') if options.cell == 'lstm' else ('h',):
@@ -39,18 +44,21 @@ class PlainTraining(TrainingGraph):
 
     def _scores(self, h):
         v, options = self.v, self.options
-        p = tf.einsum('nlk,ka->nla', self.a, v['project_features/w']) + v.get('project_features/b', 0)
+        p = tf.einsum('nlk,ka->nla', self.a, v['project_features/w']) + v.get(
+            'project_features/b', 0)
         for layer in range(1, options.attention_layers):
             w, b = v[f'project_features/w_{layer}'], v[f'project_features/b_{layer}']
             p = tf.tanh(tf.einsum('nla,ab->nlb', p, w) + b)
         query = h @ v['attention_layer/w'] + v.get('attention_layer/b', 0)
         hidden = ACTIVATIONS[options.attention_activation](p + query[:, tf.newaxis])
-        return tf.einsum('nla,ao->nl', hidden, v['attention_layer/w_att']) + v.get('attention_layer/b_att', 0)
+        return tf.einsum('nla,ao->nl', hidden,
+                         v['attention_layer/w_att']) + v.get('attention_layer/b_att', 0)
 
     def _cell(self, x, state):
         v, h = self.v, state['h']
         if self.options.cell == 'lstm':
-            gates = tf.concat([x, h], 1) @ v['lstm/basic_lstm_cell/kernel'] + v['lstm/basic_lstm_cell/bias']
+            gates = tf.concat([x, h],
+                              1) @ v['lstm/basic_lstm_cell/kernel'] + v['lstm/basic_lstm_cell/bias']
             i, j, f, o = tf.split(gates, 4, axis=1)
             c = tf.sigmoid(f + self.options.forget_bias) * state['c'] + tf.sigmoid(i) * tf.tanh(j)
             return {'h': tf.sigmoid(o) * tf.tanh(c), 'c': c}
@@ -61,15 +69,18 @@ class PlainTraining(TrainingGraph):
         return {'h': z * h + (1 - z) * tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)}
 
     def _score(self, steps, word_vectors, dropout):
-        h, context, x = (tf.gather_nd(part, self.real) for part in (steps.h, steps.context, word_vectors))
+        h, context, x = (tf.gather_nd(part, self.real)
+                         for part in (steps.h, steps.context, word_vectors))
         logits = self.decoder.output(h, context, x, dropout, self.real[:, 1])
         log_p = tf.nn.log_softmax(logits)
-        words = tf.one_hot(tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.V, dtype=logits.dtype)
+        words = tf.one_hot(tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.V,
+                           dtype=logits.dtype)
         chosen = tf.reduce_sum(words * log_p, axis=1)
         smoothing = self.options.label_smoothing if self.training else 0
         losses = -(1 - smoothing) * chosen - smoothing * tf.reduce_mean(log_p, axis=1)
         log_probs = tf.scatter_nd(self.real, chosen, tf.cast([self.n_steps, self.n_rows], tf.int64))
-        return Unrolled(steps, losses, tf.transpose(log_probs), tf.transpose(steps.alpha, [1, 0, 2]))
+        return Unrolled(steps, losses, tf.transpose(log_probs),
+                        tf.transpose(steps.alpha, [1, 0, 2]))
 
     def _unroll(self, choose, dropout=None):
         decoder, options, v = self.decoder, self.options, self.v
@@ -81,10 +92,12 @@ class PlainTraining(TrainingGraph):
         for t in range(T):
             words = self.inputs[t]
             if sampling and t:
-                words = tf.where(uniform[t] < self.batch.annealed['scheduled_sampling'], said, words)
+                words = tf.where(uniform[t] < self.batch.annealed['scheduled_sampling'], said,
+                                 words)
             x = tf.nn.embedding_lookup(v['word_embedding/w'], words)
             if options.first_word == 'zero':
-                x = tf.where(tf.equal(words, decoder.start)[:, tf.newaxis], tf.zeros([], x.dtype), x)
+                x = tf.where(tf.equal(words, decoder.start)[:, tf.newaxis], tf.zeros([], x.dtype),
+                             x)
             temperature = tf.cast(self.batch.annealed['temperature'], decoder.dtype)
             alpha = tf.nn.softmax(self._scores(state['h']) / temperature)
             weights, location = choose(t, alpha) if choose else (alpha, ())
@@ -93,10 +106,12 @@ class PlainTraining(TrainingGraph):
             if options.selector:
                 beta = tf.sigmoid(state['h'] @ v['selector/w'] + v['selector/b'])
                 z *= beta
-            state = self._cell(tf.concat([x, z] if options.cell_input == 'word_context' else [z, x], 1), state)
+            state = self._cell(
+                tf.concat([x, z] if options.cell_input == 'word_context' else [z, x], 1), state)
             if sampling:
                 logits = mask_words(decoder.output(state['h'], z, x), decoder.never)
-                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[:, 0]
+                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[
+                    :, 0]
             steps.append(Steps(state['h'], z, alpha, beta, location, (), (), ()))
             fed.append(tf.reshape(x, [-1, M]))
         stacked = tf.nest.map_structure(lambda *parts: tf.stack(parts), *steps)
@@ -105,4 +120,5 @@ class PlainTraining(TrainingGraph):
 
 def build(model, training=True, locations=None):
     """(loss, TrainingOutputs) of the plain formulation."""
-    return PlainTraining(model, model.training_inputs(), training, locations, model.decoding_choice).build()
+    return PlainTraining(model, model.training_inputs(), training, locations,
+                         model.decoding_choice).build()

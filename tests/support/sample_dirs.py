@@ -1,7 +1,8 @@
-"""Drawn scenes, DATA DIRs and a RUN DIR: made once in a session, however many processes share the tests.
+"""Drawn scenes, DATA DIRs and a RUN DIR: made once in a session, however many processes share the
+tests.
 
-Tests get them from the fixtures of tests/conftest.py. Nobody changes them: tests that change one make a copy, and the
-end of the session finds out.
+Tests get them from the fixtures of tests/conftest.py. Nobody changes them: tests that change one
+make a copy, and the end of the session finds out.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ class SampleDirs:
         folder.mkdir(exist_ok=True)
 
     def scenes(self):
-        """13 drawn scenes of 32x32 pixels (8 train, 3 dev, 2 test), as prepro.py --draw leaves them."""
+        """13 drawn scenes of 32x32 pixels (8 train, 3 dev, 2 test), as prepro.py --draw leaves
+        them.
+        """
         from core.datasets import shapes
 
         return self._once('scenes', lambda out: shapes.draw(out, 8, 3, 2, seed=1, size=32))
@@ -36,13 +39,16 @@ class SampleDirs:
 
         def make(out):
             spec = encoder.describe('vgg19', layer, 32, 'crop', 'random', seed)
-            prepare.prepare(datasets.read('shapes', scenes), spec, out, 'shapes', say=lambda line: None)
+            prepare.prepare(datasets.read('shapes', scenes), spec, out, 'shapes',
+                            say=lambda line: None)
 
         scenes = self.scenes()
         return self._once(f'data-{layer}-{seed}', make)
 
     def run(self, name='run', *assignments):
-        """A RUN DIR that train.py made of `data()` with TINY_RUN and further options; `name` tells them apart."""
+        """A RUN DIR that train.py made of `data()` with TINY_RUN and further options; `name` tells
+        them apart.
+        """
         def make(out):
             options = scripts.settings(*TINY_RUN, *assignments)
             done = scripts.run('train.py', data, '--out', out, *options)
@@ -56,7 +62,8 @@ class SampleDirs:
         place = self.folder / name
         if name not in self._given:
             with locked(self.folder / f'{name}.lock'):
-                done = self.folder / f'{name}.json'  # written last: without it the directory may be half made
+                # written last: without it the directory may be half made
+                done = self.folder / f'{name}.json'
                 if not done.exists():
                     shutil.rmtree(place, ignore_errors=True)
                     make(place)

@@ -14,7 +14,9 @@ CAPTIONS = ['a black dog runs', 'two men ride bikes', 'a dog sleeps', '', 'a red
 
 
 def caption(text, first=0, ended=True):
-    """A Caption whose word t looks at place first + 5 t, a little at all others; its probabilities and gates rise."""
+    """A Caption whose word t looks at place first + 5 t, a little at all others; its probabilities
+    and gates rise.
+    """
     words = text.split()
     alphas = np.full((len(words), ROWS * COLS), 0.02, np.float32)
     alphas[np.arange(len(words)), (first + 5 * np.arange(len(words))) % (ROWS * COLS)] = 0.78
@@ -25,9 +27,11 @@ def caption(text, first=0, ended=True):
 def record(number, text, **changes):
     captions = [caption(text), caption(f'maybe {text}', 1, ended=False)]
     boxes = [({1, 2}, (0.25, 0.5, 0.75, 1.0))] if number == 2 else ()
-    return {'image': f'{number}.jpg', 'caption': text, 'grid': GRID, 'references': [f'Reference {number}: A zebra.'],
+    return {'image': f'{number}.jpg', 'caption': text, 'grid': GRID,
+            'references': [f'Reference {number}: A zebra.'],
             'scores': {name: (number * 3 % 7) / 10 + i for i, name in enumerate(SCORES)},
-            'captions': [caption_record.page_record(one, located=False, boxes=boxes) for one in captions], **changes}
+            'captions': [caption_record.page_record(one, located=False, boxes=boxes)
+                         for one in captions], **changes}
 
 
 def records():
@@ -45,9 +49,10 @@ def photo(number):
     return GREY
 
 
-INFO = {'title': HOSTILE, 'step': 7, 'coco': {'Bleu_4': 0.25, 'METEOR': 0.5, 'CIDEr': 1.5}, 'boxes': True,
-        'decoding': {'beam_width': 3}, 'decode_context': 'sample',
-        'attention': {'entropy': 1.5, 'uniform_entropy': 2.5, 'n_words': 3, 'mass': 0.5, 'uniform_mass': 0.25}}
+INFO = {'title': HOSTILE, 'step': 7, 'coco': {'Bleu_4': 0.25, 'METEOR': 0.5, 'CIDEr': 1.5},
+        'boxes': True, 'decoding': {'beam_width': 3}, 'decode_context': 'sample',
+        'attention': {
+    'entropy': 1.5, 'uniform_entropy': 2.5, 'n_words': 3, 'mass': 0.5, 'uniform_mass': 0.25}}
 
 
 def write(place):

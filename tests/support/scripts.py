@@ -19,8 +19,8 @@ def settings(*assignments):
 def run(name, *arguments, cwd=None, fresh=False, env=None):
     """Run one of the scripts, or a module; returns what subprocess.run returns, with text.
 
-    In a fork of a process that has imported everything (tests/support/forked_scripts.py), or with `fresh` in a Python
-    of its own.
+    In a fork of a process that has imported everything (tests/support/forked_scripts.py), or with
+    `fresh` in a Python of its own.
 
     Args:
         cwd: directory; None: an empty one that is removed afterwards.
@@ -33,20 +33,24 @@ def run(name, *arguments, cwd=None, fresh=False, env=None):
     target = [str(ROOT / name)] if name.endswith('.py') else ['-m', name]
     if not fresh:
         return forked_scripts.run(target[-1], arguments, cwd, env)
-    return subprocess.run([sys.executable, *target, *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-                          timeout=300, env=env)
+    return subprocess.run([sys.executable, *target, *map(str, arguments)], capture_output=True,
+                          text=True, cwd=cwd, timeout=300, env=env)
 
 
 def python(code, *arguments):
-    """Runs a program's text in a Python of its own, in the repository; returns what subprocess.run returns."""
-    return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-                          timeout=300)
+    """Runs a program's text in a Python of its own, in the repository; returns what subprocess.run
+    returns.
+    """
+    return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True,
+                          text=True, cwd=ROOT, timeout=300)
 
 
 def run_watched(name, *arguments, cwd):
-    """`run`, in a Python of its own; returns what it returns, and the set of modules that were imported."""
-    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / name, *map(str, arguments)], text=True,
-                          capture_output=True, timeout=120, cwd=cwd)
+    """`run`, in a Python of its own; returns what it returns, and the set of modules that were
+    imported.
+    """
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / name, *map(str, arguments)],
+                          text=True, capture_output=True, timeout=120, cwd=cwd)
     lines = done.stderr.splitlines(keepends=True)
     modules = {line.rpartition('|')[2].strip() for line in lines if line.startswith('import time:')}
     assert 'argparse' in modules
@@ -55,8 +59,11 @@ def run_watched(name, *arguments, cwd):
 
 
 def assert_refuses(name, *arguments, cwd, parts=()):
-    """A script refuses in one line that holds all `parts`; it changes neither `cwd` nor a directory that is named."""
-    named = [argument for argument in arguments if isinstance(argument, pathlib.Path) and argument.is_dir()]
+    """A script refuses in one line that holds all `parts`; it changes neither `cwd` nor a directory
+    that is named.
+    """
+    named = [argument for argument in arguments if isinstance(argument, pathlib.Path)
+             and argument.is_dir()]
     before = snapshot(cwd, *named)
     assert_refused(run(name, *arguments, cwd=cwd), *parts)
     assert snapshot(cwd, *named) == before

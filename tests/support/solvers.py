@@ -15,25 +15,27 @@ from tests.support import tiny_model
 from tests.support.quick_sessions import as_built
 from tests.support.tiny_model import T
 
-NO_OPTIONS = {'say', 'log_path', 'pretrained_model', 'word_vectors'}  # arguments of a Solver, of no graph
+# arguments of a Solver, of no graph
+NO_OPTIONS = {'say', 'log_path', 'pretrained_model', 'word_vectors'}
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
 
 
 # Options of training that no operation of the graph depends on: they reach it through what is fed.
-OUTSIDE_THE_GRAPH = {
-    'n_epochs', 'batch_size', 'batch_by', 'bucket_width', 'captions_per_image', 'learning_rate', 'learning_rate_decay',
-    'learning_rate_schedule', 'warmup_steps', 'plateau_patience', 'print_every', 'save_every', 'save_minutes',
-    'keep_checkpoints', 'validate_every', 'validation_metric', 'validation_limit', 'patience',
-}
+OUTSIDE_THE_GRAPH = {'n_epochs', 'batch_size', 'batch_by', 'bucket_width', 'captions_per_image',
+                     'learning_rate', 'learning_rate_decay', 'learning_rate_schedule',
+                     'warmup_steps', 'plateau_patience', 'print_every', 'save_every',
+                     'save_minutes', 'keep_checkpoints', 'validate_every', 'validation_metric',
+                     'validation_limit', 'patience'}
 _built = {}  # the last Solvers that were built, by all that their graphs depend on
 
 
 class Quick(Solver):
     """A Solver whose graph is used again by the next ones of its kind, and run as it was built.
 
-    To build the graph of a tiny model takes longer than to train it, and to optimize it likewise. All that training
-    has learned is in its session and its directory, so that nothing passes from one Solver to the next. In processes
-    of their own, with graphs of their own: tests/scripts/test_train.py.
+    To build the graph of a tiny model takes longer than to train it, and to optimize it likewise.
+    All that training has learned is in its session and its directory, so that nothing passes from
+    one Solver to the next. In processes of their own, with graphs of their own:
+    tests/scripts/test_train.py.
     """
 
     key = None
@@ -48,15 +50,21 @@ class Quick(Solver):
             _built[self.key] = self
 
     def _session(self):
-        return tf1.Session(graph=self.model.graph, config=as_built(devices.session_config(self.machine)))
+        return tf1.Session(graph=self.model.graph,
+                           config=as_built(devices.session_config(self.machine)))
 
 
-def make(directory, data=None, val_data=None, model_options=None, seed=1, build=tiny_model.build, **options):
-    """A Solver over a tiny model, that of `build`, in a graph of its kind alone, with fixed initial weights."""
+def make(directory, data=None, val_data=None, model_options=None, seed=1, build=tiny_model.build,
+         **options):
+    """A Solver over a tiny model, that of `build`, in a graph of its kind alone, with fixed initial
+    weights.
+    """
     key = None
     if not options.keys() & {'machine', 'decoding'}:
-        inside = sorted(item for item in options.items() if item[0] not in {*OUTSIDE_THE_GRAPH, *NO_OPTIONS})
-        key = repr((build, model_options, seed, inside, optimization.FIRST_SCALE, optimization.GROWTH_STEPS))
+        inside = sorted(item for item in options.items()
+                        if item[0] not in {*OUTSIDE_THE_GRAPH, *NO_OPTIONS})
+        key = repr((build, model_options, seed, inside, optimization.FIRST_SCALE,
+                    optimization.GROWTH_STEPS))
     if key in _built:
         model = _built[key].model
     else:
@@ -66,7 +74,8 @@ def make(directory, data=None, val_data=None, model_options=None, seed=1, build=
             tf1.set_random_seed(seed)
             model = build(**(model_options or {}))
     options = {'batch_size': 5, 'n_epochs': 3, 'print_every': 2, 'learning_rate': 0.01, **options}
-    solver = Quick(model, data or tiny_model.arrays(), val_data, model_path=directory, **{**QUIET, **options})
+    solver = Quick(model, data or tiny_model.arrays(), val_data, model_path=directory,
+                   **{**QUIET, **options})
     solver.key = key
     return solver
 
@@ -80,8 +89,8 @@ def entries(directory):
 
 def metrics(directory):
     """`entries` without what depends on the clock."""
-    return [{key: value for key, value in entry.items() if key not in ('time', 'captions_per_second')}
-            for entry in entries(directory)]
+    return [{key: value for key, value in entry.items()
+             if key not in ('time', 'captions_per_second')} for entry in entries(directory)]
 
 
 def saved(directory, step):

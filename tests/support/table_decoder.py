@@ -1,4 +1,6 @@
-"""Step functions made of tables of probabilities, whose best sentences are known, and plain Python searches."""
+"""Step functions made of tables of probabilities, whose best sentences are known, and plain Python
+searches.
+"""
 
 import numpy as np
 
@@ -8,14 +10,15 @@ from tests.support.quick_sessions import as_built
 
 
 class Table:
-    """p(next word | image, last word) as a core.decoding.search_loop.Decoding, in the default graph.
+    """p(next word | image, last word) as a core.decoding.search_loop.Decoding, in the default
+    graph.
 
     Args:
         probabilities: (I, V, V): image, last word, next word.
         images: which of them, in the order of the batch.
 
-    The trace is {'history': (R,), whose digits are the words fed so far, 'image': (R, 1)}; `taken` is a variable (2,)
-    that counts the steps taken and the rows computed.
+    The trace is {'history': (R,), whose digits are the words fed so far, 'image': (R, 1)}; `taken`
+    is a variable (2,) that counts the steps taken and the rows computed.
     """
 
     def __init__(self, probabilities, images=None, dtype=np.float64):
@@ -23,7 +26,8 @@ class Table:
             self.log_table = np.log(probabilities).astype(dtype)
         images = range(len(probabilities)) if images is None else images
         self.images = np.array(images, np.int32)
-        self.taken = tf1.get_variable('taken', [2], tf.int32, initializer=tf1.zeros_initializer(), use_resource=True)
+        self.taken = tf1.get_variable('taken', [2], tf.int32, initializer=tf1.zeros_initializer(),
+                                      use_resource=True)
 
     def decoding(self, start=1):
         def step(images, words, state):
@@ -36,11 +40,13 @@ class Table:
             return search_loop.Step(rows, {'history': history}, trace)
 
         n = len(self.images)
-        return search_loop.Decoding(step, {'image': tf.constant(self.images)}, {'history': tf.zeros([n], tf.int32)},
-                                 tf.fill([n], start))
+        return search_loop.Decoding(step, {'image': tf.constant(self.images)},
+                                    {'history': tf.zeros([n], tf.int32)}, tf.fill([n], start))
 
     def run(self, search):
-        """Evaluate what `search`, a function of the Decoding, returns; returns (values, steps taken, rows)."""
+        """Evaluate what `search`, a function of the Decoding, returns; returns (values, steps
+        taken, rows).
+        """
         built = search(self.decoding())
         with tf1.Session(config=as_built()) as session:
             session.run(tf1.global_variables_initializer())
@@ -75,8 +81,10 @@ def allowed(sentence, word, rules, size):
     return fits(word) or word == rules.end and not any(fits(other) for other in range(size))
 
 
-def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1, diversity_penalty=0.0):
-    """The search of core.decoding.beam_search in plain Python, over all max_len steps; only greedy stops early.
+def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1,
+                diversity_penalty=0.0):
+    """The search of core.decoding.beam_search in plain Python, over all max_len steps; only greedy
+    stops early.
 
     Args:
         log_next: function from a tuple of words to log-probabilities (size,).
@@ -97,13 +105,15 @@ def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1,
                     if allowed(sentence, word, rules, size):
                         gained = log_probs[word]
                         penalty = diversity_penalty * uses[word]
-                        candidates.append((total + gained - penalty, total + gained, (*sentence, word)))
+                        candidates.append(
+                            (total + gained - penalty, total + gained, (*sentence, word)))
             candidates.sort(key=lambda c: -c[0])
             done = W == 1 and pools[group]
             for _, total, sentence in candidates[:W]:
                 if (sentence[-1] == rules.end or t + 1 == max_len) and not done:
                     pools[group].append((total / (t + 1)**length_penalty, total, sentence))
-            live[group] = [(total, sentence) for _, total, sentence in candidates if sentence[-1] != rules.end][:W]
+            live[group] = [(total, sentence) for _, total, sentence in candidates
+                           if sentence[-1] != rules.end][:W]
             for _, sentence in live[group]:
                 uses[sentence[-1]] += 1
     found = {}

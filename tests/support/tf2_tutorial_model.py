@@ -1,6 +1,7 @@
 """The TF2 tutorial's architecture, written with Keras layers and run eagerly, and its checkpoints.
 
-Its words are numbered as a Keras Tokenizer does it, so that a wrong order of rows cannot go unnoticed.
+Its words are numbered as a Keras Tokenizer does it, so that a wrong order of rows cannot go
+unnoticed.
 """
 
 import json
@@ -14,15 +15,18 @@ from core.model.caption_generator import CaptionGenerator
 from core.runtime.backend import tf
 
 N, L, D, K, M, H, V, T = 3, 5, 7, 9, 6, 11, 13, 4
-WORD_INDEX = {'<unk>': 1, 'a': 2, '<start>': 3, '<end>': 4, 'dog': 5, 'red': 6, 'runs': 7, 'on': 8, 'grass': 9,
-              'the': 10, 'cat': 11, 'sees': 12, 'rare': 13, '<pad>': 0}
+WORD_INDEX = {'<unk>': 1, 'a': 2, '<start>': 3, '<end>': 4, 'dog': 5, 'red': 6, 'runs': 7, 'on': 8,
+              'grass': 9, 'the': 10, 'cat': 11, 'sees': 12, 'rare': 13, '<pad>': 0}
 ORDINARY = ['a', 'dog', 'red', 'runs', 'on', 'grass', 'the', 'cat', 'sees']
 THEIRS = np.array([[3, 2, 12, 8, 4], [3, 7, 4, 0, 0], [3, 1, 5, 4, 0]])
-OURS = np.array([[START, 4, 12, 8, END], [START, 7, END, NULL, NULL], [START, UNK, 5, END, NULL]], np.int32)
+OURS = np.array([[START, 4, 12, 8, END], [START, 7, END, NULL, NULL], [START, UNK, 5, END, NULL]],
+                np.int32)
 
 
 def tutorial(k, carry_state=False, images=None, **gru):
-    """The tutorial's encoder and decoder with the layers of `k`, tf_keras or keras; `gru` are options of its GRU."""
+    """The tutorial's encoder and decoder with the layers of `k`, tf_keras or keras; `gru` are
+    options of its GRU.
+    """
 
     class Attention(k.Model):
         def __init__(self):
@@ -74,13 +78,15 @@ def features():
 def tutorial_loss(encoder, decoder, images=None):
     """Sum over steps of the mean over the batch of the masked cross entropy, and its gradients."""
     with tf.GradientTape() as tape:
-        annotations, hidden, loss = encoder(features() if images is None else images), tf.zeros([N, H]), 0.0
+        annotations, hidden, loss = encoder(features() if images is None
+                                            else images), tf.zeros([N, H]), 0.0
         for t in range(1, THEIRS.shape[1]):
             logits, hidden = decoder(THEIRS[:, t - 1:t], annotations, hidden)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(THEIRS[:, t], logits)
             loss += tf.reduce_mean(losses * tf.cast(THEIRS[:, t] != 0, tf.float32))
     variables = encoder.trainable_variables + decoder.trainable_variables
-    gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(loss, variables)]
+    gradients = [tf.convert_to_tensor(gradient).numpy()
+                 for gradient in tape.gradient(loss, variables)]
     return loss.numpy(), gradients
 
 
@@ -98,11 +104,12 @@ def in_our_names(encoder, decoder, arrays):
         'logits/w_out': decoder.fc2.kernel, 'logits/b_out': decoder.fc2.bias,
     }
     variables = encoder.trainable_variables + decoder.trainable_variables
-    found = {name: next(array for variable, array in zip(variables, arrays, strict=True) if variable is wanted)
-             for name, wanted in names.items()}
+    found = {name: next(array for variable, array in zip(variables, arrays, strict=True)
+                        if variable is wanted) for name, wanted in names.items()}
     rows = [0, 3, 4, 1] + [WORD_INDEX[word] for word in ORDINARY]
     return found | {'word_embedding/w': found['word_embedding/w'][rows],
-                    'logits/w_out': found['logits/w_out'][:, rows], 'logits/b_out': found['logits/b_out'][rows]}
+                    'logits/w_out': found['logits/w_out'][:, rows],
+                    'logits/b_out': found['logits/b_out'][rows]}
 
 
 def save(directory, encoder, decoder, k=tf_keras):
@@ -127,4 +134,5 @@ def save_words(directory, content=None, name='words.json'):
 def build(imported, **changes):
     config = ModelConfig(**{**imported.options, **changes})
     config.check()
-    return CaptionGenerator(Vocabulary(imported.words).word_to_idx, (L, D), n_time_step=T, **vars(config))
+    return CaptionGenerator(Vocabulary(imported.words).word_to_idx, (L, D), n_time_step=T,
+                            **vars(config))

@@ -16,7 +16,9 @@ NULL, START, END, UNK = range(4)
 
 
 def build(**options):
-    """The tiny CaptionGenerator in the default graph; without XLA if not told, as compiling takes longest here."""
+    """The tiny CaptionGenerator in the default graph; without XLA if not told, as compiling takes
+    longest here.
+    """
     sizes = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T, 'jit': False}
     return CaptionGenerator(WORD_TO_IDX, **{**sizes, **options})
 
@@ -27,20 +29,24 @@ def tf_graph():
 
 
 def batch():
-    """Features (N, L, D) float32 and captions (N, T + 1) int32 of three lengths, the longest of T words."""
+    """Features (N, L, D) float32 and captions (N, T + 1) int32 of three lengths, the longest of T
+    words.
+    """
     features = np.random.default_rng(3).normal(1.0, 2.0, (N, L, D)).astype(np.float32)
     captions = [[START, 4, 9, END, NULL], [START, 5, 7, 10, END], [START, 12, END, NULL, NULL]]
     return features, np.array(captions, np.int32)
 
 
 def values(model, seed=5):
-    """Random float64 values for every variable of a model, by name; none of them zero, variances positive."""
+    """Random float64 values for every variable of a model, by name; none of them zero, variances
+    positive.
+    """
     random = np.random.default_rng(seed)
     drawn = {}
     for variable in sorted(model.variables, key=lambda v: v.op.name):
         shape = variable.shape.as_list()
-        drawn[variable.op.name] = (random.uniform(0.5, 3.0, shape) if 'variance' in variable.op.name else
-                                   random.normal(0.0, 0.5, shape))
+        drawn[variable.op.name] = (random.uniform(0.5, 3.0, shape) if 'variance' in variable.op.name
+                                   else random.normal(0.0, 0.5, shape))
     return drawn
 
 
@@ -59,7 +65,8 @@ def assign(opened, model, assigned):
     """Set variables of a model by name."""
     for variable in model.variables:
         if variable.op.name in assigned:
-            opened.run(variable.initializer, {variable.initializer.inputs[1]: assigned[variable.op.name]})
+            opened.run(variable.initializer,
+                       {variable.initializer.inputs[1]: assigned[variable.op.name]})
 
 
 def fetch(opened, model):
@@ -68,7 +75,9 @@ def fetch(opened, model):
 
 
 def arrays(n_images=6, per_image=2, seed=1):
-    """The TF1 code's dict of arrays: images whose features tell their captions, which have 2 to T words."""
+    """The TF1 code's dict of arrays: images whose features tell their captions, which have 2 to T
+    words.
+    """
     random = np.random.default_rng(seed)
     features = random.normal(0.0, 1.0, (n_images, L, D)).astype(np.float32)
     captions = np.full((n_images * per_image, T + 1), NULL, np.int32)
@@ -76,4 +85,5 @@ def arrays(n_images=6, per_image=2, seed=1):
         length = random.integers(1, T)
         caption[0], caption[length + 1] = START, END
         caption[1:length + 1] = random.integers(4, V, length)
-    return {'features': features, 'captions': captions, 'image_idxs': np.repeat(np.arange(n_images), per_image)}
+    return {'features': features, 'captions': captions,
+            'image_idxs': np.repeat(np.arange(n_images), per_image)}

@@ -93,9 +93,10 @@ def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
         latest_state(checkpoints.directory)
 
 
-@pytest.mark.parametrize(('name', 'part'), [
-    ('load_checkpoint', 'not a TensorFlow checkpoint'), ('restore', 'cannot be restored, it is damaged')])
-def test_what_the_reader_raises_for_short_data_is_one_clear_line(model, tmp_path, monkeypatch, name, part):
+@pytest.mark.parametrize(('name', 'part'), [('load_checkpoint', 'not a TensorFlow checkpoint'),
+                                            ('restore', 'cannot be restored, it is damaged')])
+def test_what_the_reader_raises_for_short_data_is_one_clear_line(
+    model, tmp_path, monkeypatch, name, part):
     """The reader of TensorFlow 2.21 raises IndexError there."""
     checkpoints = Checkpoints(tmp_path, model.variables)
 
@@ -104,7 +105,8 @@ def test_what_the_reader_raises_for_short_data_is_one_clear_line(model, tmp_path
 
     with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
-        monkeypatch.setattr(*((module.tf.train, name) if name == 'load_checkpoint' else (tf1.train.Saver, name)), fail)
+        monkeypatch.setattr(*((module.tf.train, name) if name == 'load_checkpoint'
+                              else (tf1.train.Saver, name)), fail)
         with pytest.raises(InputError, match=rf'step-5: {part} \(Read less bytes'):
             checkpoints.restore(session, {'step': 5})
 
@@ -126,7 +128,8 @@ def test_checkpoint_of_another_model_is_refused(model, tmp_path):
 
 def test_cannot_write(model, tmp_path):
     (tmp_path / 'step-5.json').mkdir()  # a directory cannot be replaced by a file, not even by root
-    with tiny_model.session(model) as session, pytest.raises(InputError, match='cannot write a checkpoint'):
+    with tiny_model.session(model) as session, pytest.raises(InputError,
+                                                             match='cannot write a checkpoint'):
         Checkpoints(tmp_path, model.variables).save(session, {'step': 5})
 
 
@@ -181,7 +184,9 @@ def test_initialize_from_names_what_does_not_fit(graph, tmp_path):
 
 
 def test_scores_of_nothing_order_no_models():
-    """BLEU-4 of captions without any four words in a row: the later model counts, and patience goes on."""
+    """BLEU-4 of captions without any four words in a row: the later model counts, and patience goes
+    on.
+    """
     assert replaces(0.0, None) == (True, True)
     assert replaces(3e-13, 4.6e-11) == replaces(4.6e-11, 3e-13) == (True, False)
     assert replaces(0.2, 4.6e-11) == replaces(0.2, 0.1) == (True, True)

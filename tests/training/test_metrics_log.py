@@ -31,8 +31,9 @@ def data(tmp_path):
     photo = tmp_path / 'photo.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(photo)
     encoder = {'size': 32, 'resize': 'crop', 'grid': [1, L]}
-    return CaptionData(ArrayFeatures(np.zeros((2, L, 2))), [0, 1], np.zeros((0, 3)), [], ['one', 'two'],
-                       [['A dog.', 'dogs run'], ['nothing']], [str(photo), str(tmp_path / 'gone.png')], None, encoder)
+    return CaptionData(ArrayFeatures(np.zeros((2, L, 2))), [0, 1], np.zeros((0, 3)), [],
+                       ['one', 'two'], [['A dog.', 'dogs run'], ['nothing']],
+                       [str(photo), str(tmp_path / 'gone.png')], None, encoder)
 
 
 def caption(*words):
@@ -45,7 +46,8 @@ def test_scalars_in_both_places(tmp_path):
     journal.scalars('validation', 6, 2, {'Bleu_4': 0.25})
     journal.close()
     first, second = entries(tmp_path / 'run')
-    assert (first['kind'], first['step'], first['epoch'], first['loss_per_word']) == ('training', 5, 1, 2.5)
+    assert (first['kind'], first['step'], first['epoch'], first['loss_per_word']) == (
+        'training', 5, 1, 2.5)
     assert (second['kind'], second['step'], second['Bleu_4']) == ('validation', 6, 0.25)
     assert first['time'] > 1e9
     found = events(tmp_path / 'tb')

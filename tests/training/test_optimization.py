@@ -15,7 +15,8 @@ from core.training.schedules import annealed_at, averaging_decay_at, learning_ra
 
 
 def options(**values):
-    return TrainingConfig(**{'update_rule': 'sgd', 'learning_rate': 0.5, 'clip_norm': 0.0, **values})
+    return TrainingConfig(
+        **{'update_rule': 'sgd', 'learning_rate': 0.5, 'clip_norm': 0.0, **values})
 
 
 # ---- functions of the step
@@ -28,7 +29,8 @@ def rates(steps, factor=1.0, **values):
 def test_schedules():
     steps = (0, 2, 3, 5, 6, 9)  # 3 steps an epoch
     assert rates(steps) == [0.8] * 6
-    assert rates(steps, learning_rate_schedule='exponential') == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.1])
+    assert rates(steps, learning_rate_schedule='exponential') == pytest.approx(
+        [0.8, 0.8, 0.4, 0.4, 0.2, 0.1])
     assert rates(steps, learning_rate_schedule='cosine') == pytest.approx(
         [0.8, 0.4 * (1 + np.cos(np.pi / 3)), 0.4, 0.4 * (1 + np.cos(np.pi * 5 / 6)), 0, 0])
     assert rates(steps, 0.25, learning_rate_schedule='plateau') == pytest.approx([0.2] * 6)
@@ -44,22 +46,24 @@ def test_warm_up_of_every_schedule(schedule):
 
 def test_plateau_lowers_the_rate_after_every_so_many_validations():
     factors, factor = [], 1.0
-    for waited in (0, 1, 2, 3, 4, 5, 0, 1, 2):  # the best score, 5 worse ones, a better one, 2 worse ones
-        factor = plateau_factor(options(learning_rate_schedule='plateau', plateau_patience=2, learning_rate_decay=0.5),
-                                factor, waited)
+    # the best score, 5 worse ones, a better one, 2 worse ones
+    for waited in (0, 1, 2, 3, 4, 5, 0, 1, 2):
+        factor = plateau_factor(options(learning_rate_schedule='plateau', plateau_patience=2,
+                                        learning_rate_decay=0.5), factor, waited)
         factors.append(factor)
     assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125]
     assert plateau_factor(options(plateau_patience=1), 1.0, 3) == 1.0
 
 
 def annealing(model_options=None, annealed=('temperature', 'lambda_e'), **values):
-    model = types.SimpleNamespace(options=ModelConfig(**(model_options or {})), annealed=dict.fromkeys(annealed))
+    model = types.SimpleNamespace(options=ModelConfig(**(model_options or {})),
+                                  annealed=dict.fromkeys(annealed))
     return options(**values), model
 
 
 def test_annealing_is_linear_in_the_step():
-    made = annealing({'temperature': 1.0, 'lambda_e': 0.25}, anneal_epochs=2.5, temperature_start=3.0,
-                     lambda_e_start=1.25)
+    made = annealing({'temperature': 1.0, 'lambda_e': 0.25}, anneal_epochs=2.5,
+                     temperature_start=3.0, lambda_e_start=1.25)
     values = [annealed_at(*made, step, 4) for step in (0, 5, 10, 11, 100)]  # 10 steps long
     assert [v['temperature'] for v in values] == pytest.approx([3, 2, 1, 1, 1])
     assert [v['lambda_e'] for v in values] == pytest.approx([1.25, 0.75, 0.25, 0.25, 0.25])
@@ -68,17 +72,19 @@ def test_annealing_is_linear_in_the_step():
 def test_only_what_is_asked_for_is_annealed():
     names = ('temperature', 'lambda_e', 'scheduled_sampling')
     assert annealed_at(*annealing(annealed=names), 3, 4) == {}
-    assert annealed_at(*annealing(anneal_epochs=1.0, temperature_start=2.0), 0, 4) == {'temperature': 2.0}
-    found = annealed_at(*annealing({'scheduled_sampling': 0.4}, annealed=names, anneal_epochs=1.0), 1, 4)
+    assert annealed_at(*annealing(anneal_epochs=1.0, temperature_start=2.0), 0,
+                       4) == {'temperature': 2.0}
+    found = annealed_at(*annealing({'scheduled_sampling': 0.4}, annealed=names, anneal_epochs=1.0),
+                        1, 4)
     assert found == {'scheduled_sampling': pytest.approx(0.1)}
 
 
 @pytest.mark.parametrize(('values', 'annealed', 'said'), [
     ({'lambda_e_start': 0.1}, ('temperature', 'lambda_e'), 'lambda_e_start needs anneal_epochs'),
     ({'temperature_start': 2.0}, ('temperature',), 'temperature_start needs anneal_epochs'),
-    ({'lambda_e_start': 0.1, 'anneal_epochs': 1.0}, ('temperature',), 'lambda_e_start needs attention=hard'),
-    ({'anneal_epochs': 1.0}, ('temperature', 'lambda_e'), 'anneal_epochs has nothing to anneal'),
-])
+    ({'lambda_e_start': 0.1, 'anneal_epochs': 1.0}, ('temperature',), 'lambda_e_start needs '
+     'attention=hard'), ({'anneal_epochs': 1.0}, ('temperature', 'lambda_e'),
+                         'anneal_epochs has nothing to anneal')])
 def test_options_without_effect_are_refused(values, annealed, said):
     with pytest.raises(InputError, match=said):
         check(*annealing(annealed=annealed, **values))
@@ -86,7 +92,8 @@ def test_options_without_effect_are_refused(values, annealed, said):
 
 def test_options_with_effect_are_not_refused():
     for allowed in (annealing(), annealing(anneal_epochs=1.0, lambda_e_start=0.1),
-                    annealing({'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5)):
+                    annealing(
+        {'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5)):
         assert check(*allowed) is None  # raises otherwise
 
 
@@ -97,41 +104,49 @@ def test_averaging_decay_rises_to_the_option():
 
 # ---- the graph
 
-SHAPES = {'cell/kernel': (2, 3), 'cell/b': (3,), 'gru/bias': (2, 3), 'word_embedding/w': (4, 2), 'unused/w': (2, 2),
-          'norm/moving_mean': (3,), 'encoder/conv': (1, 1, 2, 2), 'encoder/bias': (2,)}
+SHAPES = {'cell/kernel': (2, 3), 'cell/b': (3,), 'gru/bias': (2, 3), 'word_embedding/w': (4, 2),
+          'unused/w': (2, 2), 'norm/moving_mean': (3,), 'encoder/conv': (1, 1, 2, 2),
+          'encoder/bias': (2,)}
 MATRICES = {'cell/kernel', 'word_embedding/w', 'unused/w', 'encoder/conv'}
 ENCODER = {'encoder/conv', 'encoder/bias'}
 random = np.random.default_rng(0)
-START, GRADIENTS = ({name: random.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
-                    for _ in range(2))
+START, GRADIENTS = ({name: random.normal(size=shape).astype(np.float32)
+                     for name, shape in SHAPES.items()} for _ in range(2))
 GRADIENTS['unused/w'][:], GRADIENTS['norm/moving_mean'][:] = 0, 0
 GRADIENTS['word_embedding/w'][:2] = 0  # words that do not occur
 
 
 class Made:
-    """A model with a loss that is linear in its variables, and a session; `encoder`: with encoder variables."""
+    """A model with a loss that is linear in its variables, and a session; `encoder`: with encoder
+    variables.
+    """
 
     def __init__(self, encoder=False, **values):
         with tf.Graph().as_default() as self.graph:
-            made = {name: tf1.get_variable(name, initializer=value, trainable='moving' not in name, use_resource=True)
-                    for name, value in START.items() if encoder or name not in ENCODER}
+            made = {name: tf1.get_variable(name, initializer=value, trainable='moving' not in name,
+                                           use_resource=True) for name, value in START.items()
+                    if encoder or name not in ENCODER}
             self.variables = made
-            rows = tf.nn.embedding_lookup(made['word_embedding/w'], [2, 3, 2])  # 2 twice: its halves add up
-            half = GRADIENTS['word_embedding/w'][[2, 3, 2]] * np.array([[0.5], [1], [0.5]], np.float32)
+            # 2 twice: its halves add up
+            rows = tf.nn.embedding_lookup(made['word_embedding/w'], [2, 3, 2])
+            half = GRADIENTS['word_embedding/w'][[2, 3, 2]] * np.array(
+                [[0.5], [1], [0.5]], np.float32)
             loss = tf.reduce_sum(rows * half) + tf.add_n([
                 tf.reduce_sum(variable * GRADIENTS[name]) for name, variable in made.items()
                 if name not in ('word_embedding/w', 'unused/w', 'norm/moving_mean')
             ])
             moving, before = made['norm/moving_mean'], {}
-            if values.get('precision') == 'float16':  # as the model does it: the loss moves a statistic
+            # as the model does it: the loss moves a statistic
+            if values.get('precision') == 'float16':
                 before = {moving.ref(): moving.read_value()}
                 with tf.control_dependencies(list(before.values())):
                     moved = moving.assign_add(tf.ones([3]), read_value=False)
                 with tf.control_dependencies([moved]):
                     loss = tf.identity(loss)
             model = types.SimpleNamespace(
-                variables=[v for name, v in made.items() if name not in ENCODER], embedding=made['word_embedding/w'],
-                annealed={}, outputs=(loss, ()), options=ModelConfig(), before=before)
+                variables=[v for name, v in made.items() if name not in ENCODER],
+                embedding=made['word_embedding/w'], annealed={}, outputs=(loss, ()),
+                options=ModelConfig(), before=before)
             if encoder:
                 model.encoder_variables = [made[name] for name in ENCODER]
             self.options = options(**values)
@@ -143,7 +158,8 @@ class Made:
             self.optimization.averages.begin(self.session)
 
     def step(self, number=0, fetch=()):
-        return self.session.run([self.optimization.train_op, fetch], self.optimization.feeds(number))[1]
+        return self.session.run([self.optimization.train_op, fetch],
+                                self.optimization.feeds(number))[1]
 
     def values(self):
         return {name: self.session.run(variable) for name, variable in self.variables.items()}
@@ -157,7 +173,8 @@ class Made:
 
 def assert_values(found, expected, **tolerance):
     for name, value in found.items():
-        np.testing.assert_allclose(value, expected[name], err_msg=name, **{'rtol': 1e-5, 'atol': 1e-6, **tolerance})
+        np.testing.assert_allclose(value, expected[name], err_msg=name,
+                                   **{'rtol': 1e-5, 'atol': 1e-6, **tolerance})
 
 
 def norm_of(names):
@@ -203,20 +220,24 @@ def test_what_two_steps_of_every_update_rule_do(rule):
 
 
 def test_weight_decay_is_apart_from_the_gradient():
-    """Under Adam the first step is the rate with the gradient's sign; decay in the gradient would change nothing."""
+    """Under Adam the first step is the rate with the gradient's sign; decay in the gradient would
+    change nothing.
+    """
     with Made(encoder=True, update_rule='adam', weight_decay=0.1, finetune_rate=0.2) as made:
         made.step()
         found = made.values()
     for name, value in found.items():
         rate = 0.5 * 0.2 if name in ENCODER else 0.5
         decay = 0.1 if name in MATRICES else 0.0
-        np.testing.assert_allclose(value, START[name] - rate * (np.sign(GRADIENTS[name]) + decay * START[name]),
-                                   rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            value, START[name] - rate * (np.sign(GRADIENTS[name]) + decay * START[name]), rtol=1e-3,
+            atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
 def test_word_vectors_that_are_not_trained_stay(rule):
-    with Made(update_rule=rule, train_embedding=False, weight_decay=0.1, weight_averaging=0.9) as made:
+    with Made(update_rule=rule, train_embedding=False, weight_decay=0.1,
+              weight_averaging=0.9) as made:
         norm = made.step(fetch=made.optimization.gradient_norm)
         found = made.values()
         assert not any('word_embedding' in name for name in made.slots)
@@ -245,7 +266,8 @@ def test_the_rate_follows_the_step():
         for step in range(3):
             made.step(step)
             after = made.values()['cell/b']
-            np.testing.assert_allclose(after - before, -0.5 * (step + 1) / 4 * GRADIENTS['cell/b'], rtol=1e-4)
+            np.testing.assert_allclose(after - before, -0.5 * (step + 1) / 4 * GRADIENTS['cell/b'],
+                                       rtol=1e-4)
             before = after
 
 
@@ -273,7 +295,8 @@ def test_averages():
 
 
 def test_averages_do_not_change_training():
-    with Made(update_rule='adam', weight_averaging=0.9) as averaged, Made(update_rule='adam') as plain:
+    with Made(update_rule='adam',
+              weight_averaging=0.9) as averaged, Made(update_rule='adam') as plain:
         for step in range(3):
             averaged.step(step)
             plain.step(step)
@@ -303,17 +326,20 @@ def set_factor(made, value):
 def everything(made):
     """All variables by name, the optimizer's too."""
     with made.graph.as_default():
-        return {v.op.name: value for v, value in zip(tf1.global_variables(), made.session.run(tf1.global_variables()),
-                                                     strict=True)}
+        return {v.op.name: value for v, value in zip(
+            tf1.global_variables(), made.session.run(tf1.global_variables()), strict=True)}
 
 
 def test_a_scale_that_fits_changes_nothing():
-    """Powers of two are exact: the variables are those of the same training without a scale, bit for bit."""
+    """Powers of two are exact: the variables are those of the same training without a scale, bit
+    for bit.
+    """
     for rule in ('adam', 'rmsprop'):
         values = {**FULL, 'update_rule': rule, 'encoder': True}
         with Made(**values) as scaled, Made(**{**values, 'precision': 'float32'}) as plain:
             for step in range(3):
-                norms = [made.step(step, made.optimization.gradient_norm) for made in (scaled, plain)]
+                norms = [made.step(step, made.optimization.gradient_norm)
+                         for made in (scaled, plain)]
                 assert norms[0] == norms[1]
             found, expected = everything(scaled), everything(plain)
         assert {'loss_scale/factor', 'loss_scale/good_steps'} == found.keys() - expected.keys()
@@ -330,18 +356,21 @@ def test_an_overflow_is_skipped_and_halves_the_scale(rule):
         made.step()
         set_factor(made, 2.0**127)
         before = everything(made)
-        norm, factor = made.step(1, [made.optimization.gradient_norm, made.optimization.loss_scale.value])
+        norm, factor = made.step(
+            1, [made.optimization.gradient_norm, made.optimization.loss_scale.value])
         after = everything(made)
         assert not np.isfinite(norm) and factor == 2.0**127
-        assert (before.pop('loss_scale/factor'), after.pop('loss_scale/factor')) == (2.0**127, 2.0**126)
+        assert (before.pop('loss_scale/factor'), after.pop('loss_scale/factor')) == (
+            2.0**127, 2.0**126)
         assert (before.pop('loss_scale/good_steps'), after.pop('loss_scale/good_steps')) == (1, 0)
         assert after.keys() == before.keys()
         for name, value in after.items():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
         set_factor(made, 1.0)
         made.step(2)
-        assert not any(np.array_equal(value, before[name]) for name, value in everything(made).items()
-                       if name in before and 'unused' not in name)
+        assert not any(np.array_equal(value, before[name])
+                       for name, value in everything(made).items() if name in before
+                       and 'unused' not in name)
 
 
 def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
@@ -355,7 +384,8 @@ def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
                 made.step()
             return tuple(made.session.run([scale._scale, scale._good]))
 
-        assert [run(1) for _ in range(4)] == [(2.0**15, 1), (2.0**15, 2), (2.0**16, 0), (2.0**16, 1)]
+        assert [run(1) for _ in range(4)] == [(2.0**15, 1), (2.0**15, 2), (2.0**16, 0),
+                                              (2.0**16, 1)]
         set_factor(made, 2.0**127)
         assert run(1) == (2.0**126, 0)  # the count begins anew
         set_factor(made, 2.0**10)
@@ -363,9 +393,8 @@ def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
 
 
 @pytest.mark.parametrize(('nll', 'norm', 'scale', 'expected'), [
-    (1.0, 1.0, None, False), (1.0, np.nan, None, True), (np.inf, 1.0, None, True), (1.0, np.inf, 2.0**15, False),
-    (1.0, np.nan, 4.0, False), (1.0, np.nan, 2.0, True), (1.0, np.nan, 1.0, True), (np.nan, 1.0, 2.0**15, True),
-    (1.0, 1.0, 1.0, False),
-])
+    (1.0, 1.0, None, False), (1.0, np.nan, None, True), (np.inf, 1.0, None, True),
+    (1.0, np.inf, 2.0**15, False), (1.0, np.nan, 4.0, False), (1.0, np.nan, 2.0, True),
+    (1.0, np.nan, 1.0, True), (np.nan, 1.0, 2.0**15, True), (1.0, 1.0, 1.0, False)])
 def test_what_counts_as_diverged(nll, norm, scale, expected):
     assert optimization.diverged(nll, norm, scale) == expected

@@ -1,4 +1,6 @@
-"""Mixed precision: near float32 by the format's own error, in float32 what must be, and float32 itself untouched."""
+"""Mixed precision: near float32 by the format's own error, in float32 what must be, and float32
+itself untouched.
+"""
 
 import functools
 import json
@@ -19,20 +21,24 @@ from tests.support.tiny_model import T
 
 EPSILON = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}  # relative rounding error of one number
 LOW = tuple(EPSILON)
-NEAR = {name: CASES[name] for name in ('default', 'tanh', 'gru without a state', 'narrow attention', 'feature layer',
-                                       'deep output')}
+NEAR = {name: CASES[name] for name in (
+    'default', 'tanh', 'gru without a state', 'narrow attention', 'feature layer', 'deep output')}
 NEAR['hard'] = {'attention': 'hard', 'lambda_e': 0.3, 'baseline': 'none'}
 
 
 @functools.cache
 def loss_and_gradients(compute_dtype, jit, name):
-    """[loss, nll], and the gradients of all trained variables as one vector, of the options NEAR[name]."""
+    """[loss, nll], and the gradients of all trained variables as one vector, of the options
+    NEAR[name].
+    """
     options = NEAR[name]
     with tf.Graph().as_default():
         model = tiny_model.build(jit=jit, **options)
         loss = model.build_model(compute_dtype=compute_dtype)
-        gradients = tf1.gradients(loss, [variable for variable in model.variables if variable.trainable])
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+        gradients = tf1.gradients(
+            loss, [variable for variable in model.variables if variable.trainable])
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients
+                     if gradient is not None]
         assert {gradient.dtype for gradient in gradients} == {tf.float32}
         features, captions = tiny_model.batch()
         with tiny_model.session(model, tiny_model.values(model)) as session:
@@ -45,7 +51,8 @@ def loss_and_gradients(compute_dtype, jit, name):
 @pytest.mark.parametrize(('name', 'jit'), [(name, False) for name in NEAR] + [('default', True)])
 def test_loss_and_gradients_are_near_those_of_float32(name, jit, dtype):
     skip_where_it_crashes(dtype)
-    (losses, gradients), (low_losses, low_gradients) = (loss_and_gradients(d, jit, name) for d in (None, dtype))
+    (losses, gradients), (low_losses, low_gradients) = (loss_and_gradients(d, jit, name)
+                                                        for d in (None, dtype))
     assert np.isfinite(low_gradients).all() and (low_losses != losses).all()
     assert (np.abs(low_losses - losses) < EPSILON[dtype] * np.abs(losses)).all()
     error = np.linalg.norm(low_gradients - gradients) / np.linalg.norm(gradients)
@@ -53,32 +60,39 @@ def test_loss_and_gradients_are_near_those_of_float32(name, jit, dtype):
 
 
 def operations(graph):
-    """Pairs of operation and the names of the types of its attributes, of the graph and all its functions.
+    """Pairs of operation and the names of the types of its attributes, of the graph and all its
+    functions.
 
-    Without the sums in gradients of products, which are over the axes that were broadcast, here none.
+    Without the sums in gradients of products, which are over the axes that were broadcast, here
+    none.
     """
     definition = graph.as_graph_def()
-    for node in [*definition.node, *(node for function in definition.library.function for node in function.node_def)]:
+    for node in [*definition.node, *(
+        node for function in definition.library.function for node in function.node_def)]:
         if 'MatMul_grad/Sum' not in node.name:
-            yield node.op, {tf.dtypes.as_dtype(value.type).name for value in node.attr.values() if value.type}
+            yield node.op, {tf.dtypes.as_dtype(value.type).name for value in node.attr.values()
+                            if value.type}
 
 
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
-@pytest.mark.parametrize('options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_layers': 2,
-                                          'feature_layer': 9, 'initial_layers': 2, 'output_layers': 2}])
+@pytest.mark.parametrize(
+    'options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_layers': 2, 'feature_layer': 9,
+                     'initial_layers': 2, 'output_layers': 2}])
 def test_products_are_low_and_the_rest_is_float32(graph, precision, options):
     model = tiny_model.build(alpha_c=1.0, jit=False, **options)
     loss = model.build_model(compute_dtype=optimization.PRECISIONS[precision])
     Optimization(model, loss, TrainingConfig(precision=precision, weight_decay=0.1), 3)
     low = {op for op, types in operations(graph) if precision in types}
     assert {'MatMul', 'BatchMatMulV2', 'Cast'} <= low
-    others = {op for op in low if op.startswith(('Softmax', 'SparseSoftmax', 'LogSoftmax', 'ResourceApply', 'Exp',
-                                                 'Log', 'Rsqrt', 'Sum', 'Mean', 'Sigmoid', 'VarHandle', 'ReadVar',
-                                                 'Assign', 'TensorListReserve', 'TensorListStack'))}
+    others = {op for op in low if op.startswith(
+        ('Softmax', 'SparseSoftmax', 'LogSoftmax', 'ResourceApply', 'Exp', 'Log', 'Rsqrt', 'Sum',
+         'Mean', 'Sigmoid', 'VarHandle', 'ReadVar', 'Assign', 'TensorListReserve',
+         'TensorListStack'))}
     assert others == set()
-    # What has float32 products: statistics and bias of batch normalisation, gradient of the attention's vector.
-    assert sum(op in ('MatMul', 'BatchMatMulV2', 'BatchMatMulV3') and 'float32' in types and precision not in types
-               for op, types in operations(graph)) < 16
+    # What has float32 products: statistics and bias of batch normalisation, gradient of the
+    # attention's vector.
+    assert sum(op in ('MatMul', 'BatchMatMulV2', 'BatchMatMulV3') and 'float32' in types
+               and precision not in types for op, types in operations(graph)) < 16
     assert {variable.dtype for variable in tf1.global_variables()} == {tf.float32} | (
         {tf.int64} if precision == 'float16' else set())
 
@@ -128,9 +142,9 @@ def scales(directory):
 def test_training_goes_on_exactly_with_skipped_steps_and_growth(tmp_path, monkeypatch):
     monkeypatch.setattr(optimization, 'FIRST_SCALE', 2.0**30)  # too large for float16 at first
     monkeypatch.setattr(optimization, 'GROWTH_STEPS', 3)
-    options = {'precision': 'float16', 'weight_averaging': 0.5, 'save_minutes': 1e-9, 'keep_checkpoints': 100,
-               'batch_by': 'image', 'captions_per_image': 2, 'n_epochs': 6, 'print_every': 1,
-               'model_options': {'attention': 'hard', 'alpha_c': 0.5}}
+    options = {'precision': 'float16', 'weight_averaging': 0.5, 'save_minutes': 1e-9,
+               'keep_checkpoints': 100, 'batch_by': 'image', 'captions_per_image': 2, 'n_epochs': 6,
+               'print_every': 1, 'model_options': {'attention': 'hard', 'alpha_c': 0.5}}
     whole = make(tmp_path / 'whole', tiny_model.arrays(10), **options).train()
     found = scales(tmp_path / 'whole')
     assert len(found) == whole['step'] and found[0] == 2.0**30
@@ -142,14 +156,16 @@ def test_training_goes_on_exactly_with_skipped_steps_and_growth(tmp_path, monkey
         if int(path.name.split('.')[0].split('-')[1]) > middle:
             path.unlink()
     before, after = (saved(tmp_path / 'whole', step) for step in (middle, middle + 1))
-    assert {name for name in before if not np.array_equal(before[name], after[name])} == {'loss_scale/factor'}
+    assert {name for name in before if not np.array_equal(before[name],
+                                                          after[name])} == {'loss_scale/factor'}
     assert make(tmp_path / 'cut', tiny_model.arrays(10), **options).train() == whole
     assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
 
 
 def test_training_stops_where_no_scale_helps(tmp_path, monkeypatch):
     monkeypatch.setattr(optimization, 'FIRST_SCALE', 8.0)
-    options = {'precision': 'float16', 'model_options': {'alpha_c': 1e9}}  # a gradient beyond float16, a finite loss
+    # a gradient beyond float16, a finite loss
+    options = {'precision': 'float16', 'model_options': {'alpha_c': 1e9}}
     with pytest.raises(InputError, match='diverged.* at step 3;'):  # 8, 4, 2
         make(tmp_path, **options).train()
 
@@ -168,7 +184,8 @@ def test_training_in_low_precision_follows_that_in_float32(tmp_path, precision):
     skip_where_it_crashes(precision)
     for name in ('float32', precision):
         make(tmp_path / name, precision=name, n_epochs=2, model_options={'dropout': False}).train()
-    first, second = ([entry['loss_per_word'] for entry in metrics(tmp_path / name)] for name in ('float32', precision))
+    first, second = ([entry['loss_per_word'] for entry in metrics(tmp_path / name)]
+                     for name in ('float32', precision))
     np.testing.assert_allclose(second, first, rtol=4 * EPSILON[getattr(tf, precision)])
     assert second != first
     assert json.loads((tmp_path / precision / 'best' / 'best.json').read_text())['step'] == 6

@@ -37,7 +37,8 @@ def test_interrupted_training_goes_on_bit_for_bit(uncut, tmp_path, number):
     expected, whole = uncut('interrupted', watched(data), **options)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     # The 6th read is of the second epoch; reading runs ahead of training by a few batches.
-    stopped = make(tmp_path / 'cut', watched(data, 6, lambda: os.kill(os.getpid(), number)), **options)
+    stopped = make(tmp_path / 'cut', watched(data, 6, lambda: os.kill(os.getpid(), number)),
+                   **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -65,7 +66,9 @@ def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
 
 
 def test_checkpoints_inside_an_epoch_and_entries_after_them(tmp_path):
-    """A kill loses what came after the last checkpoint; its later lines in metrics.jsonl go as well."""
+    """A kill loses what came after the last checkpoint; its later lines in metrics.jsonl go as
+    well.
+    """
     whole = make(tmp_path / 'whole', save_minutes=1e-9, keep_checkpoints=100).train()
     make(tmp_path / 'cut', save_minutes=1e-9, keep_checkpoints=100).train()
     for path in (tmp_path / 'cut' / 'checkpoints').iterdir():
@@ -111,41 +114,49 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
 
 def test_a_solver_trains_on_after_an_interrupt(tmp_path):
     data = tiny_model.arrays()
-    solver = make(tmp_path, watched(data, 1, lambda: signal.raise_signal(signal.SIGINT)), n_epochs=2)
+    solver = make(tmp_path, watched(data, 1, lambda: signal.raise_signal(signal.SIGINT)),
+                  n_epochs=2)
     with pytest.raises(KeyboardInterrupt):
         solver.train()
     assert solver.train()['epoch'] == 2
 
 
-EVERYTHING = {
-    'model_options': {'attention': 'hard', 'n_samples': 2, 'alpha_c': 0.5}, 'batch_by': 'one_length', 'batch_size': 4,
-    'learning_rate_schedule': 'plateau', 'learning_rate_decay': 0.5, 'warmup_steps': 5, 'weight_decay': 0.01,
-    'weight_averaging': 0.9, 'anneal_epochs': 2.5, 'lambda_e_start': 0.05, 'temperature_start': 2.0,
-}
+EVERYTHING = {'model_options': {'attention': 'hard', 'n_samples': 2, 'alpha_c': 0.5},
+              'batch_by': 'one_length', 'batch_size': 4, 'learning_rate_schedule': 'plateau',
+              'learning_rate_decay': 0.5, 'warmup_steps': 5, 'weight_decay': 0.01,
+              'weight_averaging': 0.9, 'anneal_epochs': 2.5, 'lambda_e_start': 0.05,
+              'temperature_start': 2.0}
 
 
 def test_with_everything_on_training_goes_on_bit_for_bit(tmp_path):
-    """Stopped in the middle of the last epoch, after the rate was lowered and with the annealing under way."""
+    """Stopped in the middle of the last epoch, after the rate was lowered and with the annealing
+    under way.
+    """
     data, dev = tiny_model.arrays(10), tiny_model.arrays(3, seed=2)
-    options = {**EVERYTHING, 'val_data': dev, 'learning_rate': 1e-4, 'print_every': 1}  # no score gets better
+    # no score gets better
+    options = {**EVERYTHING, 'val_data': dev, 'learning_rate': 1e-4, 'print_every': 1}
     solver = make(tmp_path / 'whole', watched(data), **options)
     n_batches, whole = len(solver.batches), solver.train()
-    stopped = make(tmp_path / 'cut', watched(data, 2 * n_batches + 3, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+    stopped = make(tmp_path / 'cut', watched(data, 2 * n_batches + 3,
+                                             lambda: os.kill(os.getpid(), signal.SIGTERM)),
                    **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    path = max((tmp_path / 'cut' / 'checkpoints').glob('*.json'), key=lambda path: int(path.stem.split('-')[1]))
+    path = max((tmp_path / 'cut' / 'checkpoints').glob('*.json'),
+               key=lambda path: int(path.stem.split('-')[1]))
     state = json.loads(path.read_text())
     assert state['epoch'] == 2 and 0 < state['position'] < n_batches and state['rate_factor'] == 0.5
     resumed = make(tmp_path / 'cut', watched(data), **options).train()
     assert resumed == whole and whole['rate_factor'] < 0.5
     assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
     names = saved(tmp_path / 'whole', whole['step']).keys()
-    assert {'hard_attention/baseline', 'weight_averaging/logits/w_out', 'logits/w_out/Adam'} <= names
+    assert {'hard_attention/baseline', 'weight_averaging/logits/w_out',
+            'logits/w_out/Adam'} <= names
     steps = [entry for entry in metrics(tmp_path / 'whole') if entry['kind'] == 'training']
     shares = np.minimum(np.arange(3 * n_batches) / (2.5 * n_batches), 1)
     np.testing.assert_allclose([entry['temperature'] for entry in steps], 2 - shares)
-    np.testing.assert_allclose([entry['lambda_e'] for entry in steps], 0.05 - 0.048 * shares, rtol=1e-6)
+    np.testing.assert_allclose([entry['lambda_e'] for entry in steps], 0.05 - 0.048 * shares,
+                               rtol=1e-6)
     rates = [entry['learning_rate'] for entry in steps]
     np.testing.assert_allclose(rates[:6], 1e-4 * np.array([0.2, 0.4, 0.6, 0.8, 1, 1]))
     assert rates[-1] == pytest.approx(0.5e-4)
@@ -157,7 +168,8 @@ def test_word_vectors_are_set_once_at_the_start(tmp_path):
     make(tmp_path / 'kept', learning_rate=0.0, n_epochs=1, **options).train()
     kept = saved(tmp_path / 'kept', 3)
     np.testing.assert_array_equal(kept['word_embedding/w'][[12, 5]], matrix)
-    np.testing.assert_allclose(kept['weight_averaging/word_embedding/w'], kept['word_embedding/w'], rtol=1e-6)
+    np.testing.assert_allclose(kept['weight_averaging/word_embedding/w'], kept['word_embedding/w'],
+                               rtol=1e-6)
     make(tmp_path / 'first', n_epochs=1, **options).train()
     trained = saved(tmp_path / 'first', 3)['word_embedding/w']
     assert np.abs(trained[[12, 5]] - matrix).max() > 1e-3
@@ -169,7 +181,8 @@ def test_word_vectors_are_set_once_at_the_start(tmp_path):
 
 def test_word_vectors_stay_where_they_are_not_trained(tmp_path):
     matrix = np.ones((2, M), np.float32)
-    make(tmp_path, n_epochs=1, word_vectors=([12, 5], matrix), train_embedding=False, weight_decay=0.1).train()
+    make(tmp_path, n_epochs=1, word_vectors=([12, 5], matrix), train_embedding=False,
+         weight_decay=0.1).train()
     np.testing.assert_array_equal(saved(tmp_path, 3)['word_embedding/w'][[12, 5]], matrix)
 
 
@@ -221,7 +234,8 @@ def tunable(directory, data, val_data=None, **options):
 def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
     data, dev = tiny_model.arrays(), tiny_model.arrays(3, seed=2)
     for arrays in (data, dev):
-        arrays['features'] = np.random.default_rng(0).integers(0, 256, arrays['features'].shape, np.uint8)
+        arrays['features'] = np.random.default_rng(0).integers(
+            0, 256, arrays['features'].shape, np.uint8)
     solver = tunable(tmp_path / 'a', data, dev, n_epochs=2, finetune_rate=0.5)
     state = solver.train()
     kept = saved(tmp_path / 'a', 6)
@@ -232,13 +246,16 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
     again = tunable(tmp_path / 'a', data, finetune_rate=0.5)
     assert [c.text for c in again.test(dev)] == [c.text for c in solver.test(dev)]
     tunable(tmp_path / 'b', data, pretrained_model=tmp_path / 'a', finetune_rate=0.0).train()
-    np.testing.assert_array_equal(saved(tmp_path / 'b', 3)['encoder/trained'], best.get_tensor('encoder/trained'))
+    np.testing.assert_array_equal(saved(tmp_path / 'b', 3)['encoder/trained'],
+                                  best.get_tensor('encoder/trained'))
     # From a model on stored features: the encoder is the one of its weights file.
     make(tmp_path / 'stored', n_epochs=1).train()
-    tunable(tmp_path / 'c', data, pretrained_model=tmp_path / 'stored', finetune_rate=0.0, learning_rate=0.0).train()
+    tunable(tmp_path / 'c', data, pretrained_model=tmp_path / 'stored', finetune_rate=0.0,
+            learning_rate=0.0).train()
     found = saved(tmp_path / 'c', 3)
     np.testing.assert_array_equal(found['encoder/trained'], np.eye(D, dtype=np.float32))
-    np.testing.assert_array_equal(found['logits/w_out'], saved(tmp_path / 'stored', 3)['logits/w_out'])
+    np.testing.assert_array_equal(found['logits/w_out'],
+                                  saved(tmp_path / 'stored', 3)['logits/w_out'])
 
 
 @pytest.mark.parametrize('at', [1, 3, 4])

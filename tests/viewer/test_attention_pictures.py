@@ -25,7 +25,8 @@ def peak(row, col):
 
 
 def caption(n_words):
-    alphas = np.array([peak(t % ROWS, t % COLS) for t in range(n_words)]).reshape(n_words, ROWS * COLS)
+    alphas = np.array([peak(t % ROWS, t % COLS) for t in range(n_words)]).reshape(
+        n_words, ROWS * COLS)
     return Caption([f'word{t}' for t in range(n_words)], alphas, np.full(n_words, 0.5), True)
 
 
@@ -41,7 +42,8 @@ def test_smooth_peaks_in_its_cell(row, col, shape):
 
 
 def test_smooth_of_even_and_of_no_attention():
-    np.testing.assert_allclose(attention_pictures.smooth(np.full(12, 1 / 12), (ROWS, COLS), (30, 40)), 1)
+    np.testing.assert_allclose(
+        attention_pictures.smooth(np.full(12, 1 / 12), (ROWS, COLS), (30, 40)), 1)
     assert (attention_pictures.smooth(np.zeros(12), (ROWS, COLS), (30, 40)) == 0).all()
 
 
@@ -62,9 +64,11 @@ def lit_share(panel):
 
 
 def test_picture_has_a_panel_a_word():
-    heights = {n: attention_pictures.attention_picture(GREY, caption(n), (ROWS, COLS)).shape for n in (1, 4, 5, 9, 10)}
+    heights = {n: attention_pictures.attention_picture(GREY, caption(n), (ROWS, COLS)).shape
+               for n in (1, 4, 5, 9, 10)}
     assert heights[1][0] == heights[4][0] < heights[5][0] == heights[9][0] < heights[10][0]
-    assert len({width for _, width, _ in heights.values() if width}) == 2  # never narrower than its title
+    # never narrower than its title
+    assert len({width for _, width, _ in heights.values() if width}) == 2
 
 
 def test_panels_show_the_photo_then_the_attention():
@@ -101,7 +105,8 @@ def test_boxes_are_drawn_on_the_panels_of_their_words():
 def test_no_word_and_odd_texts():
     assert attention_pictures.attention_picture(GREY, caption(0), (ROWS, COLS)).shape[2] == 3
     odd = Caption(['$x_{$', '🙂' * 40, '\\frac'], np.full((3, 12), 1 / 12), np.zeros(3), False)
-    attention_pictures.attention_picture(GREY, odd, (ROWS, COLS), ['$$', 'a' * 900, 'ä'], name='$%_{')
+    attention_pictures.attention_picture(GREY, odd, (ROWS, COLS), ['$$', 'a' * 900, 'ä'],
+                                         name='$%_{')
 
 
 @pytest.mark.parametrize(('resize', 'shape'), [('crop', (320, 320, 3)), ('squash', (160, 320, 3))])
@@ -117,13 +122,15 @@ def test_view_is_what_the_encoder_sees(tmp_path, resize, shape):
 
 
 def test_safe_picture_without_photos():
-    data = CaptionData(ArrayFeatures(np.zeros((1, 12, 2))), [0], np.zeros((0, 3)), [], ['a'], [['x']])
+    data = CaptionData(ArrayFeatures(np.zeros((1, 12, 2))), [0], np.zeros((0, 3)), [], ['a'],
+                       [['x']])
     assert attention_pictures.safe_picture(data, 0, caption(1)) is None
 
 
 def test_png():
     picture = np.random.default_rng(0).integers(0, 255, (7, 5, 3), np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(attention_pictures.png(picture)))), picture)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(attention_pictures.png(picture)))), picture)
 
 
 def test_an_animation_shows_each_word_and_moves_between():
@@ -136,14 +143,17 @@ def test_an_animation_shows_each_word_and_moves_between():
         frames.append(np.asarray(film.convert('L'), float))
         durations.append(film.info['duration'])
     assert len(frames) == 1 + 3 * (attention_pictures.GLIDES + 1)
-    held = [number for number, duration in enumerate(durations) if duration == attention_pictures.WORD_MS]
-    assert held == [0, *range(attention_pictures.GLIDES + 1, len(frames), attention_pictures.GLIDES + 1)]
+    held = [number for number, duration in enumerate(durations)
+            if duration == attention_pictures.WORD_MS]
+    assert held == [
+        0, *range(attention_pictures.GLIDES + 1, len(frames), attention_pictures.GLIDES + 1)]
     np.testing.assert_allclose(frames[0][:60], 200, atol=8)  # the photo as it is
     for t, number in enumerate(held[1:]):
         cells = frames[number][:60].reshape(ROWS, 20, COLS, 20).mean(axis=(1, 3))
         assert np.unravel_index(cells.argmax(), cells.shape) == (t % ROWS, t % COLS)
     between = frames[held[1] + 2][:60].reshape(ROWS, 20, COLS, 20).mean(axis=(1, 3))
-    assert between[0, 0] > between[2, 2] + 20 < between[1, 1]  # on its way from the first word's cell to the second's
+    # on its way from the first word's cell to the second's
+    assert between[0, 0] > between[2, 2] + 20 < between[1, 1]
     assert all((frames[number][62:] > 240).any() for number in held)
     assert any((frames[held[1]][62:] != frames[held[2]][62:]).ravel())
 

@@ -1,4 +1,6 @@
-"""The page of evaluate.py --html as it is written; tests/viewer/test_viewer_in_browser.py looks at it."""
+"""The page of evaluate.py --html as it is written; tests/viewer/test_viewer_in_browser.py looks at
+it.
+"""
 
 import base64
 import json
@@ -22,7 +24,8 @@ from tests.support.scripts import assert_refused
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
     place = tmp_path_factory.mktemp('pages') / 'a page #1 %20'
-    assert sample_gallery.write(place) == ['1 of 6 photos are not on the page, for example: 1.jpg: gone']
+    assert sample_gallery.write(place) == ['1 of 6 photos are not on the page, for example: 1.jpg: '
+                                           'gone']
     return place
 
 
@@ -36,12 +39,14 @@ def test_nothing_outside_is_asked_for_and_nothing_parsed(written):
         assert len(text.splitlines()) <= 400
     for path in (written / 'data').iterdir():
         assert '<' not in path.read_text(encoding='ascii')
-    assert sorted(path.name for path in (written / 'photos').iterdir()) == [f'0000{n}.jpg' for n in (0, 2, 3, 4, 5)]
+    assert sorted(path.name for path in (written / 'photos').iterdir()) == [
+        f'0000{n}.jpg' for n in (0, 2, 3, 4, 5)]
 
 
 def test_attention_in_bytes():
     alphas = np.array([[0.5, 0.25, 0.25, 0], [0.25, 0.25, 0.25, 0.25]], np.float32)
-    assert list(base64.b64decode(caption_record.quantized(alphas))) == [255, 128, 128, 0, 255, 255, 255, 255]
+    assert list(base64.b64decode(caption_record.quantized(alphas))) == [
+        255, 128, 128, 0, 255, 255, 255, 255]
     assert caption_record.quantized(np.zeros((0, 4))) == ''
 
 
@@ -117,21 +122,25 @@ def test_an_evaluation_writes_its_page(sample_run, tmp_path):
     run.config = run.config.override(['beam_width=3'], where='decoding')
     data = run.data()
     ours = [image for image in data._images if image['split'] == 'dev']
-    ours[0]['captions'] = [' '.join(run.vocabulary.word_to_idx)]  # all words of the model, so it has some score
+    # all words of the model, so it has some score
+    ours[0]['captions'] = [' '.join(run.vocabulary.word_to_idx)]
     ours[1]['captions'] = ['zebra']
-    scores = evaluation.evaluate(run, data, 'dev', tmp_path / 'out', n_pictures=0, n_best=2, say=lines.append,
-                                 html=tmp_path / 'page')
+    scores = evaluation.evaluate(run, data, 'dev', tmp_path / 'out', n_pictures=0, n_best=2,
+                                 say=lines.append, html=tmp_path / 'page')
     assert any(str(tmp_path / 'page' / 'index.html') in line for line in lines)
     dev = data.split('dev')
     text = (tmp_path / 'page' / 'data' / 'records.js').read_text()
     info, rows = json.loads(f'[{text.removeprefix("PAGE.start(").removesuffix(");" + chr(10))}]')
     assert info['coco'] == scores['coco'] and info['title'] == f'{run.path.parent.name}/{run.path.name}, dev'
     assert [row['image'] for row in rows] == [str(image) for image in dev.image_ids]
-    assert [row['references'] for row in rows] == [list(references) for references in dev.references]
+    assert [row['references'] for row in rows] == [list(references)
+                                                   for references in dev.references]
     with Scorer(dict(zip(dev.image_ids, dev.references, strict=True))) as scorer:
-        expected = scorer.score_images({i: row['caption'] for i, row in zip(dev.image_ids, rows, strict=True)}).images
+        expected = scorer.score_images({i: row['caption']
+                                        for i, row in zip(dev.image_ids, rows, strict=True)}).images
     for image, row in zip(dev.image_ids, rows, strict=True):
-        assert row['scores'] == pytest.approx({name: values[image] for name, values in expected.items()}, abs=1e-4)
+        assert row['scores'] == pytest.approx(
+            {name: values[image] for name, values in expected.items()}, abs=1e-4)
     assert rows[0]['scores'] != rows[1]['scores']
     found = attention_of(tmp_path / 'page')
     n_best = json.loads((tmp_path / 'out' / 'n_best.json').read_text())
@@ -164,17 +173,20 @@ def test_hard_attention_without_references_boxes_and_some_photos(sample_run, tmp
     assert any('1 of 2 photos are not on the page' in line and 'gone.png' in line for line in lines)
     assert '"decode_context":"argmax"' in (tmp_path / 'page' / 'data' / 'records.js').read_text()
     for (one,) in attention_of(tmp_path / 'page'):
-        alphas = np.frombuffer(base64.b64decode(one['alphas']), np.uint8).reshape(len(one['words']), -1)
+        alphas = np.frombuffer(base64.b64decode(one['alphas']), np.uint8).reshape(
+            len(one['words']), -1)
         assert one['words'] and one['locations'] == alphas.argmax(axis=1).tolist() and one['boxes'] == []
         assert (np.sort(alphas, axis=1)[:, -2:] == [0, 255]).all()
 
-    evaluation.evaluate(run, data, split, tmp_path / 'out', limit=1, ensemble=[run], html=tmp_path / 'page', **options)
+    evaluation.evaluate(run, data, split, tmp_path / 'out', limit=1, ensemble=[run],
+                        html=tmp_path / 'page', **options)
     (captions,) = attention_of(tmp_path / 'page')
     assert captions[0]['locations'] is None  # a mean of several is at no one place
 
 
 def test_scored_files_have_no_page():
-    done = scripts.run('evaluate.py', '--results', 'a.json', '--references', 'b.json', '--html', 'page')
+    done = scripts.run('evaluate.py', '--results', 'a.json', '--references', 'b.json', '--html',
+                       'page')
     assert_refused(done, '--html makes a page of a RUN')
 
 
@@ -185,5 +197,6 @@ def test_a_place_for_the_page_is_refused_before_any_work(sample_run, tmp_path):
     for html, complaint in (('mine', 'not an earlier page'), ('.', 'not an earlier page'),
                             ('out', 'the results go into')):
         with pytest.raises(InputError, match=complaint):
-            evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=print, html=tmp_path / html)
+            evaluation.evaluate(run, run.data(), 'dev', tmp_path / 'out', say=print,
+                                html=tmp_path / html)
     assert not (tmp_path / 'out').exists()

@@ -15,7 +15,8 @@ from tests.support.sample_gallery import CAPTIONS, GREY, GRID, HOSTILE, caption,
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
     place = tmp_path_factory.mktemp('pages') / 'a page #1 %20'
-    assert sample_gallery.write(place) == ['1 of 6 photos are not on the page, for example: 1.jpg: gone']
+    assert sample_gallery.write(place) == ['1 of 6 photos are not on the page, for example: 1.jpg: '
+                                           'gone']
     return place
 
 
@@ -47,7 +48,8 @@ def still(opened, frame):
 def assert_lit(seen, alpha):
     """The pixels are those of the attention pictures; rounded corners aside."""
     flat = np.full(seen.shape, 180, np.uint8)
-    expected = attention_pictures.light(flat, attention_pictures.smooth(alpha, GRID, seen.shape[:2]))
+    expected = attention_pictures.light(flat,
+                                        attention_pictures.smooth(alpha, GRID, seen.shape[:2]))
     difference = np.abs(seen.astype(int) - expected)[12:-12, 12:-12]
     assert difference.max() <= 5, difference.max()
 
@@ -118,8 +120,10 @@ def test_other_captions(visit):
         card(opened, 0).locator('.photo').click()
         opened.keyboard.press('End')
         opened.keyboard.press('ArrowDown')
-        assert opened.locator('.sentence').inner_text().split() == ['maybe', *CAPTIONS[0].split(), '…']
-        assert_lit(still(opened, opened.locator('.frame')), caption('maybe ' + CAPTIONS[0], 1).alphas[3])
+        assert opened.locator('.sentence').inner_text().split() == [
+            'maybe', *CAPTIONS[0].split(), '…']
+        assert_lit(still(opened, opened.locator('.frame')),
+                   caption('maybe ' + CAPTIONS[0], 1).alphas[3])
         assert opened.locator('.candidate').nth(1).inner_text().split()[-1] == '−2.25'
         opened.locator('.candidate').first.click()
         assert opened.locator('.sentence').inner_text().split() == CAPTIONS[0].split()
@@ -142,7 +146,8 @@ def test_boxes_and_drawn_locations(visit):
         opened.keyboard.press('Escape')
         card(opened, 4).locator('.photo').click()
         opened.keyboard.press('ArrowRight')  # place 3: first row, last column
-        mark, frame = (opened.locator(name).bounding_box() for name in ('.marks .location', '.frame'))
+        mark, frame = (opened.locator(name).bounding_box()
+                       for name in ('.marks .location', '.frame'))
         assert (mark['x'] - frame['x']) / frame['width'] == pytest.approx(3 / 4, abs=0.01)
         assert mark['y'] == pytest.approx(frame['y'], abs=1)
         assert mark['height'] / frame['height'] == pytest.approx(1 / 3, abs=0.01)
@@ -153,10 +158,10 @@ def test_boxes_and_drawn_locations(visit):
 def test_search(visit):
     with visit() as opened:
         search = opened.locator('#search')
-        for text, scope, expected in (('dog', 'all', [0, 2]), ('dog', 'references', []), ('DO SLEEPS', 'caption', [2]),
-                                      ('og', 'all', []), ('zebra', 'all', [0, 1, 2, 3]), ('zebra', 'caption', []),
-                                      ('zebra -dog', 'all', [1, 3]), ('4.jpg', 'all', [4]),
-                                      ('', 'all', list(range(6)))):
+        for text, scope, expected in (
+            ('dog', 'all', [0, 2]), ('dog', 'references', []), ('DO SLEEPS', 'caption', [2]),
+            ('og', 'all', []), ('zebra', 'all', [0, 1, 2, 3]), ('zebra', 'caption', []),
+            ('zebra -dog', 'all', [1, 3]), ('4.jpg', 'all', [4]), ('', 'all', list(range(6)))):
             opened.locator('#scope').select_option(scope)
             search.fill(text)
             assert names(opened) == expected, text
@@ -191,7 +196,8 @@ def test_scores_and_references_are_shown(visit):
         assert '25.0' in opened.locator('#scores').inner_text() and '150.0' in opened.locator('#scores').inner_text()
         assert 'METEOR 130.0' in card(opened, 1).text_content()
         card(opened, 1).locator('.photo').click()
-        assert opened.locator('#opened-references li').all_inner_texts() == ['Reference 1: A zebra.']
+        assert opened.locator('#opened-references li').all_inner_texts() == [
+            'Reference 1: A zebra.']
         assert opened.locator('#opened-scores dd').all_inner_texts() == ['30.0', '130.0', '230.0']
 
 
@@ -249,7 +255,8 @@ def test_a_phone(visit, number):
 
 def test_light_and_dark(visit):
     def ground(opened):
-        return sum(map(int, re.findall(r'\d+', opened.evaluate('getComputedStyle(document.body).backgroundColor'))))
+        return sum(map(int, re.findall(
+            r'\d+', opened.evaluate('getComputedStyle(document.body).backgroundColor'))))
 
     with visit(color_scheme='dark') as opened:
         assert ground(opened) < 150
@@ -299,13 +306,15 @@ def test_what_is_missing_is_said_and_the_others_go_on(chromium, written, tmp_pat
 
 
 def test_without_scores_references_and_gate(chromium, tmp_path):
-    bare = caption('a dog')._replace(betas=np.ones(2), probabilities=None, score=None, log_prob=None)
+    bare = caption('a dog')._replace(betas=np.ones(2), probabilities=None, score=None,
+                                     log_prob=None)
     rows = [{'image': 'x', 'caption': 'a dog', 'references': [], 'scores': {}, 'grid': GRID,
              'captions': [caption_record.page_record(bare)]}]
     index = gallery.write(tmp_path / 'page', {'title': 'photos'}, rows, lambda number: GREY)
     with headless_chromium.page(chromium, index.as_uri()) as opened:
         assert not opened.locator('#scores').is_visible()
-        assert opened.locator('#sort option').all_inner_texts() == ['order of the split', 'name', 'words']
+        assert opened.locator('#sort option').all_inner_texts() == [
+            'order of the split', 'name', 'words']
         opened.locator('.photo').click()
         opened.keyboard.press('ArrowRight')
         assert opened.locator('.gate').count() == opened.locator('.meter:visible').count() == 0
@@ -316,9 +325,11 @@ def test_cards_are_made_as_one_scrolls_and_attention_loaded_as_one_looks(chromiu
     rows = [record(number, f'a dog {number}') for number in range(150)]
     index = gallery.write(tmp_path / 'page', {'title': 'many'}, rows, lambda number: GREY[:16, :16])
     with headless_chromium.page(chromium, f'{index.as_uri()}#149') as opened:
-        assert opened.locator('#opened-name').inner_text() == '149.jpg'  # an address names its image
+        # an address names its image
+        assert opened.locator('#opened-name').inner_text() == '149.jpg'
         scripts = opened.locator('script[src^="data/attention"]')
-        assert [script.get_attribute('src') for script in scripts.all()] == ['data/attention-0004.js']
+        assert [script.get_attribute('src')
+                for script in scripts.all()] == ['data/attention-0004.js']
         opened.keyboard.press('ArrowRight')
         opened.keyboard.press('End')
         assert opened.locator('.word.lit').inner_text() == '149'
