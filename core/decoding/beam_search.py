@@ -4,81 +4,74 @@ An image has K live hypotheses and, apart from them, a pool of the best that end
 live hypothesis is extended by every word, and the 2K best extensions are candidates: an end among
 the first K of them puts its hypothesis into the pool, and the K best that do not end live on (there
 are K, as only one extension of each hypothesis ends). docs/decoding.md has the mathematics and says
-what is proven. Letters in shapes as in `search_loop`; K beam_width, P hypotheses of a pool; a group
-has W = K / groups of the live ones and a pool of its own.
+what is proven.
+
+Letters in shapes as in `search_loop`: N images, n of them still computed, V words, L locations; K
+beam_width, P hypotheses of a pool; a group has W = K / groups of the live ones and a pool of its
+own.
 """
 
 from typing import NamedTuple
 
 from core.common.aliases import DType, Tensor
-from core.decoding.search_loop import Decoding, check_length, put, run_steps
+from core.decoding.search_loop import (
+    Decoding,
+    Hypotheses,
+    NextWord,
+    check_length,
+    run_steps,
+    with_word,
+)
 from core.decoding.word_rules import Rules
 from core.runtime.backend import tf
 
 
-class Hypotheses(NamedTuple):
-    """The best hypotheses of each image, best first.
+class _Pool(NamedTuple):
+    """Hypotheses of an image that ended, best first.
 
     Attributes:
-        words: (N, P, max_len) int32; the end word repeats after the end, and stands alone in slots
-            that are not used.
-        scores: (N, P), log_probs / lengths**length_penalty; -inf in slots that are not used.
-        log_probs: (N, P), sum of the log-probabilities of the words up to and including the end
-            word.
-        lengths: (N, P) int32, words with the end word; max_len where a caption was cut, 0 in slots
-            that are not used.
-        trace: nest of (N, P, max_len, ...), the steps' traces; after the end the last one repeats.
-        word_log_probs: (N, P, max_len), what each word adds to log_probs; 0 after the end.
-    """
-
-    words: Tensor
-    scores: Tensor
-    log_probs: Tensor
-    lengths: Tensor
-    trace: Tensor
-    word_log_probs: Tensor
-
-
-class _Pool(NamedTuple):
-    """Hypotheses that ended, best first: scores, log_probs, lengths (n, P); words, rows (n, P,
-    max_len) int32.
-
-    rows: the live slot that the hypothesis had before each word, which is where the step's trace
-    lies.
+        scores: (n, P). log_probs: (n, P). lengths: (n, P) int32. words: (n, P, max_len) int32.
+        slots: (n, P, max_len) int32, the live slot that the hypothesis had before each word, which
+            is where the step's attention lies.
     """
 
     scores: Tensor
     log_probs: Tensor
     lengths: Tensor
     words: Tensor
-    rows: Tensor
+    slots: Tensor
 
 
 class _Live(NamedTuple):
     """The images still searched and their live hypotheses, see `search_loop.run_steps`.
 
-    words: (n K,) int32. state: nest of (n K, ...). total: (n, K), the hypotheses'
-    log-probabilities, -inf in slots that are not used. written, rows: (n, K, max_len) int32. kept:
-    tuple of a _Pool for each group.
+    Attributes:
+        numbers: (n,) int32. over: (n,) bool. result: a _Pool for each group.
+        images: nest of (n, ...).
+        words: (n K,) int32, written last. state: nest of (n K, ...).
+        total: (n, K), the hypotheses' log-probabilities, -inf in slots that are not used.
+        written: (n, K, max_len) int32. slots: (n, K, max_len) int32, as in _Pool.
     """
 
     numbers: Tensor
     over: Tensor
-    kept: tuple[_Pool, ...]
+    result: tuple[_Pool, ...]
     images: Tensor
     words: Tensor
     state: Tensor
     total: Tensor
     written: Tensor
-    rows: Tensor
+    slots: Tensor
 
 
 class _Candidates(NamedTuple):
     """The 2W best extensions of a group, best first.
 
-    parents: (n, 2W) int32, places of the extended hypotheses among all live ones. words: (n, 2W)
-    int32. value: what they are chosen by; total: their log-probability (n, 2W); both -inf where
-    there are fewer.
+    Attributes:
+        parents: (n, 2W) int32, slots of the extended hypotheses among all live ones.
+        words: (n, 2W) int32.
+        value: (n, 2W), what they are chosen by; -inf where there are fewer.
+        total: (n, 2W), their log-probability; -inf where there are fewer.
     """
 
     parents: Tensor
@@ -90,7 +83,7 @@ class _Candidates(NamedTuple):
 def beam_search(decoding: Decoding, rules: Rules, max_len: int, beam_width: int = 3,
                 length_penalty: float = 0.0, n_best: int | None = None, groups: int = 1,
                 diversity_penalty: float = 0.0) -> Hypotheses:
-    """The best captions that a beam finds.
+    """Find the best captions that a beam finds.
 
     A search goes on until no live hypothesis can enter the pool any more, so what is returned is
     what a search over all `max_len` steps returns. A hypothesis of max_len words is a caption
@@ -98,8 +91,8 @@ def beam_search(decoding: Decoding, rules: Rules, max_len: int, beam_width: int 
     is greedy: it is over where the end word is the likeliest.
 
     Args:
-        decoding: Decoding. rules: Rules. max_len: int, words written at most, the end word
-            included.
+        decoding: Decoding. rules: Rules.
+        max_len: int, words written at most, the end word included.
         beam_width: int, K, live hypotheses of an image.
         length_penalty: A >= 0; captions are ranked by log-probability / length**A, the end word
             counted.
@@ -133,158 +126,173 @@ class _Search:
     """One `beam_search`; the arguments are checked."""
 
     def __init__(self, decoding: Decoding, rules: Rules, max_len: int, beam_width: int,
-                 length_penalty: float, n_best: int, groups: int, diversity_penalty: float) -> None:
-        self.decoding, self.rules, self.max_len, self.length_penalty = decoding, rules, max_len, length_penalty
-        self.K, self.P, self.groups, self.diversity_penalty = beam_width, n_best, groups, diversity_penalty
-        self.W = beam_width // groups
+                 length_penalty: float, n_best: int, groups: int,
+                 diversity_penalty: float) -> None:
+        self.decoding, self.rules, self.max_len = decoding, rules, max_len
+        self.length_penalty, self.diversity_penalty = length_penalty, diversity_penalty
+        self.K, self.P, self.groups, self.W = beam_width, n_best, groups, beam_width // groups
         self.n_images = tf.shape(decoding.start)[0]
 
     def run(self) -> Hypotheses:
-        """Returns Hypotheses."""
+        """Run the search."""
         n, decoding = self.n_images, self.decoding
         written = tf.zeros([n, 1, self.max_len], tf.int32)
-        live = _Live(tf.range(n), tf.zeros([n], tf.bool), (), decoding.images, decoding.start,
-                     decoding.state, (), written, written)
-        pools, (trace, totals) = run_steps(self._advance, live, n, self.max_len)
+        live = _Live(
+            numbers=tf.range(n), over=tf.zeros([n], tf.bool), result=(), images=decoding.images,
+            words=decoding.start, state=decoding.state, total=(), written=written, slots=written)
+        pools, recorded = run_steps(self._advance, live, n, self.max_len)
         pool = pools[0]
         if self.groups > 1:
             joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), *pools)
             pool = _best(_distinct(joined), self.P)
-        used = pool.lengths > 0
-        steps = tf.minimum(tf.range(self.max_len),
-                           tf.maximum(pool.lengths - 1, 0)[:, :, tf.newaxis])
-        image = tf.range(n)[:, tf.newaxis, tf.newaxis] + tf.zeros_like(steps)
-        index = tf.stack([steps, image, tf.gather(pool.rows, steps, batch_dims=2)], axis=3)
+        return self._hypotheses(pool, *recorded)
 
-        def follow(x: Tensor) -> Tensor:
-            found = tf.gather_nd(x, index)
-            shape = tf.concat([tf.shape(used), tf.ones([found.shape.rank - 2], tf.int32)], axis=0)
-            return tf.where(tf.reshape(used, shape), found, tf.zeros_like(found))
+    # ---- one step
 
-        places, lengths = tf.range(self.max_len), pool.lengths[:, :, tf.newaxis]
-        words = tf.where(places < lengths, pool.words, self.rules.end)
-        before, whole = follow(totals), pool.log_probs[:, :, tf.newaxis]
-        after = tf.where(places + 1 < lengths, tf.concat([before[:, :, 1:], whole], axis=2), whole)
-        gained = tf.where(places < lengths, after - before, tf.zeros_like(before))
-        return Hypotheses(words, pool.scores, pool.log_probs, pool.lengths,
-                          tf.nest.map_structure(follow, trace), gained)
-
-    def _advance(self, t: Tensor, live: _Live) -> tuple[_Live, Tensor]:
-        """One step of all groups, see `search_loop.run_steps`."""
-        first = not live.kept  # one row an image, which every group starts from
-        n_rows = 1 if first else self.K
+    def _advance(self, t: Tensor, live: _Live, first: bool) -> tuple[_Live, Tensor]:
+        """Take one step of all groups, see `search_loop.run_steps`."""
+        n_slots = 1 if first else self.K  # at first one row an image, which every group extends
         n = tf.shape(live.over)[0]
-        result = self.decoding.step(live.images, live.words, live.state)
-        size, dtype = result.log_probs.shape[-1], result.log_probs.dtype
+        new = self.decoding.step(live.images, live.words, live.state)
+        size, dtype = new.log_probs.shape[-1], new.log_probs.dtype
         if first:
             live = live._replace(total=tf.zeros([n, 1], dtype),
-                                 kept=(self._empty_pool(n, dtype),) * self.groups)
-        allowed = self.rules.apply(result.log_probs, tf.reshape(live.written, [-1, self.max_len]),
-                                   t)
-        allowed = tf.reshape(allowed, [-1, n_rows, size])
-        uses = tf.zeros([n, size], dtype)
+                                 result=(self._empty_pool(n, dtype),) * self.groups)
+        allowed = self.rules.apply(new.log_probs, tf.reshape(live.written, [-1, self.max_len]), t)
+        allowed = tf.reshape(allowed, [-1, n_slots, size])                          # (n, K, V)
+        survivors, pools = self._survivors_and_pools(t, live, allowed, first)
+        totals = tf.split(survivors.total, self.groups, axis=1)                     # (n, W) each
+        decided = [self._decided(*pair) for pair in zip(pools, totals, strict=True)]
+        over = tf.logical_or(live.over, tf.reduce_all(tf.stack(decided), axis=0))   # (n,)
+        # From here on slot k of an image is what its survivor k descends from.
+        rows = tf.reshape(tf.range(n)[:, tf.newaxis] * n_slots + survivors.parents, [-1])
+        after = live._replace(
+            over=over, result=tuple(pools), total=survivors.total,
+            words=tf.reshape(survivors.words, [-1]),                                # (n K,)
+            state=tf.nest.map_structure(lambda x: tf.gather(x, rows), new.state),   # (n K, ...)
+            written=self._extended(live.written, t, survivors.parents, survivors.words),
+            slots=self._extended(live.slots, t, survivors.parents, survivors.parents))
+        return after, self._by_slot(new, live.total, n, n_slots)
+
+    def _survivors_and_pools(self, t: Tensor, live: _Live, allowed: Tensor,
+                             first: bool) -> tuple[_Candidates, list[_Pool]]:
+        """Choose what lives on and what has ended, group after group.
+
+        Args:
+            t: scalar. live: _Live. allowed: (n, K, V), log-probabilities by the rules.
+            first: whether `allowed` has one slot, which every group extends.
+
+        Returns:
+            (_Candidates of all groups (n, K), list of a _Pool for each group).
+        """
+        uses = tf.zeros([tf.shape(allowed)[0], allowed.shape[2]], allowed.dtype)    # (n, V)
         survivors, pools = [], []
         for group in range(self.groups):
             begin, end = (0, 1) if first else (group * self.W, (group + 1) * self.W)
-            penalty = self.diversity_penalty * uses[:, tf.newaxis] if group and self.diversity_penalty else None
+            penalty = None
+            if group and self.diversity_penalty:
+                penalty = self.diversity_penalty * uses[:, tf.newaxis]              # (n, 1, V)
             candidates = self._candidates(allowed[:, begin:end], live.total[:, begin:end], penalty,
                                           begin)
-            pools.append(self._close(t, live, live.kept[group], candidates))
+            pools.append(self._with_ended(t, live, live.result[group], candidates))
             survivors.append(self._survivors(candidates))
             if self.diversity_penalty and group + 1 < self.groups:
                 uses = self._count(uses, survivors[-1])
-        lasting = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), *survivors)
-        decided = [self._decided(pool, group.total)
-                   for pool, group in zip(pools, survivors, strict=True)]
-        over = tf.logical_or(live.over, tf.reduce_all(tf.stack(decided), axis=0))
-        rows = tf.reshape(tf.range(n)[:, tf.newaxis] * n_rows + lasting.parents, [-1])
-        after = live._replace(
-            over=over, kept=tuple(pools), words=tf.reshape(lasting.words, [-1]),
-            total=lasting.total, state=tf.nest.map_structure(lambda x: tf.gather(x, rows),
-                                                             result.state),
-            written=put(tf.gather(live.written, lasting.parents, batch_dims=1), t, lasting.words),
-            rows=put(tf.gather(live.rows, lasting.parents, batch_dims=1), t, lasting.parents))
-
-        def by_image(x: Tensor) -> Tensor:
-            x = tf.reshape(x, tf.concat([[n, n_rows], tf.shape(x)[1:]], axis=0))
-            return tf.repeat(x, self.K, axis=1) if first else x
-
-        # before the step, of the hypothesis that it extends
-        recorded = (result.trace, tf.reshape(live.total, [-1]))
-        shaped = [tf.ensure_shape(by_image(x), [None, self.K, *x.shape[1:]])
-                  for x in tf.nest.flatten(recorded)]
-        return after, tf.nest.pack_sequence_as(recorded, shaped)
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), *survivors), pools
 
     def _candidates(self, log_probs: Tensor, total: Tensor, penalty: Tensor,
                     begin: int) -> _Candidates:
-        """_Candidates from log_probs (n, w, V), total (n, w), and penalty (n, 1, V) or None."""
+        """Find the 2W best extensions of a group.
+
+        Args:
+            log_probs: (n, w, V) of its w hypotheses. total: (n, w). penalty: (n, 1, V) or None.
+            begin: the group's first slot.
+        """
         n_hypotheses, size = log_probs.shape[1], log_probs.shape[2]
-        value = log_probs if penalty is None else log_probs - penalty
-        # First the best words of each hypothesis, then the best of all: the sum needs no (n, w, V)
-        # tensor.
-        value, words = tf.math.top_k(value, min(2 * self.W, size))
-        own = value if penalty is None else tf.gather(log_probs, words, batch_dims=2)
+        value = log_probs if penalty is None else log_probs - penalty               # (n, w, V)
+        # First the best words of each hypothesis, then the best of all: no sum of size (n, w, V).
+        value, words = tf.math.top_k(value, min(2 * self.W, size))                  # (n, w, 2W)
+        gain = value if penalty is None else tf.gather(log_probs, words, batch_dims=2)
         n_words = words.shape[2]
-        value, own = total[:, :, tf.newaxis] + value, total[:, :, tf.newaxis] + own
-        value, own, words = (tf.reshape(x, [-1, n_hypotheses * n_words])
-                             for x in (value, own, words))
-        value, places = tf.math.top_k(value, min(2 * self.W, n_hypotheses * n_words))
-        parents = begin + places // n_words
-        own, words = (tf.gather(x, places, batch_dims=1) for x in (own, words))
+        value, gain = total[:, :, tf.newaxis] + value, total[:, :, tf.newaxis] + gain
+        value, gain, words = (tf.reshape(x, [-1, n_hypotheses * n_words])           # (n, w 2W)
+                              for x in (value, gain, words))
+        value, places = tf.math.top_k(value, min(2 * self.W, n_hypotheses * n_words))   # (n, 2W)
+        gain, words = (tf.gather(x, places, batch_dims=1) for x in (gain, words))
         missing = [[0, 0], [0, 2 * self.W - places.shape[1]]]
         minus_infinity = tf.constant(float('-inf'), value.dtype)
-        return _Candidates(tf.pad(parents, missing, constant_values=begin),
-                           tf.pad(words, missing, constant_values=self.rules.end),
-                           tf.pad(value, missing, constant_values=minus_infinity),
-                           tf.pad(own, missing, constant_values=minus_infinity))
+        return _Candidates(
+            tf.pad(begin + places // n_words, missing, constant_values=begin),
+            tf.pad(words, missing, constant_values=self.rules.end),
+            tf.pad(value, missing, constant_values=minus_infinity),
+            tf.pad(gain, missing, constant_values=minus_infinity))
 
     def _survivors(self, candidates: _Candidates) -> _Candidates:
-        """The W best _Candidates that do not end."""
+        """Return the W best _Candidates that do not end."""
         minus_infinity = tf.constant(float('-inf'), candidates.value.dtype)
-        going_on = tf.where(tf.equal(candidates.words, self.rules.end), minus_infinity,
-                            candidates.value)
-        value, places = tf.math.top_k(going_on, self.W)
-        lasting = tf.nest.map_structure(lambda x: tf.gather(x, places, batch_dims=1), candidates)
-        return lasting._replace(
-            value=value, total=tf.where(tf.equal(value, minus_infinity), value, lasting.total))
+        ends = tf.equal(candidates.words, self.rules.end)                           # (n, 2W)
+        value, places = tf.math.top_k(tf.where(ends, minus_infinity, candidates.value), self.W)
+        best = tf.nest.map_structure(lambda x: tf.gather(x, places, batch_dims=1), candidates)
+        return best._replace(
+            value=value, total=tf.where(tf.equal(value, minus_infinity), value, best.total))
 
-    def _close(self, t: Tensor, live: _Live, pool: _Pool, candidates: _Candidates) -> _Pool:
-        """The pool with the first W candidates that end here; at the last step all of them do."""
-        parents, words, _, total = tf.nest.map_structure(lambda x: x[:, : self.W], candidates)
+    def _with_ended(self, t: Tensor, live: _Live, pool: _Pool, candidates: _Candidates) -> _Pool:
+        """Return the pool with the first W candidates that end here; at the last step all do."""
+        parents, words, _, total = tf.nest.map_structure(lambda x: x[:, :self.W], candidates)
         ending = tf.logical_or(tf.equal(words, self.rules.end), tf.equal(t + 1, self.max_len))
         # Where the search is over nothing could enter but for rounding; in a group of one nothing
         # may.
-        closed = tf.logical_or(live.over, self._single(pool))
-        ending = tf.logical_and(ending, tf.logical_not(closed)[:, tf.newaxis])
-        total = tf.where(ending, total, tf.constant(float('-inf'), total.dtype))
-        lengths = tf.where(tf.equal(total, tf.constant(float('-inf'), total.dtype)), 0, t + 1)
-        new = _Pool(total / self._norm(t + 1, total.dtype), total, lengths,
-                    put(tf.gather(live.written, parents, batch_dims=1), t, words),
-                    put(tf.gather(live.rows, parents, batch_dims=1), t, parents))
-        return _best(tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), pool, new),
-                     pool.scores.shape[1])
+        closed = tf.logical_or(live.over, self._single_has_ended(pool))             # (n,)
+        ending = tf.logical_and(ending, tf.logical_not(closed)[:, tf.newaxis])      # (n, W)
+        minus_infinity = tf.constant(float('-inf'), total.dtype)
+        total = tf.where(ending, total, minus_infinity)                             # (n, W)
+        new = _Pool(
+            total / self._norm(t + 1, total.dtype), total,
+            tf.where(tf.equal(total, minus_infinity), 0, t + 1),
+            self._extended(live.written, t, parents, words),
+            self._extended(live.slots, t, parents, parents))
+        joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), pool, new)
+        return _best(joined, pool.scores.shape[1])
+
+    def _extended(self, written: Tensor, t: Tensor, parents: Tensor, words: Tensor) -> Tensor:
+        """Return the parents' rows of `written` (n, K, max_len) with `words` (n, W) at place t."""
+        return with_word(tf.gather(written, parents, batch_dims=1), t, words)
 
     def _decided(self, pool: _Pool, total: Tensor) -> Tensor:
-        """(n,) bool: no hypothesis with log-probabilities `total` (n, W) can enter the pool any
-        more.
+        """Return (n,) bool, whether no hypothesis can enter the pool any more.
 
         Log-probabilities only fall, and they are divided by at most max_len**A.
-        """
-        longest = tf.reduce_max(total, axis=1) / self._norm(self.max_len, total.dtype)
-        return tf.logical_or(longest <= pool.scores[:, -1], self._single(pool))
 
-    def _single(self, pool: _Pool) -> Tensor:
-        """(n,) bool: the group has one hypothesis, as greedy search, and it has ended."""
+        Args:
+            pool: _Pool. total: (n, W), the live hypotheses' log-probabilities.
+        """
+        bound = tf.reduce_max(total, axis=1) / self._norm(self.max_len, total.dtype)    # (n,)
+        return tf.logical_or(bound <= pool.scores[:, -1], self._single_has_ended(pool))
+
+    def _single_has_ended(self, pool: _Pool) -> Tensor:
+        """Return (n,) bool, whether the group has one hypothesis, as greedy search, and it ended."""
         return tf.logical_and(self.W == 1, pool.lengths[:, 0] > 0)
 
     def _norm(self, length: Tensor, dtype: DType) -> Tensor:
         return tf.pow(tf.cast(length, dtype), tf.constant(self.length_penalty, dtype))
 
     def _count(self, uses: Tensor, survivors: _Candidates) -> Tensor:
-        """`uses` (n, V) and one more for each word of the survivors."""
-        image = tf.tile(tf.range(tf.shape(uses)[0])[:, tf.newaxis], [1, self.W])
+        """Return `uses` (n, V) and one more for each word of the survivors."""
+        image = tf.tile(tf.range(tf.shape(uses)[0])[:, tf.newaxis], [1, self.W])    # (n, W)
         used = tf.cast(survivors.total > float('-inf'), uses.dtype)
         return tf.tensor_scatter_nd_add(uses, tf.stack([image, survivors.words], axis=2), used)
+
+    def _by_slot(self, new: NextWord, total: Tensor, n: Tensor, n_slots: int) -> Tensor:
+        """Return what is recorded of a step: alpha, beta and the total before it, (n, K, ...)."""
+        def by_slot(x: Tensor) -> Tensor:
+            rows = tf.reshape(x, tf.concat([[n, n_slots], tf.shape(x)[1:]], axis=0))
+            rows = rows if n_slots == self.K else tf.repeat(rows, self.K, axis=1)
+            return tf.ensure_shape(rows, [None, self.K, *x.shape[1:]])
+
+        recorded = new.alpha, new.beta, tf.reshape(total, [-1])
+        return tf.nest.map_structure(by_slot, recorded)
+
+    # ---- before and after the steps
 
     def _empty_pool(self, n: Tensor, dtype: DType) -> _Pool:
         size = min(self.P, self.W)
@@ -292,18 +300,48 @@ class _Search:
         written = tf.zeros([n, size, self.max_len], tf.int32)
         return _Pool(nothing, nothing, tf.zeros([n, size], tf.int32), written, written)
 
+    def _hypotheses(self, pool: _Pool, alpha: Tensor, beta: Tensor, totals: Tensor) -> Hypotheses:
+        """Return the Hypotheses of a pool, whose slots tell where each step's record lies.
+
+        Args:
+            pool: _Pool of all N images.
+            alpha: (steps, N, K, L). beta: (steps, N, K).
+            totals: (steps, N, K), log-probabilities before each step.
+        """
+        used = pool.lengths > 0                                                     # (N, P)
+        steps = tf.minimum(tf.range(self.max_len),
+                           tf.maximum(pool.lengths - 1, 0)[:, :, tf.newaxis])  # (N, P, max_len)
+        image = tf.range(self.n_images)[:, tf.newaxis, tf.newaxis] + tf.zeros_like(steps)
+        slot = tf.gather(pool.slots, steps, batch_dims=2)                       # (N, P, max_len)
+        index = tf.stack([steps, image, slot], axis=3)                          # (N, P, max_len, 3)
+
+        def follow(x: Tensor) -> Tensor:
+            """Follow the hypotheses through x (steps, N, K, ...) -> (N, P, max_len, ...)."""
+            followed = tf.gather_nd(x, index)
+            ones = tf.ones([followed.shape.rank - 2], tf.int32)
+            is_used = tf.reshape(used, tf.concat([tf.shape(used), ones], axis=0))
+            return tf.where(is_used, followed, tf.zeros_like(followed))
+
+        places, lengths = tf.range(self.max_len), pool.lengths[:, :, tf.newaxis]
+        before, whole = follow(totals), pool.log_probs[:, :, tf.newaxis]
+        after = tf.where(places + 1 < lengths, tf.concat([before[:, :, 1:], whole], axis=2), whole)
+        gain = tf.where(places < lengths, after - before, tf.zeros_like(before))
+        return Hypotheses(
+            tf.where(places < lengths, pool.words, self.rules.end), pool.scores, follow(alpha),
+            follow(beta), pool.log_probs, pool.lengths, gain)
+
 
 def _best(pool: _Pool, size: int) -> _Pool:
-    """The `size` best of a pool; of equal ones the first."""
+    """Return the `size` best of a pool; of equal ones the first."""
     _, places = tf.math.top_k(pool.scores, size)
     return tf.nest.map_structure(lambda x: tf.gather(x, places, batch_dims=1), pool)
 
 
 def _distinct(pool: _Pool) -> _Pool:
-    """A pool without hypotheses that another group found too: they become slots that are not used."""
+    """Turn hypotheses that another group found too into slots that are not used."""
     same = tf.reduce_all(tf.equal(pool.words[:, :, tf.newaxis], pool.words[:, tf.newaxis]), axis=3)
-    same = tf.logical_and(
-        same, tf.equal(pool.lengths[:, :, tf.newaxis], pool.lengths[:, tf.newaxis]))
+    same = tf.logical_and(same, tf.equal(pool.lengths[:, :, tf.newaxis],
+                                         pool.lengths[:, tf.newaxis]))              # (N, P, P)
     places = tf.range(tf.shape(pool.lengths)[1])
     again = tf.reduce_any(tf.logical_and(same, places[:, tf.newaxis] > places), axis=2)
     nothing = tf.where(again, tf.constant(float('-inf'), pool.scores.dtype), pool.scores)

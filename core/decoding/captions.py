@@ -1,40 +1,47 @@
-"""From features to captions: what validation, testing and evaluation all run."""
+"""From features to captions: what validation, testing and evaluation all run.
+
+    hypotheses = model.build_search(DecodingConfig(beam_width=3))
+    for caption in generate(session, model, hypotheses, data):
+        print(caption.text)
+
+Letters in shapes: N images, L locations.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from core.common.aliases import Session
 from core.common.errors import InputError
 from core.data.batches import prefetch
+from core.decoding.search_loop import Hypotheses
 
 if TYPE_CHECKING:
-    from core.decoding.search_graphs import Beams, Sampled
+    from core.data.split import Split
+    from core.decoding.search_graphs import Searches
 
 
 class Caption(NamedTuple):
-    """The caption of one image.
+    """One caption of one image.
 
     Attributes:
         words: list of str, without <END>.
         alphas: (len(words), L) float32, the attention at each word.
         betas: (len(words),) float32, the gate at each word.
         ended: bool, False where the caption was cut at the longest length.
-        log_prob: float, the model's log-probability of the words, <END> included; None where it was
-            not asked for.
+        log_prob: float, the model's log-probability of the words, <END> included.
         score: float, what captions are ranked by: log_prob / length**length_penalty.
-        probabilities: (len(words),) float32, the model's probability of each word; None where it
-            was not asked for.
+        probabilities: (len(words),) float32, the model's probability of each word.
     """
 
     words: list[str]
     alphas: np.ndarray
     betas: np.ndarray
     ended: bool
-    log_prob: float | None = None
-    score: float | None = None
-    probabilities: np.ndarray | None = None
+    log_prob: float
+    score: float
+    probabilities: np.ndarray
 
     @property
     def text(self) -> str:
@@ -42,27 +49,24 @@ class Caption(NamedTuple):
         return ' '.join(self.words)
 
 
-def generate(session: Session, model: Any, found: 'Beams | Sampled', data: Any,
+def generate(session: Session, model: 'Searches', hypotheses: Hypotheses, data: 'Split',
              images: Sequence[int] | np.ndarray | None = None, batch_size: int = 64,
              seed: int = 0) -> Iterator[Caption]:
-    """Free-running captions of images, each the best that was found: what `generate_n_best` yields,
-    its first.
-    """
-    for captions in generate_n_best(session, model, found, data, images, batch_size, seed):
+    """Yield the best caption of each image, see `generate_n_best`."""
+    for captions in generate_n_best(session, model, hypotheses, data, images, batch_size, seed):
         yield captions[0]
 
 
-def generate_n_best(session: Session, model: Any, found: 'Beams | Sampled', data: Any,
+def generate_n_best(session: Session, model: 'Searches', hypotheses: Hypotheses, data: 'Split',
                     images: Sequence[int] | np.ndarray | None = None, batch_size: int = 64,
                     seed: int = 0) -> Iterator[list[Caption]]:
-    """Free-running captions of images. A batch is read while the one before it is decoded.
+    """Yield the captions of each image; a batch is read while the one before it is decoded.
 
     Args:
         session: tf1.Session with the model's variables.
         model: CaptionGenerator or Ensemble.
-        found: Beams of its `build_search` or `build_beam_search`, or Sampled of its
-            `build_sampler`.
-        data: CaptionData, or whatever reads what the model takes (`image_data.ImageData`).
+        hypotheses: Hypotheses of its `build_search` or `build_beam_search`.
+        data: Split that reads what the model takes.
         images: which of its images, by number; None: all.
         batch_size: images decoded together.
         seed: int, of drawn words and locations; what is drawn follows it and the image's number in
@@ -76,19 +80,19 @@ def generate_n_best(session: Session, model: Any, found: 'Beams | Sampled', data
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(images), batch_size):
-            numbers = images[first : first + batch_size]
+            numbers = images[first:first + batch_size]
             yield numbers, data.read_features(numbers).astype(dtype, copy=False)
 
     for numbers, features in prefetch(read(), depth=2):
-        yield from decode(session, model, found, features, numbers, seed)
+        yield from decode(session, model, hypotheses, features, numbers, seed)
 
 
-def decode(session: Session, model: Any, found: 'Beams | Sampled', inputs: np.ndarray,
+def decode(session: Session, model: 'Searches', hypotheses: Hypotheses, inputs: np.ndarray,
            numbers: Sequence[int] | np.ndarray, seed: int = 0) -> list[list[Caption]]:
-    """Captions of one batch.
+    """Caption one batch.
 
     Args:
-        session, model, found, seed: as of `generate_n_best`.
+        session, model, hypotheses, seed: as of `generate_n_best`.
         inputs: (N, ...) what `model.inputs` takes.
         numbers: (N,) int, the images' numbers, which decide with `seed` what is drawn.
 
@@ -98,29 +102,23 @@ def decode(session: Session, model: Any, found: 'Beams | Sampled', inputs: np.nd
     Raises:
         InputError: attention or scores are not finite.
     """
-    result = session.run(found._asdict(), {model.inputs: inputs, model.dropout_seed: (seed, 0),
-                                           model.image_numbers: numbers})
-    # the best caption of every image has one
-    scores = result['scores'][:, 0] if 'scores' in result else 0.0
-    if not (np.isfinite(result['alphas']).all() and np.isfinite(scores).all()):
+    values = session.run(hypotheses, {model.inputs: inputs, model.dropout_seed: (seed, 0),
+                                      model.image_numbers: numbers})
+    # Slots that are not used score -inf, but the best caption of every image is there.
+    if not (np.isfinite(values.alphas).all() and np.isfinite(values.scores[:, 0]).all()):
         raise InputError('the attention or the words are not finite: the model diverged in '
                          'training, or the features are broken')
-    if result['captions'].ndim == 2:  # one caption an image, of build_sampler
-        result = {name: value[:, np.newaxis] for name, value in result.items()}
-    slots = range(result['captions'].shape[1])
-    return [[_caption(model, {name: value[n, k] for name, value in result.items()}) for k in slots
-             if 'scores' not in result or np.isfinite(result['scores'][n, k])]
-            for n in range(len(numbers))]
+    return [[_caption(model, Hypotheses(*(value[image, slot] for value in values)))
+             for slot in np.flatnonzero(np.isfinite(values.scores[image]))]
+            for image in range(len(numbers))]
 
 
-def _caption(model: Any, result: dict[str, Any]) -> Caption:
-    """The Caption of one slot of a search."""
-    indices = result['captions']
-    ends = np.flatnonzero(indices == model.end)
-    length = ends[0] if len(ends) else len(indices)
-    scored: list[Any] = [float(result[name]) if name in result else None
-                         for name in ('log_probs', 'scores')]
-    if 'word_log_probs' in result:
-        scored.append(np.exp(result['word_log_probs'][:length]))
-    return Caption([model.idx_to_word[index] for index in indices[:length]],
-                   result['alphas'][:length], result['betas'][:length], bool(len(ends)), *scored)
+def _caption(model: 'Searches', hypothesis: Hypotheses) -> Caption:
+    """Return the Caption of one slot of one image."""
+    words = hypothesis.captions
+    ends = np.flatnonzero(words == model.end)
+    length = ends[0] if len(ends) else len(words)
+    return Caption(
+        [model.idx_to_word[word] for word in words[:length]], hypothesis.alphas[:length],
+        hypothesis.betas[:length], bool(len(ends)), float(hypothesis.log_probs),
+        float(hypothesis.scores), np.exp(hypothesis.word_log_probs[:length]))

@@ -1,11 +1,13 @@
-"""Several models that caption together: their probabilities are averaged at every word, in one
-graph.
+"""Several models that caption together: the mean of their probabilities at every word, in one graph.
 
-    ensemble = Ensemble([first, second])        # CaptionGenerators in one graph; of runs, see `core.runs.run_ensemble`
-    beams = ensemble.build_beam_search(beam_width=3)
+    ensemble = Ensemble([first, second])        # CaptionGenerators in one graph
+    hypotheses = ensemble.build_beam_search(beam_width=3)
 
 p(y_t) is the mean of the models' p(y_t), and the score of a caption the sum of log p(y_t). The
-attention and the gates shown are the means of the models' own.
+attention and the gates shown are the means of the models' own. Of runs, see
+`core.runs.run_ensemble`.
+
+Letters in shapes: R rows (captions of one step), L locations, V words.
 """
 
 import math
@@ -13,13 +15,12 @@ from collections.abc import Sequence
 
 from core.common.aliases import Tensor
 from core.decoding.search_graphs import Searches
-from core.decoding.search_loop import Decoding, Step
+from core.decoding.search_loop import Decoding, NextWord
 from core.runtime.backend import tf
 
 
 class Ensemble(Searches):
-    """Models that read the same features and write the same words; decodes as a CaptionGenerator
-    does.
+    """Models that read the same features and write the same words, decoding as one.
 
     Args:
         models: CaptionGenerators in one graph, of one vocabulary and one number of locations L; all
@@ -53,20 +54,22 @@ class Ensemble(Searches):
         self.end, self.never = first.end, first.never
         self.dropout_seed, self.image_numbers = first.dropout_seed, first.image_numbers
 
-    def decoding(self, max_len: int = 20) -> Decoding:
-        """One Decoding of the models' own: log of the mean probability, mean alpha and beta."""
-        members = [model.decoding(max_len) for model in self.models]
+    def decoding(self, max_len: int = 20, jit: bool | None = None) -> Decoding:
+        """Return one Decoding of the models' own: log of the mean probability, mean alpha and beta.
 
-        def step(images: Tensor, words: Tensor, state: Tensor) -> Step:
-            steps = [member.step(*arguments) for member, *arguments in zip(
+        Args:
+            max_len: steps that can be taken. jit: XLA, or not; None: as each model was made.
+        """
+        members = [model.decoding(max_len, jit) for model in self.models]
+
+        def step(images: Tensor, words: Tensor, state: Tensor) -> NextWord:
+            new = [member.step(*arguments) for member, *arguments in zip(
                 members, images, [words] * len(members), state, strict=True)]
-            log_probs = tf.reduce_logsumexp(tf.stack([s.log_probs for s in steps]),
-                                            axis=0) - math.log(len(steps))
-            trace = tf.nest.map_structure(lambda *parts: tf.add_n(parts) / len(parts),
-                                          *(s.trace for s in steps))
-            return Step(log_probs, tuple(s.state for s in steps), trace)
+            log_probs = tf.stack([each.log_probs for each in new])                  # (models, R, V)
+            return NextWord(tf.reduce_logsumexp(log_probs, axis=0) - math.log(len(new)),    # (R, V)
+                            tuple(each.state for each in new),
+                            tf.add_n([each.alpha for each in new]) / len(new),      # (R, L)
+                            tf.add_n([each.beta for each in new]) / len(new))       # (R,)
 
         return Decoding(step, tuple(member.images for member in members),
                         tuple(member.state for member in members), members[0].start)
-
-

@@ -149,24 +149,27 @@ def build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session]
     return features, restore
 
 
-class Tower(typing.NamedTuple):
+class TrainableEncoder(typing.NamedTuple):
     """An encoder whose last layers are trained.
 
     Attributes:
+        pixels: uint8 tensor (N, size, size, 3), RGB, what it is fed.
         features: float32 tensor (N, L, D).
         restore: function that takes a session and loads the weights of all variables, trained and
             frozen.
-        trained: list of variables, kernels, biases and what scales and shifts batch normalisations.
+        trained: list of variables, kernels, biases and what scales and shifts batch normalisations;
+            they are saved with the best model.
         frozen: list of the encoder's other variables.
     """
 
+    pixels: Tensor
     features: Tensor
     restore: Callable[[Session], None]
     trained: list[Variable]
     frozen: list[Variable]
 
 
-def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> Tower:
+def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> TrainableEncoder:
     """Builds an encoder of which the layers from `first` on, in the network's order, can be
     trained.
 
@@ -181,7 +184,7 @@ def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> Tower:
             their Keras model.
 
     Returns:
-        `Tower`, its variables below the scope `encoder`.
+        TrainableEncoder, its variables below the scope `encoder`.
 
     Raises:
         InputError: no such layer, with near ones, or nothing to train from it on.
@@ -200,7 +203,7 @@ def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> Tower:
     for key in (tf1.GraphKeys.GLOBAL_VARIABLES, tf1.GraphKeys.TRAINABLE_VARIABLES):
         collection = tf1.get_collection_ref(key)
         collection[:] = [variable for variable in collection if id(variable) not in left_out]
-    return Tower(features, restore, trained, frozen)
+    return TrainableEncoder(images, features, restore, trained, frozen)
 
 
 def check_trainable(spec: EncoderSpec, first: str) -> list[int]:

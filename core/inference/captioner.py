@@ -177,8 +177,7 @@ class Captioner:
             self._model, restore = run.build_captioner(pixels, weights)
             # Compiling a size takes longer than what it saves on the few photos that are computed
             # together here.
-            self._model.attention.compile(False)
-            self._search = self._model.build_search(options, n_best)
+            self._search = self._model.build_search(options, n_best, jit=False)
         self._session = tf1.Session(graph=graph, config=session_config(machine or Machine()))
         try:
             with graph.as_default():

@@ -21,11 +21,11 @@ from core.decoding.captions import generate_n_best
 from core.metrics import attention_correctness
 from core.metrics.object_names import Lexicon, lexicon_of
 from core.metrics.scorer import Scorer, diversity, metric_names, save_results, score_images, score_table
-from core.model.attention_kernels import with_working_xla
 from core.runs.run_ensemble import build as build_ensemble
 from core.runs.run_ensemble import check as check_ensemble
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
+from core.runtime.xla import with_working_xla
 from core.viewer import attention_pictures, gallery
 from core.viewer.caption_record import page_record
 
@@ -150,10 +150,7 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
     with tf.Graph().as_default() as graph:
         model: Any = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
         machine = with_working_xla(machine or Machine(), say=say)
-        if machine.xla == 'off':
-            for each in getattr(model, 'models', [model]):
-                each.attention.compile(False)
-        search = model.build_search(options, n_best)
+        search = model.build_search(options, n_best, jit=None if machine.xla != 'off' else False)
         with tf1.Session(graph=graph, config=session_config(machine)) as session:
             infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
             steps = ', '.join(str(info['step']) for info in infos)

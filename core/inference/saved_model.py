@@ -20,7 +20,7 @@ from core.common.errors import InputError
 from core.config.decoding import DecodingConfig
 
 if TYPE_CHECKING:
-    from core.decoding.search_graphs import Beams
+    from core.decoding.search_loop import Hypotheses
     from core.model.caption_generator import CaptionGenerator
     from core.runs.run_dir import Run
 
@@ -128,26 +128,25 @@ def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best
             pixels = tf.ensure_shape(pixels, [None, *pixels.shape[1:]])
         model, restore = run.build_captioner(pixels, weights)
         # XLA is not everywhere where a SavedModel is, and compiles anew for every number of images.
-        model.attention.compile(False)
         model.dropout_seed = tf.constant([seed, 0])
-        found = model.build_search(options, n_best)
+        hypotheses = model.build_search(options, n_best, jit=False)
         with tf1.name_scope('outputs'):
-            outputs = {name: x[:n] for name, x in _outputs(model, found).items()}
+            outputs = {name: x[:n] for name, x in _outputs(model, hypotheses).items()}
     return {'inputs': {INPUT: files}, 'outputs': outputs}, variables, restore
 
 
-def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
-    """The tensors of OUTPUTS from the Beams of a search."""
+def _outputs(model: 'CaptionGenerator', hypotheses: 'Hypotheses') -> dict[str, Tensor]:
+    """Return the tensors of OUTPUTS of a search."""
     from core.runtime.backend import tf
 
-    used = found.lengths > 0
-    ended = tf.logical_and(used, tf.equal(found.captions[:, :, -1], model.end))
-    lengths = found.lengths - tf.cast(ended, tf.int32)
-    places = tf.range(found.captions.shape[2])
+    used = hypotheses.lengths > 0
+    ended = tf.logical_and(used, tf.equal(hypotheses.captions[:, :, -1], model.end))
+    lengths = hypotheses.lengths - tf.cast(ended, tf.int32)
+    places = tf.range(hypotheses.captions.shape[2])
     written = places < lengths[:, :, tf.newaxis]
     vocabulary = tf.constant(
         [model.idx_to_word[index].encode('utf8', 'replace') for index in range(model.V)])
-    words = tf.where(written, tf.gather(vocabulary, found.captions), '')
+    words = tf.where(written, tf.gather(vocabulary, hypotheses.captions), '')
     spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
     lowest = tf.float32.min  # JSON has no infinity
 
@@ -155,11 +154,11 @@ def _outputs(model: 'CaptionGenerator', found: 'Beams') -> dict[str, Tensor]:
         return tf.where(kept, tf.cast(x, tf.float32), otherwise)
 
     return {'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths,
-            'ended': ended, 'scores': number(found.scores, used, lowest),
-            'log_probs': number(found.log_probs, used, lowest),
-            'probabilities': number(tf.exp(found.word_log_probs), written),
-            'alphas': number(found.alphas, written[..., tf.newaxis]),
-            'betas': number(found.betas, written)}
+            'ended': ended, 'scores': number(hypotheses.scores, used, lowest),
+            'log_probs': number(hypotheses.log_probs, used, lowest),
+            'probabilities': number(tf.exp(hypotheses.word_log_probs), written),
+            'alphas': number(hypotheses.alphas, written[..., tf.newaxis]),
+            'betas': number(hypotheses.betas, written)}
 
 
 def _try(session: Session, signature: Signature) -> None:

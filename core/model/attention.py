@@ -1,26 +1,25 @@
 """Attention over the annotation vectors of an image (paper sections 3.1.2 and 4).
 
     attention = Attention(variables, dim_annotation=512, dim_hidden=1024, options=ModelConfig())
-    memory = attention.memory(annotations)     # once an image
-    weight, bias = attention.query_weights(memory)
-    alpha = attention.alpha(memory, h @ weight + bias)     # every step
-    context = attention.context(memory, alpha)
+    projected = attention.project(annotations)             # once an image
+    w, b = attention.query_weights(projected)
+    alpha = attention.alpha(scores(h @ w + b))             # every step, see `step_functions.Scores`
 
 What is expected (soft attention) and what is drawn (hard attention, see `hard_attention`) differ
-only in the weights that `context` is given.
+only in the weights with which the annotations are summed.
+
+Letters in shapes: N images, L locations, K numbers of an annotation, A hidden units of the
+attention, H hidden units of the decoder, R captions.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.common.aliases import Tensor
-from core.model.attention_kernels import Kernels
 from core.runtime.backend import cast, matmul, tf
 
 if TYPE_CHECKING:
     from core.config.model import ModelConfig
     from core.runtime.variables import Variables
-
-DECODED_TOGETHER = 32  # images from which on compiling for their number pays in decoding
 
 
 class Annotations(NamedTuple):
@@ -33,7 +32,8 @@ class Annotations(NamedTuple):
     Attributes:
         features: (N, L, K). In mixed precision they are of 16 bits, and so will be what is
             multiplied with them.
-        scale, shift: (K,), or both None.
+        scale: (K,), or None where nothing is normalised.
+        shift: (K,), or None.
     """
 
     features: Tensor
@@ -41,33 +41,26 @@ class Annotations(NamedTuple):
     shift: Tensor = None
 
     def affine(self, mean: Tensor) -> Tensor:
-        """Weighted means of the features (..., K) -> of the annotation vectors."""
+        """Turn weighted means of the features (..., K) into those of the annotation vectors."""
         return mean if self.scale is None else mean * self.scale + self.shift
 
 
-class Memory(NamedTuple):
-    """What every step attends to; constant over the steps of a caption.
+class Projected(NamedTuple):
+    """The annotations' share of the scores, the same for every word.
 
     Attributes:
-        features: (N, L, K), of the annotations.
-        projected: (N, L, A), the annotations' share of the attention score, but for `offset`.
-        offset: (A,), what is missing in `projected` at every location, or None.
-        annotations: Annotations.
+        annotations: p (N, L, A), but for `offset`, of the features' type.
+        offset: (A,), what is missing in it at every location, or None.
     """
 
-    features: Tensor
-    projected: Tensor
+    annotations: Tensor
     offset: Tensor
-    annotations: Annotations
 
 
 class Attention:
-    """The attention's scores: e = w_att . act(p + h W [+ b]) [+ b_att], alpha = softmax(e /
-    temperature).
+    """The attention's scores: e = w_att . act(p + h W [+ b]) [+ b_att], alpha = softmax(e / temp.).
 
     p is the projection of the annotations, `attention_layers` - 1 times followed by a tanh layer.
-    Rows may be a multiple of the images: R = C N, the rows of image n being n C to n C + C - 1
-    (several captions or draws of one image share its projection).
 
     Variables: `project_features/{w, b, w_1, b_1 ...}` and `attention_layer/{w, b, w_att, b_att}`,
     the biases and the numbered layers where the options ask for them.
@@ -77,99 +70,62 @@ class Attention:
         options: ModelConfig, of which attention_activation, attention_size, attention_layers,
             attention_bias and score_bias are read.
         temperature: scalar tensor or number.
-        jit: XLA compiles the large products, see `attention_kernels`.
+
+    Attributes:
+        size: A. activation: 'relu' or 'tanh'.
     """
 
     def __init__(self, variables: 'Variables', dim_annotation: int, dim_hidden: int,
-                 options: 'ModelConfig', temperature: Tensor = 1.0, jit: bool = True) -> None:
-        size = options.attention_size or dim_annotation
-        self.temperature, self._activation = temperature, options.attention_activation
-        self.compile(jit)
-        extra = {}
+                 options: 'ModelConfig', temperature: Tensor = 1.0) -> None:
+        self.size = size = options.attention_size or dim_annotation
+        self.temperature, self.activation = temperature, options.attention_activation
+        projection = {'w': ([dim_annotation, size], 'projection')}
         if options.attention_bias in ('features', 'both'):
-            extra['b'] = ([size], 'zeros')
+            projection['b'] = ([size], 'zeros')
         for layer in range(1, options.attention_layers):
-            extra |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
-        self.n_layers = options.attention_layers
-        self.projection = variables.create('project_features',
-                                           w=([dim_annotation, size], 'projection'), **extra)
-        extra = {}
+            projection |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
+        self._n_layers = options.attention_layers
+        self._projection = variables.create('project_features', **projection)
+        score = {'w': ([dim_hidden, size], 'matrix'), 'w_att': ([size, 1], 'matrix')}
         if options.attention_bias in ('query', 'both'):
-            extra['b'] = ([size], 'zeros')
+            score['b'] = ([size], 'zeros')
         if options.score_bias:
-            extra['b_att'] = ([1], 'zeros')
-        self.weights = variables.create('attention_layer', w=([dim_hidden, size], 'matrix'),
-                                        w_att=([size, 1], 'matrix'), **extra)
+            score['b_att'] = ([1], 'zeros')
+        self._score = variables.create('attention_layer', **score)
 
-    def compile(self, jit: bool) -> None:
-        """From here on, XLA compiles the large products, or does not (attribute `jit`)."""
-        self.jit, self.kernels = jit, Kernels(self._activation, jit)
-        # Decoding has batches of many sizes, as images leave it; each is compiled once, which few
-        # images do not pay.
-        self.decoding_kernels = Kernels(self._activation, jit, DECODED_TOGETHER)
-
-    def memory(self, annotations: Annotations) -> Memory:
-        """The image's share of the score, computed once: Annotations (N, L, K) -> Memory."""
-        features, projection = annotations.features, self.projection
-        n_locations, dim = features.shape[1], features.shape[2]
-        w, offset = tf.convert_to_tensor(projection['w']), None
+    def project(self, annotations: Annotations) -> Projected:
+        """Compute the share of Annotations (N, L, K) in eq. 4, once an image."""
+        features, v = annotations.features, self._projection
+        w, offset = tf.convert_to_tensor(v['w']), None                              # (K, A)
+        # (a * scale + shift) w = a (scale * w) + shift w: no normalised (N, L, K) tensor is made.
         if annotations.scale is not None:
-            offset = tf.linalg.matvec(w, annotations.shift, transpose_a=True)
-            w *= annotations.scale[:, tf.newaxis]
-        if 'b' in projection:
-            offset = projection['b'] if offset is None else offset + projection['b']
-        p = matmul(tf.reshape(features, [-1, dim]), cast(w, features.dtype))
+            offset = tf.linalg.matvec(w, annotations.shift, transpose_a=True)       # (A,)
+            w *= annotations.scale[:, tf.newaxis]                                   # (K, A)
+        if 'b' in v:
+            offset = v['b'] if offset is None else offset + v['b']
+        flat = tf.reshape(features, [-1, features.shape[2]])                        # (N L, K)
+        p = matmul(flat, cast(w, features.dtype))                                   # (N L, A)
         # Biases are added in their own type, as their gradients are sums over all locations.
-        if self.n_layers > 1 and offset is not None:
+        if self._n_layers > 1 and offset is not None:
             p, offset = cast(p, offset.dtype) + offset, None
-        for layer in range(1, self.n_layers):
-            w, b = cast(projection[f'w_{layer}'], features.dtype), projection[f'b_{layer}']
-            p = tf.tanh(cast(matmul(p, w), b.dtype) + b)
-        p = cast(p, features.dtype)
-        return Memory(features, tf.reshape(p, [-1, n_locations, p.shape[1]]), offset, annotations)
+        for layer in range(1, self._n_layers):
+            w, b = cast(v[f'w_{layer}'], features.dtype), v[f'b_{layer}']           # (A, A), (A,)
+            p = tf.tanh(cast(matmul(p, w), b.dtype) + b)                            # (N L, A)
+        p = tf.reshape(cast(p, features.dtype), [-1, features.shape[1], self.size])
+        return Projected(p, offset)                                                 # (N, L, A)
 
-    def query_weights(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """(w (H, A), b (A,)) of the query h w + b; b holds what `memory.projected` lacks."""
-        w = tf.convert_to_tensor(self.weights['w'])
-        bias = self.weights['b'] if 'b' in self.weights else tf.zeros([w.shape[1]], w.dtype)
-        return w, bias if memory.offset is None else bias + memory.offset
+    def query_weights(self, projected: Projected) -> tuple[Tensor, Tensor]:
+        """Return w (H, A) and b (A,) of the query h w + b; b holds `projected.offset` too."""
+        w = tf.convert_to_tensor(self._score['w'])                                  # (H, A)
+        b = self._score['b'] if 'b' in self._score else tf.zeros([self.size], w.dtype)
+        return w, b if projected.offset is None else b + projected.offset           # (A,)
 
-    def scorer(self) -> Tensor:
-        """w_att as (A,)."""
-        return self.weights['w_att'][:, 0]
+    def w_att(self) -> Tensor:
+        """Return w_att of eq. 4 as (A,)."""
+        return self._score['w_att'][:, 0]
 
-    def alpha(self, memory: Memory, query: Tensor, scorer: Tensor = None, tap: Tensor = None,
-              offset: Tensor = None) -> Tensor:
-        """Eq. 4 and 5: alpha (R, L), each row of which sums to 1.
-
-        Gradients reach the query, `tap` and `offset`; those of `memory` and `scorer` are made from
-        these after the loop over the steps, see `deferred_gradients`.
-
-        Args:
-            memory: Memory. query: (R, A). scorer: `scorer()`, read once for all steps.
-            tap: (R, A), see `Kernels.scores`. offset: (R, L) to add to the scores.
-        """
-        n, size = tf.shape(memory.projected)[0], memory.projected.shape[2]
-        grouped = [None if x is None else tf.reshape(x, [n, -1, size]) for x in (query, tap)]
-        kernels = self.decoding_kernels if tap is None else self.kernels
-        scores = kernels.scores(memory.projected, grouped[0], self.scorer() if scorer is None
-                                else scorer, grouped[1])
-        scores = tf.reshape(scores, [-1, memory.projected.shape[1]])
-        if offset is not None:
-            scores += offset
-        if 'b_att' in self.weights:
-            scores += self.weights['b_att']
+    def alpha(self, scores: Tensor) -> Tensor:
+        """Compute eq. 5, alpha = softmax(e / temperature): (R, L) -> (R, L), rows sum to 1."""
+        if 'b_att' in self._score:
+            scores += self._score['b_att']
         return tf.nn.softmax(scores / self.temperature)
-
-    def context(self, memory: Memory, weights: Tensor, offset: Tensor = None) -> Tensor:
-        """Eq. 6: the weighted sum of the annotations (R, K); gradients reach the weights and
-        `offset`.
-
-        Args:
-            memory: Memory. weights: (R, L) of the locations, which sum to 1. offset: (R, K) to add.
-        """
-        n_locations, dim = memory.features.shape[1], memory.features.shape[2]
-        grouped = tf.reshape(weights, [tf.shape(memory.features)[0], -1, n_locations])
-        kernels = self.decoding_kernels if offset is None else self.kernels
-        summed = tf.reshape(kernels.weighted_sum(grouped, memory.features), [-1, dim])
-        return memory.annotations.affine(summed if offset is None else summed + offset)

@@ -1,12 +1,13 @@
-"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the
-LSTM).
+"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the LSTM).
 
-    cell = LSTMCell(variables, n_inputs=M + D, dim_hidden=H)
+    cell = LSTMCell(variables, n_inputs=M + K, dim_hidden=H)
     w = cell.weights()
     state = cell.step(x @ w.kernel + w.bias, state.h @ w.recurrent_kernel + w.recurrent_bias, state)
 
-The products are the caller's, as a part of them does not depend on the recurrence. G is 4H for the
-LSTM, 3H for the GRU; I is the size of the input.
+The products are the caller's, as a part of them does not depend on the recurrence.
+
+Letters in shapes: R captions, H hidden units, I size of the input (M numbers of a word vector and K
+of an annotation), G gate units: 4H for the LSTM, 3H for the GRU.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,20 +20,36 @@ if TYPE_CHECKING:
 
 
 class LSTMState(NamedTuple):
-    """Memory cell c and hidden state h, both (R, H)."""
+    """What an LSTM carries from word to word.
+
+    Attributes:
+        c: (R, H), the memory cell.
+        h: (R, H), the hidden state.
+    """
 
     c: Tensor
     h: Tensor
 
 
 class GRUState(NamedTuple):
-    """Hidden state h, (R, H)."""
+    """What a GRU carries from word to word.
+
+    Attributes:
+        h: (R, H), the hidden state.
+    """
 
     h: Tensor
 
 
 class CellWeights(NamedTuple):
-    """kernel (I, G) of the input, recurrent_kernel (H, G) of the state, and their biases (G,)."""
+    """The cell's weights, apart for what they are multiplied with.
+
+    Attributes:
+        kernel: (I, G), of the input.
+        recurrent_kernel: (H, G), of the hidden state.
+        bias: (G,), of the input's share.
+        recurrent_bias: (G,), of the hidden state's share.
+    """
 
     kernel: Tensor
     recurrent_kernel: Tensor
@@ -41,18 +58,19 @@ class CellWeights(NamedTuple):
 
 
 class LSTMCell:
-    """LSTM with gate order i, j, f, o; variables `lstm/basic_lstm_cell/{kernel, bias}` (I + H, 4H),
-    (4H).
+    """LSTM with gate order i, j, f, o; variables `lstm/basic_lstm_cell/{kernel, bias}`.
+
+    Their shapes are (I + H, 4H) and (4H).
 
     Args:
         variables: Variables. n_inputs: I. dim_hidden: H.
         forget_bias: added to the forget gate.
 
     Attributes:
-        n_gates: G. adds: whether the shares of input and state are only added.
+        n_gates: G.
     """
 
-    State, adds = LSTMState, True
+    State = LSTMState
 
     def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int,
                  forget_bias: float = 1.0) -> None:
@@ -62,32 +80,35 @@ class LSTMCell:
             bias=([4 * dim_hidden], 'zeros'))
 
     def weights(self) -> CellWeights:
-        """CellWeights; the recurrent bias is zero."""
-        inputs, state = tf.split(self._variables['kernel'], [self.n_inputs, -1])
+        """Return CellWeights; the recurrent bias is zero, as one bias does for both shares."""
+        inputs, recurrent = tf.split(self._variables['kernel'], [self.n_inputs, -1])
         bias = tf.convert_to_tensor(self._variables['bias'])
-        return CellWeights(inputs, state, bias, tf.zeros_like(bias))
+        return CellWeights(inputs, recurrent, bias, tf.zeros_like(bias))
 
-    def step(self, from_inputs: Tensor, from_state: Tensor, state: LSTMState) -> LSTMState:
-        """Shares of the gates (R, G) from input and state, LSTMState -> LSTMState."""
-        i, j, f, o = tf.split(from_inputs + from_state, 4, axis=1)
-        c = state.c * tf.sigmoid(f + self.forget_bias) + tf.sigmoid(i) * tf.tanh(j)
-        return LSTMState(c, tf.tanh(c) * tf.sigmoid(o))
+    def step(self, from_inputs: Tensor, from_h: Tensor, state: LSTMState) -> LSTMState:
+        """Take one step: the gates' shares of the input and of h_{t-1}, both (R, G)."""
+        # Eq. 1: input gate i, candidate j, forget gate f, output gate o
+        i, j, f, o = tf.split(from_inputs + from_h, 4, axis=1)                      # (R, H) each
+        # Eq. 2: c_t = f c_{t-1} + i g; the forget bias lets the cell remember from the beginning
+        c = tf.sigmoid(f + self.forget_bias) * state.c + tf.sigmoid(i) * tf.tanh(j)     # (R, H)
+        # Eq. 3: h_t = o tanh(c_t)
+        return LSTMState(c, tf.sigmoid(o) * tf.tanh(c))                             # (R, H) each
 
 
 class GRUCell:
-    """GRU as Keras computes it with `reset_after`: the reset gate acts on the product of state and
-    kernel.
+    """GRU as Keras computes it with `reset_after`.
 
-    Variables `gru/{kernel, recurrent_kernel, bias}` (I, 3H), (H, 3H), (2, 3H), columns z, r, h.
+    The reset gate acts on the product of state and kernel. Variables
+    `gru/{kernel, recurrent_kernel, bias}` (I, 3H), (H, 3H), (2, 3H), columns z, r, h.
 
     Args:
         variables: Variables. n_inputs: I. dim_hidden: H.
 
     Attributes:
-        n_gates: G. adds: whether the shares of input and state are only added.
+        n_gates: G.
     """
 
-    State, adds = GRUState, False
+    State = GRUState
 
     def __init__(self, variables: 'Variables', n_inputs: int, dim_hidden: int) -> None:
         self.n_gates = 3 * dim_hidden
@@ -97,15 +118,16 @@ class GRUCell:
             bias=([2, 3 * dim_hidden], 'zeros'))
 
     def weights(self) -> CellWeights:
-        """CellWeights."""
+        """Return CellWeights."""
         kernel, recurrent_kernel = (tf.convert_to_tensor(self._variables[name])
                                     for name in ('kernel', 'recurrent_kernel'))
         return CellWeights(kernel, recurrent_kernel, *tf.unstack(self._variables['bias']))
 
-    def step(self, from_inputs: Tensor, from_state: Tensor, state: GRUState) -> GRUState:
-        """Shares of the gates (R, G) from input and state, GRUState -> GRUState."""
-        (x_z, x_r, x_h), (h_z, h_r, h_h) = (tf.split(x, 3, axis=1)
-                                            for x in (from_inputs, from_state))
-        z = tf.sigmoid(x_z + h_z)
-        candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)
-        return GRUState(z * state.h + (1 - z) * candidate)
+    def step(self, from_inputs: Tensor, from_h: Tensor, state: GRUState) -> GRUState:
+        """Take one step: the gates' shares of the input and of h_{t-1}, both (R, G)."""
+        x_z, x_r, x_h = tf.split(from_inputs, 3, axis=1)                            # (R, H) each
+        h_z, h_r, h_h = tf.split(from_h, 3, axis=1)                                 # (R, H) each
+        z = tf.sigmoid(x_z + h_z)                                                   # (R, H), update
+        # The shares are not just added: the reset gate scales what is of h alone.
+        candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)                      # (R, H)
+        return GRUState(z * state.h + (1 - z) * candidate)                          # (R, H)

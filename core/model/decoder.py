@@ -2,30 +2,42 @@
 
     decoder = Decoder(word_to_idx, dim_feature=(196, 512), n_time_step=16, options=ModelConfig())
     decoder.create_variables()
-    annotations = decoder.annotations(features)                  # (N, L, K), once an image
-    memory = decoder.attention.memory(annotations)
-    weights, state = decoder.step_weights(memory), decoder.initial_state(annotations)
-    output = decoder.step(memory, weights, state, decoder.word_vectors(words))      # every word
-    logits = decoder.output(output.state.h, output.context, decoder.word_vectors(words))
+    annotations = decoder.annotations(features)                         # once an image
+    functions = decoder.step_functions(annotations)
+    state = decoder.initial_state(annotations)
+    state, step = decoder.step(functions, state, functions.words(words))    # every word
+    logits = decoder.output(step.h, step.context, decoder.word_vectors(words))
 
 core/reference/equations.py computes the same as the paper writes it, in NumPy: read it first.
-docs/model.md says which method is which equation. Letters in shapes: N images, R captions (N, or a
-multiple where images have several captions or draws), L locations, D features of a location, K
-numbers of an annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word
-vector, T steps, V words, G gate units, A hidden units of the attention.
+docs/model.md says which method is which equation.
+
+Letters in shapes: N images, R captions (N, or a multiple where images have several captions or
+draws), L locations, D features of a location, K numbers of an annotation (D, unless `feature_layer`
+changes it), H hidden units, M numbers of a word vector, T steps, V words, G gate units, A hidden
+units of the attention, S = G + A + 1 units that the hidden state feeds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.common.aliases import DType, Tensor, Variable
 from core.data.vocabulary import SPECIALS
-from core.model import hard_attention
-from core.model.attention import Annotations, Attention, Memory
+from core.model import attention_kernels, hard_attention
+from core.model.attention import Annotations, Attention
+from core.model.attention_kernels import compiled
 from core.model.cells import GRUCell, LSTMCell
+from core.model.hard_attention import ContextWeights
 from core.model.output_layer import Dropout, OutputLayer
+from core.model.step_functions import (
+    Product,
+    Scores,
+    StepFunctions,
+    WeightedSum,
+    WordShare,
+    look_up,
+)
 from core.runtime.backend import cast, matmul, tf
-from core.runtime.custom_gradient import with_gradient
+from core.runtime.random_streams import RandomStream
 from core.runtime.variables import Variables
 
 if TYPE_CHECKING:
@@ -36,79 +48,24 @@ BATCH_NORM_EPSILON, BATCH_NORM_DECAY = 1e-3, 0.95
 STATE_ACTIVATIONS = {'tanh': tf.tanh, 'relu': tf.nn.relu, 'linear': tf.identity}
 
 
-class Weight(NamedTuple):
-    """A matrix (I, O) that is multiplied with at every step, and its transpose (O, I) for the
-    gradient, or None.
-
-    To transpose at every step costs more than the product itself for the few rows of a batch.
-    """
-
-    matrix: Tensor
-    transposed: Tensor = None
-
-
-class Offsets(NamedTuple):
-    """What is added to the products of one step, (R, ...), or of all, (T', R, ...).
+class Step(NamedTuple):
+    """What one step gives, and what a loop over the steps keeps of it.
 
     Attributes:
-        state: (R, S) or (S,), the biases. inputs: (R, G), the words' share of the gates; None where
-            the share is another's to add, or part of `state`, as the cell adds up the shares
-            anyway.
-        scores: (R, L). scorer: (R, A), see `attention_kernels.Kernels.scores`. context: (R, K), of
-            the plain features. The last three are None where no gradient is wanted.
-    """
-
-    state: Tensor
-    inputs: Tensor = None
-    scores: Tensor = None
-    scorer: Tensor = None
-    context: Tensor = None
-
-
-class StepWeights(NamedTuple):
-    """Weights of the products of a step. G gate units, S = G + A + 1 (G + A without the selector).
-
-    Attributes:
-        state: Weight (H, S): the recurrent kernel, the query's and the selector's weights side by
-            side.
-        words: (M, G). words_bias: (G,). context: Weight (K, G).
-        scorer: (A,).
-        offsets: Offsets.
-    """
-
-    state: Weight
-    words: Tensor
-    words_bias: Tensor
-    context: Weight
-    scorer: Tensor
-    offsets: Offsets
-
-    def word_share(self, vectors: Tensor) -> Tensor:
-        """Word vectors (..., M) -> their share of the gates (..., G)."""
-        return all_rows(vectors, self.words) + self.words_bias
-
-
-class StepOutput(NamedTuple):
-    """One decoder step.
-
-    Attributes:
-        state: the cell's state after the step.
-        context: (R, K), the attended annotation, scaled by beta.
+        h: (R, H), the hidden state after the step.
+        context: (R, K), z_t: the annotations summed, scaled by beta.
         alpha: (R, L), attention weights.
         beta: (R, 1), the gate; ones without `selector`.
-        location: (R,) int32, the drawn location of hard attention; an empty tuple with soft
-            attention.
-        query: (R, A), what the hidden state asks the attention.
-        weights: (R, L), of the locations in the context: alpha, or one at the drawn location.
+        weights: (R, L), of the locations in the context: alpha, or one at a single location.
+        location: (R,) int32, that location of hard attention; an empty tuple where there is none.
     """
 
-    state: Tensor
+    h: Tensor
     context: Tensor
     alpha: Tensor
     beta: Tensor
-    location: Tensor
-    query: Tensor
     weights: Tensor
+    location: Tensor
 
 
 class Decoder:
@@ -160,7 +117,8 @@ class Decoder:
         self.unknown = word_to_idx.get('<UNK>')
         self.never = [word_to_idx[word] for word in NEVER_EMITTED if word in word_to_idx]
         self.L, self.D = dim_feature
-        self.V, self.M, self.H, self.T = len(word_to_idx), options.dim_embed, options.dim_hidden, n_time_step
+        self.V, self.T = len(word_to_idx), n_time_step
+        self.M, self.H = options.dim_embed, options.dim_hidden
         self.K = options.feature_layer or self.D
         # Dicts of variables, a variable and a MovingBaseline, where the options ask for them.
         self.batch_norm: Any = None
@@ -169,29 +127,28 @@ class Decoder:
         self.baseline: Variable = None
         self.moving_baseline: Any = None
 
-    def create_variables(self, temperature: Tensor = 1.0, jit: bool = True) -> None:
-        """All variables; with the default options under the names of the TF1 code.
+    def create_variables(self, temperature: Tensor = 1.0) -> None:
+        """Create all variables; with the default options under the names of the TF1 code.
 
         Args:
-            temperature: scalar, of the attention's softmax. jit: XLA compiles the attention's large
-                products.
+            temperature: scalar, of the attention's softmax.
         """
         D, K, H, M, V, options = self.D, self.K, self.H, self.M, self.V, self.options
         variables = Variables(self.dtype, options.initializer)
         if options.batch_norm:
-            self.batch_norm = variables.create('conv_featuresbatch_norm', beta=([D], 'zeros'),
-                                               gamma=([D], 'ones'), moving_mean=([D], 'zeros'),
-                                               moving_variance=([D], 'ones'))
+            self.batch_norm = variables.create(
+                'conv_featuresbatch_norm', beta=([D], 'zeros'), gamma=([D], 'ones'),
+                moving_mean=([D], 'zeros'), moving_variance=([D], 'ones'))
         if options.feature_layer:
             self.feature_layer = variables.create('feature_layer', w=([D, K], 'matrix'),
                                                   b=([K], 'zeros'))
-        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias) if options.cell == 'lstm'
-                     else GRUCell(variables, M + K, H))
+        self.cell = (LSTMCell(variables, M + K, H, options.forget_bias)
+                     if options.cell == 'lstm' else GRUCell(variables, M + K, H))
         self.initial = {}
         if options.initial_state != 'zero':
-            layers = {f'{kind}_{i}': ([K, K] if kind == 'w' else [K], 'matrix' if kind == 'w'
-                                      else 'zeros') for i in range(1, options.initial_layers)
-                      for kind in 'wb'}
+            layers: dict[str, Any] = {}
+            for layer in range(1, options.initial_layers):
+                layers |= {f'w_{layer}': ([K, K], 'matrix'), f'b_{layer}': ([K], 'zeros')}
             for part in self.cell.State._fields:
                 layers |= {f'w_{part}': ([K, H], 'matrix'), f'b_{part}': ([H], 'zeros')}
             self.initial = variables.create('initial_lstm', **layers)
@@ -199,15 +156,17 @@ class Decoder:
         if options.selector:
             self.gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
         self.output = OutputLayer(variables, H, K, V, options)
-        self.attention = Attention(variables, K, H, options, tf.cast(temperature, self.dtype), jit)
+        self.attention = Attention(variables, K, H, options, tf.cast(temperature, self.dtype))
         if self.hard and options.baseline == 'moving':
             self.moving_baseline = hard_attention.MovingBaseline(options.reward, self.T, self.dtype)
             self.baseline = self.moving_baseline.variable
         self.variables = variables.created
 
-    def annotations(self, features: Tensor, training: bool = False,
-                    compute_dtype: DType = None) -> Annotations:
-        """The images' Annotations (N, L, K): batch normalisation and Dense+ReLU where asked for.
+    # ---- once an image
+
+    def annotations(self, features: Tensor, training: bool = False, compute_dtype: DType = None,
+                    jit: bool = False) -> Annotations:
+        """Return the images' Annotations: batch normalisation and Dense+ReLU where asked for.
 
         While training, the statistics over images and locations are the batch's, and evaluating the
         result updates the moving ones. They are of the model's own type, whatever that of the
@@ -217,135 +176,129 @@ class Decoder:
             features: (N, L, D) of any floating type. training: bool.
             compute_dtype: of the annotations, and so of what is computed of them; None: the model's
                 own.
+            jit: XLA compiles the variance of the features.
         """
-        features, norm = tf.cast(features, self.dtype), self.batch_norm
-        compute_dtype = compute_dtype or self.dtype
-        scale: Tensor = None
-        shift: Tensor = None
-        if norm:
-            if not training:
-                mean, variance = norm['moving_mean'], norm['moving_variance']
-            else:
-                # By image first: the first state starts from the same means, so they are computed
-                # once.
-                mean = tf.reduce_mean(tf.reduce_mean(features, axis=1), axis=0)
-                variance = self.attention.kernels.variance(features, mean)
-                updates = [
-                    moving.assign_sub((moving - tf.stop_gradient(value)) * (1 - BATCH_NORM_DECAY))
-                    for moving, value in ((norm['moving_mean'], mean),
-                                          (norm['moving_variance'], variance))]
-                with tf.control_dependencies(updates):
-                    mean = tf.identity(mean)
-            scale = norm['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-            shift = norm['beta'] - mean * scale
-        features = cast(features, compute_dtype)
+        features = tf.cast(features, self.dtype)                                    # (N, L, D)
+        scale, shift = self._normalisation(features, training, jit)                 # (D,) each
+        features = cast(features, compute_dtype or self.dtype)
         if not self.feature_layer:
             return Annotations(features, scale, shift)
         w, b = tf.convert_to_tensor(self.feature_layer['w']), self.feature_layer['b']
-        if norm:
+        if scale is not None:  # (a * scale + shift) w + b, without a normalised (N, L, D) tensor
             w, b = w * scale[:, tf.newaxis], b + tf.linalg.matvec(w, shift, transpose_a=True)
+        flat = matmul(tf.reshape(features, [-1, self.D]), cast(w, features.dtype))  # (N L, K)
         # The bias is added in its own type, as its gradient is a sum over all locations.
-        flat = cast(matmul(tf.reshape(features, [-1, self.D]), cast(w, compute_dtype)), self.dtype)
-        flat = cast(tf.nn.relu(flat + b), compute_dtype)
-        return Annotations(tf.reshape(flat, [-1, self.L, self.K]))
+        flat = tf.nn.relu(cast(flat, self.dtype) + b)                               # (N L, K)
+        return Annotations(tf.reshape(cast(flat, features.dtype), [-1, self.L, self.K]))
+
+    def _normalisation(self, features: Tensor, training: bool,
+                       jit: bool) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (D,) of the batch normalisation, or None twice without it."""
+        v = self.batch_norm
+        if not v:
+            return None, None
+        if not training:
+            mean, variance = v['moving_mean'], v['moving_variance']
+        else:
+            # By image first: the first state starts from the same means, so they are shared.
+            mean = tf.reduce_mean(tf.reduce_mean(features, axis=1), axis=0)         # (D,)
+            variance = compiled(attention_kernels.variance, jit)(features, mean)    # (D,)
+            updates = [
+                moving.assign_sub((moving - tf.stop_gradient(batch)) * (1 - BATCH_NORM_DECAY))
+                for moving, batch in ((v['moving_mean'], mean), (v['moving_variance'], variance))]
+            with tf.control_dependencies(updates):
+                mean = tf.identity(mean)
+        scale = v['gamma'] * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)           # (D,)
+        return scale, v['beta'] - mean * scale                                      # (D,) each
 
     def initial_state(self, annotations: Annotations, dropout: Dropout | None = None) -> Tensor:
-        """The cell's first state from the mean annotation (3.1.2). Annotations -> state of (N, H)
-        parts.
+        """Compute the cell's first state, of (N, H) parts, from the mean annotation (3.1.2).
+
+        Args:
+            annotations: Annotations. dropout: Dropout, of the extra layers while training.
         """
-        options, initial = self.options, self.initial
+        options, v = self.options, self.initial
         if options.initial_state == 'zero':
             zeros = tf.zeros([tf.shape(annotations.features)[0], self.H], self.dtype)
             return self.cell.State(*[zeros for _ in self.cell.State._fields])
-        compute_dtype = annotations.features.dtype
 
-        def affine(x: Tensor, which: int | str) -> Tensor:
-            return matmul(x, cast(initial[f'w_{which}'], compute_dtype)) + initial[f'b_{which}']
+        def affine(x: Tensor, name: int | str) -> Tensor:
+            return matmul(x, cast(v[f'w_{name}'], annotations.features.dtype)) + v[f'b_{name}']
 
-        x = annotations.affine(tf.reduce_mean(cast(annotations.features, self.dtype), axis=1))
+        mean = tf.reduce_mean(cast(annotations.features, self.dtype), axis=1)       # (N, K)
+        x = annotations.affine(mean)                                                # (N, K)
         for layer in range(1, options.initial_layers):
-            x = tf.nn.relu(affine(x, layer))
-            x = dropout(x, 20 + layer) if dropout else x
+            x = tf.nn.relu(affine(x, layer))                                        # (N, K)
+            x = dropout(x, RandomStream.INITIAL_LAYERS + layer) if dropout else x
+        # 3.1.2: c_0 = f_init,c(mean of a_i), h_0 = f_init,h(mean of a_i)
         activation = STATE_ACTIVATIONS[options.initial_state]
         return self.cell.State(*[activation(affine(x, part)) for part in self.cell.State._fields])
 
-    def word_vectors(self, words: Tensor, table: Tensor = None) -> Tensor:
-        """Words (...) int32 -> their vectors (..., M); with `first_word` zero, <START> stands for
-        zeros.
+    def step_functions(self, annotations: Annotations, jit: bool = False,
+                       least: int = 0) -> StepFunctions:
+        """Return the StepFunctions of images; products have the type of the annotations.
 
         Args:
-            words: int32. table: (V, M), the embedding, where it is to be read only once.
+            annotations: Annotations. jit, least: see `step_functions.Scores`.
         """
-        vectors = tf.nn.embedding_lookup(self.embedding if table is None else table, words)
-        if self.options.first_word == 'zero':
-            vectors *= tf.cast(tf.not_equal(words, self.start), self.dtype)[..., tf.newaxis]
-        return vectors
-
-    def step_weights(self, memory: Memory) -> StepWeights:
-        """The StepWeights for a Memory of the attention; matrices have the type of that."""
-        cell, options = self.cell.weights(), self.options
-        query, query_bias = self.attention.query_weights(memory)
+        cell, options, dtype = self.cell.weights(), self.options, annotations.features.dtype
+        projected = self.attention.project(annotations)                             # (N, L, A)
+        query, query_bias = self.attention.query_weights(projected)                 # (H, A), (A,)
         # Without a state the kernel is not used, but it has a gradient as every variable: zero.
         recurrent = cell.recurrent_kernel if options.carry_state else 0 * cell.recurrent_kernel
-        state, bias = [recurrent, query], [cell.recurrent_bias, query_bias]
+        matrices, biases = [recurrent, query], [cell.recurrent_bias, query_bias]
         if self.gate:
-            state.append(self.gate['w'])
-            bias.append(self.gate['b'])
-        sizes = [self.M, self.K] if options.cell_input == 'word_context' else [self.K, self.M]
-        words, context = tf.split(cell.kernel, sizes)
-        if options.cell_input == 'context_word':
-            words, context = context, words
-        state, words, context = (cast(w, memory.projected.dtype)
-                                 for w in (tf.concat(state, axis=1), words, context))
-        return StepWeights(Weight(state), words, cell.bias, Weight(context),
-                           self.attention.scorer(), Offsets(tf.concat(bias, axis=0)))
+            matrices.append(self.gate['w'])
+            biases.append(self.gate['b'])
+        if options.cell_input == 'word_context':
+            words, context = tf.split(cell.kernel, [self.M, self.K])                # (M, G), (K, G)
+        else:
+            context, words = tf.split(cell.kernel, [self.K, self.M])
+        return StepFunctions(
+            words=WordShare(tf.convert_to_tensor(self.embedding), cast(words, dtype),
+                            self._zero_word()),
+            from_h=Product(cast(tf.concat(matrices, axis=1), dtype), tf.concat(biases, axis=0)),
+            scores=Scores(projected.annotations, self.attention.w_att(),
+                          self.attention.activation, jit, least),
+            weighted_sum=WeightedSum(annotations.features, self.dtype, jit, least),
+            from_context=Product(cast(context, dtype), cell.bias),
+            annotations=annotations)
 
-    def step(self, memory: Memory, weights: StepWeights, state: Tensor, word_vectors: Tensor,
-             choose: Callable[..., tuple] | None = None) -> StepOutput:
-        """The one decoder step of training and decoding (eq. 1 to 6 and the gate of 4.2.1).
+    # ---- every word
+
+    def step(self, functions: StepFunctions, state: Tensor, word_share: Tensor, t: Tensor = 0,
+             context_weights: ContextWeights = hard_attention.expected) -> tuple[Tensor, Step]:
+        """Take the one step of training and decoding: eq. 1 to 6, 8, 9, 13 and the gate of 4.2.1.
 
         Args:
-            memory: Memory of the images. weights: StepWeights, of `step_weights`.
-            state: of the cell, (R, H). word_vectors: (R, M), of the previous words; None where
-                their share of the gates is among the offsets of `weights`.
-            choose: function from alpha (R, L) to (weights of the locations in the context (R, L),
-                locations); None: the expected context.
+            functions: StepFunctions of the images, of `step_functions`.
+            state: of the cell, parts (R, H).
+            word_share: (R, G), that of the previous words in the gates: `functions.words(words)`.
+            t: scalar, the step. context_weights: ContextWeights; soft attention: `expected`.
 
         Returns:
-            StepOutput.
+            (the cell's state after the step, Step).
         """
-        offsets = weights.offsets
-        from_state = product(state.h, weights.state) + offsets.state
-        from_state, query, gate = tf.split(from_state,
-                                           [self.cell.n_gates, weights.scorer.shape[0], -1], axis=1)
-        alpha = self.attention.alpha(memory, query, weights.scorer, offsets.scorer, offsets.scores)
-        chosen, location = choose(alpha) if choose else (alpha, ())
-        context = self.attention.context(memory, chosen, offsets.context)
-        beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])
+        # All that h_{t-1} is multiplied with is one product: it is taken apart right behind it.
+        from_h, query, gate = tf.split(functions.from_h(state.h),                   # (R, S) ->
+                                       [self.cell.n_gates, self.attention.size, -1], axis=1)
+        # Eq. 4: e_ti = f_att(a_i, h_{t-1});  eq. 5: alpha_t = softmax(e_t)
+        alpha = self.attention.alpha(functions.scores(query))                       # (R, L)
+        # Eq. 13 (soft): z_t = sum_i alpha_ti a_i;  eq. 8, 9 (hard): z_t = a_s, s ~ alpha_t
+        weights, location = context_weights(t, alpha)                               # (R, L), (R,)
+        context = functions.annotations.affine(functions.weighted_sum(weights))     # (R, K)
+        # 4.2.1: beta_t = sigmoid(f_beta(h_{t-1})) scales z_t
+        beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])        # (R, 1)
         if self.gate:
             context *= beta
-        from_inputs = product(context, weights.context)
-        if word_vectors is not None:
-            from_inputs += weights.word_share(word_vectors)
-        elif offsets.inputs is not None:
-            from_inputs += offsets.inputs
+        # Eq. 1 to 3: the cell on [E y_{t-1}, z_t, h_{t-1}]
         before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
-        after = self.cell.step(from_inputs, from_state, before)
-        return StepOutput(after, context, alpha, beta, location, query, chosen)
+        state = self.cell.step(word_share + functions.from_context(context), from_h, before)
+        return state, Step(state.h, context, alpha, beta, weights, location)
 
+    def word_vectors(self, words: Tensor) -> Tensor:
+        """Return E y: words (...) int32 -> (..., M); with `first_word` zero, zeros for <START>."""
+        return look_up(self.embedding, words, self._zero_word())
 
-def all_rows(x: Tensor, w: Tensor) -> Tensor:
-    """x (..., I) w (I, O) -> (..., O) as one matrix product, so that the gradient of w is one too."""
-    if x.shape.rank == 2:
-        return matmul(x, w)
-    return tf.reshape(matmul(tf.reshape(x, [-1, w.shape[0]]), w),
-                      tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
-
-
-def product(x: Tensor, weight: Weight) -> Tensor:
-    """x (R, I) times a Weight (I, O); the gradient reaches x alone."""
-    def constant_product(x: Tensor, matrix: Tensor,
-                         transposed: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-        return matmul(x, matrix), lambda d: (matmul(d, transposed), None, None)
-
-    return matmul(x, weight.matrix) if weight.transposed is None else with_gradient(constant_product, x, *weight)
+    def _zero_word(self) -> int | None:
+        return self.start if self.options.first_word == 'zero' else None

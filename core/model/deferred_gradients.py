@@ -1,165 +1,164 @@
-"""Gradients of the weights made once for all steps, after the loop over them, instead of at every
-step.
+"""Gradients of the weights made once for all steps, after the loop over them: faster, not other.
 
-The loop over T' steps multiplies with weights that are the same at every step. Differentiated as it
-stands, every step would add its share to a gradient as large as the weight. Instead, the weights
-are constants inside the loop, and each product x_t W has an offset from outside (`Offsets`), zero
-or what is known beforehand. The gradient of the offsets holds d_t of all steps, so that dW = sum_t
-x_t' d_t is one product after the loop, with the x_t which the loop has recorded. `Deferred` ties
-the two together. The gradients are those of the plain formulation; the tests compare.
+A loop over T' steps computes y_t = x_t W with one W. Differentiated as it stands, every step adds
+its share x_t' dy_t to a gradient as large as W. `DeferredGradients` has the loop record x_t, and
+dy_t carried out of it, so that dW = sum_t x_t' dy_t is one product after the loop:
 
-In mixed precision the matrices are of 16 bits, those of `step_weights` and the memory's; products
-with them are computed so, and everything else, what is recorded and the offsets too, is of the
-model's own type.
+    functions = decoder.step_functions(annotations)            # y = f(x; constants) each
+    deferred = DeferredGradients(functions, n_steps, n_rows)
+
+    def body(t, h, records):
+        here = deferred.at(t)                                  # the same functions, of step t
+        h = tf.tanh(here.from_h(h))                            # notes x_t; W gets no gradient here
+        return t + 1, h, deferred.write(t, records)            # keeps x_t
+
+    _, h, records = tf.while_loop(condition, body, (0, h_0, deferred.records()))
+    deferred.finish(records)                                   # now tf.gradients(loss(h), W) works
+
+How dy_t leaves the loop: `at(t)` hands the function a slice of zeros (T', R, O) that it ignores,
+and declares dy_t as the slice's gradient. The gradient of all the zeros, which is that of a tensor
+outside the loop, is then dy of all steps, and `StepFunction.constants_gradients` makes dW of it.
+
+Nothing can go wrong silently: the constants are hidden inside these functions alone. A step that
+reads `functions.from_h.constants`, the annotations or a variable directly, or that calls a function
+twice, gets the ordinary gradient of a loop for that, right and slower. `PlainGradients` gives all
+of it so.
+
+Letters in shapes as in `step_functions`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 from core.common.aliases import Tensor
-from core.model.attention import Memory
-from core.model.decoder import Decoder, Offsets, StepWeights, Weight, all_rows
-from core.runtime.backend import matmul, tf, tf1
+from core.model.step_functions import StepFunction, StepFunctions
+from core.runtime.backend import tf
 from core.runtime.custom_gradient import with_gradient
 
 
-class Recorded(NamedTuple):
-    """What the loop has recorded of all steps, (T', R, ...).
-
-    Attributes:
-        h: (H), before the step. query: (A). weights: (L), of the locations. context: (K), as it
-            entered the cell.
-        words: () int32, that were fed, where they are drawn inside the loop; else an empty tuple.
-    """
-
-    h: Tensor
-    query: Tensor
-    weights: Tensor
-    context: Tensor
-    words: Tensor
-
-
-def _hidden(x: Tensor) -> Tensor:
-    """The bits of a float tensor, for a loop to read.
-
-    A loop gives every float that it reads a gradient, zeros of its size where there is none; to
-    integers none.
-    """
-    return tf.bitcast(x, {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size])
-
-
-class Deferred:
-    """The constants of a loop, and its offsets, whose gradients become those of weights, word
-    vectors and features.
+class PlainGradients:
+    """The StepFunctions as they stand in a loop: TensorFlow's own gradients, slow and always right.
 
     Args:
-        decoder: Decoder. memory: Memory.
-        n_steps, n_rows: scalar tensors, T' and R.
-        words: (T', R) int32 that are fed, or None where words are drawn inside the loop.
+        functions: StepFunctions. n_steps, n_rows: not needed here.
     """
 
-    def __init__(self, decoder: Decoder, memory: Memory, n_steps: Tensor, n_rows: Tensor,
-                 words: Tensor = None) -> None:
-        self._decoder, self._n_images = decoder, tf.shape(memory.projected)[0]
-        self.recorded: Any = None  # Recorded, once the loop is built
-        weights = decoder.step_weights(memory)
+    def __init__(self, functions: StepFunctions, n_steps: Tensor, n_rows: Tensor) -> None:
+        self._functions = functions
 
-        def zeros(size: Tensor) -> Tensor:
-            return tf.zeros([n_steps, n_rows, size], decoder.dtype)
+    def records(self) -> tuple:
+        """Return the loop variable with which `write` begins."""
+        return ()
 
-        if words is None:
-            def replay(table: Tensor, words: Tensor, bias: Tensor) -> Tensor:
-                fed = decoder.word_vectors(self.recorded.words, table)
-                return weights._replace(words=words, words_bias=bias).word_share(fed)
+    def at(self, t: Tensor) -> StepFunctions:
+        """Return the functions of step t, inside the loop."""
+        return self._functions
 
-            inputs = self._tie(replay, zeros(weights.words.shape[1]), decoder.embedding,
-                               weights.words, weights.words_bias)
-        else:
-            # A batch has the same words many times: their share of the gates is computed once.
-            distinct, places = tf.unique(tf.reshape(words, [-1]))
-            shares = tf.gather(weights.word_share(decoder.word_vectors(distinct)), places)
-            inputs = tf.reshape(shares, [n_steps, n_rows, weights.words.shape[1]])
-        scores, scorer = self._tie_scores(zeros(decoder.L), zeros(weights.scorer.shape[0]),
-                                          memory.projected, weights.scorer)
-        state = zeros(weights.state.matrix.shape[1]) + weights.offsets.state
-        if decoder.cell.adds and words is not None:
-            state, inputs = tf.concat([inputs, state[:, :, decoder.cell.n_gates:]], axis=2), None
-        state = self._tie(lambda w: all_rows(self.recorded.h, w), state, weights.state.matrix)
+    def write(self, t: Tensor, records: tuple) -> tuple:
+        """Return `records` with what step t has to keep."""
+        return records
 
-        def for_context(offset: Tensor) -> Tensor:
-            return self._tie(lambda w: all_rows(self.recorded.context, w), offset,
-                             weights.context.matrix)
+    def finish(self, records: tuple) -> None:
+        """Take the records after the loop, before gradients are asked for."""
 
-        offsets = Offsets(
-            state=for_context(state) if inputs is None else state,
-            inputs=None if inputs is None else for_context(inputs), scores=scores, scorer=scorer,
-            context=self._tie(self._weighted_sums, zeros(decoder.K), memory.features))
-        self._offsets = Offsets(
-            *[x if x is None else tf.TensorArray(decoder.dtype, n_steps,
-                                                 element_shape=x.shape[1:]).unstack(x)
-              for x in offsets])
-        nothing: Any = ()  # offsets are read one step at a time
-        weights = weights._replace(offsets=nothing, **{
-            name: Weight(weight.matrix, tf.transpose(weight.matrix))
-            for name, weight in (('state', weights.state), ('context', weights.context))})
-        self._memory, self._weights = memory, tf.nest.map_structure(_hidden, weights)
-        self._types = tf.nest.map_structure(lambda x: x.dtype.base_dtype, weights)
-        self._images = _hidden(memory.features), _hidden(memory.projected)
 
-    def at(self, t: Tensor) -> tuple[Memory, StepWeights]:
-        """Inside the loop: (Memory, StepWeights) of step t."""
-        memory = self._memory._replace(
-            features=tf.bitcast(self._images[0], self._memory.features.dtype),
-            projected=tf.bitcast(self._images[1], self._memory.projected.dtype))
-        weights = tf.nest.map_structure(tf.bitcast, self._weights, self._types)
-        offsets = Offsets(*[array if array is None else array.read(t) for array in self._offsets])
-        return memory, weights._replace(offsets=offsets)
+class DeferredGradients(PlainGradients):
+    """The StepFunctions in a loop, with the gradients of their constants made after it.
 
-    def record(self, recorded: Recorded) -> None:
-        """Take the Recorded of the loop, which must be known before gradients are asked for."""
-        # Constants: what depends on them inside the loop has its gradient there.
-        self.recorded = tf.nest.map_structure(tf.stop_gradient, recorded)
+    Args:
+        functions: StepFunctions. n_steps, n_rows: scalar tensors, T' and R.
+    """
 
-    def _tie(self, replay: Callable[..., Tensor], offset: Tensor, *sources: Tensor) -> Tensor:
-        """`offset`, the gradient of whose first columns also reaches `sources` as that of
-        replay(*sources) would.
-        """
-        def tied(offset: Tensor, *sources: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-            def gradient(d: Tensor) -> tuple:
-                again = replay(*sources)
-                found = tf1.gradients(again, sources, grad_ys=d[:, :, :again.shape[2]])
-                return (d, *map(tf.convert_to_tensor, found))
+    def __init__(self, functions: StepFunctions, n_steps: Tensor, n_rows: Tensor) -> None:
+        self._functions = functions
+        self._deferred = {name: _Deferred(function, n_steps, n_rows)
+                          for name, function in functions.functions.items()}
 
-            return tf.identity(offset), gradient
+    def records(self) -> tuple:
+        """Return a TensorArray for each function, for its x_t."""
+        return tuple(deferred.record for deferred in self._deferred.values())
 
-        return with_gradient(tied, offset, *sources)
+    def at(self, t: Tensor) -> StepFunctions:
+        """Return functions that note what they are called with and leave their constants alone."""
+        for deferred in self._deferred.values():
+            deferred.begin(t)
+        return self._functions._replace(**self._deferred)
 
-    def _tie_scores(self, scores: Tensor, scorer: Tensor, projected: Tensor,
-                    weight: Tensor) -> tuple[Tensor, Tensor]:
-        def tied(scores: Tensor, scorer: Tensor, projected: Tensor,
-                 weight: Tensor) -> tuple[tuple, Callable[..., tuple]]:
-            def gradient(d_scores: Tensor, d_scorer: Tensor) -> tuple:
-                queries, d, taps = (self._by_image(x)
-                                    for x in (self.recorded.query, d_scores, d_scorer))
-                return (d_scores, d_scorer,
-                        *self._decoder.attention.kernels.score_gradients(
-                    projected, weight, queries, d, taps))
+    def write(self, t: Tensor, records: tuple) -> tuple:
+        """Return the TensorArrays with each function's x_t."""
+        return tuple(record if deferred.input is None else record.write(t, deferred.input)
+                     for deferred, record in zip(self._deferred.values(), records, strict=True))
 
-            return (tf.identity(scores), tf.identity(scorer)), gradient
+    def finish(self, records: tuple) -> None:
+        """Take the TensorArrays after the loop, before gradients are asked for."""
+        for deferred, record in zip(self._deferred.values(), records, strict=True):
+            if deferred.input is not None:
+                deferred.inputs = tf.stop_gradient(record.stack())                  # (T', R, I)
 
-        return with_gradient(tied, scores, scorer, projected, weight)
 
-    def _by_image(self, x: Tensor) -> Tensor:
-        """(T', R, ...) -> (T' C, N, ...)."""
-        size = x.shape[2]
-        x = tf.reshape(x, [tf.shape(x)[0], self._n_images, -1, size])
-        return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, self._n_images, size])
+class _Deferred:
+    """One function of `DeferredGradients`, which stands for it in the loop.
 
-    def _weighted_sums(self, features: Tensor) -> Tensor:
-        """What the loop computes as context, of all steps: one product an image."""
-        weights, n, size = self.recorded.weights, self._n_images, features.shape[2]
-        n_steps, n_locations = tf.shape(weights)[0], features.shape[1]
-        weights = tf.reshape(weights, [n_steps, n, -1, n_locations])
-        weights = tf.reshape(tf.transpose(weights, [1, 0, 2, 3]), [n, -1, n_locations])
-        sums = tf.reshape(matmul(weights, features), [n, n_steps, -1, size])
-        return tf.reshape(tf.transpose(sums, [1, 0, 2, 3]), [n_steps, -1, size])
+    Attributes:
+        constants: of the function, in plain sight.
+        input: x_t of the step being built; None before the function is called.
+        inputs: x of all steps (T', R, I), once the loop is built.
+        record: TensorArray that x_t is written to.
+    """
+
+    def __init__(self, function: StepFunction, n_steps: Tensor, n_rows: Tensor) -> None:
+        self._function, self.constants = function, function.constants
+        self.input = self.inputs = None
+        size, dtype = function.input_size, function.dtype
+        self.record = tf.TensorArray(
+            tf.int32 if size is None else dtype, n_steps,
+            element_shape=[None] if size is None else [None, size])
+        carriers = self._carriers_tied_to_constants(
+            [tf.zeros([n_steps, n_rows, size], dtype) for size in function.carried_sizes])
+        self._carriers = [tf.TensorArray(dtype, n_steps, element_shape=x.shape[1:]).unstack(x)
+                          for x in carriers]
+        for array in self._carriers:  # TensorFlow warns of those of a function that is not called
+            array.mark_used()
+        constants = function.loop_constants()
+        self._bits = [_without_gradient(x) for x in constants]
+        self._dtypes = [x.dtype.base_dtype for x in constants]
+
+    def begin(self, t: Tensor) -> None:
+        """Begin step t, inside the loop."""
+        self._t, self.input = t, None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute y_t of x_t; its gradient reaches x_t, and the constants after the loop."""
+        if self.input is not None:  # there is one record a step: a second call takes the plain way
+            return self._function(x)
+        self.input = tf.stop_gradient(x)
+        constants = [tf.bitcast(*pair) for pair in zip(self._bits, self._dtypes, strict=True)]
+
+        def value(x: Tensor, *_: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
+            def gradient(dy: Tensor) -> tuple:
+                dx, carried = self._function.gradient(x, dy, *constants)
+                return dx, *carried
+
+            return self._function.value(x, *constants), gradient
+
+        return with_gradient(value, x, *[carrier.read(self._t) for carrier in self._carriers])
+
+    def _carriers_tied_to_constants(self, zeros: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return `zeros`, whose gradient becomes that of the constants."""
+        def tied(*_: Tensor) -> tuple[tuple, Callable[..., tuple]]:
+            def gradient(*carried: Tensor) -> tuple:
+                return (*[None] * len(zeros),
+                        *self._function.constants_gradients(self.inputs, carried))
+
+            return tuple(zeros), gradient
+
+        return with_gradient(tied, *zeros, *self.constants)
+
+
+def _without_gradient(x: Tensor) -> Tensor:
+    """Return the bits of a floating tensor as integers, for a loop to read.
+
+    `tf.while_loop` makes a gradient of every floating tensor that its body reads, and where none
+    arrives, zeros of the tensor's size, which are written and added up for nothing. Integers have
+    no gradient. A bitcast moves no data.
+    """
+    return tf.bitcast(x, {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size])

@@ -1,4 +1,9 @@
-"""The deep output layer of eq. 7, and dropout whose masks are functions of a seed."""
+"""The deep output layer of eq. 7, and dropout whose masks are functions of a seed.
+
+Letters in shapes: P rows (real words of all captions, or captions of one step), R captions, H
+hidden units, K numbers of an annotation, M numbers of a word vector, S hidden units of this layer
+(M unless `output_size` changes it), V words.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -6,6 +11,7 @@ from typing import TYPE_CHECKING
 from core.common.aliases import DType, Tensor
 from core.runtime.backend import cast, matmul, tf
 from core.runtime.custom_gradient import with_gradient
+from core.runtime.random_streams import RandomStream
 
 if TYPE_CHECKING:
     from core.config.model import ModelConfig
@@ -15,11 +21,10 @@ ACTIVATIONS = {'tanh': tf.tanh, 'linear': tf.identity}
 
 
 class Dropout:
-    """Dropout with masks that depend on a seed and on the place where it is applied, on nothing
-    else.
+    """Dropout with masks that depend on a seed and on the place of use, on nothing else.
 
     Args:
-        seed: (2,) int32 tensor. rate: share of units set to zero. n_rows: scalar tensor, captions.
+        seed: (2,) int32 tensor. rate: share of units set to zero. n_rows: scalar tensor, R.
         per_sequence: one mask for all steps of a caption (variational dropout) instead of one for
             every step.
     """
@@ -28,27 +33,28 @@ class Dropout:
                  per_sequence: bool = False) -> None:
         self.seed, self.rate, self.n_rows, self.per_sequence = seed, rate, n_rows, per_sequence
 
-    def __call__(self, x: Tensor, which: int, rows: Tensor = None) -> Tensor:
+    def __call__(self, x: Tensor, stream: int, rows: Tensor = None) -> Tensor:
         """Drop units of x (P, S).
 
         Args:
-            x: (P, S). which: int, the place: each has masks of its own.
+            x: (P, S). stream: the place of use, see `RandomStream`: each has masks of its own.
             rows: (P,) int, the caption of each row of x, where masks are shared along captions.
         """
         if not self.rate:
             return x
-        seed = tf.random.experimental.stateless_fold_in(self.seed, which)
+        seed = tf.random.experimental.stateless_fold_in(self.seed, stream)
         if not self.per_sequence or rows is None:
-            return tf.nn.experimental.stateless_dropout(x, self.rate, seed)
+            return tf.nn.experimental.stateless_dropout(x, self.rate, seed)         # (P, S)
         ones = tf.ones([self.n_rows, x.shape[1]], x.dtype)
-        return x * tf.gather(tf.nn.experimental.stateless_dropout(ones, self.rate, seed), rows)
+        mask = tf.nn.experimental.stateless_dropout(ones, self.rate, seed)          # (R, S)
+        return x * tf.gather(mask, rows)                                            # (P, S)
 
 
 class OutputLayer:
-    """Eq. 7: w_out . act(h w_h + b_h [+ z w_ctx2out] [+ E y]) + b_out, with more ReLU layers where
-    asked for.
+    """Eq. 7: w_out . act(h w_h + b_h [+ z w_ctx2out] [+ E y]) + b_out.
 
-    Variables `logits/{w_h, b_h, w_ctx2out, w_1, b_1 ..., w_out, b_out}`.
+    With `output_layers` above 1, ReLU layers follow act(...). Variables
+    `logits/{w_h, b_h, w_ctx2out, w_1, b_1 ..., w_out, b_out}`.
 
     Args:
         variables: Variables. dim_hidden: H. dim_annotation: K. n_words: V.
@@ -59,71 +65,78 @@ class OutputLayer:
     def __init__(self, variables: 'Variables', dim_hidden: int, dim_annotation: int, n_words: int,
                  options: 'ModelConfig') -> None:
         size = options.output_size or options.dim_embed
-        self.prev2out, self.ctx2out, self.n_layers = options.prev2out, options.ctx2out, options.output_layers
+        self.prev2out, self.ctx2out = options.prev2out, options.ctx2out
+        self.n_layers = options.output_layers
         self.activation = ACTIVATIONS[options.output_activation]
         extra = {'w_ctx2out': ([dim_annotation, size], 'matrix')} if self.ctx2out else {}
         for layer in range(1, self.n_layers):
             extra |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
-        self.weights = variables.create('logits', w_h=([dim_hidden, size], 'matrix'),
-                                        b_h=([size], 'zeros'), w_out=([size, n_words], 'matrix'),
-                                        b_out=([n_words], 'zeros'), **extra)
+        self._variables = variables.create(
+            'logits', w_h=([dim_hidden, size], 'matrix'), b_h=([size], 'zeros'),
+            w_out=([size, n_words], 'matrix'), b_out=([n_words], 'zeros'), **extra)
 
     def __call__(self, h: Tensor, context: Tensor, word_vectors: Tensor,
                  dropout: Dropout | None = None, rows: Tensor = None,
                  compute_dtype: DType = None) -> Tensor:
-        """h (P, H), context (P, K), word_vectors (P, M) -> logits (P, V), all of the variables'
-        type.
+        """Compute the logits (P, V), of the variables' type.
 
         Args:
-            dropout: Dropout, while training. rows: see there.
+            h: (P, H). context: (P, K). word_vectors: (P, M), of the words that were fed.
+            dropout: Dropout, while training. rows: (P,) int, see `Dropout`.
             compute_dtype: of the products; None: the variables'.
         """
-        hidden = self.hidden(h, context, word_vectors, dropout, rows, compute_dtype)
-        return matmul(hidden, self._of_type(compute_dtype)['w_out']) + self.weights['b_out']
+        hidden = self.hidden(h, context, word_vectors, dropout, rows, compute_dtype)    # (P, S)
+        v = self._of_type(compute_dtype)
+        return matmul(hidden, v['w_out']) + v['b_out']                              # (P, V)
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor, compute_dtype: DType = None) -> Tensor:
-        """-log p of the targets (P,) int32, from `hidden` (P, S) -> (P,).
+        """Compute -log p of the targets (P,).
 
-        The gradient of the logits, as large as they are, is never scaled by that of the loss: its
-        small neighbours in the products are.
+        The gradient of the logits, as large as they are, is never scaled by that of the loss: the
+        two products of which it is a factor are scaled, which have fewer numbers.
+
+        Args:
+            hidden: (P, S), of `hidden`. targets: (P,) int32. compute_dtype: of the products.
         """
         def function(hidden: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Callable[..., tuple]]:
-            losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+            losses, slope = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(         # (P,), (P, V)
                 features=matmul(hidden, w) + b, labels=targets)
 
             def gradient(d: Tensor) -> tuple:
-                d_hidden = matmul(slope, w, transpose_b=True) * d[:, tf.newaxis]
-                scaled = cast(hidden * d[:, tf.newaxis], w.dtype)
-                return (d_hidden, tf.matmul(scaled, cast(slope, w.dtype), transpose_a=True),
-                        tf.linalg.matvec(slope, d, transpose_a=True))
+                d_hidden = matmul(slope, w, transpose_b=True) * d[:, tf.newaxis]    # (P, S)
+                scaled = cast(hidden * d[:, tf.newaxis], w.dtype)                   # (P, S)
+                d_w = tf.matmul(scaled, cast(slope, w.dtype), transpose_a=True)     # (S, V)
+                return d_hidden, d_w, tf.linalg.matvec(slope, d, transpose_a=True)
 
             return losses, gradient
 
-        return with_gradient(function, hidden, self._of_type(compute_dtype)['w_out'],
-                             self.weights['b_out'])
-
-    def _of_type(self, compute_dtype: DType) -> dict[str, Tensor]:
-        if not compute_dtype:
-            return self.weights
-        return {name: cast(w, compute_dtype) if name.startswith('w') else w
-                for name, w in self.weights.items()}
+        v = self._of_type(compute_dtype)
+        return with_gradient(function, hidden, v['w_out'], v['b_out'])
 
     def hidden(self, h: Tensor, context: Tensor, word_vectors: Tensor,
                dropout: Dropout | None = None, rows: Tensor = None,
                compute_dtype: DType = None) -> Tensor:
-        """What the last product takes, (P, S); arguments as of a call."""
-        weights = self._of_type(compute_dtype)
+        """Compute what the last product takes (P, S); arguments as of a call."""
+        v = self._of_type(compute_dtype)
 
-        def dropped(x: Tensor, which: int) -> Tensor:
-            return dropout(x, which, rows) if dropout else x
+        def dropped(x: Tensor, stream: int) -> Tensor:
+            return dropout(x, stream, rows) if dropout else x
 
-        hidden = matmul(dropped(h, 0), weights['w_h']) + weights['b_h']
+        # Eq. 7: tanh(E y_{t-1} + L_h h_t + L_z z_t)
+        hidden = matmul(dropped(h, RandomStream.DROPOUT_STATE), v['w_h']) + v['b_h']    # (P, S)
         if self.ctx2out:
-            hidden += matmul(context, weights['w_ctx2out'])
+            hidden += matmul(context, v['w_ctx2out'])
         if self.prev2out:
             hidden += word_vectors
-        hidden = dropped(self.activation(hidden), 1)
+        hidden = dropped(self.activation(hidden), RandomStream.DROPOUT_OUTPUT)
         for layer in range(1, self.n_layers):
-            hidden = tf.nn.relu(matmul(hidden, weights[f'w_{layer}']) + weights[f'b_{layer}'])
-            hidden = dropped(hidden, 10 + layer)
+            hidden = tf.nn.relu(matmul(hidden, v[f'w_{layer}']) + v[f'b_{layer}'])
+            hidden = dropped(hidden, RandomStream.OUTPUT_LAYERS + layer)
         return hidden
+
+    def _of_type(self, compute_dtype: DType) -> dict[str, Tensor]:
+        """Return the variables by name, matrices in another type; biases keep theirs."""
+        if not compute_dtype:
+            return self._variables
+        return {name: cast(value, compute_dtype) if name.startswith('w') else value
+                for name, value in self._variables.items()}

@@ -1,8 +1,9 @@
-"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper
-4.1).
+"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper 4.1).
 
-Used through `CaptionGenerator.build_model`. Letters in shapes as in core/model/decoder.py; a row is
-a caption, or with hard attention one of the `n_samples` draws of a caption.
+Used through `CaptionGenerator.build_model`.
+
+Letters in shapes as in core/model/decoder.py; a row is a caption, or with hard attention one of the
+`n_samples` draws of a caption. R rows, T' steps that are taken, P real words of all captions.
 """
 
 from collections.abc import Callable
@@ -11,27 +12,47 @@ from typing import NamedTuple
 from core.common.aliases import DType, Tensor
 from core.decoding.word_rules import mask_words
 from core.model import hard_attention
-from core.model.decoder import Decoder
-from core.model.deferred_gradients import Deferred, Recorded
+from core.model.decoder import Decoder, Step
+from core.model.deferred_gradients import DeferredGradients, PlainGradients
+from core.model.hard_attention import ContextWeights, Draws
 from core.model.output_layer import Dropout
+from core.model.step_functions import StepFunctions
 from core.runtime.backend import tf
+from core.runtime.random_streams import RandomStream
+
+
+class TrainingInputs(NamedTuple):
+    """What a training graph reads.
+
+    Attributes:
+        features: (N, L, D) of any floating type.
+        captions: (R, T+1) int32, see `CaptionGenerator`.
+        dropout_seed: (2,) int32, which all masks and draws follow.
+        annealed: dict of scalars by the names of the options that change while training.
+    """
+
+    features: Tensor
+    captions: Tensor
+    dropout_seed: Tensor
+    annealed: dict[str, Tensor]
 
 
 class TrainingOutputs(NamedTuple):
-    """What `build_model` computed, beside the loss. T' is the longest caption of the batch (T
-    without `mask_padding`).
+    """What `build_model` computed, beside the loss.
+
+    T' is the longest caption of the batch (T without `mask_padding`).
 
     Attributes:
-        nll: scalar, cross entropy summed over words, divided by the rows, without any regulariser.
+        nll: scalar, cross entropy summed over words, divided by R, without any regulariser.
         regularizer: scalar, the doubly stochastic term, `alpha_c` included.
         n_words: scalar, words (with <END>) of the captions, each counted once however often it is
             drawn for.
-        alphas: (rows, T', L), attention weights.
-        betas: (rows, T'), gates.
-        mask: (rows, T') 1 where a word carries loss, else 0.
+        alphas: (R, T', L), attention weights.
+        betas: (R, T'), gates.
+        mask: (R, T') 1 where a word carries loss, else 0.
         entropy: scalar, mean entropy of alpha over the words, in nats.
-        locations: (rows, T') int32, drawn locations; an empty tuple with soft attention.
-        log_probs: (rows, T') log-probability of each target word, 0 at padding.
+        locations: (R, T') int32, drawn locations; an empty tuple with soft attention.
+        log_probs: (R, T') log-probability of each target word, 0 at padding.
     """
 
     nll: Tensor
@@ -45,277 +66,296 @@ class TrainingOutputs(NamedTuple):
     log_probs: Tensor
 
 
-class Steps(NamedTuple):
-    """What the loop over the steps records, each (T', rows, ...) after it.
+class CaptionBatch(NamedTuple):
+    """The captions of a batch, as the steps take them.
 
     Attributes:
-        h: (H), after the step. context (K), alpha (L), beta (1), location (), query (A), weights
-            (L): of StepOutput.
-        words: () int32, the words that were fed, where they are drawn inside the loop; else an
-            empty tuple.
+        n_steps: scalar, T'.
+        n_rows: scalar, R.
+        inputs: (T', R) int32, the word that each step is fed.
+        targets: (R, T') int32, the word that it must tell.
+        mask: (R, T') 1 where a word carries loss, 0 at padding; of the model's type.
+        real: (P, 2) int64, step and row of the words that carry loss.
     """
 
-    h: Tensor
-    context: Tensor
-    alpha: Tensor
-    beta: Tensor
-    location: Tensor
-    query: Tensor
-    weights: Tensor
-    words: Tensor
+    n_steps: Tensor
+    n_rows: Tensor
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor
+    real: Tensor
 
 
 class Unrolled(NamedTuple):
-    """Teacher forcing of a batch.
+    """The steps of a batch, with what they say of its words.
 
     Attributes:
-        steps: Steps of (T', rows, ...).
+        steps: Step of (T', R, ...).
         losses: (P,), the loss of each real word, smoothed where asked for.
-        log_probs: (rows, T').
-        alphas: (rows, T', L).
+        log_probs: (R, T').
     """
 
-    steps: Steps
+    steps: Step
     losses: Tensor
     log_probs: Tensor
-    alphas: Tensor
-
-
-class TrainingInputs(NamedTuple):
-    """What a training graph reads.
-
-    Attributes:
-        features: (N, L, D) of any floating type. captions: (R, T+1) int32, see `CaptionGenerator`.
-        dropout_seed: (2,) int32, which all masks and draws follow.
-        annealed: dict of scalars by the names of the options that change while training.
-    """
-
-    features: Tensor
-    captions: Tensor
-    dropout_seed: Tensor
-    annealed: dict[str, Tensor]
 
 
 class TrainingGraph:
     """Builds loss and TrainingOutputs of a decoder.
 
     Args:
-        decoder: Decoder. batch: TrainingInputs.
-        training, compute_dtype: see `CaptionGenerator.build_model`.
-        locations: int32 (R, T), given locations, or None.
-        decoding_choice: function that gives what picks the context's weights where nothing is drawn
-            for training, see `CaptionGenerator.decoding_choice`.
+        decoder: Decoder. inputs: TrainingInputs.
+        context_weights: ContextWeights where nothing is drawn for training.
+        training, compute_dtype, jit, plain: see `CaptionGenerator.build_model`.
     """
 
-    def __init__(self, decoder: Decoder, batch: TrainingInputs, training: bool, locations: Tensor,
-                 decoding_choice: Callable[[], Callable[..., tuple[Tensor, Tensor]] | None],
-                 compute_dtype: DType = None) -> None:
-        self.decoder, self.batch, self.options, self.training = decoder, batch, decoder.options, training
-        self.decoding_choice, self.compute_dtype = decoding_choice, compute_dtype
-        self.drawing = decoder.hard and training and locations is None
-        self.n_samples = self.options.n_samples if self.drawing else 1
-        self.given = locations
+    def __init__(self, decoder: Decoder, inputs: TrainingInputs, context_weights: ContextWeights,
+                 training: bool = True, compute_dtype: DType = None, jit: bool = False,
+                 plain: bool = False) -> None:
+        self.decoder, self.inputs, self.options = decoder, inputs, decoder.options
+        self.context_weights, self.training, self.jit = context_weights, training, jit
+        self.compute_dtype = compute_dtype
+        self.gradients = PlainGradients if plain else DeferredGradients
 
-    def build(self) -> tuple[Tensor, TrainingOutputs]:
-        """Returns (loss, TrainingOutputs)."""
-        decoder, options = self.decoder, self.options
-        self._prepare_captions()
-        dropout = None
-        if self.training and options.dropout:
-            dropout = Dropout(self.batch.dropout_seed, options.dropout_rate, self.n_rows,
-                              options.dropout_mask == 'sequence')
-        self._prepare_images(dropout)
-        draws = None
-        if self.drawing:
-            draws = hard_attention.draws(self.batch.dropout_seed, self.n_steps,
-                                         self.n_rows // self.n_samples, self.n_samples,
-                                         options.semi_sampling_p, decoder.dtype)
-        unrolled = self._unroll(self._chooser(draws), dropout)
-        alphas, mask = unrolled.alphas, self.mask
-        rows = tf.cast(self.n_rows, decoder.dtype)
-        nll = -tf.reduce_sum(unrolled.log_probs) / rows
-        regularizer = self._regularizer(alphas, rows)
-        entropy = tf.reduce_sum(hard_attention.entropies(alphas) * mask)
-        loss = tf.reduce_sum(unrolled.losses) / rows
-        if options.alpha_c > 0:
-            loss += regularizer
-        if draws is not None:
-            loss -= tf.cast(self.batch.annealed['lambda_e'], decoder.dtype) * entropy / rows
-            loss -= options.lambda_r * self._reinforce(unrolled, draws, dropout) / rows
-        n_words = tf.reduce_sum(mask)
-        located = unrolled.steps.location
-        located = () if isinstance(located, tuple) else tf.transpose(located)
-        return loss, TrainingOutputs(nll, regularizer, n_words / self.n_samples, alphas,
-                                     tf.transpose(unrolled.steps.beta[:, :, 0]), mask,
-                                     entropy / tf.maximum(n_words, 1), located, unrolled.log_probs)
-
-    def _prepare_captions(self) -> None:
-        """Inputs (T', rows), targets and mask (rows, T'), the caption of each draw repeated."""
-        decoder, options = self.decoder, self.options
-        captions = self.batch.captions
-        if self.n_samples > 1:
-            captions = tf.repeat(captions, self.n_samples, axis=0)
-        targets = captions[:, 1:]
-        mask = tf.not_equal(targets, decoder.null)
-        self.n_steps = tf.constant(decoder.T)
-        if options.mask_padding:
-            longest = tf.reduce_max(tf.where(mask, tf.range(1, decoder.T + 1)[tf.newaxis], 0))
-            self.n_steps = tf.maximum(longest, 1)
-            targets, mask = targets[:, :self.n_steps], mask[:, :self.n_steps]
-        self.n_rows = tf.shape(captions)[0]
-        self.targets, self.mask = targets, tf.cast(mask, decoder.dtype)
-        # Vocabulary logits are computed of all real words in one product, of padding none: their
-        # (step, row).
-        self.real = tf.where(tf.transpose(mask))
-        self.inputs = tf.transpose(captions[:, :-1])[:self.n_steps]
-        if self.training and options.word_dropout:
-            uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(201))
-            kept = tf.reduce_any(tf.equal(self.inputs[..., tf.newaxis],
-                                          [decoder.null, decoder.start, decoder.end]), axis=-1)
-            dropped = tf.logical_and(uniform < options.word_dropout, tf.logical_not(kept))
-            self.inputs = tf.where(dropped, decoder.unknown, self.inputs)
-
-    def _prepare_images(self, dropout: Dropout | None) -> None:
-        """The images' Memory, and the rows' first state."""
-        annotations = self.decoder.annotations(self.batch.features, self.training,
-                                               self.compute_dtype)
-        self.memory = self.decoder.attention.memory(annotations)
-        n_captions = self.n_rows // tf.shape(annotations.features)[0]
-        self.state = tf.nest.map_structure(lambda x: tf.repeat(x, n_captions, axis=0),
-                                           self.decoder.initial_state(annotations, dropout))
-
-    def _seed(self, which: int) -> Tensor:
-        return tf.random.experimental.stateless_fold_in(self.batch.dropout_seed, which)
-
-    def _chooser(self,
-                 draws: hard_attention.Draws | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
-        """Function from (step t, alpha) to (weights in the context, locations), or None for soft
-        attention.
-        """
-        decoder = self.decoder
-        if self.given is not None:
-            if not decoder.hard:
-                raise ValueError('locations belong to attention=hard')
-            places = tf.transpose(self.given)
-            return lambda t, alpha: (hard_attention.weights(alpha, places[t]), places[t])
-        if draws is not None:
-            def choose(t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-                location = hard_attention.locate(alpha, draws.uniform[t])
-                return hard_attention.weights(alpha, location, draws.sampled), location
-
-            return choose
-        return self.decoding_choice()
-
-    def _unroll(self, choose: Callable[..., tuple] | None,
-                dropout: Dropout | None = None) -> Unrolled:
-        """Run the model's step over all words.
+    def build(self, drawing: bool = True) -> tuple[Tensor, TrainingOutputs]:
+        """Build the graph.
 
         Args:
-            choose: function from (step t, alpha) to (weights in the context, locations), or None.
-            dropout: Dropout or None.
+            drawing: hard attention draws its locations while training; False: `context_weights`
+                has them.
 
         Returns:
-            Unrolled.
-        """
-        decoder, n_steps = self.decoder, self.n_steps
-        sampling = self.training and self.options.scheduled_sampling > 0
-        given = None if sampling else decoder.word_vectors(self.inputs)
-        deferred = Deferred(decoder, self.memory, n_steps, self.n_rows, None if sampling
-                            else self.inputs)
-        if sampling:  # the first word is <START>: nothing was said before it
-            uniform = tf.random.stateless_uniform(tf.shape(self.inputs), self._seed(202))
-            own_word = tf.logical_and(uniform < self.batch.annealed['scheduled_sampling'],
-                                      tf.range(n_steps)[:, tf.newaxis] > 0)
-
-        def body(t: Tensor, state: Tensor, said: Tensor, arrays: Tensor) -> tuple:
-            memory, weights = deferred.at(t)
-            vectors, words = None, ()
-            if sampling:
-                # Constant vectors: the gradient of the embedding is made of `words` after the loop.
-                words = tf.where(own_word[t], said, self.inputs[t])
-                vectors = tf.stop_gradient(decoder.word_vectors(words))
-                share = tf.stop_gradient(weights.word_share(vectors))
-                weights = weights._replace(
-                    offsets=weights.offsets._replace(inputs=weights.offsets.inputs + share))
-            step = decoder.step(memory, weights, state, None, choose
-                                and (lambda alpha: choose(t, alpha)))
-            if sampling:
-                # Words that decoding never writes are not fed either.
-                logits = decoder.output(step.state.h, step.context, vectors,
-                                        compute_dtype=self.compute_dtype)
-                logits = mask_words(logits, decoder.never)
-                said = tf.random.stateless_categorical(logits, 1, self._seed(1000 + t), tf.int32)[
-                    :, 0]
-            kept = Steps(step.state.h, *step[1:], words)
-            arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, kept)
-            return t + 1, step.state, said, arrays
-
-        # What a step gives, by its size; 0 stands for a whole number.
-        sizes = Steps(decoder.H, decoder.K, decoder.L, 1, () if choose is None else 0,
-                      self.memory.projected.shape[2], decoder.L, 0 if sampling else ())
-        arrays = tf.nest.map_structure(
-            lambda size: tf.TensorArray(decoder.dtype if size else tf.int32, n_steps,
-                                        element_shape=[None, size] if size else [None]), sizes)
-        said = tf.fill([self.n_rows], decoder.start)
-        _, _, _, arrays = tf.while_loop(lambda t, *_: t < n_steps, body,
-                                        (tf.constant(0), self.state, said, arrays))
-        steps = tf.nest.map_structure(lambda array: array.stack(), arrays)
-        before = tf.concat([self.state.h[tf.newaxis], steps.h[:-1]], axis=0)
-        deferred.record(Recorded(before, steps.query, steps.weights, steps.context, steps.words))
-        return self._score(steps, decoder.word_vectors(steps.words) if sampling else given, dropout)
-
-    def _score(self, steps: Steps, word_vectors: Tensor, dropout: Dropout | None) -> Unrolled:
-        """Cross entropy of the real words of the steps (T', rows, ...) -> Unrolled."""
-        h, context, x = (tf.gather_nd(part, self.real)
-                         for part in (steps.h, steps.context, word_vectors))
-        targets, output = tf.gather_nd(tf.transpose(self.targets), self.real), self.decoder.output
-        arguments = h, context, x, dropout, self.real[:, 1], self.compute_dtype
-        if not (self.training and self.options.label_smoothing):
-            losses = cross_entropy = output.cross_entropy(output.hidden(*arguments), targets,
-                                                          self.compute_dtype)
-        else:
-            logits = output(*arguments)
-            cross_entropy = losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-            # Against the even distribution over all words: log sum exp minus the mean logit.
-            even = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
-            losses = (1 - self.options.label_smoothing) * losses + self.options.label_smoothing * even
-        shape = tf.stack([self.n_steps, self.n_rows])
-        log_probs = tf.transpose(tf.scatter_nd(tf.cast(self.real, tf.int32), -cross_entropy, shape))
-        return Unrolled(steps, losses, log_probs, tf.transpose(steps.alpha, [1, 0, 2]))
-
-    def _regularizer(self, alphas: Tensor, rows: Tensor) -> Tensor:
-        """Doubly stochastic attention (4.2.1): alpha_c sum_nl (target - sum_t alpha)^2 over alphas
-        (rows, T', L).
+            (loss, TrainingOutputs).
         """
         decoder, options = self.decoder, self.options
+        drawing = drawing and decoder.hard and self.training
+        n_samples = options.n_samples if drawing else 1
+        captions = self._caption_batch(n_samples)
+        dropout = self._dropout(captions.n_rows)
+        annotations = decoder.annotations(self.inputs.features, self.training, self.compute_dtype,
+                                          self.jit)
+        functions = decoder.step_functions(annotations, self.jit)
+        # The captions of an image, and the draws of a caption, begin with the same state.
+        rows_of_image = captions.n_rows // tf.shape(annotations.features)[0]
+        state = tf.nest.map_structure(lambda x: tf.repeat(x, rows_of_image, axis=0),
+                                      decoder.initial_state(annotations, dropout))
+        draws, context_weights = None, self.context_weights
+        if drawing:
+            draws = hard_attention.draws(
+                self.inputs.dropout_seed, captions.n_steps, captions.n_rows // n_samples, n_samples,
+                options.semi_sampling_p, decoder.dtype)
+            context_weights = hard_attention.drawn(draws.uniform, draws.sampled)
+
+        def unrolled_with(weights: ContextWeights) -> Unrolled:
+            return self._unrolled(captions, functions, state, weights, dropout)
+
+        unrolled = unrolled_with(context_weights)
+        rows = tf.cast(captions.n_rows, decoder.dtype)
+        alphas = tf.transpose(unrolled.steps.alpha, [1, 0, 2])                      # (R, T', L)
+        # Eq. 14: L_d = -log p(y | x) + lambda sum_i (1 - sum_t alpha_ti)^2
+        nll = -tf.reduce_sum(unrolled.log_probs) / rows
+        loss = tf.reduce_sum(unrolled.losses) / rows
+        regularizer = self._regularizer(captions, alphas, n_samples)
+        if options.alpha_c > 0:
+            loss += regularizer
+        n_words = tf.reduce_sum(captions.mask)
+        entropy = tf.reduce_sum(hard_attention.entropies(alphas) * captions.mask)
+        if draws is not None:
+            # Eq. 12: the entropy, and the score function's term of the draws
+            loss -= tf.cast(self.inputs.annealed['lambda_e'], decoder.dtype) * entropy / rows
+            reinforce = self._reinforce(captions, unrolled, alphas, draws, unrolled_with)
+            loss -= options.lambda_r * reinforce / rows
+        locations = unrolled.steps.location
+        return loss, TrainingOutputs(
+            nll, regularizer, n_words / n_samples, alphas,
+            betas=tf.transpose(unrolled.steps.beta[:, :, 0]), mask=captions.mask,
+            entropy=entropy / tf.maximum(n_words, 1),
+            locations=() if isinstance(locations, tuple) else tf.transpose(locations),
+            log_probs=unrolled.log_probs)
+
+    # ---- what the steps begin with
+
+    def _caption_batch(self, n_samples: int) -> CaptionBatch:
+        """Return the CaptionBatch, each caption repeated for its draws."""
+        decoder, options, captions = self.decoder, self.options, self.inputs.captions
+        if n_samples > 1:
+            captions = tf.repeat(captions, n_samples, axis=0)                       # (R, T+1)
+        targets = captions[:, 1:]                                                   # (R, T)
+        is_real = tf.not_equal(targets, decoder.null)                               # (R, T)
+        n_steps = tf.constant(decoder.T)
+        if options.mask_padding:  # padding counts nowhere: no step is taken for it
+            lengths = tf.where(is_real, tf.range(1, decoder.T + 1)[tf.newaxis], 0)  # (R, T)
+            n_steps = tf.maximum(tf.reduce_max(lengths), 1)                         # T'
+            targets, is_real = targets[:, :n_steps], is_real[:, :n_steps]           # (R, T')
+        inputs = tf.transpose(captions[:, :-1])[:n_steps]                           # (T', R)
+        if self.training and options.word_dropout:
+            inputs = self._with_unknown_words(inputs)
+        return CaptionBatch(n_steps, tf.shape(captions)[0], inputs, targets,
+                            tf.cast(is_real, decoder.dtype), tf.where(tf.transpose(is_real)))
+
+    def _with_unknown_words(self, words: Tensor) -> Tensor:
+        """Put <UNK> in the place of some words (T', R), never of <NULL>, <START> or <END>."""
+        decoder = self.decoder
+        uniform = tf.random.stateless_uniform(tf.shape(words), self._seed(RandomStream.WORD_DROPOUT))
+        special = tf.equal(words[..., tf.newaxis], [decoder.null, decoder.start, decoder.end])
+        replaced = tf.logical_and(uniform < self.options.word_dropout,
+                                  tf.logical_not(tf.reduce_any(special, axis=-1)))  # (T', R)
+        return tf.where(replaced, decoder.unknown, words)
+
+    def _dropout(self, n_rows: Tensor) -> Dropout | None:
+        if not (self.training and self.options.dropout):
+            return None
+        return Dropout(self.inputs.dropout_seed, self.options.dropout_rate, n_rows,
+                       self.options.dropout_mask == 'sequence')
+
+    def _seed(self, stream: int) -> Tensor:
+        return tf.random.experimental.stateless_fold_in(self.inputs.dropout_seed, stream)
+
+    # ---- the steps
+
+    def _unrolled(self, captions: CaptionBatch, functions: StepFunctions, state: Tensor,
+                  context_weights: ContextWeights, dropout: Dropout | None) -> Unrolled:
+        """Take the decoder's step for all words, and compare what it says with the captions."""
+        if self.training and self.options.scheduled_sampling:
+            steps, words = self._sampling_loop(captions, functions, state, context_weights)
+        else:
+            steps = self._loop(captions, functions, state, context_weights)
+            words = captions.inputs
+        return self._score(captions, steps, self.decoder.word_vectors(words), dropout)
+
+    def _loop(self, captions: CaptionBatch, functions: StepFunctions, state: Tensor,
+              context_weights: ContextWeights) -> Step:
+        """Feed the captions' words: returns Step of (T', R, ...)."""
+        gradients = self.gradients(functions, captions.n_steps, captions.n_rows)
+        # The words are known beforehand: their share is computed before the loop, all at once.
+        shares = functions.words.of_all(captions.inputs)                            # (T', R, G)
+        shares = tf.TensorArray(shares.dtype, captions.n_steps,
+                                element_shape=shares.shape[1:]).unstack(shares)
+
+        def body(t: Tensor, state: Tensor, kept: Step, records: tuple) -> tuple:
+            state, step = self.decoder.step(gradients.at(t), state, shares.read(t), t,
+                                            context_weights)
+            kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept, step)
+            return t + 1, state, kept, gradients.write(t, records)
+
+        kept = self._arrays(captions.n_steps, context_weights)
+        _, _, kept, records = tf.while_loop(
+            lambda t, *_: t < captions.n_steps, body,
+            (tf.constant(0), state, kept, gradients.records()))
+        gradients.finish(records)
+        return tf.nest.map_structure(lambda array: array.stack(), kept)             # (T', R, ...)
+
+    def _sampling_loop(self, captions: CaptionBatch, functions: StepFunctions, state: Tensor,
+                       context_weights: ContextWeights) -> tuple[Step, Tensor]:
+        """Feed the model's own words in the place of some (Bengio et al. 2015, arXiv 1506.03099).
+
+        Returns:
+            (Step of (T', R, ...), words (T', R) int32 that were fed).
+        """
+        decoder, n_steps = self.decoder, captions.n_steps
+        gradients = self.gradients(functions, n_steps, captions.n_rows)
+        uniform = tf.random.stateless_uniform(tf.shape(captions.inputs),
+                                              self._seed(RandomStream.SCHEDULED_SAMPLING))
+        # The first word is <START>: nothing was said before it.
+        own_word = tf.logical_and(uniform < self.inputs.annealed['scheduled_sampling'],
+                                  tf.range(n_steps)[:, tf.newaxis] > 0)             # (T', R)
+
+        def body(t: Tensor, state: Tensor, said: Tensor, kept: tuple, records: tuple) -> tuple:
+            here = gradients.at(t)
+            words = tf.where(own_word[t], said, captions.inputs[t])                 # (R,)
+            state, step = decoder.step(here, state, here.words(words), t, context_weights)
+            vectors = tf.stop_gradient(decoder.word_vectors(words))                 # (R, M)
+            logits = decoder.output(step.h, step.context, vectors,
+                                    compute_dtype=self.compute_dtype)               # (R, V)
+            # Words that decoding never writes are not fed either.
+            said = tf.random.stateless_categorical(
+                mask_words(logits, decoder.never), 1,
+                self._seed(RandomStream.SAMPLED_WORDS + t), tf.int32)[:, 0]         # (R,)
+            kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept, (step, words))
+            return t + 1, state, said, kept, gradients.write(t, records)
+
+        words = tf.TensorArray(tf.int32, n_steps, element_shape=[None])
+        kept = self._arrays(n_steps, context_weights), words
+        said = tf.fill([captions.n_rows], decoder.start)
+        _, _, _, kept, records = tf.while_loop(
+            lambda t, *_: t < n_steps, body,
+            (tf.constant(0), state, said, kept, gradients.records()))
+        gradients.finish(records)
+        return tf.nest.map_structure(lambda array: array.stack(), kept)
+
+    def _arrays(self, n_steps: Tensor, context_weights: ContextWeights) -> Step:
+        """Return TensorArrays for the Step of every t."""
+        decoder = self.decoder
+
+        def array(size: int) -> Tensor:
+            return tf.TensorArray(decoder.dtype, n_steps, element_shape=[None, size])
+
+        location: Tensor = ()
+        if context_weights is not hard_attention.expected:
+            location = tf.TensorArray(tf.int32, n_steps, element_shape=[None])
+        return Step(h=array(decoder.H), context=array(decoder.K), alpha=array(decoder.L),
+                    beta=array(1), weights=array(decoder.L), location=location)
+
+    # ---- the loss
+
+    def _score(self, captions: CaptionBatch, steps: Step, word_vectors: Tensor,
+               dropout: Dropout | None) -> Unrolled:
+        """Return the Unrolled of steps (T', R, ...) that were fed word_vectors (T', R, M)."""
+        output, real = self.decoder.output, captions.real
+        # The logits of all real words are one product, and padding has none.
+        h, context, vectors = (tf.gather_nd(x, real)                                # (P, ...) each
+                               for x in (steps.h, steps.context, word_vectors))
+        targets = tf.gather_nd(tf.transpose(captions.targets), real)                # (P,)
+        arguments = h, context, vectors, dropout, real[:, 1], self.compute_dtype
+        smoothing = self.options.label_smoothing if self.training else 0
+        if not smoothing:
+            cross_entropy = output.cross_entropy(output.hidden(*arguments), targets,
+                                                 self.compute_dtype)                # (P,)
+            losses = cross_entropy
+        else:
+            logits = output(*arguments)                                             # (P, V)
+            cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            # Against the even distribution over all words: log sum exp minus the mean logit.
+            even = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
+            losses = (1 - smoothing) * cross_entropy + smoothing * even             # (P,)
+        shape = tf.stack([captions.n_steps, captions.n_rows])
+        log_probs = tf.scatter_nd(tf.cast(real, tf.int32), -cross_entropy, shape)   # (T', R)
+        return Unrolled(steps, losses, tf.transpose(log_probs))
+
+    def _regularizer(self, captions: CaptionBatch, alphas: Tensor, n_samples: int) -> Tensor:
+        """Doubly stochastic attention (4.2.1): alpha_c sum_i (target - sum_t alpha_ti)^2, a row."""
+        decoder, options = self.decoder, self.options
         if options.mask_padding:
-            alphas *= self.mask[:, :, tf.newaxis]
+            alphas *= captions.mask[:, :, tf.newaxis]                               # (R, T', L)
+        # A location's share of the words; the paper's 1 asks for as many words as locations.
         target = 1.0 if options.regularizer_target == 'one' else decoder.T / decoder.L
         total = tf.reduce_sum(tf.square(target - tf.reduce_sum(alphas, axis=1)))
         if options.regularizer_reduction == 'locations':
-            rows = decoder.L * self.n_samples
-        return options.alpha_c * total / rows
+            return options.alpha_c * total / (decoder.L * n_samples)
+        return options.alpha_c * total / tf.cast(captions.n_rows, decoder.dtype)
 
-    def _reinforce(self, unrolled: Unrolled, draws: hard_attention.Draws,
-                   dropout: Dropout | None) -> Tensor:
-        """The sum whose gradient is that of the draws: (log p(y|s,a) - b) d log p(s|a), see
-        `hard_attention`.
+    def _reinforce(self, captions: CaptionBatch, unrolled: Unrolled, alphas: Tensor, draws: Draws,
+                   unrolled_with: Callable[[ContextWeights], Unrolled]) -> Tensor:
+        """Return the sum whose gradient is (log p(y|s,a) - b) d log p(s|a) (eq. 11, 12).
+
+        See `hard_attention`; `unrolled_with` takes the steps once more, with other ContextWeights.
         """
         decoder, options = self.decoder, self.options
         reward = tf.stop_gradient(hard_attention.rewards(unrolled.log_probs, options.reward))
         updates = []
         if options.baseline == 'moving':
-            baseline, update = decoder.moving_baseline(reward, self.mask, draws.sampled)
+            baseline, update = decoder.moving_baseline(reward, captions.mask, draws.sampled)
             updates.append(update)
         elif options.baseline == 'leave_one_out':
             baseline = hard_attention.leave_one_out(reward, options.n_samples)
         elif options.baseline == 'self_critical':
-            likeliest = self._unroll(hard_attention.likeliest, dropout)
-            baseline = tf.stop_gradient(hard_attention.rewards(likeliest.log_probs, options.reward))
+            likeliest = unrolled_with(hard_attention.likeliest)
+            baseline = tf.stop_gradient(
+                hard_attention.rewards(likeliest.log_probs, options.reward))
         else:
             baseline = 0.0
         with tf.control_dependencies(updates):
-            advantage = reward - baseline
-        counted = self.mask * tf.cast(draws.sampled, decoder.dtype)[:, tf.newaxis]
-        return hard_attention.surrogate(unrolled.alphas, tf.transpose(unrolled.steps.location),
-                                        advantage, counted)
+            advantage = reward - baseline                                           # (R, T')
+        counted = captions.mask * tf.cast(draws.sampled, decoder.dtype)[:, tf.newaxis]
+        return hard_attention.surrogate(alphas, tf.transpose(unrolled.steps.location), advantage,
+                                        counted)

@@ -1,6 +1,8 @@
 """The model of a run's options, on stored features or on top of its encoder.
 
     model = build_model(config, vocabulary, spec, max_length)
+
+Letters in shapes: N images, L locations, D features of a location.
 """
 
 import dataclasses
@@ -21,31 +23,30 @@ if TYPE_CHECKING:
 
 def build_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
                 max_length: int) -> CaptionGenerator:
-    """A CaptionGenerator for features of `spec` and captions of at most `max_length` words, in the
-    default graph.
+    """Build the CaptionGenerator of a run in the default graph.
 
     It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from`
     it stands on the encoder and is fed pixels, see `build_finetuned`.
+
+    Args:
+        config: Config. vocabulary: Vocabulary. spec: EncoderSpec of the features.
+        max_length: words of a caption at most.
     """
-    rows, cols = spec.grid
     options = dataclasses.asdict(config.model)
     if config.training.finetune_from:
         return build_finetuned(options, vocabulary.word_to_idx, spec, max_length,
                                config.training.finetune_from)
     # Features are fed as they are stored: half the bytes to copy, and the cast in the graph is
     # quicker than NumPy's.
-    stored = tf1.placeholder(tf.float16, [None, rows * cols, spec.dim], 'stored_features')
-    model = CaptionGenerator(vocabulary.word_to_idx, (rows * cols, spec.dim), n_time_step=max_length
-                             + 1, features=tf.cast(stored, tf.float32), **options)
-    model.inputs = stored
-    return model
+    stored = tf1.placeholder(tf.float16, [None, *_dim_feature(spec)], 'stored_features')
+    return CaptionGenerator(vocabulary.word_to_idx, _dim_feature(spec), n_time_step=max_length + 1,
+                            features=tf.cast(stored, tf.float32), inputs=stored, **options)
 
 
 def build_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
                     max_length: int,
                     pixels: Tensor) -> tuple[CaptionGenerator, Callable[[Session], None]]:
-    """Encoder and model in one, in the default graph: from pixels to what captions are decoded
-    with.
+    """Build encoder and model in one, in the default graph: from pixels to captions.
 
     Args:
         config, vocabulary, spec, max_length: as of `build_model`; `spec` with the weights' present
@@ -60,19 +61,17 @@ def build_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSp
     if config.training.finetune_from:
         model = build_finetuned(options, vocabulary.word_to_idx, spec, max_length,
                                 config.training.finetune_from, pixels)
-        return model, model.restore_encoder
+        return model, model.encoder.restore
     features, restore = encoder.build(pixels, spec)
-    # as stored features are, so that captions are those of evaluate.py
+    # As stored features are, so that captions are those of evaluate.py.
     stored = tf.cast(features, tf.float16)
-    model = CaptionGenerator(vocabulary.word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim),
-                             n_time_step=max_length + 1, features=tf.cast(stored, tf.float32),
-                             **options)
-    model.inputs = pixels
+    model = CaptionGenerator(vocabulary.word_to_idx, _dim_feature(spec), n_time_step=max_length + 1,
+                             features=tf.cast(stored, tf.float32), inputs=pixels, **options)
     return model, restore
 
 
 def check_finetuning(spec: 'EncoderSpec', first: str, weights: PathLike | None = None) -> None:
-    """Miss the layer or the weights now, rather than when the graph is built.
+    """Raise InputError if an encoder cannot be fine-tuned, before any graph is built.
 
     Args:
         spec: EncoderSpec of the data. first: str, the first layer to train. weights: path where the
@@ -91,32 +90,27 @@ def check_finetuning(spec: 'EncoderSpec', first: str, weights: PathLike | None =
 
 def build_finetuned(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec',
                     max_length: int, first: str, pixels: Tensor = None) -> CaptionGenerator:
-    """A CaptionGenerator on top of the encoder, in the default graph.
+    """Build a CaptionGenerator on top of the encoder, in the default graph.
+
+    Its `encoder` is a TrainableEncoder, whose `restore` is to be called in every session, before a
+    checkpoint is restored over it.
 
     Args:
         options: dict of the options of ModelConfig.
-        word_to_idx: dict. spec: EncoderSpec with the weights' present path. max_length: words of a
-            caption at most.
+        word_to_idx: dict. spec: EncoderSpec with the weights' present path.
+        max_length: words of a caption at most.
         first: str, the first layer of the encoder that is trained.
         pixels: uint8 tensor (N, size, size, 3) to read instead of a placeholder.
-
-    Returns:
-        CaptionGenerator with these attributes more:
-            inputs: `pixels`, or a placeholder (N, size, size, 3) uint8 to be fed instead of
-            features. encoder_variables: the encoder's trained variables. encoder_saved: those to be
-            kept with the best model. restore_encoder: function of a session that loads the weights
-            file into ALL the encoder's variables; call
-                it in every session, before a checkpoint is restored over it.
 
     Raises:
         InputError: no layer `first`.
     """
     if pixels is None:
         pixels = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
-    tower = encoder.build_trainable(pixels, spec, first)
-    model = CaptionGenerator(word_to_idx, (spec.grid[0] * spec.grid[1], spec.dim),
-                             n_time_step=max_length + 1, features=tower.features, **options)
-    model.inputs = pixels
-    model.encoder_variables = model.encoder_saved = tower.trained
-    model.restore_encoder = tower.restore
-    return model
+    return CaptionGenerator(word_to_idx, _dim_feature(spec), n_time_step=max_length + 1,
+                            encoder=encoder.build_trainable(pixels, spec, first), **options)
+
+
+def _dim_feature(spec: 'EncoderSpec') -> tuple[int, int]:
+    """Return (L, D) of an encoder's features."""
+    return spec.grid[0] * spec.grid[1], spec.dim

@@ -298,8 +298,8 @@ class Run:
         with it.
         """
         if self.finetuned:
-            model.restore_encoder(session)
-        best = self.best([*model.variables, *(model.encoder_saved if self.finetuned else ())])
+            model.encoder.restore(session)
+        best = self.best(model.saved)
         best.restore(session)
         return best.info() or {}
 

@@ -74,7 +74,7 @@ class Optimization:
     """The operation of a training step.
 
     Gradients of all trained variables are clipped together. The model's variables are trained by
-    the optimizer that the options name; the encoder's (`model.encoder_variables`, where there are
+    the optimizer that the options name; the encoder's (`model.encoder`, where there is
     any) by another of the same kind with `finetune_rate` of the rate. Weight decay takes rate *
     weight_decay of every matrix away, apart from the gradient (Loshchilov & Hutter, arXiv
     1711.05101); biases and batch normalisation are left alone.
@@ -104,7 +104,7 @@ class Optimization:
         decoder = [variable for variable in model.variables if variable.ref() in trainable]
         if not options.train_embedding:
             decoder = [variable for variable in decoder if variable is not model.embedding]
-        encoder = list(getattr(model, 'encoder_variables', ()))
+        encoder = list(model.encoder.trained) if model.encoder else []
         self.variables = decoder + encoder
 
         self.loss_scale = LossScale() if options.precision == 'float16' else None

@@ -25,9 +25,9 @@ from core.data.vocabulary import tokenize
 from core.data.word_vectors import assign_word_vectors
 from core.decoding.captions import Caption, generate
 from core.metrics.scorer import Scorer
-from core.model import attention_kernels
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
+from core.runtime.xla import with_working_xla
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
 from core.training.interrupts import Interrupts, Stopped
 from core.training.metrics_log import Journal
@@ -86,8 +86,8 @@ class Solver:
         if not len(self.batches):
             raise InputError('there is no training caption: raise --max-length, or look at the '
                              'split')
-        # Beams, Optimization and Scorer, once they are made.
-        self._sampled: Any = None
+        # Hypotheses, Optimization and Scorer, once they are made.
+        self._hypotheses: Any = None
         self._optimization: Any = None
         self._scorer: Any = None
         self._scale: float | None = None
@@ -126,10 +126,10 @@ class Solver:
             return
         compute_dtype = PRECISIONS[self.options.precision]
         with self.model.graph.as_default():
-            self._build_sampler()
+            self._build_search()
             self._keep_features()
             loss = self.model.build_model(features=self._resident and self._resident.features,
-                                          compute_dtype=compute_dtype)
+                                          compute_dtype=compute_dtype, jit=self._jit())
             self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
 
     def _keep_features(self) -> None:
@@ -148,27 +148,25 @@ class Solver:
     def _session(self) -> Session:
         return tf1.Session(graph=self.model.graph, config=devices.session_config(self.machine))
 
-    def _build_sampler(self) -> None:
-        if self._sampled is None:
-            if self.model.attention.jit or self.machine.xla == 'all':
+    def _build_search(self) -> None:
+        if self._hypotheses is None:
+            if self.model.jit or self.machine.xla == 'all':
                 dtype = PRECISIONS[self.options.precision]
-                self.machine = attention_kernels.with_working_xla(self.machine, dtype, self.say)
-            if self.machine.xla == 'off':
-                self.model.attention.compile(False)
+                self.machine = with_working_xla(self.machine, dtype, self.say)
             with self.model.graph.as_default():
-                self._sampled = self.model.build_search(self.decoding)
+                self._hypotheses = self.model.build_search(self.decoding, jit=self._jit())
+
+    def _jit(self) -> bool:
+        return self.model.jit and self.machine.xla != 'off'
 
     def _best_model(self) -> BestModel:
-        """The BestModel over all that decoding needs, the trained part of an encoder too."""
-        return BestModel(self.model_path / 'best',
-                         [*self.model.variables, *getattr(self.model, 'encoder_saved', ())])
+        """Return the BestModel over all that decoding needs, an encoder's trained part too."""
+        return BestModel(self.model_path / 'best', self.model.saved)
 
     def _load_encoder(self, session: Session) -> None:
-        """Load an encoder in the graph from its weights file: checkpoints hold only the part that
-        is trained.
-        """
-        if hasattr(self.model, 'restore_encoder'):
-            self.model.restore_encoder(session)
+        """Load an encoder from its weights file: checkpoints hold its trained part alone."""
+        if self.model.encoder:
+            self.model.encoder.restore(session)
 
     def unigram_loss(self) -> float:
         """Nats a word of the best model that knows only how frequent words are: what a captioner
@@ -242,8 +240,8 @@ class Solver:
             # What was fine-tuned there goes on from there, the rest of the encoder from its weights
             # file.
             there = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-            tuned = [variable for variable in getattr(model, 'encoder_saved', ())
-                     if variable.op.name in there]
+            trained = model.encoder.trained if model.encoder else ()
+            tuned = [variable for variable in trained if variable.op.name in there]
             if tuned:
                 initialize_from(session, prefix, tuned)
         if self.word_vectors is not None:
@@ -389,7 +387,7 @@ class Solver:
         if 'METEOR' in metrics:  # its process takes as long to start as many captions
             self._scorer.start()
         with self._interrupts.at_once():
-            captions = list(generate(session, self.model, self._sampled, data, images,
+            captions = list(generate(session, self.model, self._hypotheses, data, images,
                                      self.decoding.decode_batch))
             results = {data.image_ids[i]: caption.text
                        for i, caption in zip(images, captions, strict=True)}
@@ -425,9 +423,9 @@ class Solver:
             list of Caption.
         """
         data = self.val_data if data is None else self._checked(data, 'data')
-        self._build_sampler()
+        self._build_search()
         with self.model.graph.as_default(), self._session() as session:
             self._load_encoder(session)
             self._best_model().restore(session)
-            return list(generate(session, self.model, self._sampled, data, images,
+            return list(generate(session, self.model, self._hypotheses, data, images,
                                  self.decoding.decode_batch))
