@@ -54,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, metavar='N',
                         help='of weights, order, dropout and draws: --set seed=N')
     parser.add_argument('--options', action='store_true',
-                        help='list the presets and all options with their values, and stop')
+                        help='list the presets and the options with their values, and stop')
+    parser.more(parser.add_argument('--all', action='store_true', help='with --options: also those '
+                                    'that only published checkpoints need'))
     parser.add_argument('--compare', metavar='RUN', nargs='+',
                         help='instead of training: best scores of runs, and the options they '
                         'differ in; with --out FILE.png, FILE.svg or DIR their curves')
@@ -97,7 +99,7 @@ def main() -> None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     check(args)
     if args.options:
-        show_options(configuration(args, dataset_of(args.data)))
+        show_options(configuration(args, dataset_of(args.data)), args.all)
         return
     if not args.resume and not args.pretrained_model:
         configuration(args, None)  # a misspelt option is known before TensorFlow is there
@@ -145,6 +147,8 @@ def check(args: argparse.Namespace) -> None:
                              '--resume and --pretrained-model out (a run has its options in '
                              'config.json)')
         return
+    if args.all:
+        raise InputError('--all belongs to --options, and has no effect without it')
     if args.resume and (args.out or args.config or args.data or args.preset):
         raise InputError('--resume RUN takes data and options from the run: leave DATA, --out, '
                          '--preset and --config out')
@@ -333,14 +337,23 @@ def dataset_of(data: str | None) -> str | None:
     return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
 
 
-def show_options(config: Config) -> None:
-    """--options: the presets, and every option with its value in `config`."""
+def show_options(config: Config, all_: bool = False) -> None:
+    """Print what --options shows: the presets, and the options with their values in `config`.
+
+    Args:
+        all_: also those that only published checkpoints need.
+    """
     from core.config import presets
     print(f'presets: {", ".join(presets.names())}')
-    for section, name, kind, _, help, choices in options():
-        value = getattr(getattr(config, section), name)
-        text = f'{help}' + (f' ({", ".join(choices)})' if choices else '')
-        print(f'{section:9} {name:22} {kind:5} {value!s:9} {text}')
+    listed = [row for row in options() if all_ or not row.compatibility]
+    for row in listed:
+        value = getattr(getattr(config, row.section), row.name)
+        text = row.help + (f' ({", ".join(row.choices)})' if row.choices else '')
+        print(f'{row.section:9} {row.name:22} {row.type_name:5} {value!s:9} {text}')
+    if not all_:
+        hidden = len(list(options())) - len(listed)
+        print(f'{hidden} more are hidden, which only published checkpoints need: --options --all '
+              'shows them')
 
 
 def cli() -> None:

@@ -14,6 +14,7 @@ Operation = Any  # tf.Operation
 Session = Any  # tf.compat.v1.Session
 DType = Any  # tf.DType
 
+Json = Any  # what json.loads returns: it says no more itself
 PathLike = str | os.PathLike[str]
 Say = Callable[..., object]  # prints a line
 Grid = tuple[int, int]  # (rows, columns)

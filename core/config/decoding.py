@@ -31,8 +31,8 @@ class DecodingConfig:
                           'words are drawn from the likeliest that together have probability p',
                           minimum=0.001, maximum=1)
 
-    def check(self, where: str = 'configuration') -> None:
-        """Refuse options that do not fit together.
+    def check_combination(self, where: str = 'configuration') -> None:
+        """Raise InputError if options do not fit together.
 
         Raises:
             InputError: names the options and the way out.

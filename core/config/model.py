@@ -1,23 +1,29 @@
 """Options of the model and its loss."""
 
 import dataclasses
+import functools
 
 from core.common.errors import InputError
 from core.config.options import option
 
+# makes the options that presets and importers alone need
+published = functools.partial(option, compatibility=True)
 BASELINES = ('none', 'moving', 'leave_one_out', 'self_critical')
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The model and its loss; the defaults are those of the TF1 model (`docs/model.md` maps each to
-    its equation).
+    """The model and its loss; the defaults are those of the TF1 model.
+
+    `docs/model.md` maps each option to its equation.
     """
 
     dim_embed: int = option(512, 'size M of a word vector', minimum=1)
     dim_hidden: int = option(1024, 'size H of the decoder state', minimum=1)
     prev2out: bool = option(True, 'the previous word feeds the output layer (eq. 7)')
     ctx2out: bool = option(True, 'the context feeds the output layer (eq. 7)')
+    # 1 as in the paper, for all who train with train.py; the signature of `CaptionGenerator` has 0,
+    # that of the TF1 code, which callers of the class rely on.
     alpha_c: float = option(1.0, 'weight of the doubly stochastic regulariser (4.2.1)', minimum=0)
     selector: bool = option(True, 'gate beta scales the context (4.2.1)')
     dropout: bool = option(True, 'dropout on h, the output layer and extra initial layers while '
@@ -29,8 +35,6 @@ class ModelConfig:
     # initial state
     initial_state: str = option('tanh', 'c_0 and h_0 from the mean feature',
                                 choices=('tanh', 'linear', 'relu', 'zero'))
-    initial_layers: int = option(1, 'layers of the initial state; all but the last are ReLU with '
-                                 'dropout', minimum=1)
     # attention
     attention: str = option('soft', 'expected context (4.2) or drawn locations (4.1)',
                             choices=('soft', 'hard'))
@@ -40,33 +44,16 @@ class ModelConfig:
         0, 'hidden units of the attention; 0: as many as the features have', minimum=0)
     attention_layers: int = option(1, 'projections of the features; each after the first adds a '
                                    'tanh layer', minimum=1)
-    attention_bias: str = option('query', 'what has a bias inside the attention',
-                                 choices=('query', 'features', 'both'))
-    score_bias: bool = option(False, 'a bias on the score (the softmax cancels it)')
     # cell
     cell: str = option('lstm', 'recurrent cell', choices=('lstm', 'gru'))
     forget_bias: float = option(1.0, 'added to the forget gate of the LSTM')
-    cell_input: str = option('word_context', 'order of the input of the cell',
-                             choices=('word_context', 'context_word'))
-    carry_state: bool = option(True, 'the cell starts from the last state; false: from zeros, as '
-                               'the TF2 tutorial')
-    first_word: str = option('start', 'word vector at the first step: that of <START>, or zeros',
-                             choices=('start', 'zero'))
     # output
     output_size: int = option(0, 'hidden units of the output layer; 0: dim_embed', minimum=0)
     output_activation: str = option('tanh', 'of the output layer (eq. 7: tanh)',
                                     choices=('tanh', 'linear'))
-    output_layers: int = option(1, 'hidden layers of the output; each after the first is ReLU with '
-                                'dropout', minimum=1)
-    initializer: str = option('tf1', 'how variables begin', choices=('tf1', 'authors', 'keras'))
     # loss
     mask_padding: bool = option(True, 'padding steps do not count in the regulariser (the TF1 code '
                                 'counts them)')
-    regularizer_target: str = option('length', 'what sum_t alpha of a location should be: '
-                                     'n_time_step / L, or one', choices=('length', 'one'))
-    regularizer_reduction: str = option('examples', "sum over locations, mean over examples; "
-                                        "locations: the other way round, as the authors' code",
-                                        choices=('examples', 'locations'))
     dropout_rate: float = option(0.5, 'share of units that dropout sets to zero', minimum=0,
                                  maximum=0.95)
     dropout_mask: str = option('step', 'a new mask at every step, or one for the whole sequence '
@@ -89,9 +76,29 @@ class ModelConfig:
     temperature: float = option(1.0, 'alpha = softmax(e / temperature)', minimum=0.01)
     decode_context: str = option('expected', 'context while decoding: expected, the likeliest '
                                  'location, or drawn', choices=('expected', 'argmax', 'sample'))
+    # compatibility with published checkpoints
+    initial_layers: int = published(1, 'layers of the initial state; all but the last are ReLU '
+                                    'with dropout', minimum=1)
+    attention_bias: str = published('query', 'what has a bias inside the attention',
+                                    choices=('query', 'features', 'both'))
+    score_bias: bool = published(False, 'a bias on the score (the softmax cancels it)')
+    cell_input: str = published('word_context', 'order of the input of the cell',
+                                choices=('word_context', 'context_word'))
+    carry_state: bool = published(True, 'the cell starts from the last state; false: from zeros, '
+                                  'as the TF2 tutorial')
+    first_word: str = published('start', 'word vector at the first step: that of <START>, or zeros',
+                                choices=('start', 'zero'))
+    output_layers: int = published(1, 'hidden layers of the output; each after the first is ReLU '
+                                   'with dropout', minimum=1)
+    initializer: str = published('tf1', 'how variables begin', choices=('tf1', 'authors', 'keras'))
+    regularizer_target: str = published('length', 'what sum_t alpha of a location should be: '
+                                        'n_time_step / L, or one', choices=('length', 'one'))
+    regularizer_reduction: str = published('examples', "sum over locations, mean over examples; "
+                                           "locations: the other way round, as the authors' code",
+                                           choices=('examples', 'locations'))
 
-    def check(self, where: str = 'configuration') -> None:
-        """Refuse options that do not fit together.
+    def check_combination(self, where: str = 'configuration') -> None:
+        """Raise InputError if options do not fit together.
 
         Raises:
             InputError: names the options and the way out.

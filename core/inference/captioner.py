@@ -167,7 +167,7 @@ class Captioner:
         options = run.config.decoding
         if n_best > options.beam_width:
             options = dataclasses.replace(options, beam_width=n_best)
-            options.check('n_best')
+            options.check_combination('n_best')
         self.run, self.config, self.n_best, self.seed, self.spec = run, options, n_best, seed, run.spec
         model = run.config.model
         self._picks_locations = model.attention == 'hard' and model.decode_context != 'expected'

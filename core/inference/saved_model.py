@@ -73,7 +73,7 @@ def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_b
         raise InputError(f'--n-best must be at least 1, not {n_best}')
     if n_best > options.beam_width:
         options = dataclasses.replace(options, beam_width=n_best)
-        options.check(f'--n-best {n_best}')
+        options.check_combination(f'--n-best {n_best}')
     with tf.Graph().as_default() as graph:
         signature, variables, restore = _build(run, weights, options, n_best, seed)
         with tf1.Session(graph=graph, config=session_config(Machine(device='cpu'))) as session:

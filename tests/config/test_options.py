@@ -6,7 +6,7 @@ import json
 import pytest
 
 from core.common.errors import InputError
-from core.config import config, decoding, model, training
+from core.config import config, decoding, model, presets, training
 from core.config.config import Config
 from tests.support.scripts import ROOT
 
@@ -133,12 +133,39 @@ def test_names_are_unique_and_options_lists_them_all():
     assert len(set(names)) == len(names)
     listed = list(config.options())
     assert [row[:2] for row in listed] == [(section, field.name) for section, field in fields]
-    for (_, name, kind, default, help_text, choices), (_, field) in zip(
-        listed, fields, strict=True):
-        assert type(default).__name__ == kind and default == field.default, name
-        assert help_text and '\n' not in help_text, name
-        assert choices is None or default in choices, name
+    for row, (_, field) in zip(listed, fields, strict=True):
+        assert type(row.default).__name__ == row.type_name and row.default == field.default, row
+        assert row.help and '\n' not in row.help, row
+        assert row.choices is None or row.default in row.choices, row
     assert {field.name for field in dataclasses.fields(Config)} == set(config.SECTIONS)
+
+
+def test_options_of_published_checkpoints_come_last_in_their_table():
+    marked = [row.compatibility for row in config.options() if row.section == 'model']
+    assert 0 < sum(marked) < len(marked) and marked == sorted(marked)
+    assert not any(row.compatibility for row in config.options() if row.section != 'model')
+
+
+@pytest.mark.parametrize('row', [row for row in config.options() if row.compatibility],
+                         ids=lambda row: row.name)
+def test_options_of_published_checkpoints_are_set_as_all_others(row):
+    model_options = {'cell': 'gru', 'initial_state': 'zero'} if row.name == 'carry_state' else {}
+    value = other({field.name: field for field in dataclasses.fields(model.ModelConfig)}[row.name])
+    changed = Config.from_dict({'model': {**model_options, row.name: value}})
+    assert getattr(changed.model, row.name) == value
+    assert Config.from_dict({'model': model_options}).override(
+        [f'{row.name}={json.dumps(value)}']) == changed
+    with pytest.raises(InputError, match=f'did you mean {row.name}'):
+        Config().override([f'{row.name}s=1'])
+
+
+def test_every_option_of_published_checkpoints_is_one_that_a_preset_or_an_importer_takes():
+    taken = {name for preset in presets.names()
+             for name, value in presets.config(preset).to_dict()['model'].items()
+             if value != getattr(model.ModelConfig(), name)}
+    read = ''.join(path.read_text() for path in (ROOT / 'core' / 'importers').glob('*.py'))
+    for row in config.options():
+        assert not row.compatibility or row.name in taken or f"'{row.name}'" in read, row.name
 
 
 def test_defaults_pass_their_own_checks():

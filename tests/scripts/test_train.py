@@ -77,13 +77,14 @@ def test_damaged_run(refused, run_copy, text, part):
 
 
 def listed(*arguments):
-    """What --options prints: the line of presets, and the words of every other (section, name,
-    kind, value, ...).
+    """What --options prints: the line of presets, the words of those that follow (section, name,
+    kind, value, ...), and the last line, where it is about options that are hidden.
     """
     done = scripts.run('train.py', '--options', *arguments)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     first, *lines = done.stdout.splitlines()
-    return first, [line.split() for line in lines]
+    hidden = lines.pop() if 'hidden' in lines[-1] else ''
+    return first, [line.split() for line in lines], hidden
 
 
 def shown(*arguments):
@@ -92,12 +93,35 @@ def shown(*arguments):
 
 
 def test_options_are_listed():
-    """All of them, each with its section, kind, default and meaning."""
-    rows = [f'{section} {name} {kind} {default} {help_text}'.split()
-            for section, name, kind, default, help_text, _ in options()]
-    line, found = listed()
-    assert len(rows) > 80 and [row[:len(words)] for row, words in zip(found, rows, strict=True)] == rows
+    """Each with its section, kind, default and meaning; with --all, all of them."""
+    def words(rows):
+        return [f'{row.section} {row.name} {row.type_name} {row.default} {row.help}'.split()
+                for row in rows]
+
+    def starts(lines, expected):
+        return [line[:len(row)] for line, row in zip(lines, expected, strict=True)]
+
+    everything = words(options())
+    line, lines, hidden = listed('--all')
+    assert len(everything) > 80 and starts(lines, everything) == everything and hidden == ''
     assert line == 'presets: ' + ', '.join(presets.names())
+    usual = words(row for row in options() if not row.compatibility)
+    line, lines, hidden = listed()
+    assert starts(lines, usual) == usual and line == 'presets: ' + ', '.join(presets.names())
+    assert hidden.startswith(f'{len(everything) - len(usual)} more') and '--all' in hidden
+
+
+def test_hidden_options_have_their_values_too():
+    def values(*arguments):
+        return {name: value for _, name, _, value, *_ in listed(*arguments)[1]}
+
+    assert 'carry_state' not in values('--preset', 'tf2', '--set', 'carry_state=true')
+    assert values('--all', '--preset', 'tf2')['carry_state'] == 'False'
+    assert values('--all', '--preset', 'tf2', '--set', 'carry_state=true')['carry_state'] == 'True'
+
+
+def test_all_belongs_to_options(refused):
+    refused('data', '--out', 'run', '--all', parts=['--all belongs to --options'])
 
 
 def test_options_are_those_of_preset_then_file_then_set(tmp_path):

@@ -48,7 +48,7 @@ def build(imported):
     """The CaptionGenerator of an import, in the default graph."""
     vocabulary = Vocabulary(imported.words)
     config = ModelConfig(**imported.options)
-    config.check()
+    config.check_combination()
     model = CaptionGenerator(vocabulary.word_to_idx, (L, D), n_time_step=T, **vars(config))
     assert {v.op.name: tuple(v.shape) for v in model.variables} == {
         name: value.shape for name, value in imported.values.items()}

@@ -133,6 +133,6 @@ def save_words(directory, content=None, name='words.json'):
 
 def build(imported, **changes):
     config = ModelConfig(**{**imported.options, **changes})
-    config.check()
+    config.check_combination()
     return CaptionGenerator(Vocabulary(imported.words).word_to_idx, (L, D), n_time_step=T,
                             **vars(config))
