@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from core.runtime.random_streams import RandomStream
+
 # Words that name a side, as `core.data.vocabulary.tokenize` leaves them ("left-hand" is 'left',
 # 'hand'; "right's" is 'rights'): a caption with one of them would be wrong of the mirror image.
 # 'right' also stands in "right next to", where a mirror image would do no harm; leaving it out
@@ -18,8 +20,6 @@ SIDES = frozenset(
      'lefthander', 'righthander', 'lefty', 'lefties', 'righty', 'leftmost', 'rightmost', 'leftward',
      'rightward', 'leftwards', 'rightwards', 'leftside', 'rightside', 'upperleft', 'upperright',
      'lowerleft', 'lowerright', 'topleft', 'topright', 'bottomleft', 'bottomright'})
-# keeps these draws apart from those of the batches, which start from (seed, epoch)
-_STREAM = 0x0F11
 
 
 class Augmentation:
@@ -47,6 +47,8 @@ class Augmentation:
             dict: the options `offset` and `flip` of `preprocessing.load`. Mirrored with probability
             1/2, but never where one of the captions names a side.
         """
-        random = np.random.default_rng([self._seed, epoch, int(captions[0]), _STREAM])
+        # apart from the draws of the batches, which start from (seed, epoch)
+        random = np.random.default_rng(
+            [self._seed, epoch, int(captions[0]), RandomStream.AUGMENTATION])
         offset, flip = tuple(random.random(2)), random.random() < 0.5
         return {'offset': offset, 'flip': bool(flip and not self.sided[captions].any())}
