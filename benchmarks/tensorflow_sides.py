@@ -127,8 +127,7 @@ class OursTraining(Training):
         # Fed float16, as core.runs.run_dir builds it.
         stored = tf1.placeholder(tf.float16, [None, sizes.L, sizes.D])
         model = CaptionGenerator(sizes.word_to_idx(), **sizes.model(), alpha_c=1.0,
-                                 features=tf.cast(stored, tf.float32))
-        model.inputs = stored
+                                 features=tf.cast(stored, tf.float32), inputs=stored)
         loss = model.build_model()
         self._optimization = Optimization(model, loss, TrainingConfig(clip_norm=0.0),
                                           steps_per_epoch=1000)
@@ -226,7 +225,7 @@ class OursDecoding(Decoding):
         if beam_width:
             words = model.build_beam_search(beam_width=beam_width, max_len=max_len).captions[:, 0]
         else:
-            words = model.build_sampler(max_len).captions
+            words = model.build_sampler(max_len)[2]
         return words, model.features, {variable.op.name: variable for variable in model.variables}
 
 

@@ -44,6 +44,8 @@ class ModelConfig:
         0, 'hidden units of the attention; 0: as many as the features have', minimum=0)
     attention_layers: int = option(1, 'projections of the features; each after the first adds a '
                                    'tanh layer', minimum=1)
+    sentinel: bool = option(False, 'a visual sentinel beside the locations (adaptive attention, '
+                            'Lu et al. 2017)')
     # cell
     cell: str = option('lstm', 'recurrent cell', choices=('lstm', 'gru'))
     forget_bias: float = option(1.0, 'added to the forget gate of the LSTM')
@@ -113,6 +115,12 @@ class ModelConfig:
              'carry_state=false needs cell=gru and initial_state=zero'),
             (self.cell == 'gru' and self.forget_bias != 1.0, 'forget_bias belongs to cell=lstm; '
              'with cell=gru it must stay 1.0'),
+            (self.sentinel and self.attention == 'hard',
+             'sentinel needs attention=soft: it shares the weights of the locations'),
+            (self.sentinel and self.selector,
+             'sentinel takes the place of the gate beta; set selector=false'),
+            (self.sentinel and self.cell != 'lstm',
+             'sentinel needs cell=lstm: it shows what the memory cell holds'),
             (self.attention == 'soft' and self.n_samples > 1, 'n_samples needs attention=hard; '
              'soft attention draws nothing'),
             (self.attention == 'soft' and self.decode_context != 'expected',

@@ -270,7 +270,7 @@ class _Search:
         return tf.logical_or(bound <= pool.scores[:, -1], self._single_has_ended(pool))
 
     def _single_has_ended(self, pool: _Pool) -> Tensor:
-        """Return (n,) bool, whether the group has one hypothesis, as greedy search, and it ended."""
+        """Return (n,) bool, whether a group of one hypothesis, which is greedy, has ended."""
         return tf.logical_and(self.W == 1, pool.lengths[:, 0] > 0)
 
     def _norm(self, length: Tensor, dtype: DType) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several models that caption together: the mean of their probabilities at every word, in one graph.
+"""Several models that caption together: at every word the mean of their probabilities.
 
     ensemble = Ensemble([first, second])        # CaptionGenerators in one graph
     hypotheses = ensemble.build_beam_search(beam_width=3)

@@ -15,6 +15,7 @@ attention, H hidden units of the decoder, R captions.
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.common.aliases import Tensor
+from core.model import attention_kernels
 from core.runtime.backend import cast, matmul, tf
 
 if TYPE_CHECKING:
@@ -124,8 +125,16 @@ class Attention:
         """Return w_att of eq. 4 as (A,)."""
         return self._score['w_att'][:, 0]
 
-    def alpha(self, scores: Tensor) -> Tensor:
-        """Compute eq. 5, alpha = softmax(e / temperature): (R, L) -> (R, L), rows sum to 1."""
+    def score_of(self, x: Tensor) -> Tensor:
+        """Compute w_att . act(x): (R, A) -> (R, 1), the score of something that is no location."""
+        return matmul(attention_kernels.ACTIVATIONS[self.activation](x), self._score['w_att'])
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Return what the softmax of eq. 5 takes of scores (R, ...)."""
         if 'b_att' in self._score:
             scores += self._score['b_att']
-        return tf.nn.softmax(scores / self.temperature)
+        return scores / self.temperature
+
+    def alpha(self, scores: Tensor) -> Tensor:
+        """Compute eq. 5, alpha = softmax(e / temperature): (R, L) -> (R, L), rows sum to 1."""
+        return tf.nn.softmax(self.logits(scores))

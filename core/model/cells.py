@@ -1,4 +1,4 @@
-"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 of the paper for the LSTM).
+"""Recurrent cells: the state they carry and one step of them (eq. 1 to 3 for the LSTM).
 
     cell = LSTMCell(variables, n_inputs=M + K, dim_hidden=H)
     w = cell.weights()

@@ -14,7 +14,8 @@ docs/model.md says which method is which equation.
 Letters in shapes: N images, R captions (N, or a multiple where images have several captions or
 draws), L locations, D features of a location, K numbers of an annotation (D, unless `feature_layer`
 changes it), H hidden units, M numbers of a word vector, T steps, V words, G gate units, A hidden
-units of the attention, S = G + A + 1 units that the hidden state feeds.
+units of the attention, S = G + A + 1 units that the hidden state feeds (H
+more with `sentinel`, 1 less without `selector`).
 """
 
 from collections.abc import Mapping
@@ -23,14 +24,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.common.aliases import DType, Tensor, Variable
 from core.data.vocabulary import SPECIALS
 from core.model import attention_kernels, hard_attention
-from core.model.attention import Annotations, Attention
+from core.model.attention import Annotations, Attention, Projected
 from core.model.attention_kernels import compiled
-from core.model.cells import GRUCell, LSTMCell
+from core.model.cells import CellWeights, GRUCell, LSTMCell
 from core.model.hard_attention import ContextWeights
 from core.model.output_layer import Dropout, OutputLayer
+from core.model.sentinel import Sentinel
 from core.model.step_functions import (
     Product,
     Scores,
+    StepFunction,
     StepFunctions,
     WeightedSum,
     WordShare,
@@ -126,6 +129,7 @@ class Decoder:
         self.feature_layer: Any = None
         self.baseline: Variable = None
         self.moving_baseline: Any = None
+        self.sentinel: Sentinel | None = None
 
     def create_variables(self, temperature: Tensor = 1.0) -> None:
         """Create all variables; with the default options under the names of the TF1 code.
@@ -157,6 +161,8 @@ class Decoder:
             self.gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
         self.output = OutputLayer(variables, H, K, V, options)
         self.attention = Attention(variables, K, H, options, tf.cast(temperature, self.dtype))
+        if options.sentinel:
+            self.sentinel = Sentinel(variables, M, H, K, self.attention)
         if self.hard and options.baseline == 'moving':
             self.moving_baseline = hard_attention.MovingBaseline(options.reward, self.T, self.dtype)
             self.baseline = self.moving_baseline.variable
@@ -241,28 +247,44 @@ class Decoder:
         Args:
             annotations: Annotations. jit, least: see `step_functions.Scores`.
         """
-        cell, options, dtype = self.cell.weights(), self.options, annotations.features.dtype
+        cell, dtype = self.cell.weights(), annotations.features.dtype
         projected = self.attention.project(annotations)                             # (N, L, A)
-        query, query_bias = self.attention.query_weights(projected)                 # (H, A), (A,)
-        # Without a state the kernel is not used, but it has a gradient as every variable: zero.
-        recurrent = cell.recurrent_kernel if options.carry_state else 0 * cell.recurrent_kernel
-        matrices, biases = [recurrent, query], [cell.recurrent_bias, query_bias]
-        if self.gate:
-            matrices.append(self.gate['w'])
-            biases.append(self.gate['b'])
-        if options.cell_input == 'word_context':
-            words, context = tf.split(cell.kernel, [self.M, self.K])                # (M, G), (K, G)
+        if self.options.cell_input == 'word_context':
+            of_word, of_context = tf.split(cell.kernel, [self.M, self.K])           # (M, G), (K, G)
         else:
-            context, words = tf.split(cell.kernel, [self.K, self.M])
+            of_context, of_word = tf.split(cell.kernel, [self.K, self.M])
+        others: dict[str, StepFunction] = {}
+        if self.sentinel:
+            of_word = tf.concat([of_word, self.sentinel.w_x], axis=1)               # (M, G + H)
+            others['sentinel'] = self.sentinel.product(projected, dtype)            # -> (R, A + K)
         return StepFunctions(
-            words=WordShare(tf.convert_to_tensor(self.embedding), cast(words, dtype),
+            words=WordShare(tf.convert_to_tensor(self.embedding), cast(of_word, dtype),
                             self._zero_word()),
-            from_h=Product(cast(tf.concat(matrices, axis=1), dtype), tf.concat(biases, axis=0)),
+            from_h=self._from_h(cell, projected, dtype),
             scores=Scores(projected.annotations, self.attention.w_att(),
                           self.attention.activation, jit, least),
             weighted_sum=WeightedSum(annotations.features, self.dtype, jit, least),
-            from_context=Product(cast(context, dtype), cell.bias),
-            annotations=annotations)
+            from_context=Product(cast(of_context, dtype), cell.bias),
+            annotations=annotations, others=others)
+
+    def _from_h(self, cell: CellWeights, projected: Projected, dtype: DType) -> Product:
+        """Return the one product of all that h is multiplied with, (R, H) -> (R, S)."""
+        query, query_bias = self.attention.query_weights(projected)                 # (H, A), (A,)
+        # Without a state the kernel is not used, but it has a gradient as every variable: zero.
+        recurrent = (cell.recurrent_kernel if self.options.carry_state
+                     else 0 * cell.recurrent_kernel)                                # (H, G)
+        matrices, biases = [recurrent, query], [cell.recurrent_bias, query_bias]
+        if self.gate:
+            matrices.append(self.gate['w'])                                         # (H, 1)
+            biases.append(self.gate['b'])
+        if self.sentinel:
+            matrices.append(self.sentinel.w_h)                                      # (H, H)
+            biases.append(tf.zeros([self.H], self.dtype))
+        return Product(cast(tf.concat(matrices, axis=1), dtype), tf.concat(biases, axis=0))
+
+    def _split(self, from_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take from_h (R, S) apart: share of the gates (R, G), query (R, A), and what is left."""
+        return tf.split(from_h, [self.cell.n_gates, self.attention.size, -1], axis=1)
 
     # ---- every word
 
@@ -273,24 +295,32 @@ class Decoder:
         Args:
             functions: StepFunctions of the images, of `step_functions`.
             state: of the cell, parts (R, H).
-            word_share: (R, G), that of the previous words in the gates: `functions.words(words)`.
+            word_share: (R, G), that of the previous words in the gates: `functions.words(words)`;
+                with `sentinel` (R, G + H), the sentinel's gate behind them.
             t: scalar, the step. context_weights: ContextWeights; soft attention: `expected`.
 
         Returns:
             (the cell's state after the step, Step).
         """
-        # All that h_{t-1} is multiplied with is one product: it is taken apart right behind it.
-        from_h, query, gate = tf.split(functions.from_h(state.h),                   # (R, S) ->
-                                       [self.cell.n_gates, self.attention.size, -1], axis=1)
+        # All that h_{t-1} is multiplied with is one product, and is taken apart behind it.
+        from_h, query, rest = self._split(functions.from_h(state.h))        # (R, G), (R, A), (R, .)
         # Eq. 4: e_ti = f_att(a_i, h_{t-1});  eq. 5: alpha_t = softmax(e_t)
-        alpha = self.attention.alpha(functions.scores(query))                       # (R, L)
+        scores = functions.scores(query)                                            # (R, L)
+        alpha = self.attention.alpha(scores)                                        # (R, L)
         # Eq. 13 (soft): z_t = sum_i alpha_ti a_i;  eq. 8, 9 (hard): z_t = a_s, s ~ alpha_t
         weights, location = context_weights(t, alpha)                               # (R, L), (R,)
         context = functions.annotations.affine(functions.weighted_sum(weights))     # (R, K)
-        # 4.2.1: beta_t = sigmoid(f_beta(h_{t-1})) scales z_t
-        beta = tf.sigmoid(gate) if self.gate else tf.ones_like(alpha[:, :1])        # (R, 1)
+        beta = tf.ones_like(alpha[:, :1])                                           # (R, 1)
         if self.gate:
+            # 4.2.1: beta_t = sigmoid(f_beta(h_{t-1})) scales z_t
+            beta = tf.sigmoid(rest)                                                 # (R, 1)
             context *= beta
+        if self.sentinel:
+            # Lu et al. 2017: z_t = beta_t z_t + (1 - beta_t) of the sentinel
+            word_share, of_word = tf.split(word_share, [self.cell.n_gates, -1], axis=1)
+            vector = self.sentinel.vector(of_word + rest, state.c)                  # (R, H)
+            context, beta = self.sentinel.mix(functions.others['sentinel'](vector), query, scores,
+                                              context)                              # (R, K), (R, 1)
         # Eq. 1 to 3: the cell on [E y_{t-1}, z_t, h_{t-1}]
         before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
         state = self.cell.step(word_share + functions.from_context(context), from_h, before)

@@ -69,28 +69,32 @@ class DeferredGradients(PlainGradients):
     """
 
     def __init__(self, functions: StepFunctions, n_steps: Tensor, n_rows: Tensor) -> None:
-        self._functions = functions
-        self._deferred = {name: _Deferred(function, n_steps, n_rows)
-                          for name, function in functions.functions.items()}
+        self._deferred: list[_Deferred] = []
+
+        def defer(function: StepFunction) -> StepFunction:
+            self._deferred.append(_Deferred(function, n_steps, n_rows))
+            return self._deferred[-1]
+
+        super().__init__(functions.replaced(defer), n_steps, n_rows)
 
     def records(self) -> tuple:
         """Return a TensorArray for each function, for its x_t."""
-        return tuple(deferred.record for deferred in self._deferred.values())
+        return tuple(deferred.record for deferred in self._deferred)
 
     def at(self, t: Tensor) -> StepFunctions:
         """Return functions that note what they are called with and leave their constants alone."""
-        for deferred in self._deferred.values():
+        for deferred in self._deferred:
             deferred.begin(t)
-        return self._functions._replace(**self._deferred)
+        return self._functions
 
     def write(self, t: Tensor, records: tuple) -> tuple:
         """Return the TensorArrays with each function's x_t."""
         return tuple(record if deferred.input is None else record.write(t, deferred.input)
-                     for deferred, record in zip(self._deferred.values(), records, strict=True))
+                     for deferred, record in zip(self._deferred, records, strict=True))
 
     def finish(self, records: tuple) -> None:
         """Take the TensorArrays after the loop, before gradients are asked for."""
-        for deferred, record in zip(self._deferred.values(), records, strict=True):
+        for deferred, record in zip(self._deferred, records, strict=True):
             if deferred.input is not None:
                 deferred.inputs = tf.stop_gradient(record.stack())                  # (T', R, I)
 

@@ -71,7 +71,7 @@ class OutputLayer:
         extra = {'w_ctx2out': ([dim_annotation, size], 'matrix')} if self.ctx2out else {}
         for layer in range(1, self.n_layers):
             extra |= {f'w_{layer}': ([size, size], 'matrix'), f'b_{layer}': ([size], 'zeros')}
-        self._variables = variables.create(
+        self.variables = variables.create(
             'logits', w_h=([dim_hidden, size], 'matrix'), b_h=([size], 'zeros'),
             w_out=([size, n_words], 'matrix'), b_out=([n_words], 'zeros'), **extra)
 
@@ -137,6 +137,6 @@ class OutputLayer:
     def _of_type(self, compute_dtype: DType) -> dict[str, Tensor]:
         """Return the variables by name, matrices in another type; biases keep theirs."""
         if not compute_dtype:
-            return self._variables
+            return self.variables
         return {name: cast(value, compute_dtype) if name.startswith('w') else value
-                for name, value in self._variables.items()}
+                for name, value in self.variables.items()}

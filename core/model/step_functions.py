@@ -16,7 +16,7 @@ units into and out of a product.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from core.common.aliases import DType, Tensor
@@ -248,6 +248,7 @@ class StepFunctions(NamedTuple):
         weighted_sum: WeightedSum, weights of the locations (R, L) -> (R, K).
         from_context: Product, context (R, K) -> its share of the gates (R, G), with their bias.
         annotations: Annotations of the images.
+        others: dict of name -> StepFunction, what an extension of the step needs besides.
     """
 
     words: WordShare
@@ -256,12 +257,14 @@ class StepFunctions(NamedTuple):
     weighted_sum: WeightedSum
     from_context: Product
     annotations: Annotations
+    others: dict[str, StepFunction]
 
-    @property
-    def functions(self) -> dict[str, StepFunction]:
-        """The StepFunction of each field but the last."""
-        return {name: function for name, function in self._asdict().items()
-                if name != 'annotations'}
+    def replaced(self, replace: Callable[[StepFunction], StepFunction]) -> 'StepFunctions':
+        """Return the same with `replace(function)` for each function."""
+        fields = {name: replace(function) for name, function in self._asdict().items()
+                  if name not in ('annotations', 'others')}
+        others = {name: replace(function) for name, function in self.others.items()}
+        return self._replace(**fields, others=others)
 
     @property
     def images(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The training graph: teacher forcing of a Decoder, its loss, and hard attention's bound (paper 4.1).
+"""The training graph: teacher forcing of a Decoder, its loss, hard attention's bound (4.1).
 
 Used through `CaptionGenerator.build_model`.
 
@@ -196,7 +196,8 @@ class TrainingGraph:
     def _with_unknown_words(self, words: Tensor) -> Tensor:
         """Put <UNK> in the place of some words (T', R), never of <NULL>, <START> or <END>."""
         decoder = self.decoder
-        uniform = tf.random.stateless_uniform(tf.shape(words), self._seed(RandomStream.WORD_DROPOUT))
+        uniform = tf.random.stateless_uniform(tf.shape(words),
+                                              self._seed(RandomStream.WORD_DROPOUT))
         special = tf.equal(words[..., tf.newaxis], [decoder.null, decoder.start, decoder.end])
         replaced = tf.logical_and(uniform < self.options.word_dropout,
                                   tf.logical_not(tf.reduce_any(special, axis=-1)))  # (T', R)

@@ -1,6 +1,6 @@
 """Gradients without calculus: how much a function changes when one number moves a little both ways.
 
-    slopes = differentiate(lambda v: teacher_forcing(v, *batch).loss, v)     # (P,), of all numbers of v
+    slopes = differentiate(lambda v: teacher_forcing(v, *batch).loss, v)    # (P,), of all of v
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ def derivative(function: Function, v: Mapping[str, np.ndarray], name: str, index
 
 def differentiate(function: Function, v: Mapping[str, np.ndarray],
                   step: float = STEP) -> np.ndarray:
-    """By every number of v: the function's shape and one axis more, of P numbers in the order of v."""
+    """Differentiate by every number of v: the function's shape and one axis more, of P numbers."""
     return np.stack([derivative(function, v, name, index, step)
                      for name, value in v.items() for index in np.ndindex(value.shape)], axis=-1)
 

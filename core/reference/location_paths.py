@@ -3,7 +3,7 @@ walked.
 
     exact = Enumeration(v, features, captions, alpha_c=0.5)
     exact.gradient(lambda_r=1.0)                     # of the objective, by central differences
-    exact.estimates(lambda_r=1.0, reward='to_go')    # what each sequence contributes to the model's gradient
+    exact.estimates(lambda_r=1.0, reward='to_go')    # what each sequence adds to the model's
 
 Two routes lead to the expected gradient and must agree. `gradient` differentiates the objective
 itself, where the probability p(s) of a sequence is a function of the variables like any other: no
@@ -259,7 +259,7 @@ class Enumeration:
 
     def _pairs_variance(self, lambda_r: float, lambda_e: float, reward: str,
                         n_samples: int) -> np.ndarray:
-        """Of the leave-one-out estimator: a U-statistic, the mean over pairs of a symmetric kernel."""
+        """Compute that of the leave-one-out estimator, a U-statistic: a mean over pairs."""
         rewards, draws, pathwise = self.rewards(reward), self.slopes['draws'], self._pathwise(
             self.slopes, lambda_e)
         found = []

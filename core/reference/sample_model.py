@@ -26,7 +26,7 @@ BATCH_NORM = {'conv_featuresbatch_norm/beta': (D,), 'conv_featuresbatch_norm/gam
 
 
 def variables(seed: int = 109, batch_norm: bool = False) -> dict[str, np.ndarray]:
-    """Values of the trainable variables by name: large enough for locations to matter to the words."""
+    """Draw values of the trainable variables by name: locations shall matter to the words."""
     random = np.random.default_rng(seed)
     shapes = {**SHAPES, **(BATCH_NORM if batch_norm else {})}
     return {name: random.normal(0.0, 0.8, shape) for name, shape in sorted(shapes.items())}

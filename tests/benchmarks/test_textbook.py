@@ -76,7 +76,7 @@ def test_the_textbook_has_the_loss_and_every_gradient_of_the_model():
 def test_the_textbook_writes_the_captions_of_the_sampler():
     with tiny_model.tf_graph():
         model = tiny_model.build(dtype=tf.float64)
-        sampled, values = model.build_sampler(9), tiny_model.values(model, seed=10)
+        sampled, values = tiny_model.sampler(model, 9), tiny_model.values(model, seed=10)
         with tiny_model.session(model, values) as session:
             alphas, _, captions = session.run(sampled, {model.features: tiny_model.batch()[0]})
     with tiny_model.tf_graph():

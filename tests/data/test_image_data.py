@@ -13,6 +13,7 @@ import pytest
 
 from core.common.errors import InputError
 from core.config.config import Config
+from core.config.decoding import DecodingConfig
 from core.data import image_data
 from core.data.data_dir import DataDir
 from core.decoding.captions import generate
@@ -175,10 +176,10 @@ def test_the_loss_falls_and_the_run_evaluates(sample_data, trained):
 def decoded(run, data):
     with tf.Graph().as_default() as graph:
         model = run.build_model()
-        sampled = model.build_sampler(10)
+        hypotheses = model.build_search(DecodingConfig(max_len=10))
         with tf1.Session(graph=graph) as session:
             assert run.restore(session, model)['step'] > 0
-            return list(generate(session, model, sampled, run.split(data, 'dev')))
+            return list(generate(session, model, hypotheses, run.split(data, 'dev')))
 
 
 def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_data, trained,
@@ -194,12 +195,12 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_dat
     np.testing.assert_array_equal(np.concatenate([c.alphas for c in decoded(run, other)]), expected)
     with tf.Graph().as_default() as graph:
         model = run.build_model()
-        sampled = model.build_sampler(10)
+        hypotheses = model.build_search(DecodingConfig(max_len=10))
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)
-            model.restore_encoder(session)
+            model.encoder.restore(session)
             data = run.split(DataDir(sample_data), 'dev')
-            untuned = np.concatenate([c.alphas for c in generate(session, model, sampled, data)])
+            untuned = np.concatenate([c.alphas for c in generate(session, model, hypotheses, data)])
     assert untuned.shape != expected.shape or not np.allclose(untuned, expected, atol=1e-3)
 
 

@@ -38,7 +38,7 @@ def search(probabilities, max_len, *arguments, images=None, dtype=np.float64, ru
 
 def sentences(found, image=0):
     """Words of an image's hypotheses that are used, with the end word."""
-    return [words[:length].tolist() for words, length in zip(found.words[image],
+    return [words[:length].tolist() for words, length in zip(found.captions[image],
                                                              found.lengths[image], strict=True)
             if length]
 
@@ -54,7 +54,7 @@ def test_stopping_at_as_many_ends_as_the_beam_is_wide_would_be_wrong():
     assert sentences(found) == [[3, 5, END], [END]]
     np.testing.assert_allclose(np.exp(found.scores[0]), [0.45, 0.3])
     assert steps == 3
-    assert found.words.tolist() == [[[3, 5] + [END] * 4, [END] * 6]]
+    assert found.captions.tolist() == [[[3, 5] + [END] * 4, [END] * 6]]
 
 
 def test_the_search_ends_as_soon_as_nothing_can_win():
@@ -107,17 +107,17 @@ def test_slots_without_a_sentence_say_so():
     found, steps, _ = search(table({1: {3: 0.5, END: 0.5}, 3: {END: 1.0}}), 5, 4)
     assert sentences(found) == [[END], [3, END]]
     assert found.scores[0, 2:].tolist() == found.log_probs[0, 2:].tolist() == [-np.inf] * 2
-    assert found.lengths[0, 2:].tolist() == [0, 0] and (found.words[0, 2:] == END).all()
-    assert not found.trace['history'][0, 2:].any()
+    assert found.lengths[0, 2:].tolist() == [0, 0] and (found.captions[0, 2:] == END).all()
+    assert not found.betas[0, 2:].any()
     assert steps == 2  # then nothing lives
 
 
-def test_the_trace_follows_the_parents():
+def test_attention_and_gates_follow_the_parents():
     found, *_ = search(GARDEN, 5, 3)
     assert sentences(found) == [[3, 5, END], [END], [4, END]]
-    assert found.trace['history'].tolist() == [
+    assert found.betas.tolist() == [
         [[1, 13, 135, 135, 135], [1] * 5, [1, 14, 14, 14, 14]]]
-    assert found.trace['image'].shape == (1, 3, 5, 1)
+    assert found.alphas.shape == (1, 3, 5, 1)
 
 
 def test_an_end_counts_only_among_the_first_of_the_candidates():
@@ -132,7 +132,7 @@ def test_the_first_step_has_one_row_an_image_and_searches_that_are_over_leave():
     found, steps, rows = search(three, 5, 2, n_best=1)
     assert [sentences(found, image) for image in range(3)] == [[[END]], [[3, 4, END]], [[3] * 5]]
     assert steps == 5 and rows == 3 + 2 * (2 + 2 + 1 + 1)
-    assert found.trace['image'][:, 0, :, 0].tolist() == [[0] * 5, [1] * 5, [2] * 5]
+    assert found.alphas[:, 0, :, 0].tolist() == [[0] * 5, [1] * 5, [2] * 5]
 
 
 # ---- diverse groups
@@ -207,12 +207,12 @@ def test_result_does_not_depend_on_batch_mates(options):
 def test_width_one_is_greedy(rules, length_penalty):
     probabilities = table_decoder.random_table(20, 6, seed=3)
     found, *_ = search(probabilities, 8, 1, length_penalty, rules=rules)
-    greedy, *_ = table_decoder.run(probabilities, lambda begin: search_loop.greedy(
+    greedy, *_ = table_decoder.single(probabilities, lambda begin: search_loop.greedy(
         begin, Rules(END, NEVER, **rules), 8))
-    np.testing.assert_array_equal(found.words[:, 0], greedy.words)
+    np.testing.assert_array_equal(found.captions[:, 0], greedy.captions)
     np.testing.assert_allclose(found.log_probs[:, 0], greedy.scores, rtol=1e-12)
     np.testing.assert_array_equal(found.lengths[:, 0], greedy.lengths)
-    np.testing.assert_array_equal(found.trace['history'][:, 0], greedy.trace['history'])
+    np.testing.assert_array_equal(found.betas[:, 0], greedy.betas)
 
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -270,7 +270,7 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
         rules = rules[3:4]
     searches = [model.build_beam_search(width, T, penalty, **rule) for penalty, rule in rules]
     narrow = model.build_beam_search(3, T, 0.7)
-    one, sampler = model.build_beam_search(1, T), model.build_sampler(T)
+    one, sampler = model.build_beam_search(1, T), tiny_model.sampler(model, T)
     assigned = tiny_model.values(model, seed=2)
     assigned['logits/b_out'][END] += 0.8
     n, features = 2, tiny_model.batch()[0][:2]
@@ -314,7 +314,7 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
 def test_results_of_the_model_do_not_depend_on_batch_mates(graph, dtype, tolerance):
     """In float64 to rounding; in float32 the words."""
     model = tiny_model.build(dtype=dtype, alpha_c=0.5)
-    graphs = (model.build_sampler(9), model.build_sampler(9, sample=True),
+    graphs = (tiny_model.sampler(model, 9), tiny_model.sampler(model, 9, sample=True),
               model.build_beam_search(3, 9, 0.7))
     features = np.random.default_rng(8).normal(1.0, 2.0, (10, tiny_model.L, tiny_model.D))
     assigned = tiny_model.values(model, seed=1)

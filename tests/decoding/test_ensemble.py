@@ -66,7 +66,7 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         state, words = begin.state, begin.start
         for t in range(5):
             result = begin.step(begin.images, words, state)
-            steps.append((result.log_probs, result.trace))
+            steps.append((result.log_probs, result.alpha, result.beta))
             state, words = result.state, found.captions[:, 0, t]
     assigned = {}
     for seed, model in enumerate(models):
@@ -78,7 +78,7 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         beams, taken = session.run((found, steps), {both.features: tiny_model.batch()[0]})
     total = np.zeros(tiny_model.N)
     for t in range(5):
-        (first, first_trace), (second, second_trace) = taken[t], taken[5 + t]
+        (first, first_alpha, first_beta), (second, second_alpha, second_beta) = taken[t], taken[5 + t]
         assert np.abs(first - second).max() > 0.1
         mean = np.log((np.exp(first) + np.exp(second)) / 2)
         mean[:, both.never] = -np.inf
@@ -86,9 +86,9 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         np.testing.assert_array_equal(beams.captions[live, 0, t], mean.argmax(axis=1)[live])
         total += np.where(live, mean.max(axis=1), 0)
         np.testing.assert_allclose(beams.alphas[live, 0, t],
-                                   (first_trace[0] + second_trace[0])[live] / 2, rtol=1e-9)
+                                   (first_alpha + second_alpha)[live] / 2, rtol=1e-9)
         np.testing.assert_allclose(beams.betas[live, 0, t],
-                                   (first_trace[1] + second_trace[1])[live, 0] / 2, rtol=1e-9)
+                                   (first_beta + second_beta)[live] / 2, rtol=1e-9)
     np.testing.assert_allclose(beams.log_probs[:, 0], total, rtol=1e-9)
 
 

@@ -75,9 +75,9 @@ def test_words_of_probability_zero_are_never_drawn(graph):
 # ---- captions
 
 def drawn(probabilities, uniform, images=None, max_len=6, rules=None, **options):
-    """(Decoded, steps, rows)."""
+    """(Hypotheses, the one of each image; steps, rows)."""
     rules = Rules(END, NEVER, **(rules or {}))
-    return table_decoder.run(
+    return table_decoder.single(
         probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options),
         images)
 
@@ -92,10 +92,10 @@ def test_temperature_and_scores(temperature):
     found, *_ = drawn(probabilities, uniform, [0] * 4000, temperature=temperature)
     expected = probabilities[0, 1]**(1 / temperature) * ~np.isin(np.arange(6), NEVER)
     expected /= expected.sum()
-    counted = np.bincount(found.words[:, 0], minlength=6) / 4000
+    counted = np.bincount(found.captions[:, 0], minlength=6) / 4000
     np.testing.assert_allclose(counted, expected, atol=4 * 0.5 / 4000**0.5)
-    assert not np.isin(found.words, NEVER).any()
-    for words, length, score in zip(found.words[:200], found.lengths, found.scores, strict=False):
+    assert not np.isin(found.captions, NEVER).any()
+    for words, length, score in zip(found.captions[:200], found.lengths, found.scores, strict=False):
         chain = [1, *words[:length]]
         own = sum(np.log(probabilities[0, a, b]) for a, b in zip(chain, chain[1:], strict=False))
         assert score == pytest.approx(own, rel=1e-12)
@@ -125,11 +125,11 @@ def test_cold_draws_are_greedy_and_rules_hold():
                                                                                          [1,
                                                                                           *s][-1]]),
                                                  6, Rules(END, NEVER), 6, 1, 0.0)[0]
-            assert found.words[image, :found.lengths[image]].tolist() == list(expected[2])
+            assert found.captions[image, :found.lengths[image]].tolist() == list(expected[2])
     ruled, *_ = drawn(probabilities, uniform, temperature=5.0,
                       rules={'min_length': 4, 'no_repeat_ngram': 1})
     assert (ruled.lengths >= 4).all()
-    for words, length in zip(ruled.words, ruled.lengths, strict=True):
+    for words, length in zip(ruled.captions, ruled.lengths, strict=True):
         assert len(set(words[:length])) == length
 
 
@@ -143,7 +143,7 @@ def test_options_out_of_range(options, message):
 
 def test_model_draws_follow_seed_and_image_number(graph):
     model = tiny_model.build(attention='hard', decode_context='sample')
-    captions = model.build_sampler(8, sample=True, temperature=1.5)
+    captions = tiny_model.sampler(model, 8, sample=True, temperature=1.5)
     features = np.repeat(tiny_model.batch()[0][:1], 60, axis=0)
 
     with tiny_model.session(model, tiny_model.values(model)) as session:

@@ -22,31 +22,31 @@ TABLE[0, 2, 6] = TABLE[1, 2, 3] = 0.94  # what would follow an end: must not be 
 
 
 def decode(max_len, captions=(0, 1, 2), table=None, **rules):
-    """(Decoded, steps taken, rows computed) for `captions` of the table."""
+    """(Hypotheses, the one of each image; steps taken, rows computed) for `captions` of TABLE."""
     rules, table = Rules(**{'end': END, **rules}), TABLE if table is None else table
-    return table_decoder.run(table, lambda begin: search_loop.greedy(begin, rules, max_len),
-                             captions)
+    return table_decoder.single(table, lambda begin: search_loop.greedy(begin, rules, max_len),
+                                captions)
 
 
 def test_known_sentences_and_scores():
     found, *_ = decode(5)
-    assert found.words.tolist() == [[3, 4, 2, 2, 2], [2, 2, 2, 2, 2], [5, 6, 5, 6, 5]]
-    assert found.words.dtype == np.int32
+    assert found.captions.tolist() == [[3, 4, 2, 2, 2], [2, 2, 2, 2, 2], [5, 6, 5, 6, 5]]
+    assert found.captions.dtype == np.int32
     assert found.lengths.tolist() == [3, 1, 5]
     np.testing.assert_allclose(found.scores, np.array([3, 1, 5]) * np.log(0.94), rtol=1e-12)
 
 
-def test_trace_is_frozen_after_the_end():
+def test_attention_and_gates_are_frozen_after_the_end():
     found, *_ = decode(5)
-    assert found.trace['history'].tolist() == [
+    assert found.betas.tolist() == [
         [1, 13, 134, 134, 134], [1, 1, 1, 1, 1], [1, 15, 156, 1565, 15656]]
-    assert found.trace['image'].tolist() == [[[image]] * 5 for image in range(3)]
+    assert found.alphas.tolist() == [[[image]] * 5 for image in range(3)]
 
 
 def test_the_search_ends_when_all_captions_have():
     found, steps, _ = decode(9, captions=(0, 1))
-    assert found.words.tolist() == [[3, 4] + [2] * 7, [2] * 9]
-    assert found.trace['history'].tolist() == [[1, 13] + [134] * 7, [1] * 9]
+    assert found.captions.tolist() == [[3, 4] + [2] * 7, [2] * 9]
+    assert found.betas.tolist() == [[1, 13] + [134] * 7, [1] * 9]
     np.testing.assert_allclose(found.scores, np.array([3, 1]) * np.log(0.94), rtol=1e-12)
     assert steps == 3
 
@@ -66,10 +66,10 @@ def test_images_whose_caption_is_complete_leave_the_computation(monkeypatch):
 @pytest.mark.parametrize('max_len', [1, 2, 3])
 def test_cut_at_max_len(max_len):
     found, whole = decode(max_len)[0], decode(5)[0]
-    np.testing.assert_array_equal(found.words, whole.words[:, :max_len])
+    np.testing.assert_array_equal(found.captions, whole.captions[:, :max_len])
     np.testing.assert_allclose(found.scores, np.minimum([3, 1, 5], max_len) * np.log(0.94),
                                rtol=1e-12)
-    np.testing.assert_array_equal(found.trace['history'], whole.trace['history'][:, :max_len])
+    np.testing.assert_array_equal(found.betas, whole.betas[:, :max_len])
 
 
 @pytest.mark.parametrize('rules', [{}, {'no_repeat_ngram': 2, 'min_length': 3}],
@@ -89,23 +89,23 @@ def test_result_does_not_depend_on_batch_mates(rules):
 def test_never_words_are_skipped_and_scores_stay_the_tables_own():
     table = TABLE.copy()
     table[2, 1, [5, 0, 6]] = 0.02, 0.9, 0.05
-    assert decode(2, captions=(2,), table=table, never=(0, 1))[0].words[0, 0] == 6
-    assert decode(2, captions=(2,), table=table)[0].words[0, 0] == 0
+    assert decode(2, captions=(2,), table=table, never=(0, 1))[0].captions[0, 0] == 6
+    assert decode(2, captions=(2,), table=table)[0].captions[0, 0] == 0
     np.testing.assert_allclose(decode(1, captions=(2,), table=table, never=(0, 1))[0].scores,
                                [np.log(0.05)], rtol=1e-12)
 
 
 def test_never_holds_at_every_step():
-    assert not np.isin(decode(5, never=(4, 6))[0].words, [4, 6]).any()
+    assert not np.isin(decode(5, never=(4, 6))[0].captions, [4, 6]).any()
 
 
 def test_end_need_not_be_word_two():
     found, *_ = decode(5, end=6)
-    assert found.words[2].tolist() == [5, 6, 6, 6, 6]
+    assert found.captions[2].tolist() == [5, 6, 6, 6, 6]
     np.testing.assert_allclose(found.scores[2], 2 * np.log(0.94), rtol=1e-12)
     table = TABLE.copy()
     table[1, 1, [0, 2]] = 0.94, 0.01  # word 0 ends, as in the authors' vocabulary
-    assert decode(5, end=0, table=table)[0].words[1].tolist() == [0] * 5
+    assert decode(5, end=0, table=table)[0].captions[1].tolist() == [0] * 5
 
 
 # ---- rules
@@ -125,7 +125,7 @@ def test_no_end_before_min_length(min_length):
     table[:, :, END] = 0.94
     found, *_ = decode(6, captions=(0,), table=table, min_length=min_length)
     assert found.lengths.tolist() == [max(min_length, 1)]
-    assert (found.words[0, :max(min_length - 1, 0)] != END).all()
+    assert (found.captions[0, :max(min_length - 1, 0)] != END).all()
 
 
 @pytest.mark.parametrize('n', [1, 2, 3, 4])
@@ -155,7 +155,7 @@ def test_rules_are_those_of_plain_reading(n, end):
 
 def test_where_no_word_is_left_the_caption_ends():
     found, *_ = decode(9, captions=(2,), never=(0, 1, 3, 4), no_repeat_ngram=1, min_length=9)
-    assert found.words[0, :3].tolist() == [5, 6, END] and found.lengths.tolist() == [3]
+    assert found.captions[0, :3].tolist() == [5, 6, END] and found.lengths.tolist() == [3]
     assert found.scores[0] == pytest.approx(2 * np.log(0.94) + np.log(0.01))
 
 

@@ -48,7 +48,7 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     path, parameters, options = save(tmp_path, changes)
     imported = authors_theano.read(path, None)
     model = build(imported)
-    sampled = model.build_sampler(max_len=T)
+    sampled = tiny_model.sampler(model, max_len=T)
     with tiny_model.session(model, imported.values) as session:
         captions, alphas = session.run([sampled.captions, sampled.alphas],
                                        {model.features: context()})

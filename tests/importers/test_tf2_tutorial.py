@@ -69,7 +69,7 @@ def test_greedy_captions_are_the_tutorials(tmp_path, tf2_checkpoint):
     imported = tf2_tutorial.read(prefix, save_words(tmp_path))
     with tiny_model.tf_graph():
         model = build(imported)
-        sampled = model.build_sampler(max_len=T)
+        sampled = tiny_model.sampler(model, max_len=T)
         with tiny_model.session(model, imported.values) as session:
             captions = session.run(sampled.captions, {model.features: features()})
     ours = {theirs: Vocabulary(imported.words).word_to_idx.get(word)

@@ -206,15 +206,10 @@ def changed_run(source, place, changes, change=None):
     if change:
         with tf.Graph().as_default() as graph:
             model = run.build_model()
-            tuned = list(getattr(model, 'encoder_saved', []))
             with tf1.Session(graph=graph) as session:
-                if run.finetuned:
-                    model.restore_encoder(session)
-                info = run.best().info()
-                run.best(model.variables).restore(session)
-                change(session, {
-                    variable.op.name: variable for variable in [*model.variables, *tuned]})
-                run.best([*model.variables, *tuned]).save(session, info)
+                info = run.restore(session, model)
+                change(session, {variable.op.name: variable for variable in model.saved})
+                run.best(model.saved).save(session, info)
     return run
 
 

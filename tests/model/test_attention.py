@@ -5,6 +5,7 @@ import pytest
 
 from core.config.model import ModelConfig
 from core.model.attention import Annotations, Attention
+from core.model.step_functions import Scores, WeightedSum
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
 from tests.support.tiny_model import D, H, L, N
@@ -15,11 +16,14 @@ def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=Fa
     -> value).
     """
     variables = Variables(tf.float64)
-    attention = Attention(variables, D, H, ModelConfig(**options), temperature, jit)
-    memory = attention.memory(Annotations(tf.constant(features), scale, shift))
-    w, b = attention.query_weights(memory)
-    alpha = attention.alpha(memory, tf.matmul(tf.constant(h), w) + b)
-    outputs = alpha, attention.context(memory, alpha)
+    attention = Attention(variables, D, H, ModelConfig(**options), temperature)
+    annotations = Annotations(tf.constant(features), scale, shift)
+    projected = attention.project(annotations)
+    w, b = attention.query_weights(projected)
+    scores = Scores(projected.annotations, attention.w_att(), attention.activation, jit)
+    alpha = attention.alpha(scores(tf.matmul(tf.constant(h), w) + b))
+    summed = WeightedSum(annotations.features, tf.float64, jit)(alpha)
+    outputs = alpha, annotations.affine(summed)
     with tf1.Session() as session:
         assert {variable.op.name for variable in variables.created} == set(weights)
         for variable in variables.created:

@@ -2,10 +2,19 @@
 TensorFlow's own.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
-from core.model.attention_kernels import BLOCK, Kernels
+from core.model import attention_kernels
+from core.model.attention_kernels import (
+    BLOCK,
+    compiled,
+    projection_gradient,
+    query_gradient,
+    scores,
+)
 from core.runtime.backend import tf, tf1
 from tests.support.quick_sessions import as_built
 
@@ -37,50 +46,50 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize('n_steps', [1, BLOCK, 2 * BLOCK + 1])
 def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_steps):
     """That of the query in its step; those of p and w afterwards, from what the steps kept."""
-    kernels, p, w = Kernels(activation, jit), drawn(N, L, A), drawn(A)
+    score, step_gradient = (compiled(functools.partial(kernel, activation), jit)
+                            for kernel in (scores, query_gradient))
+    p, w = drawn(N, L, A), drawn(A)
     queries = [drawn(N, 1, A, seed=t) for t in range(n_steps)]
     # gradients that come from outside
-    weights = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]
-    probes = [tf.zeros([N, 1, A], tf.float64) for _ in queries]
-    scores = [kernels.scores(p, q, w, probe) for q, probe in zip(queries, probes, strict=True)]
-    slopes = tf1.gradients(scores, queries + probes, weights)
-    d_queries, taps = slopes[:n_steps], slopes[n_steps:]
-    d_p, d_w = kernels.score_gradients(
-        p, w, *(tf.concat([x[:, 0][tf.newaxis] for x in steps], axis=0)
-                for steps in (queries, weights, taps)))
+    d_scores = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]
+    d_queries, shares = zip(*(step_gradient(p, q, w, d)
+                              for q, d in zip(queries, d_scores, strict=True)), strict=True)
+    d_p, d_w = projection_gradient(activation, jit, p, w, *(
+        tf.stack([x[:, 0] for x in steps]) for steps in (queries, d_scores, shares)))
     plain = [plain_scores(activation, p, q, w) for q in queries]
-    assert_equal([*scores, *d_queries, d_p, d_w],
-                 [*plain, *tf1.gradients(plain, [*queries, p, w], weights)])
+    assert_equal([*(score(p, q, w) for q in queries), *d_queries, d_p, d_w],
+                 [*plain, *tf1.gradients(plain, [*queries, p, w], d_scores)])
 
 
 @KINDS
 def test_scores_of_several_captions_of_an_image(graph, activation, jit):
     p, q, w = drawn(N, L, A), drawn(N, C, A), drawn(A)
-    assert_equal([Kernels(activation, jit).scores(p, q, w)], [plain_scores(activation, p, q, w)])
+    assert_equal([compiled(functools.partial(scores, activation), jit)(p, q, w)],
+                 [plain_scores(activation, p, q, w)])
 
 
 @pytest.mark.parametrize('jit', [False, True])
 def test_weighted_sums_and_the_gradient_of_their_weights(graph, jit):
     weights, x, d = drawn(N, C, L), drawn(N, L, K), drawn(N, C, K)
-    found, plain = Kernels('relu', jit).weighted_sum(weights, x), tf.einsum(
-        'ncl,nlk->nck', weights, x)
-    assert_equal([found, *tf1.gradients(found, weights, d)],
+    plain = tf.einsum('ncl,nlk->nck', weights, x)
+    assert_equal([compiled(attention_kernels.weighted_sum, jit)(weights, x),
+                  compiled(attention_kernels.weighted_sum_gradient, jit)(d, x)],
                  [plain, *tf1.gradients(plain, weights, d)])
-    assert tf1.gradients(found, x) == [None]  # made elsewhere, from all steps together
 
 
 @pytest.mark.parametrize('jit', [False, True])
 def test_variance_over_images_and_locations(graph, jit):
     x = drawn(N, L, K)
     mean, variance = tf.nn.moments(x, [0, 1])
-    assert_equal([Kernels('relu', jit).variance(x, mean)], [variance])
+    assert_equal([compiled(attention_kernels.variance, jit)(x, mean)], [variance])
 
 
 def test_small_batches_are_not_compiled(graph):
-    """With `least`, which of two ways is taken depends on the images of a batch, what comes out
-    does not.
+    """With `least`, which of two ways is taken depends on the images of a batch.
+
+    What comes out does not.
     """
-    kernels, w = Kernels('tanh', True, least=2), drawn(A)
+    score, w = compiled(functools.partial(scores, 'tanh'), True, least=2), drawn(A)
     for n in (1, 2):
         p, q = drawn(n, L, A), drawn(n, C, A)
-        assert_equal([kernels.scores(p, q, w)], [plain_scores('tanh', p, q, w)])
+        assert_equal([score(p, q, w)], [plain_scores('tanh', p, q, w)])

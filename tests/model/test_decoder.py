@@ -100,14 +100,13 @@ def test_one_step_is_that_of_the_equations(graph, options):
     a, h, c = random.normal(size=(N, L, D)), random.normal(size=(N, H)), random.normal(size=(N, H))
     words = np.array([4, 9, 12])
     expected = equations.step(v, a, v['word_embedding/w'][words], h, c, **options)
-    memory = model.attention.memory(model.annotations(tf.constant(a)))
-    vectors = model.word_vectors(tf.constant(words))
-    after = model.step(memory, model.step_weights(memory),
-                       LSTMState(tf.constant(c), tf.constant(h)), vectors)
-    logits = model.output(after.state.h, after.context, vectors)
+    functions, words = model.step_functions(model.annotations(tf.constant(a))), tf.constant(words)
+    after, step = model.step(functions, LSTMState(tf.constant(c), tf.constant(h)),
+                             functions.words(words))
+    logits = model.output(step.h, step.context, model.word_vectors(words))
     with tiny_model.session(model, v) as session:
         state, alpha, beta, log_probs = session.run(
-            (after.state, after.alpha, after.beta, tf.nn.log_softmax(logits)))
+            (after, step.alpha, step.beta, tf.nn.log_softmax(logits)))
     for found, told in ((state.h, expected.h), (state.c, expected.c),
                         (alpha, np.exp(expected.log_alpha)), (beta[:, 0], expected.beta),
                         (log_probs, expected.log_probs)):
@@ -166,6 +165,9 @@ def test_unusable_vocabularies(graph, words):
     ({'attention': 'hard', 'scheduled_sampling': 0.2}, ('scheduled_sampling', 'hard')),
     ({'cell': 'gru', 'forget_bias': 0.0}, ('forget_bias', 'lstm')),
     ({'decode_context': 'argmax'}, ('decode_context',)),
+    ({'sentinel': True}, ('sentinel', 'selector=false')),
+    ({'sentinel': True, 'selector': False, 'attention': 'hard'}, ('sentinel', 'attention=soft')),
+    ({'sentinel': True, 'selector': False, 'cell': 'gru'}, ('sentinel', 'cell=lstm')),
     ({'dropout': False, 'dropout_mask': 'sequence'}, ('dropout_mask',)),
     ({'n_smaples': 2}, ('n_samples',))])
 def test_options_that_do_not_fit_are_refused_by_name(graph, options, names):

@@ -1,6 +1,4 @@
-"""The fast training graph equals tests/support/reference_graph.py: loss and every gradient, in
-float64.
-"""
+"""Deferred gradients equal TensorFlow's own of the loop: loss and every gradient, in float64."""
 
 import gc
 import weakref
@@ -8,21 +6,21 @@ import weakref
 import numpy as np
 import pytest
 
+from core.model import decoder
 from core.runtime.backend import tf, tf1
-from tests.support import reference_graph, tiny_model
+from tests.support import tiny_model
 from tests.support.model_cases import CASES, HARD
-from tests.support.tiny_model import D, L, N, T
+from tests.support.tiny_model import L, N, T
 
 
 def both(model, captions_per_image=1, training=True, more=()):
-    """Loss and gradients of all trained variables and of `more`: of the fast graph and of the plain
-    one.
+    """Loss and gradients of all trained variables and of `more`: deferred, and plain.
 
     Returns:
-        list of names, list of fast values, list of plain values.
+        list of names, list of deferred values, list of plain values.
     """
     trained = [variable for variable in model.variables if variable.trainable]
-    losses = model.build_model(training=training), reference_graph.build(model, training)[0]
+    losses = [model.build_model(training=training, plain=plain) for plain in (False, True)]
     features, captions = tiny_model.batch()
     captions = np.concatenate([np.roll(captions, k, axis=0) for k in range(captions_per_image)])
     fetches = [[loss, *[g if g is None else tf.convert_to_tensor(g)
@@ -80,14 +78,64 @@ def test_without_dropout_and_draws(graph):
     'options', [{}, {'feature_layer': 9}, {**HARD, 'attention_activation': 'tanh'}],
     ids=['', 'layer', 'hard'])
 def test_gradient_of_the_features(graph, options):
-    """What fine-tunes an encoder: through projection, contexts, first state and the statistics of
-    the batch.
-    """
+    """What fine-tunes an encoder: through projection, contexts, first state and statistics."""
     features = tf.constant(tiny_model.batch()[0].astype(np.float64))
     model = tiny_model.build(dtype=tf.float64, features=features, **options)
     names, fast, slow = both(model, more=[features])
     assert_equal([*names, 'features'], fast, slow)
-    assert fast[-1].shape == (N, L, D) and np.abs(fast[-1]).max() > 0
+    assert fast[-1].shape == (N, L, model.D) and np.abs(fast[-1]).max() > 0
+
+
+# ---- terms that somebody writes into the step, without a thought of how gradients are made
+
+def reads_the_projection(functions, state, step):
+    """A term of `scores.constants`: the mean of the projected annotations where alpha looks."""
+    projected = functions.scores.constants[0]                                       # (N, L, A)
+    return tf.einsum('rl,rla->r', step.alpha, projected)
+
+
+def reads_the_features(functions, state, step):
+    return tf.reduce_sum(functions.weighted_sum.constants[0] * step.alpha[..., tf.newaxis], [1, 2])
+
+
+def reads_a_weight(functions, state, step):
+    matrix = functions.from_h.constants[0]                                          # (H, S)
+    return tf.reduce_sum(tf.sin(state.h @ matrix), axis=1)
+
+
+def scores_twice(functions, state, step):
+    size = functions.scores.constants[1].shape[0]                                   # A
+    query = tf.cos(functions.from_h(state.h)[:, -size - 1:-1])
+    return tf.reduce_sum(functions.scores(query) * step.alpha, axis=1)
+
+
+def multiplies_twice(functions, state, step):
+    return tf.reduce_sum(tf.tanh(functions.from_context(tf.square(step.context))), axis=1)
+
+
+@pytest.mark.parametrize('term', [reads_the_projection, reads_the_features, reads_a_weight,
+                                  scores_twice, multiplies_twice])
+def test_a_term_written_plainly_into_the_step_has_its_right_gradient(graph, monkeypatch, term):
+    """It scales the context, so that all gradients pass through it."""
+    plain_step = decoder.Decoder.step
+
+    def step(self, functions, state, *arguments):
+        after, step = plain_step(self, functions, state, *arguments)
+        scale = 1 + 0.3 * tf.tanh(term(functions, state, step))[:, tf.newaxis]
+        return after, step._replace(context=step.context * scale)
+
+    monkeypatch.setattr(decoder.Decoder, 'step', step)
+    features = tf.constant(tiny_model.batch()[0].astype(np.float64))
+    model = tiny_model.build(dtype=tf.float64, features=features, alpha_c=0.7)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder.Decoder, 'step', plain_step)
+        without = model.build_model()
+    names, fast, slow = both(model, more=[features])
+    assert_equal([*names, 'features'], fast, slow)
+    with tiny_model.session(model, tiny_model.values(model)) as session:
+        loss = session.run(without, {model.captions: tiny_model.batch()[1],
+                                     model.dropout_seed: (3, 4)})
+    assert abs(loss - fast[0]) > 1e-4  # the term is there
 
 
 def test_a_batch_of_shorter_captions_has_fewer_steps(graph):

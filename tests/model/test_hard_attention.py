@@ -79,7 +79,7 @@ def test_context_while_decoding(kind):
     repeats = 400
     with tf.Graph().as_default():
         model = drawn_gradients.build(decode_context=kind)
-        sampler = model.build_sampler(max_len=T)
+        sampler = tiny_model.sampler(model, max_len=T)
         model.build_model(training=False)
         with tiny_model.session(model, exact().v) as session:
             feed = {model.features: np.repeat(features, repeats, axis=0),

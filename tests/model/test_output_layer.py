@@ -62,10 +62,10 @@ def test_cross_entropy_and_its_gradients_are_tensorflows(graph, inputs):
     made, variables, v = layer()
     hidden, targets = tf.constant(inputs[2]), tf.constant([3, 0, V - 1, 3])
     weights = tf.constant([1.0, 0.5, 2.0, -1.0], tf.float64)  # gradients that come from outside
-    logits = tf.matmul(hidden, made.weights['w_out']) + made.weights['b_out']
+    logits = tf.matmul(hidden, made.variables['w_out']) + made.variables['b_out']
     plain = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
     ours = made.cross_entropy(hidden, targets)
-    sources = [hidden, made.weights['w_out'], made.weights['b_out']]
+    sources = [hidden, made.variables['w_out'], made.variables['b_out']]
     found, expected = ([losses, *map(tf.convert_to_tensor, tf1.gradients(losses, sources, weights))]
                        for losses in (ours, plain))
     for one, other in zip(*run(variables, v, found, expected), strict=True):

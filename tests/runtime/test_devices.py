@@ -13,8 +13,7 @@ from core.config.training import TrainingConfig
 from core.data import device_features
 from core.data.data_dir import CaptionData
 from core.data.device_features import ResidentFeatures
-from core.model import attention_kernels
-from core.runtime import devices
+from core.runtime import devices, xla
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import CPU, Machine, session_config
 from core.training.optimization import PRECISIONS, Optimization
@@ -161,34 +160,39 @@ def test_every_operation_has_a_kernel_for_gpus(graph, precision, options):
 
 # ---- XLA
 
-def test_switching_the_kernels_off(graph):
-    model = tiny_model.build()
+def test_a_graph_is_compiled_or_not_as_it_is_built(graph):
+    model = tiny_model.build(jit=True)
 
     def compiled():
         return sum(function.attr['_XlaMustCompile'].b
                    for function in graph.as_graph_def().library.function)
 
     model.build_model(jit=False)
-    assert compiled() == 0 and not model.attention.jit
-    model.build_model(jit=True)
-    assert compiled() > 0 and model.attention.jit
+    model.build_sampler(3, jit=False)
+    assert compiled() == 0
+    model.build_sampler(3)
+    decoding = compiled()
+    model.build_model()
+    assert 0 < decoding < compiled()
 
 
 @pytest.mark.parametrize('dtype', [None, tf.bfloat16, tf.float16])
 def test_xla_compiles_here(dtype):
     skip_where_it_crashes(dtype)
     machine, said = Machine('cpu'), []
-    assert attention_kernels.compile_failure(machine, dtype) == ''
-    assert attention_kernels.with_working_xla(machine, dtype, said.append) is machine and said == []
+    assert xla.compile_failure(machine, dtype) == ''
+    assert xla.with_working_xla(machine, dtype, said.append) is machine and said == []
 
 
 def test_training_goes_on_where_xla_does_not_compile(tmp_path, monkeypatch):
-    monkeypatch.setitem(attention_kernels._failures, ('cpu', 'float32'), 'no libdevice')
+    monkeypatch.setitem(xla._failures, ('cpu', 'float32'), 'no libdevice')
     said = []
     solver = make(tmp_path, n_epochs=1, machine=CPU, model_options={'jit': True}, say=said.append)
     solver.train()
     assert said[0] == 'going on without XLA, which does not compile here: no libdevice'
-    assert not solver.model.attention.jit and solver.machine == Machine('cpu', xla='off')
+    assert solver.machine == Machine('cpu', xla='off')
+    functions = solver.model.graph.as_graph_def().library.function
+    assert not any(function.attr['_XlaMustCompile'].b for function in functions)
 
 
 def test_what_xla_takes_of_the_whole_graph_computes_the_same():

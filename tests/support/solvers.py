@@ -43,7 +43,7 @@ class Quick(Solver):
     def build(self):
         if self._optimization is None and self.key in _built:
             other = _built[self.key]
-            self._sampled, self._optimization = other._sampled, copy.copy(other._optimization)
+            self._hypotheses, self._optimization = other._hypotheses, copy.copy(other._optimization)
             self._optimization.options, self._optimization._steps = self.options, len(self.batches)
         super().build()
         if self.key:

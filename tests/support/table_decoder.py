@@ -17,8 +17,8 @@ class Table:
         probabilities: (I, V, V): image, last word, next word.
         images: which of them, in the order of the batch.
 
-    The trace is {'history': (R,), whose digits are the words fed so far, 'image': (R, 1)}; `taken`
-    is a variable (2,) that counts the steps taken and the rows computed.
+    A step's beta (R,) int32 has as digits the words fed so far, its alpha (R, 1) int32 the number
+    of the image; `taken` is a variable (2,) that counts the steps taken and the rows computed.
     """
 
     def __init__(self, probabilities, images=None, dtype=np.float64):
@@ -36,8 +36,8 @@ class Table:
             with tf.control_dependencies([self.taken.assign_add([1, n_rows])]):
                 rows = tf.gather_nd(self.log_table, tf.stack([image, words], axis=1))
             history = state['history'] * 10 + words  # digits of the words fed so far
-            trace = {'history': history, 'image': image[:, tf.newaxis]}
-            return search_loop.Step(rows, {'history': history}, trace)
+            return search_loop.NextWord(rows, {'history': history}, alpha=image[:, tf.newaxis],
+                                        beta=history)
 
         n = len(self.images)
         return search_loop.Decoding(step, {'image': tf.constant(self.images)},
@@ -58,6 +58,13 @@ def run(probabilities, search, images=None, dtype=np.float64):
     """`Table(probabilities, images).run(search)` in a graph of its own."""
     with tf.Graph().as_default():
         return Table(probabilities, images, dtype).run(search)
+
+
+def single(probabilities, search, images=None):
+    """As `run`, of a search that writes one caption an image: its Hypotheses without that axis."""
+    found, *counts = run(probabilities, search, images)
+    assert found.captions.shape[1] == 1
+    return type(found)(*(value[:, 0] for value in found)), *counts
 
 
 def random_table(n_images, size, seed, sharpness=1.5):

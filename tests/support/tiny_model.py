@@ -1,6 +1,7 @@
 """A tiny model with odd sizes, so that no two dimensions can be confused, and data for it."""
 
 import contextlib
+import typing
 
 import numpy as np
 
@@ -21,6 +22,19 @@ def build(**options):
     """
     sizes = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T, 'jit': False}
     return CaptionGenerator(WORD_TO_IDX, **{**sizes, **options})
+
+
+class Sampled(typing.NamedTuple):
+    """What `build_sampler` returns, with names."""
+
+    alphas: object
+    betas: object
+    captions: object
+
+
+def sampler(model, *arguments, **options):
+    """`model.build_sampler(...)` as a Sampled."""
+    return Sampled(*model.build_sampler(*arguments, **options))
 
 
 def tf_graph():

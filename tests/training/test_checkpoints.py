@@ -8,7 +8,13 @@ import pytest
 from core.common.errors import InputError
 from core.runtime.backend import tf1
 from core.training import checkpoints as module
-from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state, replaces
+from core.training.checkpoints import (
+    BestModel,
+    Checkpoints,
+    initialize_from,
+    latest_state,
+    replaces,
+)
 from tests.support import tiny_model
 
 

@@ -11,7 +11,12 @@ from core.config.training import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
 from core.training.optimization import Optimization, check
-from core.training.schedules import annealed_at, averaging_decay_at, learning_rate_at, plateau_factor
+from core.training.schedules import (
+    annealed_at,
+    averaging_decay_at,
+    learning_rate_at,
+    plateau_factor,
+)
 
 
 def options(**values):
@@ -146,9 +151,9 @@ class Made:
             model = types.SimpleNamespace(
                 variables=[v for name, v in made.items() if name not in ENCODER],
                 embedding=made['word_embedding/w'], annealed={}, outputs=(loss, ()),
-                options=ModelConfig(), before=before)
+                options=ModelConfig(), before=before, encoder=None)
             if encoder:
-                model.encoder_variables = [made[name] for name in ENCODER]
+                model.encoder = types.SimpleNamespace(trained=[made[name] for name in ENCODER])
             self.options = options(**values)
             self.optimization = Optimization(model, loss, self.options, 3)
             self.session = tf1.Session()

@@ -100,7 +100,7 @@ def test_products_are_low_and_the_rest_is_float32(graph, precision, options):
 def test_decoding_and_float32_have_no_16_bits(graph):
     model = tiny_model.build()
     model.build_model(compute_dtype=tf.float32)
-    model.build_sampler(T)
+    tiny_model.sampler(model, T)
     model.build_beam_search(2, T)
     assert not any({'half', 'float16', 'bfloat16'} & types for _, types in operations(graph))
 
@@ -118,7 +118,7 @@ def test_one_batch_can_be_overfitted(graph, precision):
     model = tiny_model.build(dropout=False, alpha_c=0.1)
     loss = model.build_model(compute_dtype=optimization.PRECISIONS[precision])
     training = Optimization(model, loss, TrainingConfig(precision=precision, learning_rate=0.01), 1)
-    sampled = model.build_sampler(T)
+    sampled = tiny_model.sampler(model, T)
     features, captions = tiny_model.batch()
     feeds = {model.features: features, model.captions: captions, **training.feeds(0)}
     with tiny_model.session(model) as session:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
+from core.encoders.encoder import TrainableEncoder
 from core.metrics.scorer import Scorer
 from core.runtime.backend import tf, tf1
 from tests.support import tiny_model
@@ -216,15 +217,14 @@ def with_toy_encoder():
     with tf1.variable_scope('encoder', use_resource=True):
         frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
         trained = tf1.get_variable('trained', [D, D])
-    model = tiny_model.build(features=tf.cast(pixels, tf.float32) @ frozen @ trained)
-    model.inputs, model.encoder_variables, model.encoder_saved = pixels, [trained], [trained]
 
     def restore(session):
         for variable, factor in ((frozen, 0.01), (trained, 1.0)):
             session.run(variable.initializer, {variable.initializer.inputs[1]: factor * np.eye(D)})
 
-    model.restore_encoder = restore
-    return model
+    features = tf.cast(pixels, tf.float32) @ frozen @ trained
+    return tiny_model.build(encoder=TrainableEncoder(pixels, features, restore, [trained],
+                                                     [frozen]))
 
 
 def tunable(directory, data, val_data=None, **options):

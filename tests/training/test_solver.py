@@ -249,7 +249,7 @@ def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(t
     captions_seen = solver.test(dev)
     values = {name: best.get_tensor(name) for name in best.get_variable_to_shape_map()}
     with tiny_model.session(solver.model, values) as session:
-        expected = list(generate(session, solver.model, solver._sampled, solver.val_data))
+        expected = list(generate(session, solver.model, solver._hypotheses, solver.val_data))
     assert [c.words for c in captions_seen] == [c.words for c in expected]
     for found, wanted in zip(captions_seen, expected, strict=True):
         np.testing.assert_allclose(found.alphas, wanted.alphas, rtol=1e-6)
