@@ -80,8 +80,17 @@ def test_arrow_keys_light_the_places_of_words(visit):
 def test_light_moves_and_arrives_where_motion_is_welcome(visit):
     with visit(reduced_motion='no-preference') as opened:
         card(opened, 0).locator('.photo').click()
+        # Watched from inside the page: on a busy machine the light arrives before it is asked.
+        opened.evaluate('''() => {
+            window.states = [];
+            const watch = () => document.querySelectorAll('.frame canvas').forEach(
+                canvas => window.states.push(canvas.dataset.state));
+            new MutationObserver(watch).observe(document.querySelector('.frame'), {
+                subtree: true, childList: true, attributeFilter: ['data-state']});
+        }''')
         opened.keyboard.press('ArrowRight')
-        assert opened.locator('.frame canvas').get_attribute('data-state') == 'moving'
+        opened.wait_for_function('window.states.at(-1) === "still"')
+        assert opened.evaluate('window.states[0]') == 'moving'
         assert_lit(still(opened, opened.locator('.frame')), caption(CAPTIONS[0]).alphas[0])
         opened.keyboard.press('p')
         opened.wait_for_function('document.querySelectorAll(".word")[2].classList.contains("lit")')
