@@ -1,7 +1,7 @@
 """Names of types that all modules use: Tensor, Session, PathLike ...
 
 TensorFlow publishes no types that a type checker could read, and importing it takes seconds: what
-belongs to it is `Any` here, and docstrings give shapes and dtypes.
+belongs to it is `Any`, under a name of its own, and docstrings give shapes and dtypes.
 """
 
 import os
@@ -13,8 +13,10 @@ Variable = Any  # tf.Variable
 Operation = Any  # tf.Operation
 Session = Any  # tf.compat.v1.Session
 DType = Any  # tf.DType
+ConfigProto = Any  # tf.compat.v1.ConfigProto
 
 Json = Any  # what json.loads returns: it says no more itself
+Bar = Any  # tqdm.tqdm, which publishes no types either
 PathLike = str | os.PathLike[str]
 Say = Callable[..., object]  # prints a line
 Grid = tuple[int, int]  # (rows, columns)

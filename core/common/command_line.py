@@ -1,12 +1,13 @@
-"""Command lines: one-line complaints, a short --help, --version, --quiet, --verbose, completion in
-shells.
+"""Command lines: one-line complaints, a short --help, completion in shells.
+
+Every script has --version, --quiet and --verbose from here.
 """
 
 import argparse
 import importlib
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, NoReturn
 
 from core.common.errors import InputError
@@ -16,11 +17,13 @@ from core.common.version import __version__
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are one line, like all others, and which takes no
-    abbreviations.
+    """An argparse parser whose complaints are one line; it takes no abbreviations.
+
+    Args:
+        args, options: of argparse.ArgumentParser.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:  # what argparse takes is its own affair
         super().__init__(*args, **{'allow_abbrev': False, **options})
 
     def error(self, message: str) -> NoReturn:
@@ -31,13 +34,12 @@ class OneLineParser(argparse.ArgumentParser):
 class Parser(OneLineParser):
     """An argparse parser whose --help fits a screen; --help-all shows every option.
 
-    Every script has --version, --quiet and --verbose from here, and completes in shells that
-    argcomplete knows.
+    It has --version, --quiet and --verbose, and completes in shells that argcomplete knows.
 
     Args:
         description: the script's docstring, with examples.
-        usage: the line of --help, without the script's name. prog: that name, where it is not the
-            file's.
+        usage: the line of --help, without the script's name.
+        prog: that name, where it is not the file's.
 
     Attributes:
         settings: names that --set takes, for those who type them as options.
@@ -59,13 +61,13 @@ class Parser(OneLineParser):
                   general.add_argument('-v', '--verbose', action='store_true',
                                        help="versions, and what TensorFlow says of itself"))
 
-    def more(self, *actions: Any) -> None:
-        """Leave these out of --help; of a group all that it has."""
+    def more(self, *actions: argparse.Action | argparse._ActionsContainer) -> None:
+        """Leave options out of --help, of a group all that it has; --help-all shows them."""
         for action in actions:
             self._more.update(map(id, getattr(action, '_group_actions', [action])))
 
     def format_help(self, all_: bool = False) -> str:
-        """The text of --help, or of --help-all."""
+        """Return the text of --help, or with `all_` of --help-all."""
         hidden = {action: action.help for action in self._actions if id(action) in self._more
                   and not all_}
         groups, usage = self._action_groups, self.usage
@@ -83,8 +85,13 @@ class Parser(OneLineParser):
             for action, text in hidden.items():
                 action.help = text
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; sets how much is said."""
+    def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """Parse as argparse does, and set how much the script says.
+
+        Raises:
+            InputError: an unknown argument, with the nearest known one.
+        """
         if '_ARGCOMPLETE' in os.environ:  # the shell asks for completions
             import argcomplete
 
@@ -105,35 +112,38 @@ class Parser(OneLineParser):
         return parsed
 
     def _known_options(self, parsed: argparse.Namespace) -> list[str]:
-        """Options of this parser, and of the subcommand that was given."""
+        """Return the options of this parser and of the chosen subcommand."""
         chosen = [action.choices[getattr(parsed, action.dest)] for action in self._actions
                   if isinstance(action, argparse._SubParsersAction)
                   and getattr(parsed, action.dest, None)]
         return [option for parser in [self, *chosen] for option in parser._option_string_actions]
 
 
-def complete(action: Any, module: str, table: str) -> None:
-    """Let the shell offer the keys of a table for an option; the table's module is imported when
-    the shell asks.
+def complete(action: argparse.Action, module: str, table: str) -> None:
+    """Let the shell offer the keys of a table for an option.
+
+    Args:
+        action: the option. module: of the table, imported when the shell asks. table: its name.
     """
-    action.completer = lambda **_: list(getattr(importlib.import_module(module), table))
+    # argcomplete looks for this attribute
+    action.completer = (  # type: ignore[attr-defined]
+        lambda **_: list(getattr(importlib.import_module(module), table)))
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what TensorFlow would cut to 32 bits.
-
-    Raises:
-        InputError: says what --seed may be.
-    """
+    """Raise InputError for a seed that TensorFlow would cut to 32 bits."""
     if not 0 <= seed < 2**31:
         raise InputError(f'--seed must be 0 to {2**31 - 1}, not {seed}')
 
 
 class _Help(argparse.Action):
-    def __init__(self, option_strings: Any, dest: Any, all_: bool, help: str) -> None:  # noqa: A002
+    """The action of --help, or with `all_` of --help-all."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, all_: bool, help: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
         self._all = all_
 
-    def __call__(self, parser: Any, *unused: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        assert isinstance(parser, Parser)
         sys.stdout.write(parser.format_help(self._all))
         parser.exit()

@@ -1,6 +1,4 @@
-"""The one exception that stands for a mistake of the user's, not of the program's; others' errors
-in one line.
-"""
+"""The exception for mistakes of the user, and the errors of other libraries in one line."""
 
 
 class InputError(Exception):
@@ -14,6 +12,6 @@ class InputError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one short line; its type where it says nothing."""
+    """Return the first line of an exception's message, its type where that is empty."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()),
                 type(error).__name__)

@@ -1,5 +1,6 @@
-"""Files of ours: written so that a reader sees the old contents or the new, never half; read as
-JSON; locked.
+"""Files of this project: replaced whole, read and written as JSON, directories locked.
+
+A reader sees the old contents of a file or the new, never half of them.
 """
 
 import contextlib
@@ -11,20 +12,24 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, TextIO
 
-from core.common.aliases import PathLike
+from core.common.aliases import Json, PathLike
 from core.common.errors import InputError
 
 
 @contextlib.contextmanager
 def replacing(path: PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an
-    exception.
+    """Open a temporary file that takes the place of `path` when the block ends.
+
+    It is removed, and `path` stays as it was, where the block ends by an exception.
+
+    Args:
+        path: of the file to write. mode: 'w' (UTF-8) or 'wb'.
     """
     path = pathlib.Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
-        text: dict[str, Any] = {} if 'b' in mode else {'encoding': 'utf8', 'newline': '\n'}
-        with os.fdopen(handle, mode, **text) as file:
+        encoding, newline = (None, None) if 'b' in mode else ('utf8', '\n')
+        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -36,7 +41,7 @@ def replacing(path: PathLike, mode: str = 'w') -> Iterator[IO[Any]]:
         raise
 
 
-def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
+def write_json(path: PathLike, value: Json, indent: int | None = 2) -> None:
     """Write `value` as JSON, atomically."""
     with replacing(path) as file:
         # In ASCII, so that lone surrogates of odd captions and file names survive.
@@ -44,8 +49,8 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
         file.write('\n')
 
 
-def read_json(path: PathLike, advice: str = 'it was damaged or copied incompletely') -> Any:
-    """What a JSON file holds; UTF-8, with or without a byte order mark.
+def read_json(path: PathLike, advice: str = 'it was damaged or copied incompletely') -> Json:
+    """Return what a JSON file holds; UTF-8, with or without a byte order mark.
 
     Raises:
         InputError: no such file, not UTF-8, or not JSON; ends with `advice`.
@@ -59,8 +64,13 @@ def read_json(path: PathLike, advice: str = 'it was damaged or copied incomplete
 
 
 def lock(directory: PathLike, what: str) -> TextIO:
-    """Hold `directory` for this process until the returned file is closed; InputError where another
-    holds it.
+    """Lock a directory for this process until the returned file is closed.
+
+    Args:
+        directory: of the lock's file. what: the command that works there, for the message.
+
+    Raises:
+        InputError: another process holds it.
     """
     file = open(pathlib.Path(directory) / '.lock', 'w')  # noqa: SIM115 - held open on purpose
     try:

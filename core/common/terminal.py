@@ -1,16 +1,15 @@
-"""What the scripts say on the terminal: how much, one-line errors with exit status 2, sizes,
-durations, tables.
+"""Output of the scripts: how much of it, errors in one line, sizes, durations, tables.
 
 Exit status of every script: 0; 1 where some of the work could not be done; 2 for bad input, after
 one line that says what is wrong; 130 after Ctrl-C. No environment variable is needed; NO_COLOR is
 honoured.
 """
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from core.common.errors import InputError
 from core.common.version import __version__
@@ -20,8 +19,9 @@ _level = NORMAL
 
 
 def set_level(level: int) -> None:
-    """How much is said: QUIET, NORMAL or VERBOSE. Before TensorFlow is imported, as it reads it
-    then.
+    """Set how much is said: QUIET, NORMAL or VERBOSE.
+
+    To be called before TensorFlow is imported, which reads the level then.
     """
     global _level
     _level = level
@@ -38,25 +38,29 @@ def set_level(level: int) -> None:
 
 
 def quiet() -> bool:
-    """Whether --quiet was given."""
+    """Return whether the script was called with --quiet."""
     return _level == QUIET
 
 
 def say(line: str = '', flush: bool = False) -> None:
-    """Print a line that nobody misses with --quiet."""
+    """Print a line, unless the script was called with --quiet."""
     if not quiet():
         print(line, flush=flush)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call a script's `main`, turning bad input into one line and status 2, and Ctrl-C into status
-    130.
+    """Call a script's `main` and exit with its status.
+
+    InputError and OSError become one line and status 2, Ctrl-C becomes status 130.
+
+    Args:
+        main: returns the status; None is 0.
     """
     set_level(NORMAL)
-    stream: Any  # TextIO lacks what the real streams have
     # A caption must not end a program on a terminal that cannot show it.
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors='backslashreplace')
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
         status = main() or 0
     except InputError as error:
@@ -77,8 +81,9 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def complain(line: str) -> None:
-    """Print a line about what went wrong on stderr, after the script's name; in red on a terminal."""
-    red = sys.stderr.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
+    """Print what went wrong on stderr, after the script's name; in red on a terminal."""
+    red = (sys.stderr.isatty() and not os.environ.get('NO_COLOR')
+           and os.environ.get('TERM') != 'dumb')
     # python -m core: the package's name
     program = os.path.basename(sys.argv[0].removesuffix('/__main__.py'))
     line = f'{program}: {line}'
@@ -86,7 +91,7 @@ def complain(line: str) -> None:
 
 
 def size_text(n_bytes: float) -> str:
-    """1234567890 -> '1.23 GB'."""
+    """Return a size in words: 1234567890 -> '1.23 GB'."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if n_bytes < 1000:
             return f'{n_bytes:.3g} {unit}'
@@ -95,7 +100,7 @@ def size_text(n_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """5025 -> '1 h 24 min'."""
+    """Return a duration in words: 5025 -> '1 h 24 min'."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f'{minutes // 60} h {minutes % 60} min'
@@ -103,7 +108,7 @@ def duration(seconds: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """Lines of a plain text table: first column to the left, the others to the right."""
+    """Return a plain text table: first column to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ['  '.join([row[0].ljust(widths[0]),

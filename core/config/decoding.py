@@ -1,4 +1,4 @@
-"""Options of writing captions at validation and evaluation."""
+"""Options of decoding: how captions are written at validation and evaluation."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from core.config.options import option
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """How captions are written at validation and evaluation."""
+    """The search for captions: its length, its beam, its draws."""
 
     max_len: int = option(20, 'words of a decoded caption at most, <END> included', minimum=1)
     decode_batch: int = option(64, 'images decoded together', minimum=1)
@@ -41,9 +41,9 @@ class DecodingConfig:
         drawing = self.sample_temperature != 1.0 or self.top_k > 0 or self.top_p < 1
         for wrong, message in (
             (self.min_length > self.max_len, f'min_length={self.min_length} is more than '
-             f'max_len={self.max_len}'), (self.sample and self.beam_width > 1,
-                                          'sample=true needs beam_width=1: words are drawn, or '
-                                          'searched for'),
+             f'max_len={self.max_len}'),
+            (self.sample and self.beam_width > 1, 'sample=true needs beam_width=1: words are '
+             'drawn, or searched for'),
             (self.length_penalty > 0 and self.beam_width == 1, 'length_penalty needs beam_width of '
              '2 or more: there is nothing to rank'),
             (self.beam_width % self.beam_groups > 0, f'beam_groups={self.beam_groups} must divide '
@@ -51,11 +51,12 @@ class DecodingConfig:
             (diverse and self.diversity_penalty == 0, 'beam_groups needs diversity_penalty above '
              '0: without it the groups are the same'),
             (not diverse and self.diversity_penalty > 0, 'diversity_penalty needs beam_groups of 2 '
-             'or more'), (drawing and not self.sample, 'sample_temperature, top_k and top_p need '
-                          'sample=true')):
+             'or more'),
+            (drawing and not self.sample, 'sample_temperature, top_k and top_p need '
+             'sample=true')):
             if wrong:
                 raise InputError(f'{where}: {message}')
 
 
-# of all options of decoding
+# names of all options of decoding
 DECODING = [field.name for field in dataclasses.fields(DecodingConfig)]

@@ -1,34 +1,43 @@
-"""Published models as sets of option values: `--preset tf2`. A preset does nothing that `--set`
-could not.
+"""Published models as sets of option values: `--preset tf2`.
 
-| preset | source | | --- | --- | | tf1 | the TF1 tutorial code that this project descends from; the
-defaults | | tf2 | TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and
-GRU) | | paper-DATASET | arXiv 1502.03044, section 4, and the authors' code; DATASET is flickr8k,
-flickr30k or coco | | paper | the same for the dataset of the data directory; coco where it is none
-of the three | | paper[-DATASET]-hard | with hard attention |
+A preset does nothing that `--set` could not.
+
+| preset | source |
+| --- | --- |
+| tf1 | the TF1 tutorial code that this project descends from; the defaults |
+| tf2 | TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and GRU) |
+| paper-DATASET | arXiv 1502.03044, section 4, and the authors' code; flickr8k, flickr30k or coco |
+| paper | the same for the dataset of the data directory; coco where it is none of the three |
+| paper[-DATASET]-hard | with hard attention |
 """
 
 from collections.abc import Mapping
-from typing import Any
 
+from core.common.aliases import Json
 from core.common.errors import InputError
 from core.common.suggestions import nearest_or_all
 from core.config.config import SECTIONS, Config
+from core.config.options import Value
 
-_TF1 = {'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash',
-                   'max_length': 15}}
-_TF2 = {'prepro': {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299,
-                   'resize': 'squash', 'vocab_size': 5000, 'max_length': 50},
-        'model': {'dim_embed': 256, 'dim_hidden': 512, 'batch_norm': False, 'feature_layer': 256,
-                  'initial_state': 'zero', 'attention_activation': 'tanh', 'attention_size': 512,
-                  'attention_bias': 'both', 'score_bias': True, 'cell': 'gru', 'carry_state': False,
-                  'cell_input': 'context_word', 'selector': False, 'prev2out': False,
-                  'ctx2out': False, 'output_size': 512, 'output_activation': 'linear',
-                  'dropout': False, 'alpha_c': 0.0, 'initializer': 'keras'},
-        'training': {
-    'learning_rate': 1e-3, 'update_rule': 'adam', 'clip_norm': 0.0, 'batch_size': 64}}
-_PAPER = {
-    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop', 'vocab_size': 10000,
+Sections = dict[str, dict[str, Value]]  # of Config; 'prepro' has options of prepro.py
+
+_TF1: Sections = {
+    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'squash',
+               'max_length': 15}}
+_TF2: Sections = {
+    'prepro': {'encoder': 'inception_v3', 'layer': 'mixed10', 'image_size': 299,
+               'resize': 'squash', 'vocab_size': 5000, 'max_length': 50},
+    'model': {'dim_embed': 256, 'dim_hidden': 512, 'batch_norm': False, 'feature_layer': 256,
+              'initial_state': 'zero', 'attention_activation': 'tanh', 'attention_size': 512,
+              'attention_bias': 'both', 'score_bias': True, 'cell': 'gru', 'carry_state': False,
+              'cell_input': 'context_word', 'selector': False, 'prev2out': False,
+              'ctx2out': False, 'output_size': 512, 'output_activation': 'linear',
+              'dropout': False, 'alpha_c': 0.0, 'initializer': 'keras'},
+    'training': {'learning_rate': 1e-3, 'update_rule': 'adam', 'clip_norm': 0.0,
+                 'batch_size': 64}}
+_PAPER: Sections = {
+    'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop',
+               'vocab_size': 10000,
                'max_length': 99},  # the authors' maxlen is 100, the end included
     'model': {
         'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh',
@@ -41,25 +50,27 @@ _PAPER = {
 # Flickr they published none, 1000 is the default of their training function. Rates: their Adam has
 # .0002 built in (and corrects its bias in a way of its own); their RMSProp has .0001 and a momentum
 # of .9, which together move ten times as far as ours do.
-_DATASETS = {'flickr8k': {'model': {'dim_hidden': 1000},
-                          'training': {'update_rule': 'rmsprop', 'learning_rate': 1e-3}},
-             'flickr30k': {'model': {'dim_hidden': 1000},
-                           'training': {'update_rule': 'adam', 'learning_rate': 2e-4}},
-             'coco': {'model': {'dim_hidden': 1800},
-                      'training': {'update_rule': 'adam', 'learning_rate': 2e-4}}}
+_DATASETS: dict[str, Sections] = {
+    'flickr8k': {'model': {'dim_hidden': 1000},
+                 'training': {'update_rule': 'rmsprop', 'learning_rate': 1e-3}},
+    'flickr30k': {'model': {'dim_hidden': 1000},
+                  'training': {'update_rule': 'adam', 'learning_rate': 2e-4}},
+    'coco': {'model': {'dim_hidden': 1800},
+             'training': {'update_rule': 'adam', 'learning_rate': 2e-4}}}
 # The authors' code: lambda_e .002, rewards divided by 10, half of the captions with the expected
 # context.
-_HARD = {'model': {'attention': 'hard', 'lambda_r': 0.1, 'lambda_e': 0.002, 'semi_sampling_p': 0.5}}
+_HARD: Sections = {'model': {'attention': 'hard', 'lambda_r': 0.1, 'lambda_e': 0.002,
+                             'semi_sampling_p': 0.5}}
 
 
 def names() -> list[str]:
-    """All names that `config` takes."""
+    """Return all names that `config` takes."""
     papers = ['paper', *(f'paper-{dataset}' for dataset in _DATASETS)]
     return ['tf1', 'tf2', *papers, *(f'{name}-hard' for name in papers)]
 
 
 def config(name: str, dataset: str | None = None) -> Config:
-    """The Config of a preset.
+    """Return the Config of a preset.
 
     Args:
         name: one of `names()`.
@@ -73,23 +84,29 @@ def config(name: str, dataset: str | None = None) -> Config:
                              for section in SECTIONS}, where=f'preset {name}')
 
 
-def prepro(name: str) -> dict[str, Any]:
-    """dict of prepro.py's options for a preset; InputError where there is no such preset."""
+def prepro(name: str) -> dict[str, Value]:
+    """Return prepro.py's options for a preset, as a dict.
+
+    Raises:
+        InputError: no such preset.
+    """
     return dict(_sections(name, None).get('prepro', {}))
 
 
-def _sections(name: str, dataset: str | None) -> dict[str, Any]:
+def _sections(name: str, dataset: str | None) -> Sections:
+    """Return the options of a preset; arguments and errors as of `config`."""
     if name not in names():
         raise InputError(f'there is no preset {name!r}{nearest_or_all(name, names())}')
     if name in ('tf1', 'tf2'):
         return {'tf1': _TF1, 'tf2': _TF2}[name]
-    _, found, hard = (resolve(name, dataset) + '-').split('-')[:3]
-    return _merged(_PAPER, _DATASETS[found], _HARD if hard else {})
+    _, dataset, hard = (resolve(name, dataset) + '-').split('-')[:3]
+    return _merged(_PAPER, _DATASETS[dataset], _HARD if hard else {})
 
 
 def resolve(name: str, dataset: str | None) -> str:
-    """The name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'; COCO where
-    none is known.
+    """Return the name with its dataset: 'paper-hard' on 'flickr8k' is 'paper-flickr8k-hard'.
+
+    The dataset is COCO where none is known.
     """
     if not name.startswith('paper'):
         return name
@@ -98,24 +115,26 @@ def resolve(name: str, dataset: str | None) -> str:
     return f'paper-{next((known for known in _DATASETS if wanted.startswith(known)), "coco")}{hard}'
 
 
-def notes(name: str, dataset: str | None, encoder: Mapping[str, Any]) -> list[str]:
-    """What `train.py --preset` should say: lines on the values taken and on features of another
-    kind.
+def notes(name: str, dataset: str | None, encoder: Mapping[str, Json]) -> list[str]:
+    """Return the lines that `train.py --preset` prints: on the preset, on features of another kind.
 
     Args:
-        name, dataset: as of `config`. encoder: dict of the EncoderSpec of the features.
+        name, dataset: as of `config`.
+        encoder: dict of the EncoderSpec of the features.
     """
     lines = [f'preset {resolve(name, dataset)}']
     wanted = {key.replace('image_size', 'size'): value for key, value in prepro(name).items()
               if key in ('encoder', 'layer', 'image_size', 'resize')}
     other = [f'{key} {encoder[key]}, not {value}' for key, value in wanted.items()
              if encoder[key] != value]
-    return lines + ([f'note: these features are not the preset\'s: {"; ".join(other)}'] if other
-                    else [])
+    if other:
+        lines.append(f"note: these features are not the preset's: {'; '.join(other)}")
+    return lines
 
 
-def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _merged(*parts: Sections) -> Sections:
+    """Return the options of all parts; of an option in several parts, the last value."""
+    merged: Sections = {}
     for part in parts:
         for section, values in part.items():
             merged[section] = {**merged.get(section, {}), **values}

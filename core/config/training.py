@@ -7,7 +7,7 @@ from core.config.options import option
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained; names as in the TF1 code where the meaning is the same."""
+    """The training of a model; names as in the TF1 code where the meaning is the same."""
 
     n_epochs: int = option(20, 'passes over every caption of every training image', minimum=1)
     batch_size: int = option(64, 'captions in a batch', minimum=1)
