@@ -1,3 +1,1 @@
-"""TensorFlow's plumbing: its import (`backend`), devices and sessions, gradients of our own,
-creating variables.
-"""
+"""TensorFlow's plumbing: its import, devices and sessions, XLA, gradients, variables, seeds."""

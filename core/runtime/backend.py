@@ -9,12 +9,13 @@ fails.
 import os
 import sys
 import tempfile
-from typing import Any
+import types
 
 from core.common.aliases import DType, Tensor
 
 
-def _import_tensorflow() -> Any:
+def _import_tensorflow() -> types.ModuleType:
+    """Import TensorFlow with file descriptor 2 aside; return the module."""
     if 'tensorflow' in sys.modules:
         import tensorflow
 
@@ -40,13 +41,18 @@ tf1 = tf.compat.v1
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
-    """x in another floating type; x itself, and no operation, where it has that type."""
+    """Cast x to another floating type; return x itself where it has that type."""
     return x if x.dtype.base_dtype == dtype else tf.cast(x, dtype)
 
 
-def matmul(x: Tensor, w: Tensor, **options: Any) -> Tensor:
-    """`tf.matmul` in the type of the weights w, given back in the type of x: what mixed precision
-    is made of.
+def matmul(x: Tensor, w: Tensor, **options: bool) -> Tensor:
+    """Return the product x w, computed in the type of the weights w and cast to the type of x.
+
+    Mixed precision is made of this.
+
+    Args:
+        x, w: as of `tf.matmul`, of floating types.
+        options: of `tf.matmul`, such as transpose_b.
     """
     return cast(tf.matmul(cast(x, w.dtype), w, **options), x.dtype)
 

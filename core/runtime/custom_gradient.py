@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from core.common.aliases import Operation, Tensor
 from core.runtime.backend import tf, tf1
@@ -10,8 +9,8 @@ from core.runtime.backend import tf, tf1
 _GRADIENT = 'ShowAttendTell'
 
 
-def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
-    """function(*inputs) in the default graph, with a gradient of its own.
+def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Tensor:
+    """Return function(*inputs) in the default graph, with a gradient of its own.
 
     As `tf.custom_gradient`, which keeps every graph that it was used in alive as long as the
     program runs.
@@ -22,10 +21,9 @@ def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
         inputs: tensors.
 
     Returns:
-        What the function returned first.
+        The tensor or tuple of tensors that the function returned first.
     """
-    given = [tf.convert_to_tensor(x) for x in inputs]
-    outputs, gradient = function(*given)
+    outputs, gradient = function(*[tf.convert_to_tensor(x) for x in inputs])
     flat = list(outputs) if isinstance(outputs, tuple) else [outputs]
     graph = tf1.get_default_graph()
     _register()
@@ -40,9 +38,10 @@ def with_gradient(function: Callable[..., tuple], *inputs: Tensor) -> Any:
 
 @functools.cache
 def _register() -> None:
-    """Make TensorFlow know the gradient of what `with_gradient` ties; once, and not at import."""
+    """Register the gradient of what `with_gradient` ties; once, and not at import."""
     @tf.RegisterGradient(_GRADIENT)
     def gradient_of(op: Operation, *gradients: Tensor) -> list[Tensor]:
         gradient, n_outputs = op.graph._show_attend_tell[op.name]
-        found = gradient(*gradients[:n_outputs])
-        return [None] * n_outputs + list(found if isinstance(found, tuple) else [found])
+        of_inputs = gradient(*gradients[:n_outputs])
+        of_inputs = of_inputs if isinstance(of_inputs, tuple) else (of_inputs,)
+        return [None] * n_outputs + list(of_inputs)

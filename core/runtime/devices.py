@@ -1,8 +1,7 @@
-"""Where graphs run: device, threads, XLA, and what is kept in the device's memory; for every
-session of the project.
+"""The machine that graphs run on: device, threads, XLA, features in the device's memory.
 
     machine = Machine(device='gpu', xla='kernels')
-    machine.check()                                     # InputError where there is no GPU
+    machine.check_device()                              # InputError where there is no GPU
     with tf1.Session(graph=graph, config=session_config(machine)) as session: ...
 
 These are settings of the machine: a run does not record them, and another machine may go on with
@@ -14,16 +13,12 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
+from core.common.aliases import ConfigProto
 from core.common.errors import InputError
 
-if TYPE_CHECKING:
-
-    pass
-
 GIB = 2**30
-# of the GPU's memory, that `auto` may fill with features; the rest is for training
+# share of the GPU's memory that `auto` may fill with features; the rest is for training
 FEATURE_SHARE = 0.5
 # What XLA takes of the whole graph: on the CPU too, but element-wise operations and reductions
 # only. With all it could take, it draws other random numbers, and sizes that are known only at run
@@ -61,23 +56,24 @@ class Machine:
             raise InputError(f'--threads must be at least 0, not {self.threads}')
         if self.xla not in ('off', 'kernels', 'all'):
             raise InputError(f'--xla {self.xla}: expected off, kernels or all')
-        if self.features_on_device not in ('auto', 'off', 'on') and gibibytes(self.features_on_device) is None:
+        known = self.features_on_device in ('auto', 'off', 'on')
+        if not known and gibibytes(self.features_on_device) is None:
             raise InputError(f'--features-on-device {self.features_on_device}: expected auto, off, '
                              'on or a number of GiB')
 
-    def check(self, gpus: Sequence[str] | None = None) -> None:
-        """Refuse a GPU that is not there.
+    def check_device(self, gpus: Sequence[str] | None = None) -> None:
+        """Raise InputError if the machine lacks the device; it says which GPUs there are.
 
         Args:
             gpus: list of the GPUs' names; None: what TensorFlow sees.
-
-        Raises:
-            InputError: says what there is, and the way out.
         """
         self.gpu(gpus)
 
     def gpu(self, gpus: Sequence[str] | None = None) -> int | None:
-        """The number of the GPU to use, None for the CPU; arguments and errors as of `check`."""
+        """Return the number of the GPU to use, None for the CPU.
+
+        Arguments and errors as of `check_device`.
+        """
         if self.device == 'cpu':
             return None
         gpus = gpu_names() if gpus is None else gpus
@@ -86,13 +82,12 @@ class Machine:
             return number
         if self.device == 'auto':
             return None
-        raise InputError(f'--device {self.device}: '
-                         + ('there is only '
-                            f'{", ".join(f"gpu:{i} ({name})" for i, name in enumerate(gpus))}'
-                            if gpus else f'{_without_gpu()}; or choose --device cpu'))
+        names = ', '.join(f'gpu:{i} ({name})' for i, name in enumerate(gpus))
+        raise InputError(f'--device {self.device}: ' + (
+            f'there is only {names}' if gpus else f'{_without_gpu()}; or choose --device cpu'))
 
     def note(self, gpus: Sequence[str] | None = None) -> str:
-        """One line that names the GPU in use, '' on the CPU."""
+        """Return a line that names the GPU in use, '' on the CPU."""
         gpus = gpu_names() if gpus is None and self.device != 'cpu' else gpus
         number = self.gpu(gpus)
         return '' if number is None or gpus is None else f'on gpu:{number} ({gpus[number]})'
@@ -101,18 +96,19 @@ class Machine:
 CPU = Machine('cpu')
 
 
-def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = None) -> Any:
-    """The tf1.ConfigProto of every session.
+def session_config(machine: Machine | None = None,
+                   gpus: Sequence[str] | None = None) -> ConfigProto:
+    """Return the tf1.ConfigProto of every session.
 
     Args:
-        machine: Machine, or None for Machine(). gpus: see `Machine.check`.
+        machine: Machine, or None for Machine(). gpus: see `Machine.check_device`.
 
     Returns:
         ConfigProto. A GPU's memory is taken as it is needed, one GPU is used and the others are
         left alone. What has no implementation for GPUs runs on the CPU.
 
     Raises:
-        InputError: the asked device is not there.
+        InputError: the machine lacks the device.
         ValueError: `xla` is 'all', and `prepare_environment` was not called.
     """
     from core.runtime.backend import tf1
@@ -136,7 +132,7 @@ def session_config(machine: Machine | None = None, gpus: Sequence[str] | None = 
 
 
 def gpu_names() -> list[str]:
-    """Names of the GPUs that TensorFlow sees, in its order."""
+    """Return the names of the GPUs that TensorFlow sees, in its order."""
     from core.runtime.backend import tf
 
     return [tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)
@@ -144,18 +140,18 @@ def gpu_names() -> list[str]:
 
 
 def _without_gpu() -> str:
-    """Why there may be no GPU, and what helps."""
+    """Return why there may be no GPU, and what helps."""
     from core.runtime.backend import tf
 
     if not tf.test.is_built_with_cuda():
         return (f'this TensorFlow {tf.__version__} was built without CUDA; on Linux, '
                 f"pip install -e '.[gpu]' brings one with it")
     return (f'TensorFlow {tf.__version__} is built with CUDA, but sees no GPU: look whether '
-            'nvidia-smi lists one, and ' f"install the CUDA libraries, pip install -e '.[gpu]'")
+            f"nvidia-smi lists one, and install the CUDA libraries, pip install -e '.[gpu]'")
 
 
 def gibibytes(text: str) -> float | None:
-    """A number of GiB, or None where the text is none."""
+    """Return a number of GiB, or None where the text is none."""
     try:
         number = float(text)
     except ValueError:

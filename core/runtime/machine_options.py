@@ -1,29 +1,28 @@
-"""The options of the machine on a command line: --device, --threads, --xla, --features-on-device."""
+"""The options of the machine on a command line: --device, --threads, --xla and the like."""
 
 import argparse
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from core.runtime.devices import CLUSTERING, FEATURE_SHARE, Machine
 
 
 def prepare_environment(machine: Machine) -> None:
-    """For scripts, before TensorFlow is imported: what `xla` needs to be told there."""
+    """Set the environment variables that `xla` needs; to be called before TensorFlow's import."""
     if machine.xla == 'all':
         flags = os.environ.get('TF_XLA_FLAGS', '')
-        os.environ['TF_XLA_FLAGS'] = ' '.join([flags,
-                                               *(flag for flag in CLUSTERING
-                                                 if flag not in flags)]).strip()
+        missing = [flag for flag in CLUSTERING if flag not in flags]
+        os.environ['TF_XLA_FLAGS'] = ' '.join([flags, *missing]).strip()
 
 
 def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (),
-                  features: bool = False) -> Any:
-    """The options of the machine for an argparse parser.
+                  features: bool = False) -> argparse._ArgumentGroup:
+    """Add the options of the machine to an argparse parser.
 
     Args:
-        parser: ArgumentParser. xla: the choices of --xla, the default first; empty: no such option.
+        parser: ArgumentParser.
+        xla: the choices of --xla, the default first; empty: no such option.
         features: with --features-on-device.
 
     Returns:
@@ -43,20 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser, xla: Sequence[str] = (),
     if features:
         group.add_argument('--features-on-device', default='auto', metavar='auto|off|on|GIB',
                            help="keep the training features in the device's memory: where they "
-                           "take at most GIB of " f'it; auto: {100 * FEATURE_SHARE:.0f} %% of a '
-                           'GPU, never on the CPU')
+                           f"take at most GIB of it; auto: {100 * FEATURE_SHARE:.0f} %% of a "
+                           "GPU, never on the CPU")
     return group
 
 
 def from_arguments(args: argparse.Namespace) -> Machine:
-    """The Machine of the parsed options; for scripts, before TensorFlow is imported.
+    """Return the Machine of the parsed options; for scripts, before TensorFlow is imported.
 
     Raises:
-        InputError: a value that means nothing, or a GPU asked for that is not there.
+        InputError: a value that means nothing, or a GPU that the machine lacks.
     """
     names = [field.name for field in dataclasses.fields(Machine)]
     machine = Machine(**{name: getattr(args, name) for name in names if hasattr(args, name)})
     prepare_environment(machine)
     if machine.device.startswith('gpu'):  # the others need no look, and no TensorFlow
-        machine.check()
+        machine.check_device()
     return machine

@@ -1,18 +1,18 @@
 """Creating variables: names, shapes and how they begin, in one place.
 
     variables = Variables(tf.float32, 'tf1')
-    gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))   # gate['w'], gate['b']
+    gate = variables.create('selector', w=([H, 1], 'matrix'), b=([1], 'zeros'))
+    gate['w'], gate['b']
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from core.common.aliases import DType, Tensor, Variable
 from core.runtime.backend import tf, tf1
 
 
 class Variables:
-    """Creates a model's variables and remembers them.
+    """The creation of a model's variables, and the list of them.
 
     Args:
         dtype: of the variables.
@@ -27,21 +27,22 @@ class Variables:
     def __init__(self, dtype: DType, initializer: str = 'tf1') -> None:
         self.dtype = dtype
         self.created: list[Variable] = []
-        glorot, normal = tf1.glorot_uniform_initializer(), tf1.random_normal_initializer(
-            stddev=0.01)
+        glorot = tf1.glorot_uniform_initializer()
+        normal = tf1.random_normal_initializer(stddev=0.01)
         self._initializers = {'zeros': tf1.zeros_initializer(), 'ones': tf1.ones_initializer()} | {
             'tf1': {'matrix': glorot, 'projection': glorot, 'recurrent': glorot,
                     'words': tf1.random_uniform_initializer(-1.0, 1.0)},
             'keras': {'matrix': glorot, 'projection': glorot, 'recurrent': glorot,
                       'words': tf1.random_uniform_initializer(-0.05, 0.05)},
-            'authors': {'matrix': _normal_or_orthogonal, 'projection': normal, 'recurrent': _stacked, 'words': normal},
+            'authors': {'matrix': _normal_or_orthogonal, 'projection': normal,
+                        'recurrent': _stacked, 'words': normal},
         }[initializer]
 
     def create(self, scope: str, /, **specs: tuple[Sequence[int], str]) -> dict[str, Variable]:
-        """Variables of one scope.
+        """Create the variables of one scope, or return those that it has.
 
         Args:
-            scope: of their names.
+            scope: the first part of their names.
             specs: name -> (shape, kind), kind one of 'matrix', 'projection' (of the features, which
                 the authors do not begin orthogonal), 'recurrent' (the kernel of a cell, whose last
                 H rows are for its state), 'words', 'zeros', 'ones'. Names that begin with moving_
@@ -59,16 +60,19 @@ class Variables:
         return named
 
 
+# The two below are called as `tf1.get_variable` calls an initializer: with `partition_info` too.
 def _normal_or_orthogonal(shape: Sequence[int], dtype: DType = None,
-                          partition_info: Any = None) -> Tensor:
+                          partition_info: object = None) -> Tensor:
+    """Draw a matrix as the authors do: orthogonal where it is square, else normal."""
     if len(shape) == 2 and shape[0] == shape[1]:
         return tf1.orthogonal_initializer()(shape, dtype)
     return tf1.random_normal_initializer(stddev=0.01)(shape, dtype)
 
 
-def _stacked(shape: Sequence[int], dtype: DType = None, partition_info: Any = None) -> Tensor:
-    """A kernel whose columns are gates of H units each: normal rows for the input, orthogonal ones
-    for the state.
+def _stacked(shape: Sequence[int], dtype: DType = None, partition_info: object = None) -> Tensor:
+    """Draw the kernel of a cell: normal rows for the input, orthogonal ones for the state.
+
+    Its columns are 4 (LSTM) or 3 (GRU) gates of H units each, its last H rows are for the state.
     """
     rows, columns = (int(size) for size in shape)
     gates = 4 if columns % 4 == 0 and columns // 4 < rows else 3

@@ -1,4 +1,4 @@
-"""Whether XLA works on this machine: asked once, before a graph is built that needs it."""
+"""XLA on this machine: tried once, before a graph is built that needs it."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ _failures: dict[tuple[str, str], str] = {}  # (device, dtype name) -> what XLA s
 
 
 def with_working_xla(machine: Machine, dtype: DType = None, say: Say = print) -> Machine:
-    """Return the Machine, or where XLA does not work the same without it, after a line on that.
+    """Return the Machine; where XLA does not work, the same without XLA, after a line on that.
 
     Args:
         machine: Machine. dtype: of the products, see `compile_failure`.
@@ -37,6 +37,7 @@ def compile_failure(machine: Machine | None = None, dtype: DType = None) -> str:
 
 
 def _try(machine: Machine, dtype: DType) -> str:
+    """Return what XLA says of a small product, in one line; '' where it compiles it."""
     with tf.Graph().as_default() as graph:
         x, w = (tf1.placeholder_with_default(tf.ones(shape, dtype), shape)
                 for shape in ((2, 3), (3, 1)))

@@ -30,7 +30,8 @@ def test_every_option_goes_to_json_and_back(tmp_path):
         for name, kind in config.SECTIONS.items()
     }
     # Back to the defaults where the others exclude a change.
-    sections['model'].update(cell='lstm', carry_state=True, dropout=True, scheduled_sampling=0.0)
+    sections['model'].update(cell='lstm', carry_state=True, dropout=True, scheduled_sampling=0.0,
+                             sentinel=False)
     sections['decoding'].update(sample=False, sample_temperature=1.0, top_k=0, top_p=1.0)
     changed = Config.from_dict(sections)
     assert changed.to_dict() == sections

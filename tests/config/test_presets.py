@@ -53,7 +53,8 @@ def test_notes_name_the_values_taken_and_features_of_another_kind():
     assert presets.notes('paper-hard', 'flickr8k', paper) == ['preset paper-flickr8k-hard']
     assert presets.notes('paper', 'karpathy', paper) == ['preset paper-coco']
     first, second = presets.notes('tf2', 'coco2014', paper)
-    assert first == 'preset tf2' and 'encoder vgg19, not inception_v3' in second and 'resize crop' in second
+    assert first == 'preset tf2'
+    assert 'encoder vgg19, not inception_v3' in second and 'resize crop' in second
 
 
 def test_tf2_is_the_tutorial():
@@ -141,7 +142,7 @@ def test_parameters_of_tf2(graph):
 @pytest.mark.parametrize('hard', ['', '-hard'])
 @pytest.mark.parametrize('dataset', PER_DATASET)
 def test_parameters_of_paper(graph, dataset, hard):
-    """The authors' parameters, one by one; then what two more words and one bias less make of it."""
+    """The authors' parameters, one by one; two more words and one bias less make ours."""
     n_words, ctx_dim, dim_word, dim = 10000, 512, 512, PER_DATASET[dataset][2]
     decoder = (dim_word + dim + 1) * 4 * dim + ctx_dim * 4 * dim
     attention = ctx_dim * ctx_dim + dim * ctx_dim + ctx_dim + dense(ctx_dim, ctx_dim) + ctx_dim + 1

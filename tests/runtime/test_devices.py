@@ -46,9 +46,10 @@ def test_values_that_mean_nothing(values, said):
                           ('gpu:0', TWO, 0), ('gpu:1', TWO, 1)])
 def test_the_device_that_is_used(device, gpus, number):
     machine = Machine(device)
-    machine.check(gpus)
+    machine.check_device(gpus)
     config = session_config(machine, gpus)
-    assert machine.gpu(gpus) == number and config.allow_soft_placement and config.gpu_options.allow_growth
+    assert machine.gpu(gpus) == number
+    assert config.allow_soft_placement and config.gpu_options.allow_growth
     assert config.gpu_options.visible_device_list == ('' if number is None else str(number))
     assert dict(config.device_count) == ({'GPU': 0} if number is None else {})
     assert machine.note(gpus) == ('' if number is None else f'on gpu:{number} ({gpus[number]})')
@@ -57,7 +58,7 @@ def test_the_device_that_is_used(device, gpus, number):
 def test_a_gpu_that_is_not_there():
     with pytest.raises(InputError,
                        match=r"--device gpu:2: there is only gpu:0 \(Tesla\), gpu:1 \(Quadro\)"):
-        Machine('gpu:2').check(TWO)
+        Machine('gpu:2').check_device(TWO)
     with pytest.raises(InputError,
                        match=r"--device gpu: .*TensorFlow.* CUDA.*pip install -e '\.\[gpu\]'"):
         session_config(Machine('gpu'), [])
@@ -133,11 +134,11 @@ def without_gpu_kernel(graph):
     functions = [function for function in definition.library.function
                  if not function.attr['_XlaMustCompile'].b]
     for node in [*definition.node, *(node for function in functions for node in function.node_def)]:
-        known = kernels_of(node.op)
+        rows = kernels_of(node.op)
         # Those without any are replaced by others before they run; placeholders and calls need
         # none.
-        if known and node.op not in ('Placeholder', 'PartitionedCall', 'StatefulPartitionedCall') and not any(
-                fits(node, kernel) for kernel in known):
+        if (rows and node.op not in ('Placeholder', 'PartitionedCall', 'StatefulPartitionedCall')
+                and not any(fits(node, kernel) for kernel in rows)):
             missing.add((node.op, node.name))
     return missing
 
@@ -201,9 +202,9 @@ def test_what_xla_takes_of_the_whole_graph_computes_the_same():
     # In a process of its own, as TensorFlow reads its settings once.
     done = scripts.python(ALL_OF_THE_GRAPH)
     assert done.returncode == 0, done.stderr
-    clusters, *found = json.loads(done.stdout.splitlines()[-1])
+    clusters, *results = json.loads(done.stdout.splitlines()[-1])
     assert clusters > 5
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    np.testing.assert_allclose(*results, rtol=1e-5)
 
 
 ALL_OF_THE_GRAPH = '''
@@ -215,24 +216,25 @@ machine = Machine('cpu', xla='all')
 prepare_environment(machine)
 from tests.support import tiny_model
 from core.runtime.backend import tf, tf1
-found = []
+results = []
 for machine in (machine, Machine('cpu')):
     with tf.Graph().as_default():
         tf1.set_random_seed(1)
         model = tiny_model.build(jit=False)
         loss = model.build_model()
-        (gradient,) = tf1.gradients(loss, [model.output.weights['w_h']])
+        (gradient,) = tf1.gradients(loss, [model.output.variables['w_h']])
         features, captions = tiny_model.batch()
         feeds = {model.features: features, model.captions: captions, model.dropout_seed: (1, 2)}
         with tf1.Session(config=session_config(machine)) as session:
             session.run(tf1.global_variables_initializer())
-            told = tf1.RunMetadata()
-            values = session.run([loss, tf.norm(gradient)], feeds, tf1.RunOptions(output_partition_graphs=True), told)
-            found.append([float(value) for value in values])
-            operations = [node.op for part in told.partition_graphs for node in part.node]
+            metadata = tf1.RunMetadata()
+            options = tf1.RunOptions(output_partition_graphs=True)
+            values = session.run([loss, tf.norm(gradient)], feeds, options, metadata)
+            results.append([float(value) for value in values])
+            operations = [node.op for part in metadata.partition_graphs for node in part.node]
             if machine.xla == 'all':
                 clusters = operations.count('_XlaRun')
-print(json.dumps([clusters, *found]))
+print(json.dumps([clusters, *results]))
 '''
 
 
