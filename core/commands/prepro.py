@@ -123,7 +123,7 @@ def main() -> None:
     from core.datasets import formats
     from core.runs import run_dir
 
-    formats.check(args.dataset)
+    formats.check_dataset_name(args.dataset)
     if args.like:
         for name in ('encoder', 'layer', 'image_size', 'resize'):
             if getattr(args, name) is not None:

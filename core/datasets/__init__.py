@@ -1,5 +1,4 @@
-"""One reader for each published data set, all yielding the same `Record`. Hands on `read` and
-`select`.
+"""One reader for each published data set, all with the same `Record`; `read` and `select`.
 
 A new data set is a reader in a module of its own and one row of `formats.DATASETS`.
 """

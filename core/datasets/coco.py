@@ -1,5 +1,4 @@
-"""COCO captions: the official `captions_{train,val}{2014,2017}.json`, and boxes from
-`instances_*.json`.
+"""COCO captions: `captions_{train,val}{2014,2017}.json`, and boxes from `instances_*.json`.
 
 The official test images have no published captions, so the images of val are divided into dev and
 test, see `split_of`. Readers of other formats that number images as COCO does take their boxes from
@@ -10,28 +9,30 @@ import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
 
-from core.common.aliases import PathLike, Paths
+from core.common.aliases import Json, PathLike, Paths
 from core.common.errors import InputError
 from core.datasets.published_files import as_paths, directory, is_id, read_listing
 from core.datasets.records import Box, Record
 
 CAPTIONS = 'COCO captions JSON (lists "images" and "annotations" with image_id and caption)'
 INSTANCES = 'COCO instances JSON (lists "images", "annotations" with bbox, and "categories")'
+Captions = Paths | Mapping[str, PathLike]  # files, or a file of each split
 
 
 def fraction_of(image_id: int | str, salt: str = '') -> float:
-    """Returns a float in [0, 1) that depends on nothing but the image's id: its SHA-1, evenly
-    spread.
+    """Return a share in [0, 1) of an image's id: its SHA-1, evenly spread.
+
+    Args:
+        image_id: int or str. salt: for a share that has nothing to do with that of another salt.
     """
     digest = hashlib.sha1(f'{salt}{image_id}'.encode('utf8', 'surrogatepass')).digest()
     return int.from_bytes(digest[:6], 'big') / 2**48
 
 
 def split_of(image_id: int | str, source: str) -> str:
-    """The split of an image, from its id and the file that lists it.
+    """Return the split of an image, from its id and the file that lists it.
 
     With u = the first 48 bits of SHA-1 of the id written in decimal, divided by 2**48: `source`
     'train' is train and 'test' is test; 'val' is dev where u < 0.5 and test elsewhere; 'all' (the
@@ -54,9 +55,9 @@ def split_of(image_id: int | str, source: str) -> str:
     return 'train' if u < 0.8 else 'dev' if u < 0.9 else 'test'
 
 
-def read(images: PathLike, captions: Any, splits: None = None, instances: Paths = None, *,
+def read(images: PathLike, captions: Captions, splits: None = None, instances: Paths = None, *,
          year: str, divide: bool = True) -> list[Record]:
-    """Reads COCO captions, in the order in which the files and their "images" lists name them.
+    """Read COCO captions, in the order in which the files and their "images" lists name them.
 
     A file belongs to 'train' or 'val' by what its name contains. Where no val or test file is
     given, the images of the train file, or of one file whose name says nothing, are divided
@@ -100,7 +101,7 @@ def read(images: PathLike, captions: Any, splits: None = None, instances: Paths 
 
 
 def with_boxes(records: list[Record], instances: Paths) -> list[Record]:
-    """Returns the records with `boxes` (and `size` where it is missing) from COCO instances files.
+    """Return the records with `boxes`, and `size` where it is missing, from COCO instances files.
 
     Args:
         records: list of Record whose ids are COCO's.
@@ -122,11 +123,9 @@ def with_boxes(records: list[Record], instances: Paths) -> list[Record]:
             for r in records]
 
 
-def _sources(captions: Any) -> list[tuple[str, pathlib.Path]]:
-    """Returns [(source, path)] with source 'train', 'val', 'test' or, for a lone file of any name,
-    'all'.
-    """
-    if isinstance(captions, dict):
+def _sources(captions: Captions) -> list[tuple[str, pathlib.Path]]:
+    """Return [(source, path)]; a source is 'train', 'val', 'test', of a lone file also 'all'."""
+    if isinstance(captions, Mapping):
         if not captions or set(captions) - {'train', 'val', 'test'}:
             raise InputError(f'captions of {sorted(map(str, captions))}: name files of train, val '
                              'and test only')
@@ -148,7 +147,7 @@ def _sources(captions: Any) -> list[tuple[str, pathlib.Path]]:
 
 
 def _captions(path: PathLike) -> tuple[dict[int | str, dict], dict[int | str, list[str]]]:
-    """Returns (dict image id -> image entry, dict image id -> list of captions) of one file."""
+    """Return (dict image id -> image entry, dict image id -> list of captions) of one file."""
     content = read_listing(path, CAPTIONS, 'images', 'annotations')
     listed = _images(path, content['images'], CAPTIONS)
     for image_id, image in listed.items():
@@ -166,9 +165,14 @@ def _captions(path: PathLike) -> tuple[dict[int | str, dict], dict[int | str, li
 
 
 def _images(path: PathLike, rows: list[dict], expected: str) -> dict[int | str, dict]:
+    """Return the image entries of one file by their ids.
+
+    Raises:
+        InputError: no id, or one that stands twice; `expected` says of which kind the file is.
+    """
     listed: dict[int | str, dict] = {}
     for number, image in enumerate(rows):
-        image_id: Any = image.get('id')
+        image_id: Json = image.get('id')
         if not is_id(image_id):
             raise InputError(f'{path}: image number {number} has the id {image_id!r}; expected '
                              f'{expected}')
@@ -179,7 +183,7 @@ def _images(path: PathLike, rows: list[dict], expected: str) -> dict[int | str, 
 
 
 def _size(image: dict) -> tuple[int, int] | None:
-    """(width, height) that an entry names; None where it names none."""
+    """Return the (width, height) that an entry names; None where it names none."""
     width, height = image.get('width'), image.get('height')
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         return width, height
@@ -187,6 +191,7 @@ def _size(image: dict) -> tuple[int, int] | None:
 
 
 def _check_listed(where: str, annotation: dict, listed: Collection[int | str]) -> None:
+    """Raise InputError if an annotation belongs to no listed image."""
     image_id = annotation.get('image_id')
     if not is_id(image_id) or image_id not in listed:
         raise InputError(f'{where} belongs to image {image_id!r}, which the file does not list; '
@@ -195,8 +200,11 @@ def _check_listed(where: str, annotation: dict, listed: Collection[int | str]) -
 
 def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int | str, list[Box]],
                 sizes: dict[int | str, tuple[int, int]]) -> None:
-    """Adds the objects of one instances file to `boxes` (image id -> list of Box), image sizes to
-    `sizes`.
+    """Add the objects of one instances file to `boxes`, image sizes to `sizes`.
+
+    Args:
+        path: of the file. wanted: ids of the images whose boxes are wanted.
+        boxes: image id -> list of Box. sizes: image id -> (width, height).
     """
     content = read_listing(path, INSTANCES, 'images', 'annotations', 'categories')
     listed = _images(path, content['images'], INSTANCES)
@@ -211,7 +219,8 @@ def _read_boxes(path: PathLike, wanted: Collection[int | str], boxes: dict[int |
     names = {}
     for category in content['categories']:
         synonyms = category.get('synonyms') or ()
-        words = (category.get('name'), *synonyms) if isinstance(synonyms, (list, tuple)) else (None,)
+        words = ((category.get('name'), *synonyms) if isinstance(synonyms, (list, tuple))
+                 else (None,))
         if not is_id(category.get('id')) or not all(isinstance(word, str) for word in words):
             raise InputError(f'{path}: category {category.get("id")!r} has no proper name or '
                              f'synonyms; expected {INSTANCES}')

@@ -1,6 +1,4 @@
-"""Flickr8k and Flickr30k: a file of captions by image name, and lists that say which images are in
-which split.
-"""
+"""Flickr8k and Flickr30k: a file of captions by image name, and lists of the images of a split."""
 
 import re
 from collections.abc import Mapping
@@ -23,8 +21,9 @@ _CSV_LINE = re.compile(r'(?P<name>[^|]+)\|\s*(?P<number>\d+)(?:\s*\||\s+)(?P<cap
 
 def read_flickr8k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
                   instances: None = None) -> list[Record]:
-    """Reads Flickr8k; without `splits`, the official lists `Flickr_8k.*Images.txt` beside the
-    captions file.
+    """Read Flickr8k; arguments, result and errors as of `core.datasets.read`.
+
+    Without `splits`, the lists are the official `Flickr_8k.*Images.txt` beside the captions file.
     """
     path = one_path(captions, TOKENS)
     texts = _captions(path)
@@ -39,8 +38,10 @@ def read_flickr8k(images: PathLike, captions: Paths, splits: Mapping[str, PathLi
 
 def read_flickr30k(images: PathLike, captions: Paths, splits: Mapping[str, PathLike] | None = None,
                    instances: None = None) -> list[Record]:
-    """Reads Flickr30k (token file or `results.csv`), whose split lists are published apart and must
-    be named.
+    """Read Flickr30k; arguments, result and errors as of `core.datasets.read`.
+
+    Captions are in a token file or in `results.csv`. Split lists are published apart and must be
+    named.
     """
     path = one_path(captions, TOKENS)
     texts = _captions(path)
@@ -52,7 +53,7 @@ def read_flickr30k(images: PathLike, captions: Paths, splits: Mapping[str, PathL
 
 def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str]],
           splits: Mapping[str, PathLike]) -> list[Record]:
-    """Reads the images named in the split lists, in the order of these lists: train, dev, test.
+    """Read the images named in the split lists, in the order of these lists: train, dev, test.
 
     Args:
         images: directory of the image files.
@@ -82,7 +83,8 @@ def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str
                                  'take it out of the list or give the captions file that has it')
             if name in seen:
                 other, first = seen[name]
-                problem = 'is listed twice' if other == split else f'is in two splits, {other} and {split}'
+                problem = ('is listed twice' if other == split
+                           else f'is in two splits, {other} and {split}')
                 raise InputError(f'{where}: image {name!r} {problem} (also {first}); take it out '
                                  'of one')
             seen[name] = (split, where)
@@ -91,7 +93,7 @@ def _read(images: PathLike, path: PathLike, texts: Mapping[str, Mapping[int, str
 
 
 def _captions(path: PathLike) -> dict[str, dict[int, str]]:
-    """Returns dict image name -> dict caption number -> caption."""
+    """Return dict image name -> dict caption number -> caption."""
     lines = read_lines(path, TOKENS)
     parse = _parse_token
     if lines and lines[0][1].replace(' ', '').lower().startswith('image_name|'):
@@ -112,11 +114,15 @@ def _captions(path: PathLike) -> dict[str, dict[int, str]]:
 
 
 def _parse_token(line: str) -> tuple[str, int, str] | None:
+    """Return (image name, caption number, caption) of a line of a token file, or None."""
     key, tab, caption = line.partition('\t')
     match = _TOKEN_KEY.fullmatch(key)
     return (match['name'].strip(), int(match['number']), caption) if tab and match else None
 
 
 def _parse_csv(line: str) -> tuple[str, int, str] | None:
+    """Return (image name, caption number, caption) of a line of `results.csv`, or None."""
     match = _CSV_LINE.fullmatch(line)
-    return (match['name'].strip(), int(match['number']), match['caption'].strip()) if match else None
+    if not match:
+        return None
+    return match['name'].strip(), int(match['number']), match['caption'].strip()

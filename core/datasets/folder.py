@@ -10,8 +10,7 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 def read(images: PathLike, captions: None = None, splits: None = None,
          instances: None = None) -> list[Record]:
-    """Reads every image file directly in `images`, by name; all are of split 'test' and have no
-    captions.
+    """Read every image file directly in `images`, by name: split 'test', no captions.
 
     Args:
         images: directory; files count by their extension (jpg, jpeg, png, bmp, webp in either

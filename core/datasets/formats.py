@@ -47,11 +47,12 @@ DATASETS = {'coco2014': Dataset(functools.partial(coco.read, year='2014'),
             'flickr30k': Dataset(flickr.read_flickr30k, 'results_20130124.token or results.csv',
                                  takes_splits=True),
             'shapes': Dataset(shapes.read, 'captions_{train,val,test}.json, found by themselves',
-                              takes_instances=True), 'folder': Dataset(folder.read, '')}
+                              takes_instances=True),
+            'folder': Dataset(folder.read, '')}
 
 
-def check(name: str) -> None:
-    """Refuse what is none of `DATASETS`."""
+def check_dataset_name(name: str) -> None:
+    """Raise InputError if `name` is none of `DATASETS`."""
     if name not in DATASETS:
         raise InputError(f'there is no dataset {name!r}: choose one of {", ".join(DATASETS)}'
                          f'{did_you_mean(name, DATASETS)}')
@@ -59,7 +60,7 @@ def check(name: str) -> None:
 
 def read(name: str, images: PathLike | None, captions: Paths = None,
          splits: Mapping[str, PathLike] | None = None, instances: Paths = None) -> list[Record]:
-    """Reads a dataset.
+    """Read a dataset.
 
     Args:
         name: one of `DATASETS`.
@@ -79,12 +80,12 @@ def read(name: str, images: PathLike | None, captions: Paths = None,
         InputError: a file is missing or not of its format, an image is listed twice or in two
             splits, nothing is found, or an argument does not suit the dataset.
     """
-    check(name)
+    check_dataset_name(name)
     row = DATASETS[name]
-    for given, taken, what in ((captions, row.files, 'captions'),
-                               (splits, row.takes_splits, 'split lists'),
-                               (instances, row.takes_instances, 'instances files')):
-        if given is not None and not taken:
+    for value, is_taken, what in ((captions, row.files, 'captions'),
+                                  (splits, row.takes_splits, 'split lists'),
+                                  (instances, row.takes_instances, 'instances files')):
+        if value is not None and not is_taken:
             raise InputError(f'the dataset {name!r} takes no {what}: leave them out')
     records = row.read(images, captions, splits, instances)
     if not records:
@@ -95,14 +96,15 @@ def read(name: str, images: PathLike | None, captions: Paths = None,
 
 
 def _check_distinct(records: Sequence[Record]) -> None:
-    """Raises InputError where one id or one image file stands in two records."""
+    """Raise InputError if one id or one image file stands in two records."""
     for attribute, what in (('image_id', 'image'), ('path', 'image file')):
         first: dict[object, Record] = {}
         for record in records:
             key = getattr(record, attribute)
             other = first.setdefault(key, record)
             if other is not record:
-                ids = '' if attribute == 'image_id' else f' (ids {other.image_id!r} and {record.image_id!r})'
+                ids = ('' if attribute == 'image_id'
+                       else f' (ids {other.image_id!r} and {record.image_id!r})')
                 problem = ('is there twice' if other.split == record.split
                            else f'is in two splits, {other.split} and {record.split}')
                 raise InputError(f'{what} {str(key)!r}{ids} {problem}: take it out of one of the '
@@ -111,7 +113,7 @@ def _check_distinct(records: Sequence[Record]) -> None:
 
 def select(records: Sequence[Record], limit: int | None = None,
            splits: str | Iterable[str] | None = None) -> list[Record]:
-    """Keeps some splits and, of each, a number of images: for small runs.
+    """Keep some splits and, of each, a number of images: for small runs.
 
     Which images are kept depends on their ids alone (those whose SHA-1, salted, comes first), so
     that they are spread over the dataset rather than its beginning, and a larger limit keeps all
@@ -134,17 +136,17 @@ def select(records: Sequence[Record], limit: int | None = None,
             raise InputError(f'there is no split {split!r}: choose among {", ".join(SPLITS)}')
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InputError(f'the limit is {limit!r}: give a whole number of at least 1')
-    kept = [record for record in records if record.split in wanted]
-    if not kept:
-        found = sorted({record.split for record in records}, key=SPLITS.index)
+    of_splits = [record for record in records if record.split in wanted]
+    if not of_splits:
+        known = sorted({record.split for record in records}, key=SPLITS.index)
         raise InputError(f'no image is in the split {" or ".join(wanted)}: '
-                         f'the dataset has images in {", ".join(found) or "none"}')
+                         f'the dataset has images in {", ".join(known) or "none"}')
     if limit is None:
-        return kept
+        return of_splits
     by_split = collections.defaultdict(list)
-    for record in kept:
+    for record in of_splits:
         by_split[record.split].append(
             (coco.fraction_of(record.image_id, 'select '), str(record.image_id)))
     chosen = {(split, image) for split, images in by_split.items()
               for _, image in sorted(images)[:limit]}
-    return [record for record in kept if (record.split, str(record.image_id)) in chosen]
+    return [record for record in of_splits if (record.split, str(record.image_id)) in chosen]

@@ -12,7 +12,7 @@ SPLIT_OF = {'train': 'train', 'restval': 'train', 'val': 'dev', 'test': 'test'}
 
 def read(images: PathLike, captions: Paths, splits: None = None,
          instances: Paths = None) -> list[Record]:
-    """Reads one of the three files, in their order; restval counts as train, val is dev.
+    """Read one of the three files, in their order; restval counts as train, val is dev.
 
     Args:
         images: directory. An image lies in its folder `filepath` (COCO: train2014, val2014) where
@@ -57,13 +57,15 @@ def read(images: PathLike, captions: Paths, splits: None = None,
 
 
 def _sentences(path: PathLike, name: str, image: dict) -> list[dict]:
-    sentences = image.get('sentences')
-    if not isinstance(sentences, list) or not all(isinstance(sentence, dict) for sentence in sentences):
+    """Return the sentences of an image's entry."""
+    rows = image.get('sentences')
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f'{path}: image {name!r} has no list of sentences; expected {EXPECTED}')
-    return sentences
+    return rows
 
 
 def _caption(path: PathLike, name: str, sentence: dict) -> str:
+    """Return the text of a sentence's entry."""
     raw, tokens = sentence.get('raw'), sentence.get('tokens')
     if isinstance(raw, str):
         return raw

@@ -1,18 +1,15 @@
-"""What all readers share: opening published files, with errors that name the file and what was
-expected in it.
-"""
+"""Published files, opened for all readers: errors name the file and what was expected in it."""
 
 import os
 import pathlib
-from typing import Any
 
-from core.common.aliases import PathLike, Paths
+from core.common.aliases import Json, PathLike, Paths
 from core.common.errors import InputError
 from core.common.files import read_json
 
 
 def as_paths(value: Paths) -> list[pathlib.Path]:
-    """Returns the list of pathlib.Path for one path, a list of paths, or None (an empty list)."""
+    """Return the list of pathlib.Path for one path, a list of paths, or None (an empty list)."""
     if value is None:
         return []
     if isinstance(value, (str, os.PathLike)):
@@ -21,7 +18,7 @@ def as_paths(value: Paths) -> list[pathlib.Path]:
 
 
 def one_path(value: Paths, what: str) -> pathlib.Path:
-    """Returns the single path in `value`; InputError when there are none or several."""
+    """Return the single path in `value`; InputError if it has none or more."""
     paths = as_paths(value)
     if len(paths) != 1:
         raise InputError(f'{len(paths)} captions files given: this dataset needs exactly one, '
@@ -30,7 +27,7 @@ def one_path(value: Paths, what: str) -> pathlib.Path:
 
 
 def directory(path: PathLike) -> pathlib.Path:
-    """Returns `path` as pathlib.Path; InputError when it is no existing directory."""
+    """Return `path` as pathlib.Path; InputError if it is no existing directory."""
     if path is None:
         raise InputError('no directory of images given: name the one that holds the image files')
     path = pathlib.Path(path)
@@ -40,31 +37,40 @@ def directory(path: PathLike) -> pathlib.Path:
 
 
 def read_text(path: PathLike, expected: str) -> str:
-    """Returns the whole UTF-8 file as str, without a byte order mark and with line ends as they
-    are.
+    """Return a whole UTF-8 file, without a byte order mark and with line ends as they are.
+
+    Args:
+        path: of the file. expected: what it should be, for messages.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
     """
     try:
         return pathlib.Path(path).read_bytes().decode('utf-8-sig')
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); expected {expected}') from error
+        raise InputError(
+            f'{path}: cannot be read ({error.strerror}); expected {expected}') from error
     except UnicodeDecodeError as error:
         line = error.object.count(b'\n', 0, error.start) + 1
         raise InputError(f'{path}, line {line}: is not UTF-8 text; expected {expected}') from error
 
 
 def read_lines(path: PathLike, expected: str) -> list[tuple[int, str]]:
-    r"""Returns [(line number from 1, line)] of the lines that are not blank.
+    r"""Return [(line number from 1, line)] of the lines that are not blank.
 
-    Only '\n' and '\r\n' end a line: U+2028, '\r' or form feeds inside a caption do not cut it in two.
+    Only '\n' and '\r\n' end a line: U+2028, '\r' or form feeds inside a caption do not cut it in
+    two. Arguments and errors as of `read_text`.
     """
     lines = read_text(path, expected).split('\n')
     return [(number, line.removesuffix('\r')) for number, line in enumerate(lines, 1)
             if line.strip()]
 
 
-def read_listing(path: PathLike, expected: str, *keys: str) -> Any:
-    """Returns the JSON object in `path`, whose values under `keys` are lists of objects; InputError
-    otherwise.
+def read_listing(path: PathLike, expected: str, *keys: str) -> Json:
+    """Return the JSON object in `path`, whose values under `keys` are lists of objects.
+
+    Raises:
+        InputError: it cannot be read, is not JSON, or is another object; says what was `expected`.
     """
     content = read_json(path, f'expected {expected}')
     for key in keys:
@@ -75,5 +81,7 @@ def read_listing(path: PathLike, expected: str, *keys: str) -> Any:
 
 
 def is_id(value: object) -> bool:
-    """True for what can identify an image in JSON: an integer, or a string that is not empty."""
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value != '')
+    """Return whether a value can identify an image: an integer, or a string that is not empty."""
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, str) and value != ''

@@ -1,4 +1,4 @@
-"""The record that every dataset reader yields, whatever the published format."""
+"""The record of an image that every dataset reader gives, whatever the published format."""
 
 import dataclasses
 import pathlib

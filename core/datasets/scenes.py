@@ -1,5 +1,4 @@
-"""The scenes of the `shapes` dataset before they are drawn: what lies where, and what can truly be
-said about it.
+"""Scenes of the `shapes` dataset before they are drawn: what lies where, and what is true of it.
 
 Lengths are shares of the picture's side. An object is described by the square of half-side `radius`
 around its centre; what is drawn never leaves that square.
@@ -60,8 +59,12 @@ _USUAL = 0.75  # probability of the first of several words for the same thing
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One object: shape, colour and size by name; centre (x, y) and radius as shares of the side;
-    angle in degrees.
+    """One object of a scene.
+
+    Attributes:
+        shape, colour, size: str, keys of `SHAPES`, `COLOURS`, `SIZES`.
+        x, y, radius: float, centre and half-side of its square in shares of the picture's side.
+        angle: float, degrees that it is turned by.
     """
 
     shape: str
@@ -74,18 +77,19 @@ class Thing:
 
     @property
     def cell(self) -> tuple[int, int]:
-        """(column, row) of the centre in a grid of 3 by 3."""
+        """The (column, row) of the centre in a grid of 3 by 3."""
         return min(int(self.x * 3), 2), min(int(self.y * 3), 2)
 
 
 def key(scene: Sequence[Thing]) -> tuple:
-    """What makes two scenes the same to a describer: the objects and their cells, in any order."""
+    """Return what makes two scenes the same to a describer: objects and cells, in any order."""
     return tuple(sorted((thing.shape, thing.colour, thing.size, thing.cell) for thing in scene))
 
 
 def relation(a: Thing, b: Thing) -> str | None:
-    """Returns 'left', 'right', 'above' or 'below' for where `a` lies as seen from `b`, or None (see
-    the module).
+    """Return where `a` lies as seen from `b`: 'left', 'right', 'above', 'below' or None.
+
+    The module's docstring says when it is which.
     """
     dx, dy = b.x - a.x, b.y - a.y
     if max(abs(dx), abs(dy)) < a.radius + b.radius + MARGIN:
@@ -98,7 +102,7 @@ def relation(a: Thing, b: Thing) -> str | None:
 
 
 def sample(rng: 'np.random.Generator') -> tuple[Thing, ...]:
-    """Draws one scene of one (1 in 5), two (1 in 2) or three objects of different shapes.
+    """Draw a scene of one (1 in 5), two (1 in 2) or three objects of different shapes.
 
     Args:
         rng: np.random.Generator.
@@ -119,12 +123,13 @@ def sample(rng: 'np.random.Generator') -> tuple[Thing, ...]:
 
 
 def related_pairs(scene: Sequence[Thing]) -> list[tuple[Thing, Thing, str]]:
-    """Returns [(a, b, relation of a to b)] of all ordered pairs that have one."""
-    return [(a, b, found) for a in scene for b in scene if a is not b and (found := relation(a, b))]
+    """Return [(a, b, relation of a to b)] of all ordered pairs that have one."""
+    return [(a, b, where) for a in scene for b in scene
+            if a is not b and (where := relation(a, b))]
 
 
 def captions(scene: Sequence[Thing], rng: 'np.random.Generator') -> list[str]:
-    """Returns CAPTIONS_PER_SCENE different true sentences about the scene, 5 to 14 words each."""
+    """Return CAPTIONS_PER_SCENE different true sentences about the scene, 5 to 14 words each."""
     tell = (_tell_one, _tell_two, _tell_three)[len(scene) - 1]
     said: list[str] = []
     while len(said) < CAPTIONS_PER_SCENE:
@@ -136,6 +141,7 @@ def captions(scene: Sequence[Thing], rng: 'np.random.Generator') -> list[str]:
 
 
 def _tell_one(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
+    """Draw a sentence about a scene of one object, in lower case and without a full stop."""
     thing, = scene
     place = _usually(rng, PLACES[thing.cell])
     form = rng.random()
@@ -147,6 +153,7 @@ def _tell_one(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
 
 
 def _tell_two(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
+    """Draw a sentence about a scene of two objects."""
     a, b, where = _pick(rng, related_pairs(scene))
     form = rng.random()
     if form < 0.6:
@@ -158,27 +165,32 @@ def _tell_two(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
 
 
 def _tell_three(scene: Sequence[Thing], rng: 'np.random.Generator') -> str:
+    """Draw a sentence about a scene of three objects."""
     if rng.random() < 0.7:
         a, b, c = _distinct(rng, list(scene), 3)
         sized = rng.random() < 0.6
         return f'{_a(rng, a, sized)}, {_a(rng, b, sized)} and {_a(rng, c, sized)}'
     a, b, where = _pick(rng, related_pairs(scene))
-    return f'three shapes with {_a(rng, a, False)} {_usually(rng, RELATIONS[where])} {_a(rng, b, False)}'
+    return (f'three shapes with {_a(rng, a, False)} {_usually(rng, RELATIONS[where])} '
+            f'{_a(rng, b, False)}')
 
 
 def _name(rng: 'np.random.Generator', thing: Thing, sized: bool) -> str:
+    """Draw the words for an object, with its size or without."""
     shape = _usually(rng, (thing.shape, *SHAPES[thing.shape]))
     size = _usually(rng, (thing.size, *SIZES[thing.size]))
     return f'{size} {thing.colour} {shape}' if sized else f'{thing.colour} {shape}'
 
 
 def _a(rng: 'np.random.Generator', thing: Thing, sized: bool = True) -> str:
+    """Draw the words for an object with its article."""
     name = _name(rng, thing, sized)
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
 def _place(rng: 'np.random.Generator', shape: str, colour: str, size: str, angle: float,
            alone: bool) -> Thing:
+    """Draw where an object lies and how large it is."""
     radius = _between(rng, *RADII[size])
     low, high = radius + _EDGE, 1 - radius - _EDGE
     if alone:
@@ -192,6 +204,7 @@ def _place(rng: 'np.random.Generator', shape: str, colour: str, size: str, angle
 
 
 def _apart(scene: Sequence[Thing]) -> bool:
+    """Return whether there is a gap of `MARGIN` between the squares of any two objects."""
     return all(max(abs(a.x - b.x), abs(a.y - b.y)) >= a.radius + b.radius + MARGIN
                for i, a in enumerate(scene) for b in scene[:i])
 
@@ -199,19 +212,23 @@ def _apart(scene: Sequence[Thing]) -> bool:
 # Only rng.random() is used: its stream of numbers is the plainest promise that NumPy's generators
 # make.
 def _between(rng: 'np.random.Generator', low: float, high: float) -> float:
+    """Draw a number in [low, high)."""
     return low + (high - low) * rng.random()
 
 
 def _pick(rng: 'np.random.Generator', choices: Sequence[T]) -> T:
+    """Draw one of the choices, each as likely."""
     return choices[int(rng.random() * len(choices))]
 
 
 def _distinct(rng: 'np.random.Generator', choices: Sequence[T], n: int) -> list[T]:
+    """Draw n different ones of the choices, in random order."""
     rest = list(choices)
     return [rest.pop(int(rng.random() * len(rest))) for _ in range(n)]
 
 
 def _usually(rng: 'np.random.Generator', words: Sequence[str]) -> str:
+    """Draw one of several words for the same thing, most often the first."""
     if len(words) == 1 or rng.random() < _USUAL:
         return words[0]
     return _pick(rng, words[1:])

@@ -1,5 +1,4 @@
-"""`shapes`: drawn scenes of coloured shapes, written in the COCO format and read by the COCO
-reader.
+"""The `shapes` dataset: drawn scenes of coloured shapes, in the format of COCO.
 
     draw('data/shapes', n_train=3000, n_dev=200, n_test=200, seed=1, size=112)
     records = read('data/shapes')
@@ -18,12 +17,12 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from core.common.aliases import PathLike, Paths
+from core.common.aliases import Json, PathLike, Paths
 from core.common.errors import InputError
 from core.datasets import coco, scenes
 from core.datasets.published_files import as_paths, directory, read_listing
@@ -42,7 +41,7 @@ _SMALLEST, _LARGEST = 32, 1024
 
 def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int,
          size: int = 112) -> pathlib.Path:
-    """Draws the dataset, or finds it drawn already with the same parameters.
+    """Draw the dataset, unless it is drawn already with the same parameters.
 
     The same arguments give the same bytes (of the PNG files: with the same Pillow). No scene of one
     split has the objects and cells (`scenes.key`) of a scene in another. dev and test do not depend
@@ -99,7 +98,7 @@ def draw(out_dir: PathLike, n_train: int, n_dev: int, n_test: int, seed: int,
 
 def read(images: PathLike | None, captions: Paths = None, splits: None = None,
          instances: Paths = None) -> 'list[Record]':
-    """Reads what `draw` wrote: train, val and test files as train, dev and test, boxes always.
+    """Read what `draw` wrote: train, val and test files as train, dev and test, boxes always.
 
     Args:
         images: directory that `draw` wrote, or its folder `images`; None takes it from the
@@ -111,43 +110,48 @@ def read(images: PathLike | None, captions: Paths = None, splits: None = None,
     Returns:
         list of Record with `boxes`; image ids are integers.
     """
-    given = as_paths(captions)
-    if images is None and not given:
+    paths = as_paths(captions)
+    if images is None and not paths:
         raise InputError('shapes: no directory given; name the one that holds shapes.json')
-    root = directory(given[0].absolute().parent.parent if images is None else images)
+    root = directory(paths[0].absolute().parent.parent if images is None else images)
     if not (root / 'images').is_dir() and (root.parent / 'annotations').is_dir():
         root = root.parent
     annotations = root / 'annotations'
-    if not given:
+    if not paths:
         captions = [annotations / f'captions_{name}.json' for name in _FILES]
     if instances is None:
         instances = [annotations / f'instances_{name}.json' for name in _FILES]
     return coco.read(root / 'images', captions, None, instances, year='', divide=False)
 
 
-def _check_same(out_dir: pathlib.Path, parameters: dict[str, Any]) -> None:
-    """Raises InputError unless `out_dir` holds the dataset of these parameters, whole."""
+def _check_same(out_dir: pathlib.Path, parameters: dict[str, Json]) -> None:
+    """Raise InputError unless `out_dir` holds the dataset of these parameters, whole."""
     marker = out_dir / 'shapes.json'
     if not marker.is_file():
         raise InputError(f'{out_dir}: exists and is no drawn dataset; name another directory')
-    found = read_listing(marker, 'the parameters of a drawn dataset')
-    found = found if isinstance(found, dict) else {}
-    other = [f'{name} {found.get(name)!r}, not {value!r}' for name, value in parameters.items()
-             if found.get(name) != value]
+    drawn = read_listing(marker, 'the parameters of a drawn dataset')
+    drawn = drawn if isinstance(drawn, dict) else {}
+    other = [f'{name} {drawn.get(name)!r}, not {value!r}' for name, value in parameters.items()
+             if drawn.get(name) != value]
     if other:
         raise InputError(f'{marker}: was drawn with other parameters ({"; ".join(other)}): '
                          'name another directory or delete this one')
     n_images = sum(parameters[name] for name in ('n_train', 'n_dev', 'n_test'))
     files = [out_dir / 'annotations' / f'{kind}_{name}.json' for kind in ('captions', 'instances')
              for name in _FILES]
-    if len(list(out_dir.glob('images/*.png'))) != n_images or not all(file.is_file() for file in files):
+    n_drawn = len(list(out_dir.glob('images/*.png')))
+    if n_drawn != n_images or not all(file.is_file() for file in files):
         raise InputError(f'{out_dir}: files are missing since it was drawn; delete the directory')
 
 
 def _draw_split(root: pathlib.Path, name: str, n_images: int, size: int, rng: np.random.Generator,
                 taken: Collection[tuple]) -> set[tuple]:
-    """Writes images and annotations of one split; returns the keys of its scenes, none of them in
-    `taken`.
+    """Write images and annotations of one split; return the keys of its scenes.
+
+    Args:
+        root: of the dataset. name: of the file's split. n_images, size: as of `draw`.
+        rng: np.random.Generator.
+        taken: keys of scenes that must not be drawn.
     """
     keys: set[tuple] = set()
     images: list[dict] = []
@@ -184,13 +188,14 @@ def _draw_split(root: pathlib.Path, name: str, n_images: int, size: int, rng: np
     return keys
 
 
-def _write_json(path: pathlib.Path, content: Any) -> None:
+def _write_json(path: pathlib.Path, content: Json) -> None:
+    """Write JSON as compact as the published files, always the same bytes."""
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf8')
 
 
 def _paint(scene: 'Sequence[Thing]', size: int,
            rng: np.random.Generator) -> tuple[np.ndarray, list[list[float]]]:
-    """Draws one scene.
+    """Draw one scene.
 
     Args:
         scene: tuple of Thing.
@@ -220,9 +225,7 @@ def _paint(scene: 'Sequence[Thing]', size: int,
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns float64 (size, size, 3): a light colour, on half of the pictures with coarse grey
-    noise.
-    """
+    """Return a background (size, size, 3) float64: a light colour, half of them with grey noise."""
     light = 205 + 35 * rng.random()
     tint = np.array([light + 12 * rng.random() for _ in range(3)])
     strength = 16 * rng.random() if rng.random() < 0.5 else 0.0
@@ -233,8 +236,9 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
-    """Returns (bool array, `_FINE` times enlarged, of whole pixels around the object; its left and
-    top pixel).
+    """Return the mask of an object, and the left and top pixel of its place in the picture.
+
+    The mask is a bool array of whole pixels around the object, `_FINE` times enlarged.
     """
     reach, (x, y) = thing.radius * size, (thing.x * size, thing.y * size)
     left, top = math.floor(x - reach), math.floor(y - reach)
@@ -243,8 +247,8 @@ def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
     turn = math.radians(thing.angle)
     points = []
     for px, py in _outline(thing.shape):
-        px, py = px * math.cos(turn) - py * math.sin(turn), px * math.sin(turn) + py * math.cos(
-            turn)
+        px, py = (px * math.cos(turn) - py * math.sin(turn),
+                  px * math.sin(turn) + py * math.cos(turn))
         # Whole coordinates, so that the last bit of a sine on another machine changes no pixel.
         points.append(
             (round((x - left + reach * px) * _FINE), round((y - top + reach * py) * _FINE)))
@@ -253,8 +257,9 @@ def _mask(thing: 'Thing', size: int) -> tuple[np.ndarray, int, int]:
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Returns the corners of a shape, y downwards, inside the square [-1, 1] even when turned by 8
-    degrees.
+    """Return the corners of a shape, y downwards.
+
+    They are inside the square [-1, 1], even when the shape is turned by 8 degrees.
     """
     if shape == 'circle':
         return _round(96, lambda t: (0.95 * math.cos(t), 0.95 * math.sin(t)))
@@ -271,10 +276,13 @@ def _outline(shape: str) -> list[tuple[float, float]]:
                 (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
     if shape == 'diamond':
         return [(0, -0.98), (0.66, 0), (0, 0.98), (-0.66, 0)]
-    return _round(96, lambda t: (0.055 * 16 * math.sin(t)**3,
-                                 -0.055 * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t)
-                                           - math.cos(4 * t)) - 0.13))
+    # a heart
+    return _round(96, lambda t: (
+        0.055 * 16 * math.sin(t)**3,
+        -0.055 * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+        - 0.13))
 
 
 def _round(n: int, curve: Callable[[float], tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return n corners along a closed curve of an angle."""
     return [curve(2 * math.pi * k / n) for k in range(n)]

@@ -29,7 +29,8 @@ HUES = ((335, 'red'), (250, 'purple'), (190, 'blue'), (80, 'green'), (41, 'yello
         (0, 'red'))
 RELATIONS = {'left of': 'left', 'right of': 'right', 'above': 'above', 'below': 'below',
              'under': 'below'}
-NOUN = rf'(?:(?P<size>{"|".join(SIZES)}) )?(?P<colour>{"|".join(COLOURS)}) (?P<shape>{"|".join(SHAPES)})'
+NOUN = (rf'(?:(?P<size>{"|".join(SIZES)}) )?(?P<colour>{"|".join(COLOURS)}) '
+        rf'(?P<shape>{"|".join(SHAPES)})')
 
 
 @pytest.fixture(scope='module', params=[96, 224])
@@ -211,7 +212,7 @@ def test_captions_are_true(drawn):
 
 
 def related(relation, a, b, margin):
-    """Whether box a lies so from box b: apart in that direction, and further in it than across it."""
+    """Whether box a lies so from box b: apart in that direction, and less far across it."""
     across = abs(a.x + a.width / 2 - b.x - b.width / 2)
     down = abs(a.y + a.height / 2 - b.y - b.height / 2)
     if relation in ('left', 'right'):
