@@ -1,7 +1,8 @@
 """From a DATA DIR to a RUN DIR: the loop, optimizers, checkpoints, logs. Hands on `Solver`.
 
-`solver` is the loop and chooses the best model, `optimization` and `schedules` are what a step does
-to the variables, `training_state` and `checkpoints` what a killed run goes on from.
+`solver` is the loop, `optimization` and `schedules` are what a step does to the variables,
+`validation` chooses the best model, `training_state` and `checkpoints` are what a killed run goes
+on from, `report` and `metrics_log` tell of it, `interrupts` end it in order.
 """
 
 from typing import Any

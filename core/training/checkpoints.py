@@ -20,40 +20,25 @@ from core.common.files import read_json, write_json
 from core.runtime.backend import tf, tf1
 
 _NAME = re.compile(r'step-\d+')
-# What TensorFlow raises where it reads a damaged checkpoint: IndexError for a data file that is too
-# short.
+# What TensorFlow raises for a damaged checkpoint: IndexError where a data file is too short.
 UNREADABLE = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 
-NO_SCORE = 1e-6  # BLEU-4 without any four words in a row is some 1e-11, which orders nothing
-
-
-def replaces(score: float, best: float | None) -> tuple[bool, bool]:
-    """Whether a validation's model takes the best one's place, and whether its score is better.
-
-    Where no score is above nothing yet, the later model takes the place without being better.
-    """
-    better = best is None or max(score, NO_SCORE) > max(best, NO_SCORE)
-    return better or max(score, best or 0.0) <= NO_SCORE, better
-
-
 class Checkpoints:
-    """The training checkpoints of a run, in `directory`, over `variables`, the last `keep` of them."""
+    """The last `keep` training checkpoints of a run, in `directory`, over `variables`."""
 
     def __init__(self, directory: PathLike, variables: Sequence[Variable], keep: int = 2) -> None:
         self.directory, self.keep, self._variables = pathlib.Path(directory), keep, list(variables)
         self._saver = tf1.train.Saver(self._variables, max_to_keep=None)
 
     def save(self, session: Session, state: dict[str, Any]) -> None:
-        """Write the variables, then `state` (a JSON-able dict with 'step'), then delete what is
-        older than kept.
-        """
+        """Write the variables, then `state` (for JSON, with 'step'); delete what is older."""
         name = f'step-{state["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / f'{name}.json', state)
-        kept = _complete(self.directory)[-self.keep :]
+        staying = _complete(self.directory)[-self.keep:]
         # What has no JSON was left by a run that was killed while it wrote or deleted.
         for path in [*self.directory.glob('step-*.json'), *self.directory.glob('step-*.index')]:
-            if path.stem not in kept and _NAME.fullmatch(path.stem):
+            if path.stem not in staying and _NAME.fullmatch(path.stem):
                 _delete(self.directory, path.stem)
 
     def restore(self, session: Session, state: dict[str, Any]) -> None:
@@ -62,17 +47,18 @@ class Checkpoints:
 
 
 def latest_state(directory: PathLike) -> dict[str, Any] | None:
-    """The state of the newest complete training checkpoint in `directory`, or None; needs no graph."""
+    """Return the state of the newest complete checkpoint, or None; needs no graph."""
     names = _complete(pathlib.Path(directory))
     return read_json(pathlib.Path(directory) / f'{names[-1]}.json') if names else None
 
 
 def _complete(directory: pathlib.Path) -> list[str]:
-    """Names of complete checkpoints, oldest first: the JSON is written after the variables, deleted
-    before.
+    """Return the names of complete checkpoints, oldest first.
+
+    The JSON calls a checkpoint complete: it is written after the variables and deleted before them.
     """
-    found = (path.stem for path in directory.glob('step-*.json') if _NAME.fullmatch(path.stem))
-    return sorted(found, key=lambda name: int(name.split('-')[1]))
+    names = (path.stem for path in directory.glob('step-*.json') if _NAME.fullmatch(path.stem))
+    return sorted(names, key=lambda name: int(name.split('-')[1]))
 
 
 class BestModel:
@@ -83,9 +69,7 @@ class BestModel:
         self._saver = tf1.train.Saver(variables, max_to_keep=None) if variables else None
 
     def save(self, session: Session, info: dict[str, Any]) -> None:
-        """Write the variables, then best.json = `info` (a JSON-able dict with 'step'), then delete
-        the previous.
-        """
+        """Write the variables, then `info` (for JSON, with 'step'); delete the previous."""
         name = f'step-{info["step"]}'
         _save(self._saver, session, self.directory / name, self.directory / 'best.json', info)
         for path in self.directory.glob('step-*.index'):
@@ -93,7 +77,7 @@ class BestModel:
                 _delete(self.directory, path.stem)
 
     def info(self) -> dict[str, Any] | None:
-        """What `save` was told, or None where nothing was saved."""
+        """Return what `save` was told, or None where nothing was saved."""
         path = self.directory / 'best.json'
         return read_json(path) if path.exists() else None
 
@@ -102,7 +86,7 @@ class BestModel:
         _restore(self._saver, session, self.prefix(), self._variables)
 
     def prefix(self) -> pathlib.Path:
-        """The checkpoint's path as TensorFlow wants it."""
+        """Return the checkpoint's path as TensorFlow wants it; InputError where there is none."""
         info = self.info()
         if info is None:
             raise InputError(f'{self.directory.parent}: no trained model here yet; train.py writes '
@@ -134,13 +118,12 @@ def _save(saver: Any, session: Session, prefix: pathlib.Path, json_path: pathlib
 
 
 def _restore(saver: Any, session: Session, prefix: PathLike, variables: Sequence[Variable]) -> None:
-    """Restore `variables`, after a look at their shapes: the Saver itself would give a variable
-    another shape.
-    """
+    """Restore `variables`; raise InputError for what does not fit or cannot be read."""
     try:
         shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     except UNREADABLE as error:
         raise InputError(f'{prefix}: not a TensorFlow checkpoint ({first_line(error)})') from None
+    # The Saver itself would give a variable another shape without a word.
     wrong = [
         f'{v.op.name} {v.shape.as_list()} (there: {shapes.get(v.op.name, "missing")})'
         for v in variables if shapes.get(v.op.name) != v.shape.as_list()

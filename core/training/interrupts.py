@@ -1,6 +1,4 @@
-"""SIGINT and SIGTERM while training: noted until the step is done, or ending what can be done
-again.
-"""
+"""SIGINT and SIGTERM while training: noted until the step is done, or obeyed at once."""
 
 import contextlib
 import signal
@@ -14,8 +12,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While active, the first of these signals is only noted; a second one ends the program as
-    usual.
+    """While active, the first signal is only noted; a second one ends the program as usual.
 
     Signals reach the main thread alone: in others nothing is changed.
 
@@ -28,14 +25,14 @@ class Interrupts:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> 'Interrupts':
-        """Takes over the signals."""
+        """Take over the signals."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Gives the signals back."""
+        """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -47,7 +44,10 @@ class Interrupts:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """While active, a signal raises `Stopped` where it comes, as one does that came before."""
+        """While active, have a signal raise `Stopped`, as one does that came before.
+
+        For what is done again when training goes on, such as a validation.
+        """
         self._at_once = True
         try:
             if self.came:

@@ -14,7 +14,7 @@ from core.runtime.backend import tf, tf1
 from core.viewer import attention_pictures
 
 if TYPE_CHECKING:
-    from core.data.image_data import Split
+    from core.data.split import Split
     from core.decoding.captions import Caption
 
 
@@ -31,7 +31,7 @@ class Journal:
     def __init__(self, directory: PathLike, log_path: PathLike | None, step: int) -> None:
         self.path = pathlib.Path(directory) / 'metrics.jsonl'
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
+        entries = []
         if self.path.exists():
             for line in self.path.read_text(encoding='utf8').split('\n'):
                 try:
@@ -39,9 +39,9 @@ class Journal:
                 except ValueError:  # the last line of a killed run, or an empty one
                     continue
                 if entry['step'] <= step:
-                    kept.append(line + '\n')
+                    entries.append(line + '\n')
         with replacing(self.path) as file:
-            file.writelines(kept)
+            file.writelines(entries)
         self._writer = None
         if log_path is not None:
             with tf.Graph().as_default():
@@ -64,8 +64,10 @@ class Journal:
 
     def captions(self, step: int, data: 'Split',
                  captioned: 'Iterable[tuple[int, Caption]]') -> None:
-        """Show pairs of (image number, Caption) in TensorBoard: the sentence, and the attention on
-        the photo.
+        """Show captions in TensorBoard: the sentence, and the attention on the photo.
+
+        Args:
+            step: int. data: Split. captioned: pairs of (image number, Caption).
         """
         if not self._writer:
             return

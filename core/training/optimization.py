@@ -1,7 +1,6 @@
-"""What a training step does to the variables: rates, optimizers, clipping, weight decay, moving
-averages, annealing.
+"""What a training step does to the variables: optimizers, clipping, weight decay, averages.
 
-    optimization = Optimization(model, loss, options, steps_per_epoch=100)      # in the model's graph
+    optimization = Optimization(model, loss, options, steps_per_epoch=100)  # in its graph
     session.run(optimization.train_op, {..., **optimization.feeds(step)})
 
 Whatever changes in the course of training is a function of the step, or kept in variables or in the
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from core.config.training import TrainingConfig
     from core.model.caption_generator import CaptionGenerator
 
-# compute_dtype of `build_model`
+# The option `precision` as `compute_dtype` of `build_model`.
 PRECISIONS = {'float32': None, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**15, 1.0, 2000  # of the loss in float16
 
 
-def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
-    """Refuse training options that do nothing with this model.
+def check_training_options(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
+    """Raise InputError for training options that do nothing with this model.
 
     Args:
         options: TrainingConfig. model: CaptionGenerator.
@@ -43,7 +42,8 @@ def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
                              'takes')
         if start and name not in model.annealed:
             raise InputError(f'{name}_start needs attention=hard; soft attention has no {name}')
-    if options.learning_rate_schedule == 'plateau' and 0 < options.patience <= options.plateau_patience:
+    plateau = options.learning_rate_schedule == 'plateau'
+    if plateau and 0 < options.patience <= options.plateau_patience:
         raise InputError('training would stop (patience) before learning_rate_schedule=plateau '
                          'lowers the rate (plateau_patience); set a larger patience')
     if options.anneal_epochs and not annealed_at(options, model, 0, 1):
@@ -51,31 +51,26 @@ def check(options: 'TrainingConfig', model: 'CaptionGenerator') -> None:
                          'temperature_start or scheduled_sampling, or leave it out')
 
 
-# ---- functions of the step
-
-
 def diverged(nll: float, norm: float, scale: float | None = None) -> bool:
-    """Whether training cannot go on after a step.
+    """Say whether training cannot go on after a step.
 
     Args:
-        nll, norm: numbers, the step's loss and `gradient_norm`. scale: in float16, the `loss_scale`
-            it had.
-
-    Returns:
-        bool. A step that was skipped, because the scaled gradients were too large for float16, does
-        no harm, as long as there is a scale left to halve.
+        nll: the step's loss. norm: its `gradient_norm`.
+        scale: in float16, the `loss_scale` it had.
     """
-    return not math.isfinite(nll) or (not math.isfinite(norm) and not (scale and scale / 2 > LEAST_SCALE))
+    if not math.isfinite(nll):
+        return True
+    # A step whose scaled gradients were too large for float16 was skipped, which does no harm as
+    # long as there is a scale left to halve.
+    return not math.isfinite(norm) and not (scale and scale / 2 > LEAST_SCALE)
 
-
-# ---- the graph
 
 class Optimization:
     """The operation of a training step.
 
     Gradients of all trained variables are clipped together. The model's variables are trained by
-    the optimizer that the options name; the encoder's (`model.encoder`, where there is
-    any) by another of the same kind with `finetune_rate` of the rate. Weight decay takes rate *
+    the optimizer that the options name; the encoder's (`model.encoder`, where there is any) by
+    another of the same kind with `finetune_rate` of the rate. Weight decay takes rate *
     weight_decay of every matrix away, apart from the gradient (Loshchilov & Hutter, arXiv
     1711.05101); biases and batch normalisation are left alone.
 
@@ -107,12 +102,14 @@ class Optimization:
         encoder = list(model.encoder.trained) if model.encoder else []
         self.variables = decoder + encoder
 
+        # In float16, small gradients survive in the loss times a factor; in others there is none.
         self.loss_scale = LossScale() if options.precision == 'float16' else None
         scaled = self.loss_scale.times(loss) if self.loss_scale else loss
         gradients = [_dense(gradient, variable) for gradient, variable in zip(
             tf1.gradients(scaled, self.variables), self.variables, strict=True)]
         if self.loss_scale:
             gradients = [self.loss_scale.undone(gradient) for gradient in gradients]
+        # Clipped all together: the direction of the step stays what it was.
         self.gradient_norm = tf.linalg.global_norm(gradients)
         if options.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm, self.gradient_norm)
@@ -129,18 +126,18 @@ class Optimization:
 
     def _step(self, gradients: Sequence[Tensor], decoder: Sequence[Variable],
               encoder: Sequence[Variable]) -> Operation:
-        """The operation that changes the variables."""
-        options = self.options
-        decays = self._decays(decoder, self._rate) + self._decays(
-            encoder, self._rate * options.finetune_rate)
+        """Return the operation that changes the variables."""
+        options, finetune_rate = self.options, self._rate * self.options.finetune_rate
+        # The decay first, and apart from the gradient, which would scale it by its own history.
+        decays = self._decays(decoder, self._rate) + self._decays(encoder, finetune_rate)
         with tf.control_dependencies(decays):
             pairs = list(zip(gradients, self.variables, strict=True))
             # The model's first: its optimizer's own variables keep their names, whether an encoder
             # is there or not.
-            steps = [_optimizer(options, self._rate).apply_gradients(pairs[: len(decoder)])]
+            steps = [_optimizer(options, self._rate).apply_gradients(pairs[:len(decoder)])]
             if encoder:
-                rate = self._rate * options.finetune_rate
-                steps.append(_optimizer(options, rate).apply_gradients(pairs[len(decoder) :]))
+                steps.append(_optimizer(options, finetune_rate).apply_gradients(
+                    pairs[len(decoder):]))
         step = tf.group(*steps)
         if options.weight_averaging:
             with tf.control_dependencies(steps):
@@ -150,9 +147,8 @@ class Optimization:
 
     def _step_unless_overflown(self, gradients: Sequence[Tensor], decoder: Sequence[Variable],
                                encoder: Sequence[Variable], loss_scale: 'LossScale') -> Operation:
-        """The same where all gradients are finite; else all is left, or put back, as it was before
-        the step.
-        """
+        """Return the same where all gradients are finite; else all is as it was before the step."""
+        # The forward pass has moved these already: a step that is skipped puts them back.
         before = [(reference.deref(), value) for reference, value in self._model.before.items()]
 
         def take() -> Tensor:
@@ -164,12 +160,14 @@ class Optimization:
                 [variable.assign(value, read_value=False) for variable, value in before]):
                 return tf.constant(False)
 
+        # Read before the branch, which may change what is read.
         with tf.control_dependencies([value for _, value in before]):
             finite = tf.math.is_finite(self.gradient_norm)
         taken = tf.cond(finite, take, skip)
         return tf.group(taken, loss_scale.update(finite))
 
     def _decays(self, variables: Sequence[Variable], rate: Tensor) -> list[Operation]:
+        """Return operations that take rate * weight_decay of every matrix away."""
         if not self.options.weight_decay:
             return []
         share = rate * self.options.weight_decay
@@ -178,29 +176,32 @@ class Optimization:
                 if _is_matrix(variable)]
 
     def learning_rate_at(self, step: int, factor: float = 1.0) -> float:
-        """See the function of this name."""
+        """Return the learning rate of a step, see `schedules.learning_rate_at`."""
         return learning_rate_at(self.options, step, self._steps, factor)
 
     def annealed_at(self, step: int) -> dict[str, float]:
-        """See the function of this name."""
+        """Return the annealed quantities of a step, see `schedules.annealed_at`."""
         return annealed_at(self.options, self._model, step, self._steps)
 
     def feeds(self, step: int, factor: float = 1.0) -> dict[Tensor, float]:
-        """What `train_op` must be fed with besides the batch, as dict of placeholder -> value."""
-        fed = {self._rate: self.learning_rate_at(step, factor)}
+        """Return what `train_op` must be fed with besides the batch: placeholder -> value.
+
+        Args:
+            step: int. factor: of the learning rate, see `schedules.plateau_factor`.
+        """
+        values = {self._rate: self.learning_rate_at(step, factor)}
         if self.averages:
-            fed[self.averages.decay] = averaging_decay_at(self.options, step)
-        return fed | {self._model.annealed[name]: value
+            values[self.averages.decay] = averaging_decay_at(self.options, step)
+        return values | {self._model.annealed[name]: value
                       for name, value in self.annealed_at(step).items()}
 
 
 class LossScale:
-    """The factor on the loss that keeps small gradients from vanishing in float16 (Micikevicius et
-    al., 1710.03740).
+    """The factor on the loss that keeps small gradients from vanishing in float16.
 
-    It is halved after every step whose gradients are not finite, and doubled after `GROWTH_STEPS`
-    steps in a row whose gradients are. Factor and count are variables, so that checkpoints hold
-    them.
+    Micikevicius et al. 2017, arXiv 1710.03740. It is halved after every step whose gradients are
+    not finite, and doubled after `GROWTH_STEPS` steps in a row whose gradients are. Factor and
+    count are variables, so that checkpoints hold them.
 
     Attributes:
         value: scalar float32, the factor of the step.
@@ -215,19 +216,25 @@ class LossScale:
         self.value = self._scale.read_value()
 
     def times(self, loss: Tensor) -> Tensor:
-        """The loss whose gradients `undone` takes."""
+        """Return the loss whose gradients `undone` takes."""
         return loss * tf.cast(self.value, loss.dtype)
 
     def undone(self, gradient: Tensor) -> Tensor:
-        """A gradient of the scaled loss -> of the loss. Exact, as the factor is a power of two."""
+        """Return the gradient of the loss from that of the scaled one."""
+        # Exact, as the factor is a power of two.
         return gradient / tf.cast(self.value, gradient.dtype)
 
     def update(self, finite: Tensor) -> Operation:
-        """Operation that sets factor and count after a step, which comes after the control
-        dependencies around.
+        """Return the operation that sets factor and count after a step.
+
+        It comes after the control dependencies around.
+
+        Args:
+            finite: scalar bool, whether the step's gradients were finite.
         """
         good = self._good.read_value() + 1
         grown = good >= GROWTH_STEPS
+        # Beyond the largest float32 there is no gradient to win.
         doubled = tf.where(tf.math.is_finite(2 * self.value), 2 * self.value, self.value)
         halved = tf.maximum(self.value / 2, LEAST_SCALE)
         scale = tf.where(finite, tf.where(grown, doubled, self.value), halved)
@@ -237,12 +244,11 @@ class LossScale:
 
 
 class Averages:
-    """Moving averages of variables over the steps; tf.train.ExponentialMovingAverage has the update
-    alone of all this.
+    """Moving averages of variables over the steps, with which a model is validated and kept.
 
-    It lacks beginning at the values that a pretrained model has put there, and taking the
-    variables' place for a while. The averages are kept in variables of their own, which checkpoints
-    hold too.
+    tf.train.ExponentialMovingAverage has the update alone: it lacks beginning at the values that a
+    pretrained model has put there, and taking the variables' place for a while. The averages are
+    kept in variables of their own, which checkpoints hold too.
 
     Args:
         variables: list. The update that is made here comes after the control dependencies around.
@@ -260,26 +266,26 @@ class Averages:
             self._averages = [tf1.get_variable(v.op.name, v.shape, v.dtype, tf1.zeros_initializer(),
                                                trainable=False) for v in variables]
         pairs = list(zip(self._averages, variables, strict=True))
-        self.update = tf.group(
-            *[average.assign_sub(tf.cast(1 - self.decay,
-                                         v.dtype) * (average.read_value() - v.read_value()),
-                                 read_value=False) for average, v in pairs])
+        self.update = tf.group(*[
+            average.assign_sub(
+                tf.cast(1 - self.decay, v.dtype) * (average.read_value() - v.read_value()),
+                read_value=False) for average, v in pairs])
         with tf.init_scope():
-            self._begin = tf.group(
-                *[average.assign(v.read_value(), read_value=False) for average, v in pairs])
-            self._use = tf.group(
-                *[v.assign(average.read_value(), read_value=False) for average, v in pairs])
+            self._begin = tf.group(*[average.assign(v.read_value(), read_value=False)
+                                     for average, v in pairs])
+            self._use = tf.group(*[v.assign(average.read_value(), read_value=False)
+                                   for average, v in pairs])
             self._values = [tf1.placeholder(v.dtype, v.shape) for v in variables]
             self._give_back = tf.group(*[v.assign(x, read_value=False)
                                          for v, x in zip(variables, self._values, strict=True)])
 
     def begin(self, session: Session) -> None:
-        """Begin at the variables' values; once, when training begins."""
+        """Begin at the variables' values: once, when training begins."""
         session.run(self._begin)
 
     @contextlib.contextmanager
     def used(self, session: Session) -> Iterator[None]:
-        """While active, the variables have the averages' values."""
+        """While active, have the variables take the averages' values."""
         values = session.run(self._variables)
         session.run(self._use)
         try:
@@ -289,21 +295,19 @@ class Averages:
 
 
 def _dense(gradient: Tensor, variable: Variable) -> Tensor:
-    """Zeros for a variable that the loss does not reach.
-
-    Dense, as the norm of a sparse gradient would count a word's rows one by one, not their sum.
-    """
+    """Return the gradient as a tensor; zeros for a variable that the loss does not reach."""
+    # The norm of a sparse gradient would count a word's rows one by one, not their sum.
     return tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def _is_matrix(variable: Variable) -> bool:
-    """Whether weight decay is for it: not for biases, of which that of the GRU has two rows, nor
-    scales.
-    """
+    """Say whether weight decay is for a variable: not for biases, nor scales."""
+    # The bias of the GRU has two rows, and is none the less a bias.
     return variable.shape.rank >= 2 and variable.op.name.rpartition('/')[2] != 'bias'
 
 
 def _optimizer(options: 'TrainingConfig', rate: Tensor) -> Any:
+    """Return the tf.train.Optimizer that `update_rule` names."""
     return {
         'adam': lambda: tf1.train.AdamOptimizer(rate),
         'rmsprop': lambda: tf1.train.RMSPropOptimizer(rate),

@@ -1,7 +1,7 @@
-"""What changes in the course of training, as functions of the step: learning rate, annealed
-quantities, averaging.
+"""What changes in the course of training, as functions of the step alone.
 
-Training that goes on from a checkpoint does what it would have done, as nothing here is remembered.
+Learning rate, annealed quantities, decay of the weights' averages. Training that goes on from a
+checkpoint does what it would have done, as nothing here is remembered.
 """
 
 import math
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int,
                      factor: float = 1.0) -> float:
-    """The learning rate of a step.
+    """Return the learning rate of a step.
 
     Args:
         options: TrainingConfig. step: int, 0, 1, ... steps_per_epoch: int.
@@ -35,17 +35,21 @@ def learning_rate_at(options: 'TrainingConfig', step: int, steps_per_epoch: int,
 
 
 def plateau_factor(options: 'TrainingConfig', factor: float, waited: int) -> float:
-    """The `factor` after a validation that is the `waited`-th in a row without a better score (0:
-    it is better).
+    """Return the `factor` of schedule plateau after a validation.
+
+    Args:
+        options: TrainingConfig. factor: before the validation.
+        waited: validations in a row without a better score; 0: this one was better.
     """
-    lowered = waited and waited % options.plateau_patience == 0 and options.learning_rate_schedule == 'plateau'
-    return factor * options.learning_rate_decay if lowered else factor
+    if options.learning_rate_schedule != 'plateau' or not waited:
+        return factor
+    # Every `plateau_patience` validations anew, as long as nothing gets better.
+    return factor if waited % options.plateau_patience else factor * options.learning_rate_decay
 
 
 def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
                 steps_per_epoch: int) -> dict[str, float]:
-    """Values of the model's annealed quantities at a step; only of those that `anneal_epochs` is
-    for.
+    """Return the model's annealed quantities at a step; only those that `anneal_epochs` is for.
 
     Returns:
         dict of name -> float: linear in the step from the start (for `scheduled_sampling` 0) to the
@@ -54,8 +58,8 @@ def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
     if not options.anneal_epochs:
         return {}
     share = min(step / (options.anneal_epochs * steps_per_epoch), 1)
-    starts = {'lambda_e': options.lambda_e_start or None, 'temperature': options.temperature_start
-              or None, 'scheduled_sampling': 0.0}
+    starts = {'lambda_e': options.lambda_e_start or None,
+              'temperature': options.temperature_start or None, 'scheduled_sampling': 0.0}
     return {
         name: (1 - share) * start + share * getattr(model.options, name)
         for name in model.annealed if (start := starts[name]) is not None
@@ -63,7 +67,6 @@ def annealed_at(options: 'TrainingConfig', model: 'CaptionGenerator', step: int,
 
 
 def averaging_decay_at(options: 'TrainingConfig', step: int) -> float:
-    """Decay of the moving averages: small at first, as an average of few steps should hold little
-    of the start.
-    """
+    """Return the decay of the moving averages of a step."""
+    # Small at first: an average of few steps should hold little of the start.
     return min(options.weight_averaging, (1 + step) / (10 + step))

@@ -13,7 +13,6 @@ from core.training.checkpoints import (
     Checkpoints,
     initialize_from,
     latest_state,
-    replaces,
 )
 from tests.support import tiny_model
 
@@ -187,13 +186,3 @@ def test_initialize_from_names_what_does_not_fit(graph, tmp_path):
     assert 'selector/w [11, 1] (there: missing)' in message
     assert 'word_embedding/w [13, 8] (there: [13, 6])' in message
     assert 'project_features' not in message
-
-
-def test_scores_of_nothing_order_no_models():
-    """BLEU-4 of captions without any four words in a row: the later model counts, and patience goes
-    on.
-    """
-    assert replaces(0.0, None) == (True, True)
-    assert replaces(3e-13, 4.6e-11) == replaces(4.6e-11, 3e-13) == (True, False)
-    assert replaces(0.2, 4.6e-11) == replaces(0.2, 0.1) == (True, True)
-    assert replaces(0.1, 0.2) == replaces(0.2, 0.2) == replaces(1e-12, 0.2) == (False, False)

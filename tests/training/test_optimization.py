@@ -10,7 +10,7 @@ from core.config.model import ModelConfig
 from core.config.training import TrainingConfig
 from core.runtime.backend import tf, tf1
 from core.training import optimization
-from core.training.optimization import Optimization, check
+from core.training.optimization import Optimization, check_training_options
 from core.training.schedules import (
     annealed_at,
     averaging_decay_at,
@@ -92,14 +92,14 @@ def test_only_what_is_asked_for_is_annealed():
                          'anneal_epochs has nothing to anneal')])
 def test_options_without_effect_are_refused(values, annealed, said):
     with pytest.raises(InputError, match=said):
-        check(*annealing(annealed=annealed, **values))
+        check_training_options(*annealing(annealed=annealed, **values))
 
 
 def test_options_with_effect_are_not_refused():
     for allowed in (annealing(), annealing(anneal_epochs=1.0, lambda_e_start=0.1),
                     annealing(
         {'scheduled_sampling': 0.2}, ('temperature', 'scheduled_sampling'), anneal_epochs=0.5)):
-        assert check(*allowed) is None  # raises otherwise
+        assert check_training_options(*allowed) is None  # raises otherwise
 
 
 def test_averaging_decay_rises_to_the_option():

@@ -290,7 +290,7 @@ def test_an_interrupt_while_scores_are_computed_is_one_too(uncut, tmp_path, numb
             time.sleep(600)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr('core.training.solver.Scorer', Slow)
+        patch.setattr('core.training.validation.Scorer', Slow)
         begun = time.monotonic()
         solver.train()
     assert time.monotonic() - begun < 500
