@@ -11,7 +11,8 @@ VERSION = re.search(r"__version__ = '([^']+)'",
 
 REQUIRES = [
     'tensorflow>=2.21',
-    'tf-keras>=2.21',  # encoders other than VGG19; its load_weights works in a v1 graph, Keras 3's does not
+    # encoders other than VGG19; its load_weights works in a v1 graph, that of Keras 3 does not
+    'tf-keras>=2.21',
     'numpy>=1.26',
     'scipy>=1.11',
     'h5py>=3.10',
@@ -36,12 +37,14 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     packages=find_packages(include=['core', 'core.*']),
-    package_data={'core': ['viewer/static/*', 'py.typed']},  # viewer: the pages of evaluate.py and caption.py
+    # viewer/static: the pages of evaluate.py and caption.py
+    package_data={'core': ['viewer/static/*', 'py.typed']},
     python_requires='>=3.10,<3.13',
     install_requires=REQUIRES,
     extras_require={
         'gpu': ['tensorflow[and-cuda]>=2.21'],
-        'benchmark': ['torch>=2.2'],  # python -m benchmarks.run compares with it; core needs none of it
+        # `python -m benchmarks.run` compares with it; core needs none of it
+        'benchmark': ['torch>=2.2'],
         'dev': [
             'pytest>=8',
             'pytest-xdist>=3.5',

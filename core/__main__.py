@@ -1,5 +1,4 @@
-"""Other people's models in and out, and a SavedModel for programs without this project: `python -m
-core COMMAND`.
+"""Other people's models in and out, and a SavedModel for programs without this project.
 
 examples:
   python -m core import model/lstm/model-20 --vocab word_to_idx.pkl --out runs/tf1
@@ -18,14 +17,17 @@ tf.saved_model.load('captioner/1').signatures['serving_default'], or TensorFlow 
 import argparse
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 from core.common import command_line, terminal
 from core.common.errors import InputError
 from core.config.decoding import DECODING
 
+Commands: TypeAlias = 'argparse._SubParsersAction[command_line.OneLineParser]'
+
 
 def _parser() -> command_line.Parser:
+    """Return the parser of `python -m core`."""
     parser = command_line.Parser(__doc__ or '', 'COMMAND ...', prog='python -m core')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND',
                                      parser_class=command_line.OneLineParser)
@@ -38,7 +40,8 @@ def _parser() -> command_line.Parser:
     return parser
 
 
-def _add_import(commands: Any) -> None:
+def _add_import(commands: Commands) -> None:
+    """Add the command `import`."""
     run = commands.add_parser('import', help='make a RUN DIR from a model of other code')
     run.add_argument('source', metavar='SOURCE',
                      help="checkpoint without endings or its directory, or the authors' "
@@ -52,7 +55,7 @@ def _add_import(commands: Any) -> None:
                      help="the authors' pickled options; default: SOURCE.pkl")
     run.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], dest='assignments',
                      help="an option that neither the variables nor the authors' options file "
-                     "tell, such as " 'prev2out=false; it changes no variable; may be repeated')
+                     "tell, such as prev2out=false; it changes no variable; may be repeated")
     run.add_argument('--data', metavar='DATA',
                      help='data directory with the features that the model takes')
     run.add_argument('--encoder', metavar='NAME',
@@ -66,7 +69,8 @@ def _add_import(commands: Any) -> None:
                      'tf1: 15; largest: 1000)')
 
 
-def _add_export(commands: Any) -> None:
+def _add_export(commands: Commands) -> None:
+    """Add the command `export`."""
     parser = commands.add_parser('export', help='write a run, encoder included, as a SavedModel')
     parser.add_argument('run', metavar='RUN', help='run directory that train.py made')
     parser.add_argument('directory', metavar='DIR', help='directory to make')
@@ -103,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def import_run(args: argparse.Namespace) -> None:
-    """`python -m core import`: a model of other code becomes a RUN DIR."""
+    """Make a RUN DIR of a model of other code: `python -m core import`."""
     encoder = {'name': args.encoder, 'layer': args.layer, 'size': args.image_size,
                'resize': args.resize}
     if args.data and any(value is not None for value in encoder.values()):
@@ -117,7 +121,7 @@ def import_run(args: argparse.Namespace) -> None:
 
 
 def export_run(args: argparse.Namespace) -> None:
-    """`python -m core export`: a run becomes a SavedModel."""
+    """Write a run as a SavedModel: `python -m core export`."""
     for text in args.assignments:
         if text.partition('=')[0].strip() not in DECODING:
             raise InputError(f'--set {text}: only options of decoding can be set here: '

@@ -1,7 +1,8 @@
-"""What `prepro.py --download` does: published files, fetched once, checked, unpacked.
+"""The work of `prepro.py --download`: published files, fetched once, checked, unpacked.
 
-    DIR/FILE             as published; NAME.part and NAME.part.json while it comes
-    DIR/downloads.json   what came: address, bytes, SHA-256, how it was checked, how many files were unpacked
+    DIR/FILE                  as published; NAME.part and NAME.part.json while it comes
+    DIR/downloads.json        of each file: address, bytes, SHA-256, how it was checked, how many
+                              files were unpacked
     DIR/.FILE.contents.json   names and sizes of what an archive held
 """
 
@@ -13,15 +14,18 @@ import shutil
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.common import progress, terminal
-from core.common.aliases import PathLike, Say
+from core.common.aliases import Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import lock, read_json, write_json
 from core.common.suggestions import did_you_mean
 from core.download import http_file, imagenet_weights, zip_archive
 from core.download.catalogue import SOURCES, WEIGHTS, Archive, Source, Weights
+
+if TYPE_CHECKING:
+    import requests
 
 MANIFEST = 'downloads.json'
 PLAIN = ('note: {name} comes over plain http and its publisher gives no checksum: nobody can tell '
@@ -32,12 +36,11 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
              weights: Mapping[str, Weights] = WEIGHTS, say: Say = print,
              timeout: tuple[float, float] = http_file.TIMEOUT,
              sleep: Callable[[float], object] = time.sleep, free: int | None = None) -> None:
-    """Fetch, check and unpack what `names` stand for into the directory `to`; what is there already
-    is only checked.
+    """Fetch, check and unpack what `names` stand for; what is there already is only checked.
 
     Args:
         names: iterable of keys of `sources` or `weights`.
-        to: str or Path of the directory; made where missing.
+        to: str or Path of the directory that takes the files; made where missing.
         sources: dict name -> Source, see `core.download.catalogue`.
         weights: dict encoder -> Weights, fetched by `core.download.imagenet_weights`.
         say: function that prints a line.
@@ -49,7 +52,7 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
             process at work here.
     """
     to, names = pathlib.Path(to), list(dict.fromkeys(names))
-    check(names, sources, weights)
+    check_names(names, sources, weights)
     with _directory(to), http_file.session() as web:
         for name in names:
             if name in sources:
@@ -66,9 +69,9 @@ def download(names: Iterable[str], to: PathLike, sources: Mapping[str, Source] =
             say(f'next: python {command} ...')
 
 
-def check(names: Iterable[str], sources: Mapping[str, Source] = SOURCES,
-          weights: Mapping[str, Weights] = WEIGHTS) -> None:
-    """Raises InputError for a name that is not in the tables."""
+def check_names(names: Iterable[str], sources: Mapping[str, Source] = SOURCES,
+                weights: Mapping[str, Weights] = WEIGHTS) -> None:
+    """Raise InputError if a name is not in the tables."""
     known = [*sources, *weights]
     for name in names:
         if name not in known:
@@ -88,17 +91,17 @@ def _directory(to: pathlib.Path) -> Iterator[None]:
 
 
 class _Work:
-    """One source in one directory, which is locked."""
+    """The work on one source in one directory, which is locked; arguments as of `download`."""
 
-    def __init__(self, name: str, source: Source, to: pathlib.Path, web: Any, say: Say,
-                 timeout: tuple[float, float] = http_file.TIMEOUT,
+    def __init__(self, name: str, source: Source, to: pathlib.Path, web: 'requests.Session',
+                 say: Say, timeout: tuple[float, float] = http_file.TIMEOUT,
                  sleep: Callable[[float], object] = time.sleep, free: int | None = None) -> None:
         self.name, self.files, self.to, self.web, self.say = name, source.files, to, web, say
         self.timeout, self.sleep, self.free = timeout, sleep, free
         self.manifest = _read_manifest(to)
 
     def run(self) -> bool:
-        """Do what is left to do; returns whether there was any."""
+        """Do what is left to do; return whether there was any."""
         wanted = [archive for archive in self.files if not self._is_there(archive)]
         if wanted:
             self._check_room(wanted)
@@ -107,13 +110,16 @@ class _Work:
         unpacked = [self._unpack(archive) for archive in self.files]
         return bool(wanted) or any(unpacked)
 
-    def _note(self, archive: Archive, **entries: Any) -> None:
+    def _note(self, archive: Archive, **entries: Json) -> None:
+        """Add entries to the record of an archive, and write the record."""
         self.manifest[archive.name] = {**self.manifest.get(archive.name, {}), **entries}
         write_json(self.to / MANIFEST, self.manifest)
 
     def _is_there(self, archive: Archive) -> bool:
-        """Whether the file is there, or was unpacked and deleted; checked against what is known of
-        it.
+        """Return whether the file is there, or was unpacked and deleted.
+
+        Raises:
+            InputError: it is another than that of the record.
         """
         path, entry = self.to / archive.name, self.manifest.get(archive.name, {})
         if not path.exists():
@@ -132,8 +138,9 @@ class _Work:
         return True
 
     def _check_room(self, wanted: Sequence[Archive]) -> None:
-        """Refuse before the first byte what the disk cannot hold: the archives, and once more their
-        files.
+        """Raise InputError if the disk cannot hold the archives and, once more, their files.
+
+        That is known before the first byte, from the sizes that the servers announce.
         """
         needed, unknown = 0, []
         for archive in wanted:
@@ -153,7 +160,11 @@ class _Work:
             f'{terminal.size_text(needed)} of disk needed') + f', {terminal.size_text(free)} free')
 
     def _ask(self, archive: Archive) -> int | None:
-        """The announced size from the first address that can be reached."""
+        """Return the size that the first address to be reached announces, None where none does.
+
+        Raises:
+            InputError: no address can be reached.
+        """
         failures = []
         for url in archive.urls:
             try:
@@ -168,10 +179,11 @@ class _Work:
         return None
 
     def _part(self, archive: Archive) -> pathlib.Path:
+        """Return the path of an archive while it comes."""
         return self.to / f'{archive.name}.part'
 
     def _fetch(self, archive: Archive) -> None:
-        """One file, from the first of its addresses that has it; checked, named and recorded."""
+        """Fetch a file from the first of its addresses that has it; check, name and record it."""
         path, part, failures = self.to / archive.name, self._part(archive), []
         for url in archive.urls:
             if url.startswith('http:'):
@@ -194,9 +206,7 @@ class _Work:
         self.say(f'{archive.name}: {terminal.size_text(size)}, checked by: {checked}')
 
     def _unpack(self, archive: Archive) -> bool:
-        """Unpack an archive where that was not done, or files are gone since; returns whether there
-        was any work.
-        """
+        """Unpack an archive, unless that was done and no file is gone; return whether it did."""
         path, entry = self.to / archive.name, self.manifest[archive.name]
         if 'unpacked' in entry and zip_archive.missing(path, self.to) is None:
             return False
@@ -208,36 +218,39 @@ class _Work:
         return True
 
     def _unavailable(self, archive: Archive, failures: Sequence) -> InputError:
-        """The InputError for a file that no address gave: why, and which files to put where."""
+        """Return the InputError for a file that no address gave: why, and what to put where."""
         wanted = [one for one in self.files if not (self.to / one.name).exists()]
         by_hand = ', '.join(f'{one.name} ({one.urls[-1]})' for one in wanted)
         reasons = '; '.join(dict.fromkeys(str(error) for error in failures))
         if all(error.unreachable for error in failures):
             reasons = f'no network, or the server is down: {reasons}'
         part = self._part(archive)
-        kept = 'what has come is kept: ' if part.exists() and part.stat().st_size else ''
-        return InputError(f'{archive.name} cannot be fetched ({reasons}); {kept}run the same '
+        advice = 'what has come is kept: ' if part.exists() and part.stat().st_size else ''
+        return InputError(f'{archive.name} cannot be fetched ({reasons}); {advice}run the same '
                           f'command again later, or put {by_hand}, got elsewhere, into {self.to}')
 
 
 def _host(url: str) -> str | None:
+    """Return the host of an address."""
     return urllib.parse.urlsplit(url).hostname
 
 
 def _read_manifest(to: pathlib.Path) -> dict[str, dict]:
-    """The record in the directory, dict name -> dict; {} where there is none."""
+    """Return the record in the directory, dict name -> dict; {} where it has none."""
     path = to / MANIFEST
     advice = 'move it away, and the files are checked anew'
     manifest = read_json(path, advice) if path.exists() else {}
-    if not isinstance(manifest, dict) or not all(isinstance(entry, dict) for entry in manifest.values()):
+    if not isinstance(manifest, dict) or not all(
+            isinstance(entry, dict) for entry in manifest.values()):
         raise InputError(f'{path}: not a record of this program; {advice}')
     return manifest
 
 
 def _sha256(path: pathlib.Path) -> str:
-    digest, total = hashlib.sha256(), path.stat().st_size
-    # Below a gigabyte it is a matter of seconds, and a bar would only be in the way.
-    bar = progress.bar(round(total / 1e6), f'checking {path.name}', 0, 'MB') if total > 10**9 else None
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest, total, bar = hashlib.sha256(), path.stat().st_size, None
+    if total > 10**9:  # below a gigabyte it takes seconds, and a bar would only be in the way
+        bar = progress.bar(round(total / 1e6), f'checking {path.name}', 0, 'MB')
     with open(path, 'rb') as file, bar if bar is not None else contextlib.nullcontext():
         while block := file.read(1 << 22):
             digest.update(block)

@@ -1,5 +1,4 @@
-"""One file over HTTP: resumed by ranges, tried again where the line is cut, never mixed from two
-versions of a file.
+"""One file over HTTP: resumed by ranges, tried again, never mixed from two versions of a file.
 
 What has come lies in NAME.part; NAME.part.json says what it is a part of (address, validator,
 announced length).
@@ -11,12 +10,15 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from core.common import progress, terminal
-from core.common.aliases import PathLike
+from core.common.aliases import Bar, PathLike
 from core.common.errors import InputError
 from core.common.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import requests
 
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 8  # in a row without any byte beyond what had come
@@ -38,16 +40,29 @@ class Unavailable(Exception):
         self.unreachable = unreachable
 
 
+class PartState(TypedDict):
+    """What an unfinished file is a part of."""
+
+    url: str
+    validator: str | None  # for If-Range
+    length: int | None  # bytes of the whole, where the server announces them
+
+
 class _Again(Exception):
-    """The line was cut, or the server is busy."""
+    """A cut line or a busy server: another attempt may do.
+
+    Attributes:
+        wait: seconds that the server asks to wait, or None.
+        unreachable: bool, whether nobody answered at all.
+    """
 
     def __init__(self, message: str, wait: float | None = None, unreachable: bool = False) -> None:
         super().__init__(message)
         self.wait, self.unreachable = wait, unreachable
 
 
-def session() -> Any:
-    """An HTTP session, certificates checked; a context."""
+def session() -> 'requests.Session':
+    """Return an HTTP session that checks certificates; a context."""
     import requests  # slow to import
 
     opened = requests.Session()
@@ -55,10 +70,11 @@ def session() -> Any:
     return opened
 
 
-def announced(web: Any, url: str,
+def announced(web: 'requests.Session', url: str,
               timeout: tuple[float, float] = TIMEOUT) -> tuple[int | None, str | None]:
-    """(bytes, MD5) that the server announces of a file, without fetching it; None for what it does
-    not say.
+    """Return the (bytes, MD5) that the server announces of a file; None for what it does not say.
+
+    Nothing is fetched. Arguments as of `fetch`.
 
     Raises:
         Unavailable: nobody answers at all.
@@ -73,8 +89,9 @@ def announced(web: Any, url: str,
     return None, None
 
 
-def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[float, float] = TIMEOUT,
-          sleep: Callable[[float], object] = time.sleep) -> dict[str, Any]:
+def fetch(web: 'requests.Session', url: str, part: pathlib.Path, name: str,
+          timeout: tuple[float, float] = TIMEOUT,
+          sleep: Callable[[float], object] = time.sleep) -> PartState:
     """Fetch a file, going on with what is there of it.
 
     Args:
@@ -87,7 +104,7 @@ def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[floa
         sleep: function of seconds, to wait with.
 
     Returns:
-        dict: 'url', 'length' (announced, or None). `part` is complete; `finish` it.
+        The PartState of `part`, which is complete; `finish` it.
 
     Raises:
         Unavailable: after several attempts, or at once where more of them are useless.
@@ -102,12 +119,12 @@ def fetch(web: Any, url: str, part: pathlib.Path, name: str, timeout: tuple[floa
                 if cut.unreachable and not answered:  # no network: waiting would be in vain
                     raise Unavailable(str(cut), unreachable=True) from None
                 answered = True
-                there = _size(part)
-                failures = 1 if there > furthest else failures + 1
-                furthest = max(furthest, there)
+                n_bytes = _size(part)
+                failures = 1 if n_bytes > furthest else failures + 1
+                furthest = max(furthest, n_bytes)
                 if failures >= ATTEMPTS:
-                    kept = f', {terminal.size_text(there)} are kept' if there else ''
-                    raise Unavailable(f'{cut} (after {failures} attempts{kept})') from None
+                    rest = f', {terminal.size_text(n_bytes)} are kept' if n_bytes else ''
+                    raise Unavailable(f'{cut} (after {failures} attempts{rest})') from None
                 wait = min(LONGEST_WAIT, 2 ** (failures - 1) if cut.wait is None else cut.wait)
                 meter.say(f'{name}: {cut}; again in {wait:g} s')
                 sleep(wait)
@@ -120,22 +137,28 @@ def finish(part: pathlib.Path, path: PathLike) -> None:
 
 
 def forget(part: pathlib.Path, keep_part: bool = False) -> None:
-    """Remove what is there of an unfinished file."""
+    """Remove an unfinished file and its state, with `keep_part` the state alone."""
     _state_path(part).unlink(missing_ok=True)
     if not keep_part:
         part.unlink(missing_ok=True)
 
 
-def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float],
-             meter: 'Meter') -> dict[str, Any]:
-    """One request; returns what `fetch` does, or raises `_Again` or `Unavailable`."""
+def _attempt(web: 'requests.Session', url: str, part: pathlib.Path, timeout: tuple[float, float],
+             meter: 'Meter') -> PartState:
+    """Make one request; arguments, result and errors as of `fetch`.
+
+    Raises:
+        _Again: another attempt may do.
+    """
     import requests
 
     state = _read_state(part, url)
     offset = _size(part) if state else 0
     if state and offset == state['length']:  # killed between the last byte and the new name
         return state
-    headers = {'Range': f'bytes={offset}-', 'If-Range': state['validator']} if state and offset else {}
+    headers = {}
+    if state and state['validator'] and offset:
+        headers = {'Range': f'bytes={offset}-', 'If-Range': state['validator']}
     with _request(web, 'GET', url, headers, timeout) as response:
         status = response.status_code
         if status in PASSING:
@@ -167,17 +190,21 @@ def _attempt(web: Any, url: str, part: pathlib.Path, timeout: tuple[float, float
             raise InputError(f'{part}: cannot write ({error.strerror}); make room and run the same '
                              'command again, what has come is kept') from None
     if state['length'] is not None and _size(part) != state['length']:
-        there = _size(part)
-        if there > state['length']:
+        n_bytes = _size(part)
+        if n_bytes > state['length']:
             forget(part)
-        raise _Again(f'{there} bytes came, {state["length"]} were announced')
+        raise _Again(f'{n_bytes} bytes came, {state["length"]} were announced')
     return state
 
 
-def _request(web: Any, method: str, url: str, headers: Mapping[str, str],
-             timeout: tuple[float, float]) -> Any:
-    """An opened response after redirects, which must stay with http and https, and never leave
-    https.
+def _request(web: 'requests.Session', method: str, url: str, headers: Mapping[str, str],
+             timeout: tuple[float, float]) -> 'requests.Response':
+    """Return an opened response, after redirects.
+
+    Redirects must stay with http and https, and never leave https.
+
+    Raises:
+        Unavailable: the address does not give the file. _Again: another attempt may do.
     """
     import requests
 
@@ -208,48 +235,53 @@ def _request(web: Any, method: str, url: str, headers: Mapping[str, str],
     raise Unavailable(f'{url}: sends on and on')
 
 
-def _check_range(response: Any, state: dict[str, Any], offset: int, part: pathlib.Path) -> None:
-    """Refuse a part that does not continue what is there: of another version, from elsewhere."""
-    found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', response.headers.get('Content-Range', ''))
+def _check_range(response: 'requests.Response', state: PartState, offset: int,
+                 part: pathlib.Path) -> None:
+    """Raise `_Again` if a response does not continue `part`: other bytes, or another version."""
+    span = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', response.headers.get('Content-Range', ''))
     same_version = _validator(response) in (None, state['validator'])
-    if not found or int(found[1]) != offset or not same_version or (
-            state['length'] is not None and found[2] not in ('*', str(state['length']))):
+    if not span or int(span[1]) != offset or not same_version or (
+            state['length'] is not None and span[2] not in ('*', str(state['length']))):
         forget(part)
         raise _Again('the file has changed at the server; beginning anew')
 
 
-def _new_state(response: Any, url: str) -> dict[str, Any]:
+def _new_state(response: 'requests.Response', url: str) -> PartState:
+    """Return the PartState of a file that a response begins."""
     return {'url': url, 'validator': _validator(response), 'length': _content_length(response)}
 
 
-def _validator(response: Any) -> str | None:
-    """What If-Range takes: a strong ETag, else the date of the last change, else None."""
+def _validator(response: 'requests.Response') -> str | None:
+    """Return what If-Range takes: a strong ETag, else the date of the last change, else None."""
     tag = response.headers.get('ETag', '')
     return tag if tag.startswith('"') else response.headers.get('Last-Modified')
 
 
-def _md5(response: Any) -> str | None:
-    """The MD5 that Google's storage announces, in hexadecimal, or None."""
-    found = re.search(r'\bmd5=([A-Za-z0-9+/]{22}==)', response.headers.get('x-goog-hash', ''))
-    return base64.b64decode(found[1]).hex() if found else None
+def _md5(response: 'requests.Response') -> str | None:
+    """Return the MD5 that Google's storage announces, in hexadecimal, or None."""
+    match = re.search(r'\bmd5=([A-Za-z0-9+/]{22}==)', response.headers.get('x-goog-hash', ''))
+    return base64.b64decode(match[1]).hex() if match else None
 
 
-def _content_length(response: Any) -> int | None:
+def _content_length(response: 'requests.Response') -> int | None:
+    """Return the bytes that a response announces, or None."""
     text = response.headers.get('Content-Length', '')
     return int(text) if text.isdecimal() else None
 
 
-def _retry_after(response: Any) -> int | None:
+def _retry_after(response: 'requests.Response') -> int | None:
+    """Return the seconds that a busy server asks to wait, or None."""
     text = response.headers.get('Retry-After', '')
     return int(text) if text.isdecimal() else None
 
 
 def _state_path(part: pathlib.Path) -> pathlib.Path:
+    """Return the path of the PartState of an unfinished file."""
     return part.with_name(part.name + '.json')
 
 
-def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
-    """What `part` is a part of, if of this address and still recognisable by the server; else None."""
+def _read_state(part: pathlib.Path, url: str) -> PartState | None:
+    """Return the PartState of `part`; None where it is of another address or has no validator."""
     try:
         state = read_json(_state_path(part))
         return state if state['url'] == url and state['validator'] and 'length' in state else None
@@ -258,16 +290,17 @@ def _read_state(part: pathlib.Path, url: str) -> dict[str, Any] | None:
 
 
 def _size(path: pathlib.Path) -> int:
-    path = pathlib.Path(path)
+    """Return the bytes of a file, 0 where it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def _host(url: str) -> str:
+    """Return the host of an address; the address where it has none."""
     return urllib.parse.urlsplit(url).hostname or url
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception of requests and those that it wraps, outermost first."""
+    """Yield an exception of requests and those that it wraps, outermost first."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -276,7 +309,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Why a request failed, in words: the innermost cause that has some."""
+    """Return why a request failed, in words: the innermost cause that has some."""
     for cause in reversed(list(_causes(error))):
         text = getattr(cause, 'strerror', None) or str(cause)
         if text.strip():
@@ -287,7 +320,7 @@ def reason(error: BaseException) -> str:
 
 
 def _no_connection(error: BaseException) -> bool:
-    """Whether nobody was there to hang up: no such host, no way to it, nobody at its port."""
+    """Return whether nobody answered: no such host, no way to it, nobody at its port."""
     from urllib3 import exceptions
 
     never = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyError)
@@ -299,7 +332,7 @@ class Meter:
 
     def __init__(self, name: str) -> None:
         self.name, self._bytes = name, 0
-        self._bar: Any = None  # of tqdm, once begun
+        self._bar: Bar = None  # made by the first attempt
         self._total: int | None = None
 
     def __enter__(self) -> 'Meter':
@@ -310,26 +343,31 @@ class Meter:
             self._bar.close()
 
     def start(self, total: int | None, offset: int) -> None:
-        """Bytes altogether (or None), and bytes that are there."""
+        """Begin an attempt.
+
+        Args:
+            total: bytes of the file, None where unknown. offset: bytes that have come.
+        """
         if self._bar is None:
-            megabytes = None if total is None else max(1, round(total / 1e6))
-            self._bar, self._total = progress.bar(megabytes, self.name, offset // 10**6,
-                                                  'MB'), megabytes
+            self._total = None if total is None else max(1, round(total / 1e6))
+            self._bar = progress.bar(self._total, self.name, offset // 10**6, 'MB')
         self._bytes = offset
         self._show()
 
     def add(self, n_bytes: int) -> None:
-        """So many more have come."""
+        """Count bytes that have come."""
         self._bytes += n_bytes
         self._show()
 
     def _show(self) -> None:
-        now = round(self._bytes / 1e6) if self._total is None else min(self._total, round(self._bytes / 1e6))
+        """Bring the bar to the bytes that have come."""
+        now = round(self._bytes / 1e6)
+        now = now if self._total is None else min(self._total, now)
         if now > self._bar.n:
             self._bar.update(now - self._bar.n)
         elif now < self._bar.n:  # begun anew
             self._bar.n = now
 
     def say(self, line: str) -> None:
-        """A line beside the bar."""
+        """Print a line beside the bar."""
         progress.complain(line)

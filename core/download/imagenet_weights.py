@@ -1,7 +1,7 @@
 """The ImageNet weights of the encoders, as Keras publishes them, fetched once by pooch.
 
     ~/.cache/show-attend-tell/FILE          as published; below XDG_CACHE_HOME, where that is set
-    ~/.cache/show-attend-tell/FILE.sha256   where no checksum is published: that of the file when it came
+    ~/.cache/show-attend-tell/FILE.sha256   of the file when it came, if no checksum is published
 
 So for `--weights imagenet`; `prepro.py --download ENCODER --to DIR` puts them into DIR.
 
@@ -24,7 +24,7 @@ RETRIES = 3  # each from the first byte: the largest file has 95 MB
 
 
 def cache() -> pathlib.Path:
-    """The directory of the weights: ~/.cache/show-attend-tell, or below XDG_CACHE_HOME."""
+    """Return the directory of the weights: ~/.cache/show-attend-tell, or below XDG_CACHE_HOME."""
     base = os.environ.get('XDG_CACHE_HOME', '')
     return (pathlib.Path(base) if os.path.isabs(base)
             else pathlib.Path.home() / '.cache') / 'show-attend-tell'
@@ -32,11 +32,11 @@ def cache() -> pathlib.Path:
 
 def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weights] = WEIGHTS,
           say: Say = print, timeout: tuple[float, float] = http_file.TIMEOUT) -> pathlib.Path:
-    """Path of the published ImageNet weights of an encoder, fetched into `to` (default: `cache`)
-    where missing.
+    """Return the path of the published ImageNet weights of an encoder, fetched where missing.
 
     Args:
         encoder: str, a name in `core.encoders.known_encoders.ENCODERS`.
+        to: directory of the file; None: that of `cache`.
         weights: dict encoder -> Weights.
         say: function that prints a line.
         timeout: (seconds to connect, seconds without a byte).
@@ -70,6 +70,7 @@ def fetch(encoder: str, to: PathLike | None = None, weights: Mapping[str, Weight
 
 
 def _download(published: Weights, path: pathlib.Path, timeout: tuple[float, float]) -> None:
+    """Fetch weights to `path`; errors as of `fetch`."""
     import pooch
     import requests
 
@@ -101,26 +102,27 @@ def _download(published: Weights, path: pathlib.Path, timeout: tuple[float, floa
 
 
 class _Lines(logging.Handler):
-    """What pooch logs, above the bar; nothing with --quiet."""
+    """The log of pooch, above the bar; nothing with --quiet."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line: what is fetched from where to where, or that it is tried again."""
+        """Print a line: what is fetched from where to where, or that it is tried again."""
         if not terminal.quiet():
             progress.complain(record.getMessage())
 
 
 class _Bar:
-    """What pooch takes for a progress bar, drawn as those of the data sets are."""
+    """A progress bar for pooch, drawn as those of the data sets are."""
 
     def __init__(self, meter: http_file.Meter) -> None:
         self._meter, self.update = meter, meter.add
 
     def _begin(self, total: int) -> None:
+        """Begin an attempt; 0 where the bytes are unknown."""
         self._meter.start(total or None, 0)
 
     total = property(fset=_begin)  # set when an attempt begins
 
     def reset(self) -> None:
-        """Nothing: it goes before an update by the total, which fills the bar."""
+        """Do nothing: pooch calls it before an update by the total, which fills the bar."""
 
     close = reset

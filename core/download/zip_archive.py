@@ -20,14 +20,15 @@ from core.common import progress, terminal
 from core.common.errors import InputError
 from core.common.files import read_json, write_json
 
-ASIDE = '.unpacking-'  # how the directory is called in which one file after the other becomes whole
+# first part of the name of the directory in which one file after the other becomes whole
+ASIDE = '.unpacking-'
 
 
 def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dict[str, int]:
-    """Unpack the archive `path` into the directory `to`; files that are there already are checked
-    and kept.
+    """Unpack the archive `path` into the directory `to`.
 
-    What it held is noted beside it, for `missing`.
+    Files that are there already are checked and kept. What the archive held is noted beside it, for
+    `missing`.
 
     Args:
         path, to: pathlib.Path; `to` is this process's alone.
@@ -51,7 +52,8 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
             for info in members:
                 _check_entry(path, info)
             todo = [info for info in members if not _is_there(path, info, to)]
-            n_bytes, free = sum(info.file_size for info in todo), shutil.disk_usage(to).free if free is None else free
+            n_bytes = sum(info.file_size for info in todo)
+            free = shutil.disk_usage(to).free if free is None else free
             if n_bytes > 0.98 * free:
                 raise InputError(f'{to}: unpacking {path.name} needs '
                                  f'{terminal.size_text(n_bytes)}, {terminal.size_text(free)} are '
@@ -61,7 +63,8 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
                 for info in todo:
                     _extract(archive, info, aside, to / info.filename)
                     bar.update()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # names may be odd or empty
+    # ValueError and IndexError: names may be odd or empty
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:
         raise InputError(f'{path}: not a whole zip archive ({error}); delete it and run the same '
                          'command again') from None
     os.sync()  # before it is written down that all of it is there
@@ -71,8 +74,9 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
 
 
 def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
-    """Refuse what no honest data set has; `zipfile` would unpack it to another place, or as
-    something else.
+    """Raise InputError for an entry that no honest data set has.
+
+    `zipfile` would unpack it to another place, or as something else.
     """
     if any(part in ('', '.', '..') for part in re.split(r'[/\\:]', info.filename)):
         why = 'leads elsewhere'
@@ -87,8 +91,10 @@ def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
 
 
 def _is_there(path: pathlib.Path, info: zipfile.ZipInfo, to: pathlib.Path) -> bool:
-    """Whether the file is there with the content of the archive; refuses another content, and links
-    on the way.
+    """Return whether the file is in place with the content of the archive.
+
+    Raises:
+        InputError: it has another content, or a link is on the way.
     """
     place = to / info.filename
     if os.path.realpath(place) != os.path.join(os.path.realpath(to), info.filename):
@@ -131,7 +137,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, aside: str,
 
 
 def missing(path: pathlib.Path, to: pathlib.Path) -> str | None:
-    """The first file that `unpack` noted and that is not in `to` with its size; None where all are."""
+    """Return the first file noted by `unpack` that `to` lacks in that size; None where none is."""
     try:
         contents = read_json(contents_path(path)).items()
     except (InputError, AttributeError):
@@ -141,5 +147,5 @@ def missing(path: pathlib.Path, to: pathlib.Path) -> str | None:
 
 
 def contents_path(path: pathlib.Path) -> pathlib.Path:
-    """Where `unpack` notes what an archive held, so that the archive may be deleted."""
+    """Return where `unpack` notes what an archive held, so that the archive may be deleted."""
     return path.with_name(f'.{path.name}.contents.json')

@@ -126,7 +126,8 @@ def test_weights_of_an_encoder(site):
 def test_an_archive_may_be_deleted_once_unpacked(site):
     site.get('data')
     (site.to / 'photos.zip').unlink()
-    assert any('already there' in line for line in site.get('data')) and site.asked()['/photos.zip'] == 1
+    assert any('already there' in line for line in site.get('data'))
+    assert site.asked()['/photos.zip'] == 1
     (site.to / 'photos' / '3.jpg').unlink()
     assert any('complete' in line for line in site.get('data')) and site.asked()['/photos.zip'] == 2
     assert (site.to / 'photos' / '3.jpg').exists()
@@ -198,8 +199,8 @@ def test_the_disk_is_asked_before_the_first_byte(site, free, refused):
     """Archives need their size twice: packed and unpacked (photos hardly shrink)."""
     free = int(free * (len(PHOTOS) + len(CAPTIONS)))
     if refused:
-        assert re.match(rf'{site.to}: data needs 9\d.\d kB or more, unpacked files included, and .* free; make room',
-                        site.refuses('data', free=free))
+        assert re.match(rf'{site.to}: data needs 9\d.\d kB or more, unpacked files included, '
+                        'and .* free; make room', site.refuses('data', free=free))
         assert site.asked() == {} and os.listdir(site.to) == ['.lock']
     else:
         site.get('data', free=free)
@@ -269,7 +270,8 @@ import signal, sys
 from core.common import terminal
 from core.download import download
 from core.download.catalogue import Archive, Source
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
+# a test run in the background ignores it, and so would we
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def main():
     files = Archive('photos.zip', (sys.argv[2] + '/photos.zip',)),
     download.download(['data'], sys.argv[1], {'data': Source(files, 'x')})
@@ -287,7 +289,8 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
                              text=True)
     try:
         part, deadline = site.to / 'photos.zip.part', time.monotonic() + 60
-        while (not part.exists() or part.stat().st_size < 2 * 16384) and time.monotonic() < deadline:
+        while not part.exists() or part.stat().st_size < 2 * 16384:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         first.send_signal(number)
         _, errors = first.communicate(timeout=60)
@@ -295,23 +298,25 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
         first.kill()
         hold.set()
     if number == signal.SIGINT:
-        assert first.returncode == 130 and errors.splitlines()[-1] == 'interrupted' and 'Traceback' not in errors
+        assert first.returncode == 130 and errors.splitlines()[-1] == 'interrupted'
+        assert 'Traceback' not in errors
     there = part.stat().st_size
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     assert there >= 16384 and page.requests[1]['Range'] == f'bytes={there}-'
-    assert (site.to / 'photos.zip').read_bytes() == PHOTOS and (site.to / 'photos' / '8.jpg').exists()
+    assert (site.to / 'photos.zip').read_bytes() == PHOTOS
+    assert (site.to / 'photos' / '8.jpg').exists()
     assert all(re.match(r'(unpacking )?photos.zip: \d+/\d+ \[', line)
                for line in again.stderr.splitlines())
 
 
-# ------------------------------------------------------------------------------------------------------
-# the real table
+# ---- the real table
 
 
 def test_the_table_against_keras():
     """Addresses and MD5s of the weights are those in the source of the installed tf_keras."""
-    folder = pathlib.Path(importlib.util.find_spec('tf_keras').origin).parent / 'src' / 'applications'
+    package = pathlib.Path(importlib.util.find_spec('tf_keras').origin).parent
+    folder = package / 'src' / 'applications'
     files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet',
              'mobilenet_v2': 'mobilenet_v2'}
     text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '')

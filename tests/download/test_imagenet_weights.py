@@ -98,7 +98,8 @@ def test_a_wrong_file_is_named_and_left_alone(keras):
 
 def test_where_no_checksum_is_published_a_changed_file_is_noticed(keras):
     keras.fetch('unknown')
-    assert (keras.to / 'w.h5.sha256').read_text() == f'{hashlib.sha256(CONTENT).hexdigest()}  w.h5\n'
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    assert (keras.to / 'w.h5.sha256').read_text() == f'{sha256}  w.h5\n'
     keras.fetch('unknown')
     (keras.to / 'w.h5').write_bytes(CONTENT[:-1])
     assert keras.refuses('unknown') == (f'{keras.to}/w.h5: has changed since it was recorded in '
@@ -127,7 +128,8 @@ def test_the_server_s_own_checksum_counts_where_none_is_published(keras):
 
 def test_fewer_bytes_than_announced(keras):
     keras.page.announce = len(CONTENT) + 5
-    assert 'w.h5 cannot be fetched (the server hung up); run the same command again' in keras.refuses('unknown')
+    message = keras.refuses('unknown')
+    assert 'w.h5 cannot be fetched (the server hung up); run the same command again' in message
     assert keras.files() == []
 
 

@@ -67,7 +67,8 @@ def test_what_is_there_is_kept_and_the_rest_completed(tmp_path, to, capsys):
     assert tree(to) == {name: content for name, content in FILES if name in CONTENTS}
     assert not list(to.glob(f'{zip_archive.ASIDE}*'))
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith('unpacking x.zip: 3/4') and said[-1].startswith('unpacking x.zip: 4/4')
+    assert said[0].startswith('unpacking x.zip: 3/4')
+    assert said[-1].startswith('unpacking x.zip: 4/4')
 
 
 @pytest.mark.parametrize('there', [b'SECOND', b'longer than before'])
@@ -110,7 +111,8 @@ def test_malicious_entries(tmp_path, to, case):
     with pytest.raises(InputError,
                        match=f'in the archive {why}; nothing was unpacked, do not trust') as error:
         zip_archive.unpack(path, to)
-    assert '\n' not in str(error.value) and tree(tmp_path) == {'x.zip': path.read_bytes()} and not list(to.iterdir())
+    assert '\n' not in str(error.value)
+    assert tree(tmp_path) == {'x.zip': path.read_bytes()} and not list(to.iterdir())
 
 
 def test_files_of_this_program_are_not_replaced_by_an_archive(tmp_path, to):
@@ -197,7 +199,7 @@ def test_names_that_are_none(tmp_path, to, name):
 
 
 def announced(content, size):
-    """The archive with another uncompressed size in its directory, and in the entry's own header."""
+    """The archive with another uncompressed size in its directory and in the entry's header."""
     place = content.index(b'PK\1\2') + 24
     content = content[:place] + struct.pack('<I', size) + content[place + 4 :]
     return content[:22] + struct.pack('<I', size) + content[26:]
