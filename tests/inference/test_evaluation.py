@@ -68,9 +68,9 @@ def test_shapes_have_attention_correctness_and_diversity(evaluated):
 
 def test_entropy_of_the_attention_is_measured_over_words():
     even, sharp = np.full((2, 4), 0.25), np.eye(4)[:1]
-    captions = [Caption(['a', 'dog'], even, np.ones(2), True),
-                Caption([], np.zeros((0, 4)), np.ones(0), True),
-                Caption(['dog'], sharp, np.ones(1), True)]
+    captions = [Caption(words, alphas, np.ones(len(words)), True, -1.0, -1.0, np.ones(len(words)))
+                for words, alphas in ((['a', 'dog'], even), ([], np.zeros((0, 4))),
+                                      (['dog'], sharp))]
     found = evaluation._entropy(captions)
     assert found == {'entropy': pytest.approx(2 / 3 * np.log(4)),
                      'uniform_entropy': pytest.approx(np.log(4))}

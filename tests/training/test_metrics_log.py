@@ -37,7 +37,8 @@ def data(tmp_path):
 
 
 def caption(*words):
-    return Caption(list(words), np.full((len(words), L), 1 / L), np.ones(len(words)), True)
+    n = len(words)
+    return Caption(list(words), np.full((n, L), 1 / L), np.ones(n), True, -1.0, -1.0, np.ones(n))
 
 
 def test_scalars_in_both_places(tmp_path):

@@ -27,7 +27,8 @@ def peak(row, col):
 def caption(n_words):
     alphas = np.array([peak(t % ROWS, t % COLS) for t in range(n_words)]).reshape(
         n_words, ROWS * COLS)
-    return Caption([f'word{t}' for t in range(n_words)], alphas, np.full(n_words, 0.5), True)
+    return Caption([f'word{t}' for t in range(n_words)], alphas, np.full(n_words, 0.5), True, -1.0,
+                   -1.0, np.ones(n_words))
 
 
 @pytest.mark.parametrize(('row', 'col'), [(0, 0), (1, 2), (2, 3), (2, 0)])
@@ -104,7 +105,8 @@ def test_boxes_are_drawn_on_the_panels_of_their_words():
 
 def test_no_word_and_odd_texts():
     assert attention_pictures.attention_picture(GREY, caption(0), (ROWS, COLS)).shape[2] == 3
-    odd = Caption(['$x_{$', '🙂' * 40, '\\frac'], np.full((3, 12), 1 / 12), np.zeros(3), False)
+    odd = Caption(['$x_{$', '🙂' * 40, '\\frac'], np.full((3, 12), 1 / 12), np.zeros(3), False,
+                  -1.0, -1.0, np.ones(3))
     attention_pictures.attention_picture(GREY, odd, (ROWS, COLS), ['$$', 'a' * 900, 'ä'],
                                          name='$%_{')
 
