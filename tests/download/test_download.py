@@ -300,10 +300,10 @@ def test_stopped_in_the_middle_and_gone_on_with(site, number):
     if number == signal.SIGINT:
         assert first.returncode == 130 and errors.splitlines()[-1] == 'interrupted'
         assert 'Traceback' not in errors
-    there = part.stat().st_size
+    n_bytes = part.stat().st_size
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
-    assert there >= 16384 and page.requests[1]['Range'] == f'bytes={there}-'
+    assert n_bytes >= 16384 and page.requests[1]['Range'] == f'bytes={n_bytes}-'
     assert (site.to / 'photos.zip').read_bytes() == PHOTOS
     assert (site.to / 'photos' / '8.jpg').exists()
     assert all(re.match(r'(unpacking )?photos.zip: \d+/\d+ \[', line)

@@ -259,14 +259,16 @@ def test_training_is_that_of_fed_features_bit_for_bit(tmp_path, options):
 @pytest.mark.parametrize('rows', [1, 3, 4, 10])
 @pytest.mark.parametrize('dtype', [tf.float16, tf.float32])
 def test_features_in_several_variables(graph, rows, dtype):
-    made = data()
-    resident = ResidentFeatures(made, dtype, most=rows * L * D + L * D - 1)
+    arrays = data()
+    resident = ResidentFeatures(arrays, dtype, most=rows * L * D + L * D - 1)
     numbers = np.array([9, 0, 3, 3, 5, 2, 4, 8])
     with tf1.Session(config=session_config(CPU)) as session:
         resident.load(session, piece=2)
-        found = session.run(resident.features, {resident.numbers: resident.read_features(numbers)})
+        feeds = {resident.numbers: resident.read_features(numbers)}
+        features = session.run(resident.features, feeds)
     assert len(resident._parts) == -(-10 // rows) and tf1.global_variables() == []
-    np.testing.assert_array_equal(found, made.read_features(numbers).astype(dtype.as_numpy_dtype))
+    expected = arrays.read_features(numbers).astype(dtype.as_numpy_dtype)
+    np.testing.assert_array_equal(features, expected)
 
 
 def test_whether_features_are_kept():
