@@ -3,13 +3,13 @@
     attention = Attention(variables, dim_annotation=512, dim_hidden=1024, options=ModelConfig())
     projected = attention.project(annotations)             # once an image
     w, b = attention.query_weights(projected)
-    alpha = attention.alpha(scores(h @ w + b))             # every step, see `step_functions.Scores`
+    alpha = attention.alpha(scores(h @ w + b))             # every step, see `attention_kernels`
 
 What is expected (soft attention) and what is drawn (hard attention, see `hard_attention`) differ
-only in the weights with which the annotations are summed.
+only in the weights with which the annotations are summed; a `Sentinel` stands beside them.
 
 Letters in shapes: N images, L locations, K numbers of an annotation, A hidden units of the
-attention, H hidden units of the decoder, R captions.
+attention, H hidden units of the decoder, M numbers of a word vector, R captions.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -138,3 +138,68 @@ class Attention:
     def alpha(self, scores: Tensor) -> Tensor:
         """Compute eq. 5, alpha = softmax(e / temperature): (R, L) -> (R, L), rows sum to 1."""
         return tf.nn.softmax(self.logits(scores))
+
+class Sentinel:
+    """Visual sentinel: a vector of what the decoder knows, beside those of the image.
+
+    Adaptive attention, Lu et al. 2017, arXiv 1612.01887, with the attention where Xu et al. have
+    it, before the cell, so that it sees h_{t-1} and c_{t-1} (there it stands behind the cell):
+
+        s_t    = sigmoid(W_x E y_{t-1} + W_h h_{t-1}) * tanh(c_{t-1})       their eq. 9, 10
+        beta_t = share of the locations in softmax([e_t, e_s]),             their eq. 12, 1 - beta
+                 e_s = w_att . act(W_s s_t + h_{t-1} W + b)
+        z_t    = beta_t sum_i alpha_ti a_i + (1 - beta_t) W_z s_t           their eq. 11
+
+    Variables `sentinel/{w_x, w_h, w_score, w_context}` (M, H), (H, H), (H, A), (H, K).
+
+    Args:
+        variables: Variables. dim_embed: M. dim_hidden: H. dim_annotation: K. attention: Attention.
+
+    Attributes:
+        w_x: (M, H). w_h: (H, H).
+    """
+
+    def __init__(self, variables: 'Variables', dim_embed: int, dim_hidden: int, dim_annotation: int,
+                 attention: Attention) -> None:
+        self._attention, self._sizes = attention, [attention.size, dim_annotation]
+        v = variables.create(
+            'sentinel', w_x=([dim_embed, dim_hidden], 'matrix'),
+            w_h=([dim_hidden, dim_hidden], 'matrix'),
+            w_score=([dim_hidden, attention.size], 'matrix'),
+            w_context=([dim_hidden, dim_annotation], 'matrix'))
+        self.w_x, self.w_h = v['w_x'], v['w_h']
+        self._w_score, self._w_context = v['w_score'], v['w_context']
+
+    def weights(self, projected: Projected) -> tuple[Tensor, Tensor]:
+        """Return w (H, A + K) and b (A + K,) of s_t w + b: its share of the score, and W_z s_t.
+
+        Args:
+            projected: Projected of the images, whose offset is in the queries and not for s_t.
+        """
+        w = tf.concat([self._w_score, self._w_context], axis=1)                     # (H, A + K)
+        bias = tf.zeros([w.shape[1]], w.dtype)
+        if projected.offset is not None:
+            bias = tf.concat([-projected.offset, bias[self._sizes[0]:]], axis=0)    # (A + K,)
+        return w, bias
+
+    def vector(self, gate: Tensor, c: Tensor) -> Tensor:
+        """Compute s_t of the gate's input W_x E y + W_h h and the memory cell c, all (R, H)."""
+        return tf.sigmoid(gate) * tf.tanh(c)
+
+    def mix(self, of_sentinel: Tensor, query: Tensor, scores: Tensor,
+            context: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh the image's context against the sentinel.
+
+        Args:
+            of_sentinel: (R, A + K), s_t w + b of `weights`. query: (R, A). scores: (R, L), e_t.
+            context: (R, K), sum_i alpha_ti a_i.
+
+        Returns:
+            (z_t (R, K), beta_t (R, 1)).
+        """
+        share, annotation = tf.split(of_sentinel, self._sizes, axis=1)              # (R, A), (R, K)
+        e = self._attention.logits(self._attention.score_of(share + query))         # (R, 1)
+        # The locations' share of a softmax over them and the sentinel.
+        total = tf.reduce_logsumexp(self._attention.logits(scores), axis=1, keepdims=True)
+        beta = tf.sigmoid(total - e)                                                # (R, 1)
+        return beta * context + (1 - beta) * annotation, beta

@@ -1,9 +1,12 @@
-"""The attention's large products as plain functions, and `compiled`, which has XLA compile one.
+"""The attention's large products, every word's: scores (eq. 4) and the weighted sum (eq. 13).
+
+`Scores` and `WeightedSum` are the StepFunctions (`deferred_gradients`) that the decoder's step
+calls; below them are the plain functions that they consist of, which XLA compiles.
 
 A score of step t is e = w . act(p + q_t) with p (N, L, A) the same at every step. Kept as usual,
-p + q_t and its activation would be T' times the size of p. `deferred_gradients` keeps q_t (N, C, A)
-and de_t (N, C, L) only: `query_gradient` recomputes the activation, and `projection_gradient` makes
-the gradients of p and w once, after the loop, from all steps together.
+p + q_t and its activation would be T' times the size of p. Here the loop over the steps keeps q_t
+(N, C, A) and de_t (N, C, L) only: `query_gradient` recomputes the activation, and
+`projection_gradient` makes the gradients of p and w once, after the loop, from all steps together.
 
 On the CPU, XLA compiles these few functions (a fraction of a second for every new size of a batch):
 each reads its (N, L, A) input once and writes no tensor of that size but the gradient of p.
@@ -12,18 +15,119 @@ In mixed precision p and the features are of 16 bits, and so is what is multipli
 that is small, and sums over steps or images, are of 32.
 
 Letters in shapes: N images, L locations, A hidden units of the attention, K numbers of an
-annotation, C captions of an image in the batch (row r of R = C N rows is of image r // C), S steps
-(a step of C captions counts C times).
+annotation, R = C N captions, C of an image in the batch (row r is of image r // C), T' steps, S =
+T' C steps of single captions.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from core.common.aliases import Tensor
-from core.runtime.backend import cast, tf
+from core.common.aliases import DType, Tensor
+from core.model.deferred_gradients import gradients_of
+from core.runtime.backend import cast, matmul, tf
 
 BLOCK = 4  # steps whose share of the gradient of p is added in one pass over p
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
+
+
+class Scores:
+    """Queries q (R, A) -> scores e (R, L) = w . act(p + q) (eq. 4).
+
+    Args:
+        projected: p (N, L, A), whose type is that of the products. w_att: w (A,).
+        activation: 'relu' or 'tanh'. jit: XLA compiles the large products.
+        least: images from which on it does, see `attention_kernels.compiled`.
+    """
+
+    def __init__(self, projected: Tensor, w_att: Tensor, activation: str, jit: bool,
+                 least: int = 0) -> None:
+        self.constants, self.dtype = (projected, w_att), w_att.dtype.base_dtype
+        _, self._n_locations, self.input_size = projected.shape.as_list()
+        self.carried_sizes = (self._n_locations, self.input_size)
+        self._activation, self._jit, self._least = activation, jit, least
+        self._scores, self._query_gradient = (
+            compiled(functools.partial(kernel, activation), jit, least)
+            for kernel in (scores, query_gradient))
+
+    def __call__(self, query: Tensor) -> Tensor:
+        """Compute q (R, A) -> e (R, L)."""
+        return self.value(query, *self.constants)
+
+    def of_images(self, projected: Tensor) -> 'Scores':
+        """Return the same function of other images, p (n, L, A)."""
+        return Scores(projected, self.constants[1], self._activation, self._jit, self._least)
+
+    def loop_constants(self) -> tuple[Tensor, ...]:
+        """Return the constants themselves."""
+        return self.constants
+
+    def value(self, query: Tensor, projected: Tensor, w_att: Tensor) -> Tensor:
+        """Compute q (R, A) -> e (R, L)."""
+        e = self._scores(projected, _by_image(query, projected), w_att)             # (N, C, L)
+        return tf.reshape(e, [-1, self._n_locations])
+
+    def gradient(self, query: Tensor, d_scores: Tensor, projected: Tensor,
+                 w_att: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute dq (R, A), and carry out de (R, L) and a share of dw (R, A)."""
+        d_query, d_w = self._query_gradient(
+            projected, _by_image(query, projected), w_att, _by_image(d_scores, projected))
+        d_query, d_w = (tf.reshape(x, [-1, self.input_size]) for x in (d_query, d_w))
+        return d_query, (d_scores, d_w)
+
+    def constants_gradients(self, query: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute dp (N, L, A) and dw (A,) in one pass over p."""
+        projected, w_att = self.constants
+        steps = (_steps_of_images(x, projected) for x in (query, *carried))         # (S, N, ...)
+        return projection_gradient(self._activation, self._jit, projected, w_att, *steps)
+
+
+class WeightedSum:
+    """Weights of the locations (R, L) -> sum_l weights_l features_l (R, K) (eq. 13).
+
+    Args:
+        features: (N, L, K), whose type is that of the products. dtype: of weights and sums.
+        jit, least: as of `Scores`.
+    """
+
+    def __init__(self, features: Tensor, dtype: DType, jit: bool, least: int = 0) -> None:
+        self.constants, self.dtype = (features,), dtype
+        _, self.input_size, size = features.shape.as_list()
+        self.carried_sizes = (size,)
+        self._jit, self._least = jit, least
+        self._sum, self._gradient = (
+            compiled(kernel, jit, least) for kernel in (weighted_sum, weighted_sum_gradient))
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """Compute weights (R, L) -> (R, K)."""
+        return self.value(weights, *self.constants)
+
+    def of_images(self, features: Tensor) -> 'WeightedSum':
+        """Return the same function of other images, features (n, L, K)."""
+        return WeightedSum(features, self.dtype, self._jit, self._least)
+
+    def loop_constants(self) -> tuple[Tensor, ...]:
+        """Return the constants themselves."""
+        return self.constants
+
+    def value(self, weights: Tensor, features: Tensor) -> Tensor:
+        """Compute weights (R, L) -> (R, K)."""
+        return tf.reshape(self._sum(_by_image(weights, features), features),
+                          [-1, self.carried_sizes[0]])
+
+    def gradient(self, weights: Tensor, d_sum: Tensor,
+                 features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute the gradient of the weights (R, L), and carry d_sum (R, K) out."""
+        d_weights = self._gradient(_by_image(d_sum, features), features)            # (N, C, L)
+        return tf.reshape(d_weights, [-1, self.input_size]), (d_sum,)
+
+    def constants_gradients(self, weights: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute the features' gradient (N, L, K), one product an image for all steps."""
+        features = self.constants[0]
+        weights, d_sum = (_images_of_steps(x, features) for x in (weights, carried[0]))
+        return gradients_of(matmul(weights, features), self.constants, d_sum)
+
+
+# ---- the plain functions
 
 
 def compiled(function: Callable[..., Tensor], jit: bool, least: int = 0) -> Callable[..., Tensor]:
@@ -163,3 +267,22 @@ def _mean_rows(x: Tensor) -> Tensor:
     n_rows, size = tf.shape(x)[0] * tf.shape(x)[1], x.shape[2]
     share = tf.fill([n_rows], 1 / tf.cast(n_rows, x.dtype))                         # (N L,)
     return tf.linalg.matvec(tf.reshape(x, [n_rows, size]), share, transpose_a=True)
+
+
+def _by_image(x: Tensor, images: Tensor) -> Tensor:
+    """Group rows by image: x (R, I), images (N, ...) -> (N, C, I)."""
+    return tf.reshape(x, [tf.shape(images)[0], -1, x.shape[1]])
+
+
+def _steps_of_images(x: Tensor, images: Tensor) -> Tensor:
+    """Count a step of C captions C times: x (T', R, I), images (N, ...) -> (T' C, N, I)."""
+    n, size = tf.shape(images)[0], x.shape[2]
+    x = tf.reshape(x, [tf.shape(x)[0], n, -1, size])                                # (T', N, C, I)
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, n, size])
+
+
+def _images_of_steps(x: Tensor, images: Tensor) -> Tensor:
+    """Put all steps of an image side by side: x (T', R, I), images (N, ...) -> (N, T' C, I)."""
+    n, size = tf.shape(images)[0], x.shape[2]
+    x = tf.reshape(x, [tf.shape(x)[0], n, -1, size])                                # (T', N, C, I)
+    return tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [n, -1, size])

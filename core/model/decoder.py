@@ -18,27 +18,18 @@ units of the attention, S = G + A + 1 units that the hidden state feeds (H
 more with `sentinel`, 1 less without `selector`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.common.aliases import DType, Tensor, Variable
 from core.data.vocabulary import SPECIALS
 from core.model import attention_kernels, hard_attention
-from core.model.attention import Annotations, Attention, Projected
-from core.model.attention_kernels import compiled
+from core.model.attention import Annotations, Attention, Projected, Sentinel
+from core.model.attention_kernels import Scores, WeightedSum, compiled
 from core.model.cells import CellWeights, GRUCell, LSTMCell
+from core.model.deferred_gradients import Product, StepFunction, WordShare, look_up
 from core.model.hard_attention import ContextWeights
 from core.model.output_layer import Dropout, OutputLayer
-from core.model.sentinel import Sentinel
-from core.model.step_functions import (
-    Product,
-    Scores,
-    StepFunction,
-    StepFunctions,
-    WeightedSum,
-    WordShare,
-    look_up,
-)
 from core.runtime.backend import cast, matmul, tf
 from core.runtime.random_streams import RandomStream
 from core.runtime.variables import Variables
@@ -49,6 +40,46 @@ if TYPE_CHECKING:
 NEVER_EMITTED = ('<NULL>', '<START>', '<UNK>')
 BATCH_NORM_EPSILON, BATCH_NORM_DECAY = 1e-3, 0.95
 STATE_ACTIVATIONS = {'tanh': tf.tanh, 'relu': tf.nn.relu, 'linear': tf.identity}
+
+
+class StepFunctions(NamedTuple):
+    """All that `Decoder.step` computes with constants.
+
+    Attributes:
+        words: WordShare, words (R,) -> their share of the gates (R, G).
+        from_h: Product, h (R, H) -> (R, S): share of the gates, query of the attention, gate beta.
+        scores: Scores, query (R, A) -> (R, L).
+        weighted_sum: WeightedSum, weights of the locations (R, L) -> (R, K).
+        from_context: Product, context (R, K) -> its share of the gates (R, G), with their bias.
+        annotations: Annotations of the images.
+        others: dict of name -> StepFunction, what an extension of the step needs besides.
+    """
+
+    words: WordShare
+    from_h: Product
+    scores: Scores
+    weighted_sum: WeightedSum
+    from_context: Product
+    annotations: Annotations
+    others: dict[str, StepFunction]
+
+    def replaced(self, replace: Callable[[StepFunction], StepFunction]) -> 'StepFunctions':
+        """Return the same with `replace(function)` for each function."""
+        fields = {name: replace(function) for name, function in self._asdict().items()
+                  if name not in ('annotations', 'others')}
+        others = {name: replace(function) for name, function in self.others.items()}
+        return self._replace(**fields, others=others)
+
+    @property
+    def images(self) -> tuple[Tensor, Tensor]:
+        """What is of the images here: projected annotations (N, L, A), features (N, L, K)."""
+        return self.scores.constants[0], self.weighted_sum.constants[0]
+
+    def of_images(self, images: tuple[Tensor, Tensor]) -> 'StepFunctions':
+        """Return the same functions of other images, or of fewer: a tuple such as `images`."""
+        projected, features = images
+        return self._replace(scores=self.scores.of_images(projected),
+                             weighted_sum=self.weighted_sum.of_images(features))
 
 
 class Step(NamedTuple):
@@ -245,7 +276,7 @@ class Decoder:
         """Return the StepFunctions of images; products have the type of the annotations.
 
         Args:
-            annotations: Annotations. jit, least: see `step_functions.Scores`.
+            annotations: Annotations. jit, least: see `attention_kernels.Scores`.
         """
         cell, dtype = self.cell.weights(), annotations.features.dtype
         projected = self.attention.project(annotations)                             # (N, L, A)
@@ -256,7 +287,8 @@ class Decoder:
         others: dict[str, StepFunction] = {}
         if self.sentinel:
             of_word = tf.concat([of_word, self.sentinel.w_x], axis=1)               # (M, G + H)
-            others['sentinel'] = self.sentinel.product(projected, dtype)            # -> (R, A + K)
+            w, b = self.sentinel.weights(projected)                                 # (H, A + K)
+            others['sentinel'] = Product(cast(w, dtype), b)
         return StepFunctions(
             words=WordShare(tf.convert_to_tensor(self.embedding), cast(of_word, dtype),
                             self._zero_word()),

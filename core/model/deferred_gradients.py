@@ -24,15 +24,132 @@ reads `functions.from_h.constants`, the annotations or a variable directly, or t
 twice, gets the ordinary gradient of a loop for that, right and slower. `PlainGradients` gives all
 of it so.
 
-Letters in shapes as in `step_functions`.
+Letters in shapes: N images, R captions (rows; row r belongs to image r // (R / N)), T' steps, I and
+O units into and out of a function, M numbers of a word vector, V words, G gate units.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from core.common.aliases import Tensor
-from core.model.step_functions import StepFunction, StepFunctions
-from core.runtime.backend import tf
+from core.common.aliases import DType, Tensor
+from core.runtime.backend import cast, matmul, tf, tf1
 from core.runtime.custom_gradient import with_gradient
+
+if TYPE_CHECKING:
+    from core.model.decoder import StepFunctions
+
+
+class StepFunction(Protocol):
+    """y_t = f(x_t; constants), with what `deferred_gradients` needs to know of it.
+
+    Attributes:
+        constants: tuple of floating tensors, the same at every step.
+        dtype: of x_t and y_t.
+        input_size: units of x_t (R, input_size); None where x_t is (R,) int32.
+        carried_sizes: units of what `gradient` carries out of the loop.
+    """
+
+    constants: tuple[Tensor, ...]
+    dtype: DType
+    input_size: int | None
+    carried_sizes: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute y_t (R, ...), differentiable in x_t and in the constants."""
+
+    def loop_constants(self) -> tuple[Tensor, ...]:
+        """Return the tensors that `value` and `gradient` read inside the loop."""
+
+    def value(self, x: Tensor, *loop_constants: Tensor) -> Tensor:
+        """Compute y_t of x_t and the loop constants."""
+
+    def gradient(self, x: Tensor, dy: Tensor,
+                 *loop_constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute (gradient of x_t or None, what is carried out (R, size) for each size)."""
+
+    def constants_gradients(self, x: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute the gradient of each constant from x and `carried` of all steps (T', R, ...)."""
+
+
+class Product:
+    """x (R, I) -> x W + b (R, O).
+
+    Args:
+        matrix: W (I, O), whose type is that of the product. bias: b (O,), of the model's own type.
+    """
+
+    def __init__(self, matrix: Tensor, bias: Tensor) -> None:
+        self.constants, self.dtype = (matrix, bias), bias.dtype.base_dtype
+        self.input_size, size = matrix.shape.as_list()
+        self.carried_sizes = (size,)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute x (R, I) -> (R, O)."""
+        return self.value(x, *self.constants)
+
+    def loop_constants(self) -> tuple[Tensor, ...]:
+        """Return W, b and W transposed.
+
+        To transpose at every step takes longer than the product itself of a batch's few rows.
+        """
+        matrix, bias = self.constants
+        return matrix, bias, tf.transpose(matrix)
+
+    def value(self, x: Tensor, matrix: Tensor, bias: Tensor, *_: Tensor) -> Tensor:
+        """Compute x (..., I) -> (..., O)."""
+        return all_rows(x, matrix) + bias
+
+    def gradient(self, x: Tensor, dy: Tensor, matrix: Tensor, bias: Tensor,
+                 transposed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute dx = dy W^T (R, I), and carry dy (R, O) out."""
+        return matmul(dy, transposed), (dy,)
+
+    def constants_gradients(self, x: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute dW = sum_t x_t^T dy_t as one product, db = sum_t dy_t."""
+        return gradients_of(self.value(x, *self.constants), self.constants, carried[0])
+
+
+class WordShare:
+    """Words (R,) int32 -> E y W (R, G): the words' share of the gates (eq. 1).
+
+    Args:
+        embedding: E (V, M). matrix: W (M, G), whose type is that of the product.
+        zero: number of the word whose vector is zeros, or None.
+    """
+
+    input_size = None
+
+    def __init__(self, embedding: Tensor, matrix: Tensor, zero: int | None = None) -> None:
+        self.constants, self.dtype = (embedding, matrix), embedding.dtype.base_dtype
+        self._zero = zero
+        self.carried_sizes = (matrix.shape[1],)
+
+    def __call__(self, words: Tensor) -> Tensor:
+        """Compute words (R,) -> (R, G)."""
+        return self.value(words, *self.constants)
+
+    def of_all(self, words: Tensor) -> Tensor:
+        """Compute words (T', R) -> (T', R, G), that of each different word once."""
+        distinct, places = tf.unique(tf.reshape(words, [-1]))                       # (U,), (T' R,)
+        shares = tf.gather(self(distinct), places)                                  # (T' R, G)
+        return tf.reshape(shares, tf.concat([tf.shape(words), [self.carried_sizes[0]]], 0))
+
+    def loop_constants(self) -> tuple[Tensor, ...]:
+        """Return the constants themselves."""
+        return self.constants
+
+    def value(self, words: Tensor, embedding: Tensor, matrix: Tensor) -> Tensor:
+        """Compute words (...) -> (..., G)."""
+        return all_rows(look_up(embedding, words, self._zero), matrix)
+
+    def gradient(self, words: Tensor, dy: Tensor,
+                 *_: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Carry dy (R, G) out; words have no gradient."""
+        return None, (dy,)
+
+    def constants_gradients(self, words: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute the gradients of embedding and matrix as of one product of all steps."""
+        return gradients_of(self.value(words, *self.constants), self.constants, carried[0])
 
 
 class PlainGradients:
@@ -42,14 +159,14 @@ class PlainGradients:
         functions: StepFunctions. n_steps, n_rows: not needed here.
     """
 
-    def __init__(self, functions: StepFunctions, n_steps: Tensor, n_rows: Tensor) -> None:
+    def __init__(self, functions: 'StepFunctions', n_steps: Tensor, n_rows: Tensor) -> None:
         self._functions = functions
 
     def records(self) -> tuple:
         """Return the loop variable with which `write` begins."""
         return ()
 
-    def at(self, t: Tensor) -> StepFunctions:
+    def at(self, t: Tensor) -> 'StepFunctions':
         """Return the functions of step t, inside the loop."""
         return self._functions
 
@@ -68,7 +185,7 @@ class DeferredGradients(PlainGradients):
         functions: StepFunctions. n_steps, n_rows: scalar tensors, T' and R.
     """
 
-    def __init__(self, functions: StepFunctions, n_steps: Tensor, n_rows: Tensor) -> None:
+    def __init__(self, functions: 'StepFunctions', n_steps: Tensor, n_rows: Tensor) -> None:
         self._deferred: list[_Deferred] = []
 
         def defer(function: StepFunction) -> StepFunction:
@@ -81,7 +198,7 @@ class DeferredGradients(PlainGradients):
         """Return a TensorArray for each function, for its x_t."""
         return tuple(deferred.record for deferred in self._deferred)
 
-    def at(self, t: Tensor) -> StepFunctions:
+    def at(self, t: Tensor) -> 'StepFunctions':
         """Return functions that note what they are called with and leave their constants alone."""
         for deferred in self._deferred:
             deferred.begin(t)
@@ -166,3 +283,25 @@ def _without_gradient(x: Tensor) -> Tensor:
     no gradient. A bitcast moves no data.
     """
     return tf.bitcast(x, {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}[x.dtype.size])
+
+
+def look_up(embedding: Tensor, words: Tensor, zero: int | None = None) -> Tensor:
+    """Return word vectors: embedding (V, M), words (...) int32 -> (..., M); `zero` has zeros."""
+    vectors = tf.nn.embedding_lookup(embedding, words)
+    if zero is not None:
+        vectors *= tf.cast(tf.not_equal(words, zero), vectors.dtype)[..., tf.newaxis]
+    return vectors
+
+
+def all_rows(x: Tensor, w: Tensor) -> Tensor:
+    """Multiply x (..., I) by w (I, O) as one product, so that the gradient of w is one too."""
+    if x.shape.rank == 2:
+        return matmul(x, w)
+    flat = matmul(tf.reshape(x, [-1, w.shape[0]]), w)                               # (rows, O)
+    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [w.shape[1]]], 0))
+
+
+def gradients_of(y: Tensor, constants: Sequence[Tensor], dy: Tensor) -> list[Tensor]:
+    """Compute the gradients of the constants of y, whose own gradient is dy; dense tensors."""
+    return [tf.convert_to_tensor(gradient)
+            for gradient in tf1.gradients(y, list(constants), grad_ys=cast(dy, y.dtype))]

@@ -12,11 +12,10 @@ from typing import NamedTuple
 from core.common.aliases import DType, Tensor
 from core.decoding.word_rules import mask_words
 from core.model import hard_attention
-from core.model.decoder import Decoder, Step
+from core.model.decoder import Decoder, Step, StepFunctions
 from core.model.deferred_gradients import DeferredGradients, PlainGradients
 from core.model.hard_attention import ContextWeights, Draws
 from core.model.output_layer import Dropout
-from core.model.step_functions import StepFunctions
 from core.runtime.backend import tf
 from core.runtime.random_streams import RandomStream
 

@@ -2,7 +2,8 @@
 
 `solver` is the loop, `optimization` and `schedules` are what a step does to the variables,
 `validation` chooses the best model, `training_state` and `checkpoints` are what a killed run goes
-on from, `report` and `metrics_log` tell of it, `interrupts` end it in order.
+on from, `metrics_log` tells of it, `interrupts` end it in order; `check_gradients` is for who
+changes the model.
 """
 
 from typing import Any

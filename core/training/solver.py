@@ -30,14 +30,13 @@ from core.runtime.backend import tf, tf1
 from core.runtime.xla import with_working_xla
 from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
 from core.training.interrupts import Interrupts, Stopped
-from core.training.metrics_log import Journal
+from core.training.metrics_log import Journal, Report, unigram_loss
 from core.training.optimization import (
     PRECISIONS,
     Optimization,
     check_training_options,
     diverged,
 )
-from core.training.report import Report, unigram_loss
 from core.training.training_state import TrainingState
 from core.training.validation import Validation
 

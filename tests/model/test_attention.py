@@ -5,7 +5,7 @@ import pytest
 
 from core.config.model import ModelConfig
 from core.model.attention import Annotations, Attention
-from core.model.step_functions import Scores, WeightedSum
+from core.model.attention_kernels import Scores, WeightedSum
 from core.runtime.backend import tf, tf1
 from core.runtime.variables import Variables
 from tests.support.tiny_model import D, H, L, N

@@ -14,7 +14,7 @@ from core.decoding.captions import generate
 from core.model.caption_generator import CaptionGenerator
 from core.reference.equations import teacher_forcing
 from core.runtime.backend import tf
-from core.training.report import unigram_loss
+from core.training.metrics_log import unigram_loss
 from tests.support import tiny_model
 from tests.support.java_log import logged_java, meteor_processes
 from tests.support.solvers import make, metrics, saved, watched

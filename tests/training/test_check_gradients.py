@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.model import step_functions
-from core.model.check_gradients import check_gradients
+from core.model import attention_kernels, deferred_gradients
 from core.runtime.backend import tf
+from core.training.check_gradients import check_gradients
 from tests.support import tiny_model
 from tests.support.model_cases import CASES
 
@@ -21,13 +21,13 @@ def test_right_models_have_small_errors(graph, name):
 
 def test_a_gradient_that_is_forgotten_is_found(graph, monkeypatch):
     """The bias of the product with h, whose deferred gradient somebody leaves out."""
-    whole = step_functions.Product.constants_gradients
+    whole = deferred_gradients.Product.constants_gradients
 
     def forgetful(self, x, carried):
         d_matrix, d_bias = whole(self, x, carried)
         return d_matrix, 0 * d_bias
 
-    monkeypatch.setattr(step_functions.Product, 'constants_gradients', forgetful)
+    monkeypatch.setattr(deferred_gradients.Product, 'constants_gradients', forgetful)
     worst = check_gradients(tiny_model.build(dtype=tf.float64, attention_activation='tanh'))
     wrong = {name for name, error in worst.items() if error > 1e-5}
     assert {'attention_layer/b', 'selector/b', 'lstm/basic_lstm_cell/bias'} <= wrong
@@ -39,7 +39,7 @@ def test_an_operation_with_a_wrong_gradient_of_its_own_is_found(graph, monkeypat
         hidden = tf.tanh(p[:, tf.newaxis] + q[:, :, tf.newaxis])
         return 0.5 * hidden + tf.stop_gradient(0.5 * hidden)
 
-    monkeypatch.setattr(step_functions.attention_kernels, '_hidden', half)
+    monkeypatch.setattr(attention_kernels, '_hidden', half)
     worst = check_gradients(tiny_model.build(dtype=tf.float64, attention_activation='tanh'))
     assert worst['project_features/w'] > 1e-2
 
