@@ -226,7 +226,7 @@ def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir
 
     first = config.training.finetune_from
     learnt = [*(variable for variable in model.variables if variable.trainable),
-              *(model.encoder.trained if first else ())]
+              *(model.encoder.trained if model.encoder else ())]
     if not config.training.train_embedding:
         learnt = [variable for variable in learnt if variable is not model.embedding]
     if args.preset:

@@ -14,13 +14,15 @@ import numpy as np
 
 from core.common.aliases import DType
 from core.common.errors import InputError
+from core.data.split import Batchable
 
 T = TypeVar('T')
 
 
 class Batch(NamedTuple):
-    """One batch; R captions of N images. R is N, or C times N with the captions of image i in rows
-    i C to i C + C - 1.
+    """One batch of R captions of N images.
+
+    R is N, or C times N with the captions of image i in rows i C to i C + C - 1.
 
     Attributes:
         features: (N, L, D) of the Batches' dtype, or (N, size, size, 3) uint8 pixels.
@@ -34,27 +36,24 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Every caption of a CaptionData exactly once an epoch, in an order that depends on `seed` and
-    epoch only.
+    """Every caption exactly once an epoch, in an order that depends on `seed` and epoch only.
 
     So training can go on in the middle of an epoch. The number of batches is the same every epoch.
     By `batch_by`:
 
     - 'sorted': captions are sorted by length with ties in random order, cut into batches, and the
-    batches shuffled. A
-      batch's captions have one length, but for the few batches at the borders between lengths; one batch an epoch is
-      incomplete.
+      batches shuffled. A batch's captions have one length, but for the few batches at the borders
+      between lengths; one batch an epoch is incomplete.
     - 'one_length': a batch never mixes lengths (paper, 4.3). The rest of each length is a smaller
-    batch.
+      batch.
     - 'bucket': the same with buckets of `bucket_width` lengths: 1 to bucket_width words (with
-    <END>), and so on.
+      <END>), and so on.
     - 'image': whole images, `captions_per_image` captions of each, so that their features are read
-    and projected once.
-      What is left of an image's captions is batched with equally many of other images.
+      and projected once. What is left of an image's captions is batched with equally many of other
+      images.
 
     Args:
-        data: CaptionData, or what has its `captions` and `image_idxs`, and `read_features(images)`
-            or `read_batch(captions, images, epoch)`.
+        data: Batchable.
         batch_size: captions in a batch; the incomplete ones are smaller.
         seed: int.
         batch_by, bucket_width, captions_per_image: see above.
@@ -64,7 +63,7 @@ class Batches:
         InputError: captions_per_image does not fit into batch_size.
     """
 
-    def __init__(self, data: Any, batch_size: int, seed: int, *, batch_by: str = 'sorted',
+    def __init__(self, data: Batchable, batch_size: int, seed: int, *, batch_by: str = 'sorted',
                  bucket_width: int = 4, captions_per_image: int = 5,
                  dtype: DType = np.float32) -> None:
         if batch_by == 'image' and captions_per_image > batch_size:
@@ -118,10 +117,7 @@ class Batches:
         for piece in self.plan(epoch)[start:]:
             index = piece.reshape(-1)
             images = self.data.image_idxs[piece if piece.ndim == 1 else piece[:, 0]]
-            if hasattr(self.data, 'read_batch'):
-                features = self.data.read_batch(index, images, epoch)
-            else:
-                features = self.data.read_features(images)
+            features = self.data.read_batch(index, images, epoch)
             yield Batch(features.astype(self.dtype, copy=False), self.data.captions[index], index)
 
 

@@ -29,7 +29,7 @@ FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'voc
 
 
 class CaptionData:
-    """One split: what training, validation and evaluation read.
+    """A `Split` of stored features.
 
     Args:
         features: FeatureFile or ArrayFeatures.
@@ -44,6 +44,8 @@ class CaptionData:
         encoder: dict of the EncoderSpec that made the features, or None.
     """
 
+    stored = True
+
     def __init__(self, features: FeatureFile | ArrayFeatures, rows: Sequence[int] | np.ndarray,
                  captions: Any, image_idxs: Any, image_ids: list, references: list[list[str]],
                  paths: list[str] | None = None, boxes: Boxes | None = None,
@@ -56,12 +58,16 @@ class CaptionData:
         self.encoder: Any = encoder
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.rows)
 
     def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, L, D) features of images numbered 0 to I - 1."""
+        """Return the features (n, L, D) of images numbered 0 to I - 1."""
         return self.features.read(self.rows[np.asarray(images, np.int64)])
+
+    def read_batch(self, captions: np.ndarray, images: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the features (N, L, D) of a training batch, see `split.Batchable`."""
+        return self.read_features(images)
 
     @classmethod
     def from_arrays(cls, data: Mapping[str, Any],

@@ -15,7 +15,7 @@ from core.runtime.devices import FEATURE_SHARE, GIB, Machine, gibibytes, session
 if TYPE_CHECKING:
     import numpy as np
 
-    from core.data.data_dir import CaptionData
+    from core.data.split import Split
 
 
 def keeps_features(machine: Machine, n_bytes: int) -> bool:
@@ -45,23 +45,22 @@ def memory(machine: Machine) -> int:
 
 
 class ResidentFeatures:
-    """A split of a CaptionData whose features lie in the device's memory, so that batches hold
-    image numbers instead.
+    """A split whose features lie in the device's memory: batches hold image numbers instead.
 
-    In the place of the data for `batches.Batches`: `read_features` gives the numbers themselves.
+    In the place of the data for `batches.Batches`: `read_batch` gives the numbers themselves.
 
     Args:
-        data: CaptionData. dtype: of the features, that of `model.inputs`.
+        data: Split of stored features. dtype: of the features, that of `model.inputs`.
         most: numbers in one variable at most; TensorFlow counts those of some operations on GPUs in
             32 bits.
 
     Attributes:
-        numbers: placeholder (N,) int64, to be fed what `read_features` gives.
+        numbers: placeholder (N,) int64, to be fed what `read_batch` gives.
         features: (N, L, D), those of `numbers`.
         captions, image_idxs: of the data.
     """
 
-    def __init__(self, data: 'CaptionData', dtype: DType, most: int = 2**30) -> None:
+    def __init__(self, data: 'Split', dtype: DType, most: int = 2**30) -> None:
         from core.runtime.backend import tf, tf1
 
         self._data, self._dtype = data, dtype
@@ -84,16 +83,17 @@ class ResidentFeatures:
             self._put.append(tf1.scatter_update(part, here, self._piece).op)
 
     @staticmethod
-    def size(data: 'CaptionData', dtype: DType) -> int:
-        """Bytes that the features of a CaptionData will take."""
+    def size(data: 'Split', dtype: DType) -> int:
+        """Return the bytes that the features of a Split will take."""
         return len(data) * data.features.shape[1] * data.features.shape[2] * dtype.size
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self._data)
 
-    def read_features(self, images: 'Sequence[int] | np.ndarray') -> 'np.ndarray':
-        """(N,) int64, the numbers."""
+    def read_batch(self, captions: 'np.ndarray', images: 'np.ndarray',
+                   epoch: int) -> 'np.ndarray':
+        """Return the numbers (N,) int64 of a training batch, see `split.Batchable`."""
         import numpy as np
 
         return np.asarray(images, np.int64)

@@ -29,7 +29,7 @@ _Shaped = collections.namedtuple('_Shaped', 'shape')
 
 
 class ImageData:
-    """One split whose images are read from their files: a `CaptionData` with pixels for features.
+    """A `Split` whose images are read from their files: pixels in the place of features.
 
     Args:
         data: CaptionData that knows its `paths`.
@@ -47,13 +47,16 @@ class ImageData:
         InputError: image files are gone; says how many and names one.
     """
 
+    stored = False
+
     def __init__(self, data: 'CaptionData', spec: 'EncoderSpec',
                  augmentation: 'Augmentation | None' = None) -> None:
         self.spec, self.augmentation = spec, augmentation
         self.captions, self.image_idxs = data.captions, data.image_idxs
         self.image_ids, self.references, self.paths = data.image_ids, data.references, data.paths
         self.encoder = spec.to_dict()
-        same = data.encoder is not None and (data.encoder['resize'], data.encoder['size']) == (spec.resize, spec.size)
+        same = data.encoder is not None and (
+            (data.encoder['resize'], data.encoder['size']) == (spec.resize, spec.size))
         self.boxes = data.boxes if same else None
         self.features = _Shaped((len(data), spec.grid[0] * spec.grid[1], spec.dim))
         self._check_files()
@@ -69,26 +72,21 @@ class ImageData:
                              'the data again with prepro.py')
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.image_ids)
 
     def read_features(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8, the encoder's input for images numbered 0 to I - 1, without
-        augmentation.
-        """
+        """Return the pixels (n, size, size, 3) uint8 of images numbered 0 to I - 1, as they are."""
         return self._load([(image, {}) for image in images])
 
     def read_batch(self, captions: np.ndarray, images: np.ndarray, epoch: int) -> np.ndarray:
-        """The pictures of a training batch.
+        """Return the pixels (N, size, size, 3) uint8 of a training batch, augmented.
 
         Args:
             captions: (R,) numbers of the batch's captions.
             images: (N,) numbers of its images; R is N, or C times N with the C captions of one
                 image in a row.
             epoch: int.
-
-        Returns:
-            (N, size, size, 3) uint8.
         """
         if self.augmentation is None:
             return self.read_features(images)
@@ -100,9 +98,9 @@ class ImageData:
         preprocessing = self.spec.preprocessing
         loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]),
                                 wanted)
-        return np.stack(list(loaded)) if wanted else np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
+        if not wanted:
+            return np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
+        return np.stack(list(loaded))
 
-
-Split = CaptionData | ImageData  # what models read
 
 

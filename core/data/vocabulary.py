@@ -98,8 +98,8 @@ class Vocabulary:
         """Equal when the same numbers stand for the same words."""
         return isinstance(other, Vocabulary) and self.idx_to_word == other.idx_to_word
 
-    # type: ignore[assignment]  # the way to say 'not hashable', which typeshed does not know
-    __hash__ = None
+    # The way to say 'not hashable', which typeshed does not know.
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def build(cls, token_lists: Iterable[Sequence[str]], vocab_size: int | None = None,

@@ -31,7 +31,7 @@ from core.viewer.caption_record import page_record
 
 if TYPE_CHECKING:
     from core.data.data_dir import DataDir
-    from core.data.image_data import Split
+    from core.data.split import Split
     from core.decoding.captions import Caption
     from core.runs.run_dir import Run
 

@@ -43,7 +43,7 @@ class Scores:
                  least: int = 0) -> None:
         self.constants, self.dtype = (projected, w_att), w_att.dtype.base_dtype
         _, self._n_locations, self.input_size = projected.shape.as_list()
-        self.carried_sizes = (self._n_locations, self.input_size)
+        self.carried_sizes: tuple[int, ...] = (self._n_locations, self.input_size)
         self._activation, self._jit, self._least = activation, jit, least
         self._scores, self._query_gradient = (
             compiled(functools.partial(kernel, activation), jit, least)
@@ -92,7 +92,7 @@ class WeightedSum:
     def __init__(self, features: Tensor, dtype: DType, jit: bool, least: int = 0) -> None:
         self.constants, self.dtype = (features,), dtype
         _, self.input_size, size = features.shape.as_list()
-        self.carried_sizes = (size,)
+        self.carried_sizes: tuple[int, ...] = (size,)
         self._jit, self._least = jit, least
         self._sum, self._gradient = (
             compiled(kernel, jit, least) for kernel in (weighted_sum, weighted_sum_gradient))

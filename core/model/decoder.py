@@ -63,9 +63,9 @@ class StepFunctions(NamedTuple):
     annotations: Annotations
     others: dict[str, StepFunction]
 
-    def replaced(self, replace: Callable[[StepFunction], StepFunction]) -> 'StepFunctions':
+    def replaced(self, replace: Callable[[StepFunction], Any]) -> 'StepFunctions':
         """Return the same with `replace(function)` for each function."""
-        fields = {name: replace(function) for name, function in self._asdict().items()
+        fields: dict[str, Any] = {name: replace(function) for name, function in self._asdict().items()
                   if name not in ('annotations', 'others')}
         others = {name: replace(function) for name, function in self.others.items()}
         return self._replace(**fields, others=others)

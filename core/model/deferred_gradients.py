@@ -81,7 +81,7 @@ class Product:
     def __init__(self, matrix: Tensor, bias: Tensor) -> None:
         self.constants, self.dtype = (matrix, bias), bias.dtype.base_dtype
         self.input_size, size = matrix.shape.as_list()
-        self.carried_sizes = (size,)
+        self.carried_sizes: tuple[int, ...] = (size,)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute x (R, I) -> (R, O)."""
@@ -117,12 +117,12 @@ class WordShare:
         zero: number of the word whose vector is zeros, or None.
     """
 
-    input_size = None
+    input_size: int | None = None
 
     def __init__(self, embedding: Tensor, matrix: Tensor, zero: int | None = None) -> None:
         self.constants, self.dtype = (embedding, matrix), embedding.dtype.base_dtype
         self._zero = zero
-        self.carried_sizes = (matrix.shape[1],)
+        self.carried_sizes: tuple[int, ...] = (matrix.shape[1],)
 
     def __call__(self, words: Tensor) -> Tensor:
         """Compute words (R,) -> (R, G)."""
@@ -188,7 +188,7 @@ class DeferredGradients(PlainGradients):
     def __init__(self, functions: 'StepFunctions', n_steps: Tensor, n_rows: Tensor) -> None:
         self._deferred: list[_Deferred] = []
 
-        def defer(function: StepFunction) -> StepFunction:
+        def defer(function: StepFunction) -> '_Deferred':
             self._deferred.append(_Deferred(function, n_steps, n_rows))
             return self._deferred[-1]
 
@@ -228,7 +228,8 @@ class _Deferred:
 
     def __init__(self, function: StepFunction, n_steps: Tensor, n_rows: Tensor) -> None:
         self._function, self.constants = function, function.constants
-        self.input = self.inputs = None
+        self.input: Tensor = None
+        self.inputs: Tensor = None
         size, dtype = function.input_size, function.dtype
         self.record = tf.TensorArray(
             tf.int32 if size is None else dtype, n_steps,

@@ -61,6 +61,7 @@ def build_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSp
     if config.training.finetune_from:
         model = build_finetuned(options, vocabulary.word_to_idx, spec, max_length,
                                 config.training.finetune_from, pixels)
+        assert model.encoder
         return model, model.encoder.restore
     features, restore = encoder.build(pixels, spec)
     # As stored features are, so that captions are those of evaluate.py.

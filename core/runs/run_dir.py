@@ -24,6 +24,7 @@ from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import EncoderSpec, describe
 
 if TYPE_CHECKING:
+    from core.data.split import Split
     from core.model.caption_generator import CaptionGenerator
     from core.training.checkpoints import BestModel
 
@@ -176,14 +177,14 @@ class Run:
             self.check_features(data)
         return data
 
-    def split(self, data: DataDir, name: str) -> image_data.Split:
+    def split(self, data: DataDir, name: str) -> 'Split':
         """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned
         run.
         """
         selected = data.split(name)
         return image_data.ImageData(selected, self.spec) if self.finetuned else selected
 
-    def training_split(self, data: DataDir) -> image_data.Split:
+    def training_split(self, data: DataDir) -> 'Split':
         """The same of the split 'train', with the augmentation of the run's options."""
         selected, options = data.split('train'), self.config.training
         if not self.finetuned:
@@ -298,6 +299,7 @@ class Run:
         with it.
         """
         if self.finetuned:
+            assert model.encoder
             model.encoder.restore(session)
         best = self.best(model.saved)
         best.restore(session)

@@ -41,7 +41,7 @@ from core.training.training_state import TrainingState
 from core.training.validation import Validation
 
 if TYPE_CHECKING:
-    from core.data.split import Split
+    from core.data.split import Batchable, Split
     from core.model.caption_generator import CaptionGenerator
 
 Arrays = dict[str, np.ndarray]  # 'features', 'captions', 'image_idxs': the TF1 code's data
@@ -52,13 +52,14 @@ class _Run:
     """What one call of `train` works with.
 
     Attributes:
-        session: Session with all variables. state: TrainingState.
+        session: Session with all variables. state: TrainingState. optimization: Optimization.
         checkpoints: Checkpoints. best: BestModel. journal: Journal. interrupts: Interrupts.
         report: Report. validation: Validation, or None without dev images.
     """
 
     session: Session
     state: TrainingState
+    optimization: Optimization
     checkpoints: Checkpoints
     best: BestModel
     journal: Journal
@@ -119,21 +120,21 @@ class Solver:
 
     def _checked(self, data: 'Split | Arrays', name: str) -> 'Split':
         """Return the data as a Split; raise InputError if it does not fit the model."""
-        if isinstance(data, dict):
-            data = CaptionData.from_arrays(data, self.model.idx_to_word)
+        split = (CaptionData.from_arrays(data, self.model.idx_to_word) if isinstance(data, dict)
+                 else data)
         expected = (self.model.L, self.model.D)
-        if tuple(data.features.shape[1:]) != expected:
-            raise InputError(f'{name}: features are {data.features.shape[1:]}, the model expects '
+        if tuple(split.features.shape[1:]) != expected:
+            raise InputError(f'{name}: features are {split.features.shape[1:]}, the model expects '
                              f'{expected}')
-        if data.captions.shape[1] != self.model.T + 1:
-            raise InputError(f'{name}: captions have {data.captions.shape[1]} places, the model '
+        if split.captions.shape[1] != self.model.T + 1:
+            raise InputError(f'{name}: captions have {split.captions.shape[1]} places, the model '
                              f'expects {self.model.T + 1} (n_time_step + 1)')
-        if data.captions.size and data.captions.max() >= self.model.V:
-            raise InputError(f'{name}: captions use word {data.captions.max()}, the model has '
+        if split.captions.size and split.captions.max() >= self.model.V:
+            raise InputError(f'{name}: captions use word {split.captions.max()}, the model has '
                              f'{self.model.V} words')
-        return data
+        return split
 
-    def _batches(self, data: 'Split', dtype: DType) -> Batches:
+    def _batches(self, data: 'Batchable', dtype: DType) -> Batches:
         options = self.options
         return Batches(data, options.batch_size, options.seed, batch_by=options.batch_by,
                        bucket_width=options.bucket_width,
@@ -147,7 +148,7 @@ class Solver:
             return
         compute_dtype = PRECISIONS[self.options.precision]
         with self.model.graph.as_default():
-            self._build_search()
+            self._search()
             self._keep_features()
             loss = self.model.build_model(features=self._resident and self._resident.features,
                                           compute_dtype=compute_dtype, jit=self._jit())
@@ -155,7 +156,7 @@ class Solver:
 
     def _keep_features(self) -> None:
         """Have batches hold image numbers, where the features are to stay on the device."""
-        stored, dtype = not hasattr(self.data, 'read_batch'), self.model.inputs.dtype
+        stored, dtype = self.data.stored, self.model.inputs.dtype
         if not stored and self.machine.features_on_device == 'on':
             raise InputError('--features-on-device on: fine-tuning reads images, there are no '
                              'features to keep')
@@ -166,13 +167,15 @@ class Solver:
             self._resident = device_features.ResidentFeatures(self.data, dtype)
             self.batches = self._batches(self._resident, np.int64)
 
-    def _build_search(self) -> None:
+    def _search(self) -> Hypotheses:
+        """Return the Hypotheses that the model's search finds; build it at first."""
         if self._hypotheses is None:
             if self.model.jit or self.machine.xla == 'all':
                 dtype = PRECISIONS[self.options.precision]
                 self.machine = with_working_xla(self.machine, dtype, self.say)
             with self.model.graph.as_default():
                 self._hypotheses = self.model.build_search(self.decoding, jit=self._jit())
+        return self._hypotheses
 
     def _jit(self) -> bool:
         return self.model.jit and self.machine.xla != 'off'
@@ -214,6 +217,8 @@ class Solver:
         validation = None if self.val_data is None else Validation(
             self.val_data, self.options, self.decoding, self.say)
         self.build()
+        optimization = self._optimization
+        assert optimization
         with self.model.graph.as_default():
             checkpoints = Checkpoints(directory, tf1.global_variables(),
                                       self.options.keep_checkpoints)
@@ -231,17 +236,17 @@ class Solver:
                 self.say(f'going on from step {state.step} (epoch {state.epoch + 1})')
             else:
                 session.run(initialize)
-                self._begin(session)
+                self._begin(session, optimization)
             journal = Journal(self.model_path, self.log_path, state.step)
             stack.callback(journal.close)
             unigram = unigram_loss(self.data.captions, self.model.null)
-            report = Report(self.options, self._optimization, journal, unigram,
+            report = Report(self.options, optimization, journal, unigram,
                             len(self.data.captions), len(self.batches))
-            self._loop(_Run(session, state, checkpoints, best, journal, interrupts, report,
-                            validation))
+            self._loop(_Run(session, state, optimization, checkpoints, best, journal, interrupts,
+                            report, validation))
         return state.to_dict()
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: Session, optimization: Optimization) -> None:
         """Put the variables of a new run where training starts."""
         model = self.model
         self._load_encoder(session)
@@ -259,38 +264,38 @@ class Solver:
                 initialize_from(session, prefix, tuned)
         if self.word_vectors is not None:
             assign_word_vectors(session, model.embedding, *self.word_vectors)
-        if self._optimization.averages:
-            self._optimization.averages.begin(session)
+        if optimization.averages:
+            optimization.averages.begin(session)
 
-    def _averaged(self, session: Session) -> contextlib.AbstractContextManager:
+    def _averaged(self, run: _Run) -> contextlib.AbstractContextManager:
         """While active, have the variables be the averages of `weight_averaging`, if asked for."""
-        averages = self._optimization.averages
-        return averages.used(session) if averages else contextlib.nullcontext()
+        averages = run.optimization.averages
+        return averages.used(run.session) if averages else contextlib.nullcontext()
 
     def _loop(self, run: _Run) -> None:
         """Train epoch after epoch, validating and saving between them."""
         options, state = self.options, run.state
         while not self._finished(state):
             self._epoch(run)
-            if not run.session.run(self._optimization.healthy):
+            if not run.session.run(run.optimization.healthy):
                 self._diverged(state.step)
             state.epoch, state.position = state.epoch + 1, 0
             last = state.epoch == options.n_epochs
             if run.validation and (last or state.epoch % options.validate_every == 0):
-                self._validate(run)
+                self._validate(run, run.validation)
             elif not run.validation:  # nothing to choose by: the newest model is the best
-                with self._averaged(run.session):
+                with self._averaged(run):
                     run.best.save(run.session, {'step': state.step, 'epoch': state.epoch,
                                                 'scores': {}})
             if self._finished(state) or state.epoch % options.save_every == 0:
                 self._save(run)
         self._say_finished(state)
 
-    def _validate(self, run: _Run) -> None:
+    def _validate(self, run: _Run, validation: Validation) -> None:
         try:
-            with self._averaged(run.session):
-                run.validation.run(run.session, self.model, self._hypotheses, run.interrupts,
-                                   run.state, run.best, run.journal)
+            with self._averaged(run):
+                validation.run(run.session, self.model, self._search(), run.interrupts, run.state,
+                               run.best, run.journal)
         except Stopped:
             # Saved as after the epoch's last step, so that the validation comes next.
             run.state.epoch, run.state.position = run.state.epoch - 1, len(self.batches)
@@ -298,7 +303,7 @@ class Solver:
 
     def _save(self, run: _Run) -> None:
         """Save a checkpoint, but never one that training could not go on from."""
-        if not run.session.run(self._optimization.healthy):
+        if not run.session.run(run.optimization.healthy):
             self._diverged(run.state.step)
         run.checkpoints.save(run.session, run.state.to_dict())
 
@@ -330,9 +335,10 @@ class Solver:
     def _epoch(self, run: _Run) -> None:
         """Train from state.position to the end of the epoch."""
         model, options, state = self.model, self.options, run.state
-        optimization = self._optimization
-        fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': model.outputs.n_words,
-                   'entropy': model.outputs.entropy, 'norm': optimization.gradient_norm}
+        optimization, outputs = run.optimization, self.model.outputs
+        assert outputs
+        fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': outputs.n_words,
+                   'entropy': outputs.entropy, 'norm': optimization.gradient_norm}
         if optimization.loss_scale:
             fetches['scale'] = optimization.loss_scale.value
         inputs = self._resident.numbers if self._resident else model.inputs
@@ -378,10 +384,12 @@ class Solver:
         Returns:
             list of Caption.
         """
-        data = self.val_data if data is None else self._checked(data, 'data')
-        self._build_search()
+        split = self.val_data if data is None else self._checked(data, 'data')
+        if split is None:
+            raise InputError('test: there are no val_data to caption; give data')
+        hypotheses = self._search()
         with self.model.graph.as_default(), self._session() as session:
             self._load_encoder(session)
             self._best_model().restore(session)
-            return list(generate(session, self.model, self._hypotheses, data, images,
+            return list(generate(session, self.model, hypotheses, split, images,
                                  self.decoding.decode_batch))

@@ -23,7 +23,7 @@ from core.encoders.photos import Photo, decode
 from core.encoders.preprocessing import Preprocessing, square
 
 if TYPE_CHECKING:
-    from core.data.image_data import Split
+    from core.data.split import Split
     from core.decoding.captions import Caption
 
 PANEL, GAP = 2.0, 0.1  # inches

@@ -264,7 +264,7 @@ def test_features_in_several_variables(graph, rows, dtype):
     numbers = np.array([9, 0, 3, 3, 5, 2, 4, 8])
     with tf1.Session(config=session_config(CPU)) as session:
         resident.load(session, piece=2)
-        feeds = {resident.numbers: resident.read_features(numbers)}
+        feeds = {resident.numbers: resident.read_batch(numbers, numbers, 0)}
         features = session.run(resident.features, feeds)
     assert len(resident._parts) == -(-10 // rows) and tf1.global_variables() == []
     expected = arrays.read_features(numbers).astype(dtype.as_numpy_dtype)
@@ -283,6 +283,6 @@ def test_whether_features_are_kept():
 
 def test_fine_tuning_has_no_features_to_keep(tmp_path):
     solver = make(tmp_path, machine=Machine('cpu', features_on_device='on'))
-    solver.data.read_batch = None  # as finetune.ImageData has
+    solver.data.stored = False  # as ImageData says
     with pytest.raises(InputError, match='fine-tuning reads images'):
         solver.build()
