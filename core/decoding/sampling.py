@@ -22,7 +22,7 @@ def uniforms(seed: Tensor, stream: int, numbers: Tensor, n_steps: Tensor,
 
     Args:
         seed: (2,) int32. stream: int, the use, see `RandomStream`: each has numbers of its own.
-        numbers: (N,) int32, of the images. n_steps: int.
+        numbers: (N,) int32, of the images. n_steps: scalar.
     """
     fold_in = tf.random.experimental.stateless_fold_in
     seed = fold_in(seed, stream)

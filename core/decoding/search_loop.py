@@ -226,7 +226,7 @@ def compact(live: Tensor) -> Tensor:
     """Leave images whose search is over out of the computation, once there are enough of them.
 
     Args:
-        live: see `run_steps`; at least one of its images is not over.
+        live: nest, see `run_steps`; at least one of its images is not over.
 
     Returns:
         The same, with fewer rows or with all. Only the numbers of images in SIZES are left, so that

@@ -42,7 +42,7 @@ class Annotations(NamedTuple):
     shift: Tensor = None
 
     def affine(self, mean: Tensor) -> Tensor:
-        """Turn weighted means of the features (..., K) into those of the annotation vectors."""
+        """Turn weighted means of the features, mean (..., K), into those of the annotations."""
         return mean if self.scale is None else mean * self.scale + self.shift
 
 
@@ -126,7 +126,7 @@ class Attention:
         return self._score['w_att'][:, 0]
 
     def score_of(self, x: Tensor) -> Tensor:
-        """Compute w_att . act(x): (R, A) -> (R, 1), the score of something that is no location."""
+        """Compute w_att . act(x) (R, 1) of x (R, A), the score of something that is no location."""
         return matmul(attention_kernels.ACTIVATIONS[self.activation](x), self._score['w_att'])
 
     def logits(self, scores: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Attention:
         return scores / self.temperature
 
     def alpha(self, scores: Tensor) -> Tensor:
-        """Compute eq. 5, alpha = softmax(e / temperature): (R, L) -> (R, L), rows sum to 1."""
+        """Compute eq. 5, alpha = softmax(scores (R, L) / temperature), whose rows sum to 1."""
         return tf.nn.softmax(self.logits(scores))
 
 class Sentinel:
@@ -183,7 +183,11 @@ class Sentinel:
         return w, bias
 
     def vector(self, gate: Tensor, c: Tensor) -> Tensor:
-        """Compute s_t of the gate's input W_x E y + W_h h and the memory cell c, all (R, H)."""
+        """Compute s_t (R, H).
+
+        Args:
+            gate: (R, H), W_x E y_{t-1} + W_h h_{t-1}. c: (R, H), the memory cell.
+        """
         return tf.sigmoid(gate) * tf.tanh(c)
 
     def mix(self, of_sentinel: Tensor, query: Tensor, scores: Tensor,

@@ -50,7 +50,7 @@ class Scores:
             for kernel in (scores, query_gradient))
 
     def __call__(self, query: Tensor) -> Tensor:
-        """Compute q (R, A) -> e (R, L)."""
+        """Compute e (R, L) of query (R, A)."""
         return self.value(query, *self.constants)
 
     def of_images(self, projected: Tensor) -> 'Scores':
@@ -62,20 +62,20 @@ class Scores:
         return self.constants
 
     def value(self, query: Tensor, projected: Tensor, w_att: Tensor) -> Tensor:
-        """Compute q (R, A) -> e (R, L)."""
+        """Compute e (R, L) of query (R, A)."""
         e = self._scores(projected, _by_image(query, projected), w_att)             # (N, C, L)
         return tf.reshape(e, [-1, self._n_locations])
 
     def gradient(self, query: Tensor, d_scores: Tensor, projected: Tensor,
                  w_att: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute dq (R, A), and carry out de (R, L) and a share of dw (R, A)."""
+        """Compute the gradient of query (R, A); carry out d_scores (R, L) and a share of dw."""
         d_query, d_w = self._query_gradient(
             projected, _by_image(query, projected), w_att, _by_image(d_scores, projected))
         d_query, d_w = (tf.reshape(x, [-1, self.input_size]) for x in (d_query, d_w))
         return d_query, (d_scores, d_w)
 
     def constants_gradients(self, query: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Compute dp (N, L, A) and dw (A,) in one pass over p."""
+        """Compute dp (N, L, A) and dw (A,) of query (T', R, A) in one pass over p."""
         projected, w_att = self.constants
         steps = (_steps_of_images(x, projected) for x in (query, *carried))         # (S, N, ...)
         return projection_gradient(self._activation, self._jit, projected, w_att, *steps)
@@ -116,12 +116,12 @@ class WeightedSum:
 
     def gradient(self, weights: Tensor, d_sum: Tensor,
                  features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute the gradient of the weights (R, L), and carry d_sum (R, K) out."""
+        """Compute the gradient of weights (R, L), and carry d_sum (R, K) out."""
         d_weights = self._gradient(_by_image(d_sum, features), features)            # (N, C, L)
         return tf.reshape(d_weights, [-1, self.input_size]), (d_sum,)
 
     def constants_gradients(self, weights: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Compute the features' gradient (N, L, K), one product an image for all steps."""
+        """Compute the features' gradient (N, L, K) of weights (T', R, L), one product an image."""
         features = self.constants[0]
         weights, d_sum = (_images_of_steps(x, features) for x in (weights, carried[0]))
         return gradients_of(matmul(weights, features), self.constants, d_sum)
@@ -212,12 +212,12 @@ def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def weighted_sum_gradient(d_sum: Tensor, x: Tensor) -> Tensor:
-    """Compute the gradient of the weights of `weighted_sum`: d_sum (N, C, K) -> (N, C, L)."""
+    """Compute the weights' gradient (N, C, L) of `weighted_sum`: d_sum (N, C, K), x (N, L, K)."""
     return cast(tf.matmul(cast(d_sum, x.dtype), x, transpose_b=True), d_sum.dtype)
 
 
 def variance(x: Tensor, mean: Tensor) -> Tensor:
-    """Compute the mean over images and locations of (x - mean)^2: (N, L, K), (K,) -> (K,)."""
+    """Compute the mean (K,) over images and locations of (x - mean)^2: x (N, L, K), mean (K,)."""
     return _mean_rows(tf.square(x - mean))
 
 

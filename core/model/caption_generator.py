@@ -5,8 +5,9 @@
         loss = model.build_model()
         alphas, betas, captions = model.build_sampler(max_len=20)
 
-What a step computes is in core/model/decoder.py, where the letters of the shapes are explained too:
-N images, R captions, L locations, D features of a location, T steps, M numbers of a word vector, H
+What a step computes is in core/model/decoder.py.
+
+Letters in shapes: N images, R captions, L locations, D features of a location, T steps, M numbers of a word vector, H
 hidden units, V words.
 """
 
@@ -51,7 +52,7 @@ class CaptionGenerator(Decoder, Searches):
         selector: the gate beta scales the context (4.2.1).
         dropout: dropout while training.
         features: float32 tensor (N, L, D) to use in the place of the placeholder.
-        inputs: what a batch's features are fed to, where `features` are computed of it.
+        inputs: (N, ...), what a batch's features are fed to, where `features` are computed of it.
         encoder: TrainableEncoder, in the place of both: the model stands on it and trains it.
         dtype: of variables and computation.
         jit: XLA compiles the attention's large products (`attention_kernels`), in every graph that
@@ -205,7 +206,7 @@ class CaptionGenerator(Decoder, Searches):
         return hard_attention.expected
 
     def location_draws(self, n_steps: Tensor) -> Tensor:
-        """Return uniform numbers (N, n_steps) that decide drawn locations, see `uniforms`."""
+        """Return uniform numbers (N, n_steps), n_steps a scalar, that decide drawn locations."""
         return uniforms(self.dropout_seed, RandomStream.DECODED_LOCATIONS, self.image_numbers,
                         n_steps, self.dtype)
 

@@ -86,7 +86,13 @@ class LSTMCell:
         return CellWeights(inputs, recurrent, bias, tf.zeros_like(bias))
 
     def step(self, from_inputs: Tensor, from_h: Tensor, state: LSTMState) -> LSTMState:
-        """Take one step: the gates' shares of the input and of h_{t-1}, both (R, G)."""
+        """Take one step.
+
+        Args:
+            from_inputs: (R, G), the input's share of the gates.
+            from_h: (R, G), that of h_{t-1}.
+            state: that before the step.
+        """
         # Eq. 1: input gate i, candidate j, forget gate f, output gate o
         i, j, f, o = tf.split(from_inputs + from_h, 4, axis=1)                      # (R, H) each
         # Eq. 2: c_t = f c_{t-1} + i g; the forget bias lets the cell remember from the beginning
@@ -124,7 +130,13 @@ class GRUCell:
         return CellWeights(kernel, recurrent_kernel, *tf.unstack(self._variables['bias']))
 
     def step(self, from_inputs: Tensor, from_h: Tensor, state: GRUState) -> GRUState:
-        """Take one step: the gates' shares of the input and of h_{t-1}, both (R, G)."""
+        """Take one step.
+
+        Args:
+            from_inputs: (R, G), the input's share of the gates.
+            from_h: (R, G), that of h_{t-1}.
+            state: that before the step.
+        """
         x_z, x_r, x_h = tf.split(from_inputs, 3, axis=1)                            # (R, H) each
         h_z, h_r, h_h = tf.split(from_h, 3, axis=1)                                 # (R, H) each
         z = tf.sigmoid(x_z + h_z)                                                   # (R, H), update

@@ -55,27 +55,32 @@ class StepFunction(Protocol):
     carried_sizes: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Compute y_t (R, ...), differentiable in x_t and in the constants."""
+        """Compute y_t (R, ...) of x (R, I), differentiable in it and in the constants."""
 
     def loop_constants(self) -> tuple[Tensor, ...]:
         """Return the tensors that `value` and `gradient` read inside the loop."""
 
     def value(self, x: Tensor, *loop_constants: Tensor) -> Tensor:
-        """Compute y_t of x_t and the loop constants."""
+        """Compute y_t (R, ...) of x (R, I) and the loop constants."""
 
     def gradient(self, x: Tensor, dy: Tensor,
                  *loop_constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute (gradient of x_t or None, what is carried out (R, size) for each size)."""
+        """Compute the gradient of x (R, I), or None, and what is carried out of the loop.
+
+        Args:
+            x: (R, I). dy: (R, O), the gradient of y_t. loop_constants: of `loop_constants`.
+        """
 
     def constants_gradients(self, x: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Compute the gradient of each constant from x and `carried` of all steps (T', R, ...)."""
+        """Compute the gradient of each constant from all steps' x (T', R, I) and `carried`."""
 
 
 class Product:
     """x (R, I) -> x W + b (R, O).
 
     Args:
-        matrix: W (I, O), whose type is that of the product. bias: b (O,), of the model's own type.
+        matrix: (I, O), W, whose type is that of the product.
+        bias: (O,), b, of the model's own type.
     """
 
     def __init__(self, matrix: Tensor, bias: Tensor) -> None:
@@ -84,7 +89,7 @@ class Product:
         self.carried_sizes: tuple[int, ...] = (size,)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Compute x (R, I) -> (R, O)."""
+        """Compute x W + b (R, O) of x (R, I)."""
         return self.value(x, *self.constants)
 
     def loop_constants(self) -> tuple[Tensor, ...]:
@@ -96,16 +101,20 @@ class Product:
         return matrix, bias, tf.transpose(matrix)
 
     def value(self, x: Tensor, matrix: Tensor, bias: Tensor, *_: Tensor) -> Tensor:
-        """Compute x (..., I) -> (..., O)."""
+        """Compute x W + b (..., O): x (..., I), matrix (I, O), bias (O,)."""
         return all_rows(x, matrix) + bias
 
     def gradient(self, x: Tensor, dy: Tensor, matrix: Tensor, bias: Tensor,
                  transposed: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute dx = dy W^T (R, I), and carry dy (R, O) out."""
+        """Compute dx = dy W^T (R, I), and carry dy (R, O) out.
+
+        Args:
+            x: (R, I). dy: (R, O). matrix: (I, O). bias: (O,). transposed: (O, I).
+        """
         return matmul(dy, transposed), (dy,)
 
     def constants_gradients(self, x: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Compute dW = sum_t x_t^T dy_t as one product, db = sum_t dy_t."""
+        """Compute dW = sum_t x_t^T dy_t of x (T', R, I) as one product, and db = sum_t dy_t."""
         return gradients_of(self.value(x, *self.constants), self.constants, carried[0])
 
 
@@ -113,7 +122,7 @@ class WordShare:
     """Words (R,) int32 -> E y W (R, G): the words' share of the gates (eq. 1).
 
     Args:
-        embedding: E (V, M). matrix: W (M, G), whose type is that of the product.
+        embedding: (V, M), E. matrix: (M, G), W, whose type is that of the product.
         zero: number of the word whose vector is zeros, or None.
     """
 
@@ -139,16 +148,16 @@ class WordShare:
         return self.constants
 
     def value(self, words: Tensor, embedding: Tensor, matrix: Tensor) -> Tensor:
-        """Compute words (...) -> (..., G)."""
+        """Compute E y W (..., G): words (...), embedding (V, M), matrix (M, G)."""
         return all_rows(look_up(embedding, words, self._zero), matrix)
 
     def gradient(self, words: Tensor, dy: Tensor,
                  *_: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Carry dy (R, G) out; words have no gradient."""
+        """Carry dy (R, G) out; words (R,) have no gradient."""
         return None, (dy,)
 
     def constants_gradients(self, words: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Compute the gradients of embedding and matrix as of one product of all steps."""
+        """Compute the gradients of embedding and matrix from all words (T', R) at once."""
         return gradients_of(self.value(words, *self.constants), self.constants, carried[0])
 
 
@@ -156,7 +165,7 @@ class PlainGradients:
     """The StepFunctions as they stand in a loop: TensorFlow's own gradients, slow and always right.
 
     Args:
-        functions: StepFunctions. n_steps, n_rows: not needed here.
+        functions: StepFunctions. n_steps, n_rows: scalars, not needed here.
     """
 
     def __init__(self, functions: 'StepFunctions', n_steps: Tensor, n_rows: Tensor) -> None:
@@ -182,7 +191,7 @@ class DeferredGradients(PlainGradients):
     """The StepFunctions in a loop, with the gradients of their constants made after it.
 
     Args:
-        functions: StepFunctions. n_steps, n_rows: scalar tensors, T' and R.
+        functions: StepFunctions. n_steps, n_rows: scalars, T' and R.
     """
 
     def __init__(self, functions: 'StepFunctions', n_steps: Tensor, n_rows: Tensor) -> None:
@@ -303,6 +312,6 @@ def all_rows(x: Tensor, w: Tensor) -> Tensor:
 
 
 def gradients_of(y: Tensor, constants: Sequence[Tensor], dy: Tensor) -> list[Tensor]:
-    """Compute the gradients of the constants of y, whose own gradient is dy; dense tensors."""
+    """Compute the gradients of the constants of y (..., O), whose own is dy (..., O); dense."""
     return [tf.convert_to_tensor(gradient)
             for gradient in tf1.gradients(y, list(constants), grad_ys=cast(dy, y.dtype))]

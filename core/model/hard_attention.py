@@ -116,7 +116,7 @@ def drawn_of_images(uniform: Tensor) -> ContextWeights:
 
 
 def locate(alpha: Tensor, uniform: Tensor) -> Tensor:
-    """Draw locations (R,) int32: where the cumulated alpha (R, L) passes the numbers (R,)."""
+    """Draw locations (R,) int32: where the cumulated alpha (R, L) passes uniform (R,)."""
     cumulated = tf.cumsum(alpha, axis=1)                                            # (R, L)
     # Of the sum, not of one, which rounding may keep it from reaching.
     threshold = uniform[:, tf.newaxis] * cumulated[:, -1:]                          # (R, 1)
@@ -125,7 +125,7 @@ def locate(alpha: Tensor, uniform: Tensor) -> Tensor:
 
 
 def one_hot(alpha: Tensor, location: Tensor) -> Tensor:
-    """Return weights (R, L), one at the location (R,), of alpha's type."""
+    """Return weights (R, L), one at the location (R,), of the type of alpha (R, L)."""
     return tf.one_hot(location, alpha.shape[1], dtype=alpha.dtype)
 
 

@@ -116,7 +116,12 @@ class OutputLayer:
     def hidden(self, h: Tensor, context: Tensor, word_vectors: Tensor,
                dropout: Dropout | None = None, rows: Tensor = None,
                compute_dtype: DType = None) -> Tensor:
-        """Compute what the last product takes (P, S); arguments as of a call."""
+        """Compute what the last product takes (P, S).
+
+        Args:
+            h: (P, H). context: (P, K). word_vectors: (P, M). dropout: Dropout, while training.
+            rows: (P,) int. compute_dtype: of the products.
+        """
         v = self._of_type(compute_dtype)
 
         def dropped(x: Tensor, stream: int) -> Tensor:
