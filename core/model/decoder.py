@@ -65,8 +65,9 @@ class StepFunctions(NamedTuple):
 
     def replaced(self, replace: Callable[[StepFunction], Any]) -> 'StepFunctions':
         """Return the same with `replace(function)` for each function."""
-        fields: dict[str, Any] = {name: replace(function) for name, function in self._asdict().items()
-                  if name not in ('annotations', 'others')}
+        fields: dict[str, Any] = {
+            name: replace(function) for name, function in self._asdict().items()
+            if name not in ('annotations', 'others')}
         others = {name: replace(function) for name, function in self.others.items()}
         return self._replace(**fields, others=others)
 
