@@ -7,8 +7,8 @@
 
 What a step computes is in core/model/decoder.py.
 
-Letters in shapes: N images, R captions, L locations, D features of a location, T steps, M numbers of
-a word vector, H hidden units, V words.
+Letters in shapes: N images, R captions, L locations, D features of a location, T steps, M numbers
+of a word vector, H hidden units, V words.
 """
 
 from collections.abc import Mapping
