@@ -42,7 +42,8 @@ def scope(name):
     -> a/b/c.
     """
     parts = [re.sub(r'_\d+$', '', part) for part in name.split('/')[:-1]]
-    return '/'.join([part for part in dict.fromkeys(parts) if part][:3]) or re.sub(r'_\d+$', '', name)
+    return ('/'.join([part for part in dict.fromkeys(parts) if part][:3])
+            or re.sub(r'_\d+$', '', name))
 
 
 def _sorted(table, total):

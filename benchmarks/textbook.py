@@ -144,7 +144,8 @@ class Textbook:
         v = self.variables
         if dropout:
             h = tf.nn.dropout(h, rate=0.5)
-        hidden = tf.matmul(h, v['logits/w_h']) + v['logits/b_h'] + tf.matmul(context, v['logits/w_ctx2out']) + word
+        hidden = (tf.matmul(h, v['logits/w_h']) + v['logits/b_h']
+                  + tf.matmul(context, v['logits/w_ctx2out']) + word)
         hidden = tf.tanh(hidden)
         if dropout:
             hidden = tf.nn.dropout(hidden, rate=0.5)

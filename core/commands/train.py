@@ -125,7 +125,8 @@ def main() -> None:
 
     fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
     # Also where training goes on, as the options of the model come from there.
-    pretrained = pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model else None
+    pretrained = (pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model
+                  else None)
     if not args.resume:
         config = configuration(args, data.dataset, pretrained)
     if pretrained:
@@ -268,7 +269,8 @@ def layered(sections: dict[str, Any], path: str) -> Any:
         return named  # for Config.from_dict to refuse
     merged = dict(sections)
     for section, values in named.items():
-        merged[section] = {**sections.get(section, {}), **values} if isinstance(values, dict) else values
+        merged[section] = ({**sections.get(section, {}), **values} if isinstance(values, dict)
+                           else values)
     return merged
 
 
@@ -302,7 +304,8 @@ def check_pretrained(path: str, pretrained: 'Run', config: Config, data: 'DataDi
     if not pretrained.finetuned:
         try:
             pretrained.check_features(data)
-        except InputError as error:  # allowed, as the model may learn to read them, but not in silence
+        except InputError as error:
+            # Allowed, as the model may learn to read them, but not in silence
             terminal.say(f'note: {error}')
         return
     pretrained.check_features(data)

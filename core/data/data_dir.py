@@ -205,7 +205,8 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
         raise InputError(f'{directory}: is a file, not a directory; choose another --out')
     if not path.exists():
         own = {'.lock', *(leftover.name for leftover in _leftovers(directory))}
-        strangers = sorted(p.name for p in path.parent.iterdir() if p.name not in own) if path.parent.is_dir() else []
+        strangers = (sorted(p.name for p in path.parent.iterdir() if p.name not in own)
+                     if path.parent.is_dir() else [])
         if strangers:
             raise InputError(f'{directory}: not empty and not made by prepro.py ({strangers[0]} is '
                              'there); choose another --out')

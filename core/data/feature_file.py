@@ -88,7 +88,8 @@ class FeatureFile:
             raise InputError(f'{self.path}: the encoder gives numbers that are not finite or '
                              'beyond float16 (65504); check its weights, or choose another layer')
         # Neighbouring rows in one call.
-        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
+        runs = (np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows)
+                else [])
         try:
             with self._open_for_writing() as file:
                 for run in runs:
@@ -99,7 +100,8 @@ class FeatureFile:
                     first = int(rows[run[0]])
                     file['done'][first : first + len(run)] = 1
                 self._sync(file)
-        except (OSError, RuntimeError) as error:  # HDF5 raises either, the system's number in its text
+        except (OSError, RuntimeError) as error:
+            # HDF5 raises either, the system's number in its text
             number = re.search(r'errno = (\d+)', str(error))
             why = os.strerror(int(number[1])) if number else first_line(error)
             raise InputError(f'{self.path}: cannot write ({why}); make room and run the same '

@@ -169,7 +169,8 @@ def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_
         line = [record.image_id, record.path.name, record.split, record.captions, record.boxes
                 and [(b.names, b.x, b.y, b.width, b.height) for b in record.boxes], record.size]
         digest.update(json.dumps(line).encode())
-    words = hashlib.sha256(json.dumps(vocabulary.idx_to_word).encode()).hexdigest() if vocabulary else None
+    words = (hashlib.sha256(json.dumps(vocabulary.idx_to_word).encode()).hexdigest() if vocabulary
+             else None)
     return {'dataset': dataset, 'images': len(records), 'records_sha256': digest.hexdigest(),
             **spec.identity(), 'vocab_size': vocab_size, 'min_count': min_count,
             'max_length': max_length, 'vocabulary_sha256': words}

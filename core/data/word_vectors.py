@@ -75,7 +75,8 @@ def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarr
     """
     indices, matrix, (n_words,
                       dim) = np.asarray(indices), np.asarray(matrix), embedding.shape.as_list()
-    if indices.ndim != 1 or matrix.shape != (len(indices), dim) or not np.isin(indices, np.arange(n_words)).all():
+    if (indices.ndim != 1 or matrix.shape != (len(indices), dim)
+        or not np.isin(indices, np.arange(n_words)).all()):
         raise InputError(f'word_vectors: {matrix.shape} numbers for words {indices.shape} do not '
                          f'fit the {n_words} words of {dim} numbers of the model; set dim_embed to '
                          'the size of the vectors')

@@ -129,7 +129,8 @@ def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
         alone = _among(marker, [0, 1, *range(0xD0, 0xDA)])  # no length follows
         segment = tf.logical_not(tf.logical_or(junk, alone))
         app = tf.where(tf.logical_and(segment, _among(marker, [0xE1, 0xEE])),
-                       tf.strings.substr(data, at + 4, tf.maximum(length - 2, 0)), '')  # `at` is before the end
+                       # `at` is before the end
+                       tf.strings.substr(data, at + 4, tf.maximum(length - 2, 0)), '')
         exif = tf.where(tf.logical_and(_starts(app, 'Exif\0\0'), tf.equal(exif, '')), app, exif)
         xmp = tf.where(_starts(app, XMP + '\0'), _after(app, len(XMP) + 1), xmp)
         adobe = tf.logical_or(adobe, tf.logical_and(tf.equal(marker, 0xEE), _starts(app, 'Adobe')))

@@ -90,7 +90,8 @@ def decode(photo: Photo) -> Image.Image:
         ValueError: an array of another shape or type.
     """
     if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,), (4,)):
+        if (photo.dtype != np.uint8 or photo.ndim not in (2, 3)
+            or photo.shape[2:] not in ((), (3,), (4,))):
             raise ValueError('pixels must be uint8 of shape (h, w, 3), (h, w, 4) or (h, w), not '
                              f'{photo.dtype} {photo.shape}')
         if not photo.size:

@@ -87,7 +87,7 @@ def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = 
     raise InputError(f'{path} is not {formats} of weights for {what} (wrong or damaged file)')
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Keras
 
 
@@ -170,7 +170,7 @@ def _names(group: Any, attribute: str) -> list[str]:
     return names
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # MatConvNet
 
 
@@ -215,7 +215,8 @@ def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[
         if len(arrays) != 2:
             continue
         kernel, bias = (np.asarray(_innermost(array), np.float32) for array in arrays)
-        name = str(_innermost(struct['name']).ravel()[0]) if 'name' in fields else f'layer {len(stored)}'
+        name = (str(_innermost(struct['name']).ravel()[0]) if 'name' in fields
+                else f'layer {len(stored)}')
         stored.append((name, [kernel, bias.ravel()]))
     _compare(path, stored, layers, what, bare=True)
     arrays = [list(arrays) for _, arrays in stored[: len(layers)]]
@@ -237,7 +238,7 @@ def _struct(value: Any) -> Any:
     return value.ravel()[0] if value.dtype.names and value.size == 1 else None
 
 
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # checking
 
 

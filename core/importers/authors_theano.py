@@ -108,7 +108,8 @@ def _shape(source: PathLike, archive: Any, name: str) -> tuple[int, ...]:
         member = archive.zip.getinfo(name if name in names else f'{name}.npy')
         with archive.zip.open(member) as file:
             version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+                      else np.lib.format.read_array_header_2_0)
             shape, _, dtype = header(file)
     except BROKEN as error:
         raise InputError(f'{source}: entry {name} cannot be read ({first_line(error)})') from None

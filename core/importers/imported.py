@@ -81,7 +81,8 @@ def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequ
 
 
 def _fits(expected: Sequence[int | None], found: Sequence[int | None]) -> bool:
-    return len(expected) == len(found) and all(e in (None, f) for e, f in zip(expected, found, strict=True))
+    return (len(expected) == len(found) and all(
+        e in (None, f) for e, f in zip(expected, found, strict=True)))
 
 
 def _text(shape: Sequence[int | None]) -> str:

@@ -200,7 +200,8 @@ def shown(value: Any) -> str:
     Numbers and texts as Python writes them, of all else the type: it may be nested or large without
     end.
     """
-    small = isinstance(value, (bool, float, str, bytes)) or isinstance(value, int) and abs(value) < 10**18
+    small = (isinstance(value, (bool, float, str, bytes)) or isinstance(value, int)
+             and abs(value) < 10**18)
     return reprlib.repr(value) if small else _kind(value)
 
 

@@ -268,7 +268,8 @@ class Captioner:
             if isinstance(photo, Exception):
                 raise photo
             # A pipe would block until somebody writes into it, and a device may never end.
-            if isinstance(photo, (str, os.PathLike)) and os.path.exists(photo) and not os.path.isfile(photo):
+            if (isinstance(photo, (str, os.PathLike)) and os.path.exists(photo)
+                and not os.path.isfile(photo)):
                 raise UnreadableImage(str(photo), 'it is no regular file')
             return load(photo, self.spec.preprocessing)
         except UnreadableImage as error:

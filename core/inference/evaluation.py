@@ -308,7 +308,8 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
 def _named_boxes(data: 'Split', image: int, caption: 'Caption',
                  lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
     """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
-    return [] if data.boxes is None else attention_correctness.named_boxes(caption.words, data.boxes[image], lexicon)
+    return ([] if data.boxes is None else attention_correctness.named_boxes(
+        caption.words, data.boxes[image], lexicon))
 
 
 def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]',

@@ -334,7 +334,8 @@ def _is_loopback(host: str) -> bool:
 
 def _host(text: str) -> str:
     """'localhost:8000' -> 'localhost', '[::1]:8000' -> '[::1]'."""
-    return text[: text.index(']') + 1] if text.startswith('[') and ']' in text else text.partition(':')[0]
+    return (text[: text.index(']') + 1] if text.startswith('[') and ']' in text
+            else text.partition(':')[0])
 
 
 def _too_large() -> str:

@@ -91,7 +91,8 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
     for item in items:
         alphas = np.asarray(item.alphas, np.float64)
         rows, columns = item.grid
-        if alphas.ndim != 2 or alphas.shape[0] < len(item.words) or alphas.shape[1] != rows * columns:
+        if (alphas.ndim != 2 or alphas.shape[0] < len(item.words)
+            or alphas.shape[1] != rows * columns):
             raise ValueError(f'alphas {alphas.shape} for {len(item.words)} words on a grid of '
                              f'{rows} x {columns}')
         objects: dict[str, list[Rectangle]] = {}

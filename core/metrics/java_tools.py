@@ -166,7 +166,8 @@ class Meteor:
                 with self._deadline():
                     self._send('EVAL', *rows)
                     scores = [self._numbers(1)[0] for _ in range(len(rows) + 1)]
-            except BaseException:  # even Ctrl-C: answers left unread would be taken for those of the next call
+            except BaseException:
+                # Even Ctrl-C: answers left unread would be taken for those of the next call
                 self._stop()
                 raise
         return scores[-1], scores[:-1]
@@ -244,7 +245,8 @@ class Meteor:
             numbers = [float(word) for word in line.split()]
         except ValueError:
             numbers = []
-        if not numbers or len(numbers) != (expected or len(numbers)) or not all(map(math.isfinite, numbers)):
+        if (not numbers or len(numbers) != (expected or len(numbers))
+            or not all(map(math.isfinite, numbers))):
             raise self._failure(f'the process answered {line[:200]!r}' if line
                                 else 'the process gave no answer')
         return numbers

@@ -137,7 +137,8 @@ def read(path: PathLike) -> Curves:
     path = pathlib.Path(path)
     run_dir.check_run(path)
     sections = files.read_json(path / 'config.json')
-    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+    if (not isinstance(sections, dict) or not all(
+        isinstance(section, dict) for section in sections.values())):
         raise InputError(f'{path / "config.json"}: not a configuration of this program')
     data = sections.pop('data', {})
     options = {}
@@ -166,7 +167,8 @@ def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
-            if not isinstance(entry['step'], int) or abs(entry['step']) > 2**53 or not isinstance(entry['kind'], str):
+            if (not isinstance(entry['step'], int) or abs(entry['step']) > 2**53
+                or not isinstance(entry['kind'], str)):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
             unreadable += number < len(lines) - 1 and bool(line.strip())

@@ -65,7 +65,8 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
         if latest_state(path / 'checkpoints') or run.best().info():
             _check_options(path, run.config, config)
     elif path.exists() and (not path.is_dir() or any(
-            p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):  # these two: killed in its making
+            # These two: killed in its making
+            p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
     path.mkdir(parents=True, exist_ok=True)
     held = lock(path, 'train.py')
@@ -85,10 +86,12 @@ def _check_options(path: PathLike, there: Config, now: Config) -> None:
     for section, values in now.to_dict().items():
         for name, value in values.items():
             old = there.to_dict()[section][name]
-            fixed = name not in FREE or (name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine')
+            fixed = (name not in FREE or (
+                name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine'))
             if old != value and fixed:
-                longer = (f' (its schedule cosine depends on it; to train longer, start from its model: train.py DATA '
-                          f'--out NEW --pretrained-model {path})') if name == 'n_epochs' else ''
+                longer = ((' (its schedule cosine depends on it; to train longer, start from its '
+                           f'model: train.py DATA --out NEW --pretrained-model {path})')
+                          if name == 'n_epochs' else '')
                 raise InputError(f'{path}: this run was started with {name}={old!r}, now it is '
                                  f'{value!r}; give the same options to go on, or choose another '
                                  f'--out{longer}')
@@ -315,7 +318,8 @@ def check_run(path: PathLike) -> None:
         raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} '
                          '--out RUN makes a run')
     if not path.exists():
-        there = sorted(run.parent.name for run in path.parent.glob('*/config.json')) if path.parent.is_dir() else []
+        there = (sorted(run.parent.name for run in path.parent.glob('*/config.json'))
+                 if path.parent.is_dir() else [])
         meant = [f'; did you mean {path.parent / name}?' for name in near(path.name, there)]
         raise InputError(f'{path}: not a run, there is no such directory'
                          + (meant or [f'; train.py DATA --out {path} makes one'])[0])

@@ -16,7 +16,8 @@ def test_a_corpus_has_the_lengths_of_flickr8k_and_batches_of_one_length_stand_fo
     corpus = Corpus(sizes)
     words = np.count_nonzero(corpus.captions, axis=1) - 2
     assert np.bincount(words).tolist() == [0, 0, *FLICKR8K[2:16]] and len(words) == 26769
-    assert corpus.captions.max() == 49 and corpus.captions[:, 0].tolist() == [tiny_model.START] * 26769
+    assert corpus.captions.max() == 49
+    assert corpus.captions[:, 0].tolist() == [tiny_model.START] * 26769
     assert all(caption[n + 1] == END for caption, n in zip(
         corpus.captions[::1000], words[::1000], strict=True))
     batches = corpus.batches(40)
@@ -29,7 +30,8 @@ def test_a_corpus_has_the_lengths_of_flickr8k_and_batches_of_one_length_stand_fo
     assert sorted(lengths[:, 0]) == sorted(np.count_nonzero(batch, axis=1)[0] for batch in other)
     assert any((a != b).any() for a, b in zip(batches, other, strict=True))
     mixed = np.array([np.count_nonzero(batch, axis=1) for batch in corpus.batches(40, 'random')])
-    assert (mixed.max(axis=1) > mixed.min(axis=1)).all() and abs(mixed.mean() - 2 - words.mean()) < 0.4
+    assert (mixed.max(axis=1) > mixed.min(axis=1)).all()
+    assert abs(mixed.mean() - 2 - words.mean()) < 0.4
 
 
 def test_captions_that_do_not_fit_are_left_out():

@@ -79,7 +79,8 @@ def test_the_command_measures_prints_and_writes(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'found.json').read_text(encoding='utf8'))
     assert found['sizes'] == vars(SIZES) and len(found['input']['waiting_share']) == 2
-    assert found['machine']['versions']['tensorflow'] == tf.__version__ and found['machine']['cores'] > 0
+    assert found['machine']['versions']['tensorflow'] == tf.__version__
+    assert found['machine']['cores'] > 0
     table = [line for line in done.stdout.splitlines() if line.startswith('|')]
     assert len(table) == 4 and '\n'.join(table) in document.read_text(encoding='utf8')
     assert 'other programs took' in done.stdout and 0 <= found['machine']['other_programs'] <= 1

@@ -226,7 +226,9 @@ class TestDataDir:
 
     def test_splits(self, made, values):
         data = DataDir(made)
-        assert data.splits == ['train', 'dev'] and data.max_length == 1 and len(data.vocabulary) == 6
+        assert data.splits == ['train', 'dev']
+        assert data.max_length == 1
+        assert len(data.vocabulary) == 6
         train, dev = data.split('train'), data.split('dev')
         assert train.image_ids == ['i0', 'i3', 'i5', 'i6'] and dev.image_ids == ['i1', 'i4']
         assert train.references[1] == ['dog 3'] and train.paths[1] == '/photos/3.jpg'
@@ -234,7 +236,8 @@ class TestDataDir:
                                       values.astype(np.float16)[[3, 6, 3]])
         assert train.captions.tolist() == [[1, 5, 2]] * 3 and train.image_idxs.tolist() == [0, 1, 3]
         assert train.boxes is None
-        assert dev.boxes == [[], [(('dog', 'hound'), (0, 0, 0.5, 1))]] and dev.encoder == {'encoder': 'e'}
+        assert dev.boxes == [[], [(('dog', 'hound'), (0, 0, 0.5, 1))]]
+        assert dev.encoder == {'encoder': 'e'}
 
     def test_a_split_without_images(self, made):
         with pytest.raises(InputError, match="no image of split 'test' here; there is train, dev"):

@@ -147,7 +147,8 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
     bad = spoil(records)
     with pytest.raises(InputError) as caught:
         make(records, spec, out)
-    assert '4 images cannot be read' in str(caught.value) and '--skip-unreadable' in str(caught.value)
+    assert '4 images cannot be read' in str(caught.value)
+    assert '--skip-unreadable' in str(caught.value)
     assert all(str(records[row].path) in str(caught.value) for row in bad)
     assert feature_file.FeatureFile(out / 'features.h5').done().tolist() == [
         row not in bad for row in range(40)]
@@ -317,7 +318,7 @@ class TestCaptions:
             'dev': {'images': 1, 'captions': 2, 'too_long': 0, 'empty': 0},
             'test': {'images': 1, 'captions': 0, 'too_long': 0, 'empty': 0}}
         assert manifest['vocabulary'] == {'words': 11, 'vocab_size': 100, 'min_count': 1}
-        assert 'train: 3 captions; 1 of more than 4 words and 1 without words are not trained on' in '\n'.join(lines)
+        assert ('train: 3 captions; 1 of more than 4 words and 1 without words are not trained on' in '\n'.join(lines))
 
     def test_vocab_size_and_min_count(self, tmp_path, spec):
         assert self.make(tmp_path, spec, vocab_size=2)[1].vocabulary.idx_to_word[4:] == ['dog', 'a']
@@ -346,7 +347,8 @@ def test_boxes_become_fractions_of_the_input(tmp_path, resize, expected):
                Record(3, paths[2], CAPTIONS, 'train', (), (37, 74))]
     make(records, describe('vgg19', 'conv1_2', 32, resize), tmp_path / 'data')
     written = json.loads((tmp_path / 'data' / 'annotations.json').read_text())
-    assert [image['boxes'] is None for image in written] == [False, True, False] and written[2]['boxes'] == []
+    assert [image['boxes'] is None for image in written] == [False, True, False]
+    assert written[2]['boxes'] == []
     data = DataDir(tmp_path / 'data').split('train')
     assert [names for names, _ in data.boxes[0]] == [('dog', 'hound'), ('sky',)]
     np.testing.assert_allclose([box for _, box in data.boxes[0]], expected)

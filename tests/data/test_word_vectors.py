@@ -27,7 +27,8 @@ def write(tmp_path, text):
     '\ufeff' + GLOVE,
     GLOVE.rstrip('\n'),
     GLOVE + '\n',
-    GLOVE + '. . . 1 2 3\nat name@x.com 1 2 3\n\x85 1 2 3\n\u2028 1 2 3\n 4 5 6\n',  # as in glove.840B
+    # As in glove.840B
+    GLOVE + '. . . 1 2 3\nat name@x.com 1 2 3\n\x85 1 2 3\n\u2028 1 2 3\n 4 5 6\n',
     GLOVE.encode() + b'd\xffg 1 2 3\n',     # one broken word does no harm
 ])
 def test_formats(tmp_path, text):

@@ -143,8 +143,10 @@ FORK = table({1: {3: 0.5, 4: 0.3, 5: 0.15, END: 0.05}, 3: {6: 0.6, 4: 0.4}, 4: {
 
 @pytest.mark.parametrize(('penalty', 'expected'), [
     (0.1, [[3, 6, END]]),  # log .5 - .1 is still above log .3: the second group writes the same
-    (1.0, [[3, 6, END], [4, 6, END]]),  # first word: log .5 - 1 < log .3; then log .9 - 1 < log .1? no: 6 again
-    (3.0, [[3, 6, END], [4, 3, 6]]),  # log .9 - 3 < log .1, then 6 is free again, as the first group has ended
+    # First word: log .5 - 1 < log .3; then log .9 - 1 < log .1? no: 6 again
+    (1.0, [[3, 6, END], [4, 6, END]]),
+    # Log .9 - 3 < log .1, then 6 is free again, as the first group has ended
+    (3.0, [[3, 6, END], [4, 3, 6]]),
 ])
 def test_diverse_groups_by_hand(penalty, expected):
     found, *_ = search(FORK, 3, 2, groups=2, diversity_penalty=penalty)
@@ -305,7 +307,8 @@ def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
                     length = LENGTHS[order[slot]]
                     np.testing.assert_allclose(beams.alphas[image, slot, :length],
                                                alphas[image, order[slot], :length], rtol=1e-10)
-    assert few.captions.shape == few.betas.shape == (n, 3, T) and few.alphas.shape == (n, 3, T, tiny_model.L)
+    assert few.captions.shape == few.betas.shape == (n, 3, T)
+    assert few.alphas.shape == (n, 3, T, tiny_model.L)
     for name, value in greedy._asdict().items():
         np.testing.assert_allclose(getattr(single, name)[:, 0], value, rtol=1e-12)
 

@@ -37,8 +37,8 @@ def plain_values(model, seed):
     random = np.random.default_rng(seed)
     for variable in sorted(model.variables, key=lambda v: v.op.name):
         shape = variable.shape.as_list()
-        drawn[variable.op.name] = random.uniform(0.5, 2.0, shape) if 'variance' in variable.op.name else (
-            random.normal(0, 0.5, shape))
+        drawn[variable.op.name] = (random.uniform(0.5, 2.0, shape) if 'variance' in variable.op.name
+                                   else (random.normal(0, 0.5, shape)))
     return drawn
 
 
@@ -78,7 +78,8 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         beams, taken = session.run((found, steps), {both.features: tiny_model.batch()[0]})
     total = np.zeros(tiny_model.N)
     for t in range(5):
-        (first, first_alpha, first_beta), (second, second_alpha, second_beta) = taken[t], taken[5 + t]
+        (first, first_alpha, first_beta), (second, second_alpha, second_beta) = taken[t], taken[
+            5 + t]
         assert np.abs(first - second).max() > 0.1
         mean = np.log((np.exp(first) + np.exp(second)) / 2)
         mean[:, both.never] = -np.inf

@@ -95,7 +95,8 @@ def test_temperature_and_scores(temperature):
     counted = np.bincount(found.captions[:, 0], minlength=6) / 4000
     np.testing.assert_allclose(counted, expected, atol=4 * 0.5 / 4000**0.5)
     assert not np.isin(found.captions, NEVER).any()
-    for words, length, score in zip(found.captions[:200], found.lengths, found.scores, strict=False):
+    for words, length, score in zip(found.captions[:200], found.lengths, found.scores,
+                                    strict=False):
         chain = [1, *words[:length]]
         own = sum(np.log(probabilities[0, a, b]) for a, b in zip(chain, chain[1:], strict=False))
         assert score == pytest.approx(own, rel=1e-12)

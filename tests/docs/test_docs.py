@@ -195,7 +195,8 @@ def test_paths_named_in_the_text_exist():
                 named = path.startswith(tuple(f'{room}/' for room in ROOMS)) or (
                     '/' not in path and path.endswith(('.py', '.md')) and code == path)
                 places = (ROOT, page.parent, ROOT / 'core')
-                if named and path not in MADE and not any(list(place.glob(path)) for place in places):
+                if (named and path not in MADE
+                    and not any(list(place.glob(path)) for place in places)):
                     wrong.append(f'{page.name}: {path}')
     assert not wrong, '\n'.join(wrong)
 

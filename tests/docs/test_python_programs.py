@@ -40,6 +40,7 @@ def test_training(place, sample_data, quick_sessions):
     assert program.count('n_epochs=20') == 1
     names = {}
     exec(compile(program.replace('n_epochs=20', 'n_epochs=1'), 'README.md', 'exec'), names)
-    assert len(names['captions']) == 3 and all(isinstance(caption.text, str) for caption in names['captions'])
+    assert len(names['captions']) == 3
+    assert all(isinstance(caption.text, str) for caption in names['captions'])
     assert list((place / 'runs' / 'mine' / 'checkpoints').glob('step-*.index'))
     assert list((place / 'runs' / 'mine' / 'tensorboard').rglob('events.*'))

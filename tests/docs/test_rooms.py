@@ -44,8 +44,10 @@ def test_tests_mirror_the_rooms():
     assert {room.name for room in ROOMS} - {'commands', 'reference'} <= folders
     for path in (ROOT / 'tests').rglob('*.py'):
         text = path.read_text(encoding='utf8')
-        assert 'import test_' not in text.replace("'import test_'", '') and '.test_' not in ''.join(
-            line for line in text.splitlines() if line.startswith(('from tests', 'import tests'))), path
+        assert ('import test_' not in text.replace("'import test_'", '')
+                and '.test_' not in ''.join(line for line in text.splitlines()
+                                            if line.startswith(('from tests',
+                                                                'import tests')))), path
     for path in (ROOT / 'benchmarks').rglob('*.py'):
         assert 'from tests' not in path.read_text(encoding='utf8'), path
 
@@ -79,4 +81,5 @@ def test_the_order_of_imports_is_checked(tmp_path, planted, said):
         path = tmp_path / 'core' / (f'{name}.py' if '/' in name else f'{name}/__init__.py')
         path.write_text(text)
     done = lint(tmp_path)
-    assert said in done.stdout and (done.returncode == 0) == (not planted), done.stdout + done.stderr
+    assert (said in done.stdout
+            and (done.returncode == 0) == (not planted)), done.stdout + done.stderr

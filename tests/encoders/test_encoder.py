@@ -229,7 +229,9 @@ def test_real_weights_on_real_photos(shared):
     paths = sorted((shared / 'data/coco-mini/train2017').glob('*.jpg'))[:8]
     batch = np.stack([preprocessing.load(path, spec.preprocessing) for path in paths])
     features = encode(spec, batch)
-    assert features.shape == (8, 49, 1280) and features.dtype == np.float32 and np.isfinite(features).all()
+    assert features.shape == (8, 49, 1280)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
     assert min(spread(features)) > 0.3
     # Trained features hardly notice a mirror: an image is nearer to its own than to any other
     # image.

@@ -64,7 +64,7 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     assert len(set(words.ravel())) > 2 and len(set(map(tuple, words.T))) > 1
     for row in range(N):
         ended = list(words[:, row]).index(0) + 1 if 0 in words[:, row] else T
-        assert [END if word == 0 else word + 2 for word in words[:ended, row]] == captions[row, :ended].tolist()
+        assert ([END if word == 0 else word + 2 for word in words[:ended, row]] == captions[row, :ended].tolist())
         np.testing.assert_allclose(alphas[row, :ended], expected_alphas[:ended, row], atol=1e-4)
 
 
@@ -72,7 +72,8 @@ def test_null_and_start_are_next_to_impossible(tmp_path):
     path, parameters, _ = save(tmp_path)
     values = authors_theano.read(path, None).values
     assert values['logits/b_out'][[NULL, START]].tolist() == [-30.0, -30.0]
-    assert not values['logits/w_out'][:, [NULL, START]].any() and not values['word_embedding/w'][[NULL, START]].any()
+    assert not values['logits/w_out'][:, [NULL, START]].any()
+    assert not values['word_embedding/w'][[NULL, START]].any()
     np.testing.assert_array_equal(values['word_embedding/w'][[END, UNK]], parameters['Wemb'][:2])
     np.testing.assert_array_equal(values['logits/b_out'][2:], parameters['ff_logit_b'])
     assert all(value.dtype == np.float32 for value in values.values())

@@ -136,7 +136,8 @@ def test_the_command_takes_what_the_variables_do_not_tell(tf1_checkpoint, tmp_pa
         'conv2_1', 48, 'crop', 9)
     assert (run.config.model.prev2out, run.config.decoding.max_len) == (False, 7)
     printed = capsys.readouterr().out
-    assert '6 words, dim_embed=6, dim_hidden=11' in printed and f'evaluate.py {tmp_path / "run"} --data' in printed
+    assert '6 words, dim_embed=6, dim_hidden=11' in printed
+    assert f'evaluate.py {tmp_path / "run"} --data' in printed
     main(['export-tf1', str(tmp_path / 'run'), str(tmp_path / 'old')])
     assert 'prev2out=False' in capsys.readouterr().out and (tmp_path / 'old.index').exists()
 

@@ -74,7 +74,9 @@ def test_what_travels_in_the_run(tf1_checkpoint, tf1_run):
     assert (spec.encoder, spec.layer, spec.size, spec.resize) == tuple(ENCODER.values())
     assert tf1_run.spec.weights == tf1_run.spec.weights_sha256 == 'unknown'
     entry = json.loads((tf1_run.path / 'config.json').read_text())['data']
-    assert entry['path'] is None and entry['records_sha256'] is None and entry['dataset'] == 'imported'
+    assert entry['path'] is None
+    assert entry['records_sha256'] is None
+    assert entry['dataset'] == 'imported'
     assert tf1_run.best().info()['step'] == 0
     assert sorted(path.name for path in tf1_run.path.iterdir()) == [
         'best', 'config.json', 'vocabulary.json']
@@ -96,7 +98,8 @@ def test_defaults_are_those_of_the_tutorial(tf1_checkpoint):
     assert found.encoder == {'name': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'squash'}
     assert found.options == {'dim_embed': M, 'dim_hidden': H, 'selector': True, 'ctx2out': True,
                              'batch_norm': True}
-    assert any('prev2out' in note for note in found.notes) and any('<UNK>' in note for note in found.notes)
+    assert any('prev2out' in note for note in found.notes)
+    assert any('<UNK>' in note for note in found.notes)
     assert all(value.dtype == np.float32 for value in found.values.values())
 
 
@@ -196,7 +199,8 @@ def test_words_keep_their_vectors_whatever_their_numbers(tf1_checkpoint, tmp_pat
     vocab = tmp_path / 'words.json'
     vocab.write_text(json.dumps(there))
     found, values = tf1_code.read(str(tf1_checkpoint / 'model-7'), vocab), draw()
-    assert found.words == ['dog', 'a', 'red', 'runs', 'over'] and len(found.values['logits/b_out']) == V
+    assert found.words == ['dog', 'a', 'red', 'runs', 'over']
+    assert len(found.values['logits/b_out']) == V
     for ours, word in enumerate(['<NULL>', '<START>', '<END>', '<UNK>', *found.words]):
         np.testing.assert_array_equal(found.values['word_embedding/w'][ours],
                                       values['word_embedding/w'][there[word]])
@@ -207,8 +211,10 @@ def test_words_keep_their_vectors_whatever_their_numbers(tf1_checkpoint, tmp_pat
 
 def test_a_word_that_was_not_there_is_never_written(tf1_checkpoint):
     found = tf1_code.read(str(tf1_checkpoint / 'model-7'), tf1_checkpoint / 'words.pkl')
-    assert found.values['word_embedding/w'].shape == (V + 1, M) and found.values['logits/w_out'].shape == (M, V + 1)
-    assert not found.values['word_embedding/w'][3].any() and not found.values['logits/w_out'][:, 3].any()
+    assert found.values['word_embedding/w'].shape == (V + 1, M)
+    assert found.values['logits/w_out'].shape == (M, V + 1)
+    assert not found.values['word_embedding/w'][3].any()
+    assert not found.values['logits/w_out'][:, 3].any()
     assert found.values['logits/b_out'][3] == -30.0
 
 

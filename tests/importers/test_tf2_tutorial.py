@@ -51,7 +51,8 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
     assert got == pytest.approx(expected, abs=1e-4)
     assert got_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
-        assert np.abs(gradient).max() > 1e-6 or name == 'attention_layer/b_att' or not carry_state, name
+        assert (np.abs(gradient).max() > 1e-6 or name == 'attention_layer/b_att'
+                or not carry_state), name
         np.testing.assert_allclose(got_gradients[name], gradient, atol=1e-4, err_msg=name)
 
 
@@ -180,7 +181,8 @@ def test_without_a_word_for_unknown_ones(tmp_path, tf2_checkpoint):
     imported = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path, words))
     full = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path)).values
     assert imported.words == ['you', *ORDINARY]
-    assert imported.values['logits/b_out'][UNK] == -30.0 and not imported.values['word_embedding/w'][UNK].any()
+    assert imported.values['logits/b_out'][UNK] == -30.0
+    assert not imported.values['word_embedding/w'][UNK].any()
     np.testing.assert_array_equal(imported.values['logits/b_out'][len(SPECIALS):],
                                   full['logits/b_out'][[UNK, *range(len(SPECIALS), V)]])
     assert any('<UNK> gets a probability of about 1e-13' in note for note in imported.notes)

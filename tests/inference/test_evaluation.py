@@ -79,7 +79,7 @@ def test_entropy_of_the_attention_is_measured_over_words():
 
 def test_entropy_is_reported_with_boxes_and_without(evaluated, quick_meteor, tmp_path):
     run, _, scores, lines = evaluated
-    assert 0 < scores['attention']['entropy'] <= scores['attention']['uniform_entropy'] == pytest.approx(np.log(256))
+    assert (0 < scores['attention']['entropy'] <= scores['attention']['uniform_entropy'] == pytest.approx(np.log(256)))
     assert any('entropy of the attention' in line for line in lines)
     data = run.data()
     for image in data._images:
@@ -93,7 +93,8 @@ def test_table_labels_both_ways_of_scoring():
     both = {'coco': {'Bleu_1': 0.5, 'CIDEr': 0.25}, 'paper': {'Bleu_1': 0.625}}
     lines = score_table(both).split('\n')
     assert 'COCO scoring' in lines[0] and "paper's scoring" in lines[0]
-    assert lines[2].split() == ['Bleu_1', '50.00', '62.50'] and lines[3].split() == ['CIDEr', '25.00', '-']
+    assert lines[2].split() == ['Bleu_1', '50.00', '62.50']
+    assert lines[3].split() == ['CIDEr', '25.00', '-']
 
 
 def test_bad_choices_are_refused_before_any_work(evaluated, tmp_path):

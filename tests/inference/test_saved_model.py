@@ -146,20 +146,25 @@ def test_conventions_of_tensorflow_serving(sample_run, exported):
     graph.
     """
     meta, = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes()).meta_graphs
-    assert list(meta.meta_info_def.tags) == ['serve'] and list(meta.signature_def) == ['serving_default']
+    assert list(meta.meta_info_def.tags) == ['serve']
+    assert list(meta.signature_def) == ['serving_default']
     signature = meta.signature_def['serving_default']
     assert signature.method_name == 'tensorflow/serving/predict'
-    assert list(signature.inputs) == ['image_bytes'] and set(signature.outputs) == set(saved_model.OUTPUTS)
+    assert list(signature.inputs) == ['image_bytes']
+    assert set(signature.outputs) == set(saved_model.OUTPUTS)
     image = signature.inputs['image_bytes']
-    assert image.dtype == tf.string.as_datatype_enum and [dim.size for dim in image.tensor_shape.dim] == [-1]
+    assert image.dtype == tf.string.as_datatype_enum
+    assert [dim.size for dim in image.tensor_shape.dim] == [-1]
     for name, tensor in signature.outputs.items():
-        assert tf.as_dtype(tensor.dtype) in (tf.string, tf.float32, tf.int32, tf.bool) and not name.endswith('_bytes')
+        assert tf.as_dtype(tensor.dtype) in (tf.string, tf.float32, tf.int32, tf.bool)
+        assert not name.endswith('_bytes')
         assert [dim.size for dim in tensor.tensor_shape.dim][:2] == [-1, 2], name
     graph = meta.graph_def
     operations = {
         node.op for nodes in [graph.node, *(each.node_def for each in graph.library.function)]
         for node in nodes}
-    assert not {op for op in operations if 'PyFunc' in op or 'XlaLaunch' in op} and 'DecodeJpeg' in operations
+    assert not {op for op in operations if 'PyFunc' in op or 'XlaLaunch' in op}
+    assert 'DecodeJpeg' in operations
     assert str(sample_run.parent).encode() not in (exported / 'saved_model.pb').read_bytes()
 
 
@@ -169,7 +174,8 @@ def test_what_is_written_beside_the_model(sample_run, exported):
     assert (about['run'], about['step']) == ('run', run.best().info()['step'])
     assert {name: about['decoding'][name] for name in DECODING} == DECODING and about['n_best'] == 2
     assert set(about['decoding']) == {*DecodingConfig().__dataclass_fields__}
-    assert about['grid'] == [16, 16] and about['encoder'] == json.loads(json.dumps(run.spec.identity()))
+    assert about['grid'] == [16, 16]
+    assert about['encoder'] == json.loads(json.dumps(run.spec.identity()))
     assert sorted(path.name for path in exported.parent.iterdir()) == ['1']
     assert oct(exported.stat().st_mode)[-3:] == '755'
 

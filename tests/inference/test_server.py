@@ -122,7 +122,8 @@ def png(width, height):
 def test_what_is_refused_says_why(port, method, path, body, headers, status, part):
     found, answer, sent = ask(port, method, path, body, headers)
     assert found == status and re.search(part, answer['error'])
-    assert sent['X-Content-Type-Options'] == 'nosniff' and "default-src 'self'" in sent['Content-Security-Policy']
+    assert sent['X-Content-Type-Options'] == 'nosniff'
+    assert "default-src 'self'" in sent['Content-Security-Policy']
 
 
 def test_the_page_of_the_same_origin_and_what_is_served(sample_run, port, captioner):
@@ -231,7 +232,8 @@ def test_drop_read_and_step_through_the_words(browser, address, scene_photos, tm
             assert page.locator('h2', has_text='<img src=x').count() == 1
             assert 'no.png: not an image' in page.locator('article .notice').inner_text()
             page.locator('#status:empty').wait_for(state='attached')
-            assert page.locator('article').count() == 4 and page.locator('article .sentence').count() == 3
+            assert page.locator('article').count() == 4
+            assert page.locator('article .sentence').count() == 3
             page.locator('article', has=page.locator('.notice')).get_by_role('button').click()
             assert page.locator('article').count() == 3
             assert not headless_chromium.scrolls_sideways(page)

@@ -76,7 +76,8 @@ def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_the_side():
     # On 4 rows: P(|z| < 1) = .682689 on the two in the middle.
     np.testing.assert_allclose(centre_prior((4, 1)).ravel(),
                                [0.142383, 0.357617, 0.357617, 0.142383], atol=1e-6)
-    assert centre_prior((14, 7)).shape == (14, 7) and centre_prior((14, 7)).sum() == pytest.approx(1)
+    assert centre_prior((14, 7)).shape == (14, 7)
+    assert centre_prior((14, 7)).sum() == pytest.approx(1)
 
 
 def test_one_caption_by_hand():
@@ -210,7 +211,9 @@ def test_a_name_of_two_words_is_one_mention_with_their_mean_attention():
     alphas = np.array([[0, 1], [1, 0], [0.4, 0.6]])  # on 2 rows, 1 column
     result = attention_correctness([Item(('red', 'traffic', 'lights'), alphas, (2, 1), (light,))])
     # Mean of rows 1 and 2: (.7, .3).
-    assert result['n_words'] == 1 and result['mass'] == pytest.approx(0.7) and result['pointing'] == 1
+    assert result['n_words'] == 1
+    assert result['mass'] == pytest.approx(0.7)
+    assert result['pointing'] == 1
     assert list(result['by_name']) == ['traffic light']
 
 
@@ -252,7 +255,8 @@ def test_comparison_of_evaluations(tmp_path):
 
     whole = comparison.stacked({'a': places['soft'], 'b': tmp_path / 'hard'}, '7')
     assert whole.shape == (2 * (30 + comparison.LABEL), 40, 3)
-    assert (whole[-30:, :40] == (0, 0, 4)).all() and (whole[comparison.LABEL:comparison.LABEL + 30] == (0, 0, 4)).all()
+    assert (whole[-30:, :40] == (0, 0, 4)).all()
+    assert (whole[comparison.LABEL:comparison.LABEL + 30] == (0, 0, 4)).all()
     with pytest.raises(InputError, match='--picture-ids 8'):
         comparison.stacked(places, '8')
     (tmp_path / 'soft' / 'scores.json').write_text('{"attention": {"entropy": 1.0}}')

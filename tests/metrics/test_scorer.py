@@ -283,7 +283,8 @@ def test_diversity_by_hand():
 def test_scores_of_every_image_by_name(scorer, captions):
     lines = []
     summary, of_images = score_images(scorer, captions, paper_scoring=True, say=lines.append)
-    assert summary == score(scorer, captions, paper_scoring=True, say=lines.append) and len(lines) == 2
+    assert summary == score(scorer, captions, paper_scoring=True, say=lines.append)
+    assert len(lines) == 2
     assert list(of_images) == list(captions)
     expected = scorer.score_images(captions).images
     for image_id, row in of_images.items():

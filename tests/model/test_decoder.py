@@ -19,7 +19,8 @@ def test_variables_have_the_names_and_shapes_of_the_tf1_code(graph):
     model.build_model()
     model.build_sampler()
     assert {v.op.name: v.shape.as_list() for v in tf1.global_variables()} == VARIABLES
-    assert {v.op.name for v in model.variables} == set(VARIABLES) and len(model.variables) == len(VARIABLES)
+    assert {v.op.name for v in model.variables} == set(VARIABLES)
+    assert len(model.variables) == len(VARIABLES)
     trainable = {v.op.name for v in tf1.trainable_variables()}
     assert trainable == {name for name in VARIABLES if '/moving_' not in name}
 

@@ -19,7 +19,8 @@ def test_the_baseline_is_no_weight():
         with tiny_model.tf_graph():
             model = tiny_model.build(attention='hard', baseline='moving', reward=reward)
             loss = model.build_model()
-            assert model.baseline.op.name == 'hard_attention/baseline' and model.baseline.shape.as_list() == shape
+            assert model.baseline.op.name == 'hard_attention/baseline'
+            assert model.baseline.shape.as_list() == shape
             assert all(model.baseline is not variable for variable in model.variables)
             assert all(model.baseline is not variable for variable in tf1.trainable_variables())
             assert any(model.baseline is variable for variable in tf1.global_variables())

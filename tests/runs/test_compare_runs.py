@@ -73,8 +73,8 @@ def test_tables(tmp_path):
         'weights_sha256  abababababab  efefefefefef',
         '', 'for the curves: --out FILE.png, FILE.svg or DIR']
     assert summary['differences']['attention'] == {'soft': 'soft', 'hard': 'hard'}
-    assert summary['runs'][0]['best_step'] == 20 and summary['runs'][1]['best_scores'] == {'Bleu_4': 0.0625,
-                                                                                          'CIDEr': 0.125}
+    assert summary['runs'][0]['best_step'] == 20
+    assert summary['runs'][1]['best_scores'] == {'Bleu_4': 0.0625, 'CIDEr': 0.125}
 
 
 def test_many_runs_are_listed_downwards(tmp_path):
@@ -134,7 +134,8 @@ def test_runs_without_curves(tmp_path):
     assert 'no-dev: no validation is recorded, so there are no scores' in lines
     assert 'new: nothing is recorded yet' in lines
     assert 'old: imported from elsewhere, without a record of its training' in lines
-    assert lines[2].split() == ['no-dev', '5', '4.000', '105', '-'] and lines[3].split() == ['new', *'----']
+    assert lines[2].split() == ['no-dev', '5', '4.000', '105', '-']
+    assert lines[3].split() == ['new', *'----']
     assert summary['runs'][1]['steps'] is None and (tmp_path / 'x.png').exists()
     with pytest.raises(InputError,
                        match='new, old: nothing is recorded yet, so there is nothing to draw'):
@@ -160,7 +161,7 @@ def test_the_same_run_twice_is_one(tmp_path, monkeypatch):
     assert [entry['name'] for entry in summary['runs']] == ['a']
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # pictures
 
 
@@ -235,8 +236,9 @@ def test_the_legend_fits(tmp_path, monkeypatch, length):
     legend, = figure.legends
     box = legend.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
-    assert len(legend.get_texts()) == 10 and (legend.get_texts()[3].get_text() == '3xxx' if length == 3 else
-                                             legend.get_texts()[3].get_text() == '...' + 57 * 'x')
+    assert len(legend.get_texts()) == 10
+    assert (legend.get_texts()[3].get_text() == '3xxx' if length == 3
+            else legend.get_texts()[3].get_text() == '...' + 57 * 'x')
 
 
 def test_other_batch_sizes_are_drawn_over_captions(tmp_path, monkeypatch):
@@ -288,7 +290,7 @@ def test_no_run(tmp_path):
         compared(tmp_path / 'a')
 
 
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # train.py
 
 
@@ -302,14 +304,17 @@ def test_the_command(tmp_path):
     run(tmp_path / 'soft')
     run(tmp_path / 'hard', assignments=['attention=hard'])
     status, output, errors = train('--compare', 'soft', 'hard', '--out', 'x.png', cwd=tmp_path)
-    assert (status, errors) == (0, []) and output.startswith('run ') and output.endswith('\ndrawn: x.png\n')
+    assert (status, errors) == (0, [])
+    assert output.startswith('run ')
+    assert output.endswith('\ndrawn: x.png\n')
     assert Image.open(tmp_path / 'x.png').size[0] > 1000
     status, output, errors = train('--compare', 'soft', '--set', 'seed=2', cwd=tmp_path)
     assert (status, output) == (2, '')
     assert errors == ['train.py: error: --compare RUN ... [--out FILE] stands alone, without --set']
     status, _, errors = train('--compare', 'soft', 'gone', cwd=tmp_path)
-    assert status == 2 and errors == ['train.py: error: gone: not a run, there is no such directory; train.py DATA '
-                                      '--out gone makes one']
+    assert status == 2
+    assert (errors == ['train.py: error: gone: not a run, there is no such directory; train.py '
+                       'DATA --out gone makes one'])
 
 
 def test_a_run_of_train_py(sample_run):

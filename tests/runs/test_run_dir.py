@@ -19,7 +19,9 @@ def test_all_that_a_later_step_needs_travels_in_the_run(sample_data, tmp_path):
     data = DataDir(sample_data)
     run_dir.create(tmp_path / 'run', CONFIG, data)
     run = run_dir.Run(tmp_path / 'run')
-    assert run.config == CONFIG and run.vocabulary == data.vocabulary and run.max_length == data.max_length
+    assert run.config == CONFIG
+    assert run.vocabulary == data.vocabulary
+    assert run.max_length == data.max_length
     assert run.spec.to_dict() == data.encoder
     assert run.data().path == data.path.absolute()
     assert run.encoder().identity() == run.spec.identity()

@@ -44,7 +44,7 @@ def test_twice_the_same_and_complete(sample_data, sample_run, scenes, data_copy,
     assert 'COCO scoring' in output and "paper's scoring" in output
     evaluate(sample_run, '--data', without_captions(data_copy), '--out', tmp_path / 'b',
              '--pictures', '1', fresh=True)
-    assert (tmp_path / 'a' / 'captions.json').read_bytes() == (tmp_path / 'b' / 'captions.json').read_bytes()
+    assert ((tmp_path / 'a' / 'captions.json').read_bytes() == (tmp_path / 'b' / 'captions.json').read_bytes())
     results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
     assert [set(entry) for entry in results] == [{'image_id', 'caption'}] * len(test)
     assert {entry['image_id'] for entry in results} == set(test.image_ids)

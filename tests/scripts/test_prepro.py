@@ -195,7 +195,8 @@ def test_kill_in_the_middle_and_go_on(tmp_path):
         second = start(tmp_path, 'out')
         _, errors = second.communicate(timeout=300)
         assert second.returncode == 2
-        assert errors == 'prepro.py: error: out: another prepro.py is at work here; wait for it or stop it\n'
+        assert (errors == 'prepro.py: error: out: another prepro.py is at work here; wait for it '
+                'or stop it\n')
         with pytest.raises(data_dir.InputError,
                            match='has not finished here; run the same prepro.py command again'):
             DataDir(tmp_path / 'out')

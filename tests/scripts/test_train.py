@@ -174,7 +174,8 @@ def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data,
     command = [sample_data, '--out', tuned, '--pretrained-model', sample_run, '--finetune-from',
                'conv2_2', *options, '--set']
     done = scripts.run('train.py', *command, 'n_epochs=1')
-    assert done.returncode == 0 and 'the encoder from conv2_2 on among them' in done.stdout, done.stderr
+    assert (done.returncode == 0
+            and 'the encoder from conv2_2 on among them' in done.stdout), done.stderr
     config = json.loads((tuned / 'config.json').read_text())
     assert config['model']['dim_hidden'] == 12 and config['training']['finetune_from'] == 'conv2_2'
     done = scripts.run('train.py', '--resume', tuned, '--set', 'n_epochs=2')
@@ -188,7 +189,8 @@ def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data,
     done = scripts.run('evaluate.py', tuned, '--data', other, '--pictures', '1')
     assert done.returncode == 0, done.stderr
     place = tuned / 'evaluation' / f'{other.name}-test'
-    assert len(list((place / 'pictures').iterdir())) == 1 and 'CIDEr' in (place / 'scores.json').read_text()
+    assert len(list((place / 'pictures').iterdir())) == 1
+    assert 'CIDEr' in (place / 'scores.json').read_text()
 
 
 def test_no_part_of_a_fine_tuned_encoder_is_left_behind(sample_dirs, sample_data, tmp_path):
@@ -241,7 +243,8 @@ def test_word_vectors_are_counted_once_and_used_at_the_start(sample_data, tmp_pa
 def test_finished_run_stays_as_it_is(run_copy):
     before = snapshot(run_copy / 'best', run_copy / 'checkpoints')
     done = scripts.run('train.py', '--resume', run_copy)
-    assert done.returncode == 0 and 'training is complete: all epochs are done; step 5' in done.stdout, done.stderr
+    assert (done.returncode == 0
+            and 'training is complete: all epochs are done; step 5' in done.stdout), done.stderr
     assert snapshot(run_copy / 'best', run_copy / 'checkpoints') == before
 
 
@@ -272,4 +275,4 @@ def test_killed_training_goes_on_bit_for_bit(sample_data, tmp_path):
     assert done.returncode == 0 and f'going on from step {kept}' in done.stdout, done.stderr
     assert_same_run(tmp_path / 'whole', tmp_path / 'cut', 20)
     assert 'word_embedding/w/Adam_1' in saved(tmp_path / 'cut', 20)
-    assert (tmp_path / 'cut' / 'config.json').read_bytes() == (tmp_path / 'whole' / 'config.json').read_bytes()
+    assert ((tmp_path / 'cut' / 'config.json').read_bytes() == (tmp_path / 'whole' / 'config.json').read_bytes())

@@ -48,7 +48,8 @@ def run(target, arguments, cwd, env, timeout=300):
         killer.start()
         try:
             status = int(server.stdout.readline())
-        except BaseException:  # as subprocess.run: no process is left behind by a test that is interrupted
+        except BaseException:
+            # As subprocess.run: no process is left behind by a test that is interrupted
             os.kill(child, signal.SIGKILL)
             server.stdout.readline()
             raise

@@ -70,7 +70,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         begin, body = 0, page.content
         wanted = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
-        if wanted and page.ranges and self.headers.get('If-Range') in (None, page.tag or page.modified):
+        if (wanted and page.ranges and self.headers.get('If-Range') in (
+            None, page.tag or page.modified)):
             begin, whole = int(wanted[1]), len(body)
             if begin >= whole:
                 self._empty(416, {'Content-Range': f'bytes */{whole}'})

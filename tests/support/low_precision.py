@@ -23,7 +23,8 @@ def skip_where_it_crashes(dtype):
     """Skip the test where products of this type (tf.DType, its name, or None for float32) end the
     process.
     """
-    if getattr(dtype, 'name', dtype) == 'bfloat16' and 'ONEDNN_MAX_CPU_ISA' in os.environ and not _multiplied():
+    if (getattr(dtype, 'name', dtype) == 'bfloat16' and 'ONEDNN_MAX_CPU_ISA' in os.environ
+        and not _multiplied()):
         pytest.skip(f'TensorFlow crashes at a product of bfloat16 matrices with ONEDNN_MAX_CPU_ISA='
                     f'{os.environ["ONEDNN_MAX_CPU_ISA"]} on this processor')
 

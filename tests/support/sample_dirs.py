@@ -74,7 +74,7 @@ class SampleDirs:
     def assert_unchanged(self):
         """No directory that this process was given has changed since it was made."""
         for name, contents in self._given.items():
-            assert snapshot(self.folder / name) == contents, f'a test has changed {self.folder / name}'
+            assert (snapshot(self.folder / name) == contents), f'a test has changed {self.folder / name}'
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ def tutorial(k, carry_state=False, images=None, **gru):
         def call(self, words, features, hidden):
             context = self.attention(features, hidden)
             inputs = tf.concat([context[:, tf.newaxis], self.embedding(words)], axis=-1)
-            output, state = self.gru(inputs, initial_state=hidden) if carry_state else self.gru(inputs)
+            output, state = (self.gru(inputs, initial_state=hidden) if carry_state
+                             else self.gru(inputs))
             return self.fc2(self.fc1(output)[:, 0]), state
 
     encoder, decoder = Encoder(), Decoder()
@@ -66,7 +67,8 @@ def tutorial(k, carry_state=False, images=None, **gru):
     random = np.random.default_rng(11)
     for variable in encoder.trainable_variables + decoder.trainable_variables:
         scale = (4.0 if variable is decoder.embedding.embeddings else 1.0 if variable is decoder.fc2.kernel else
-                 0.1 if variable is decoder.fc2.bias else 0.5)  # so that captions are of several words
+                 # So that captions are of several words
+                 0.1 if variable is decoder.fc2.bias else 0.5)
         variable.assign(random.normal(0.0, scale, variable.shape))
     return encoder, decoder
 

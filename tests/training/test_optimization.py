@@ -209,7 +209,8 @@ TWO_STEPS = {
     'momentum': lambda g: g + (0.7 * g + g),  # the velocity is g, then 0.7 g + g
     # The mean square is 1 at first, then 0.9 of itself and 0.1 of the square of the gradient.
     'rmsprop': lambda g: g / np.sqrt(0.9 + 0.1 * g**2) + g / np.sqrt(0.81 + 0.19 * g**2),
-    'adam': lambda g: 2 * np.sign(g),  # both moments, their bias undone, are those of the one gradient there was
+    # Both moments, their bias undone, are those of the one gradient there was
+    'adam': lambda g: 2 * np.sign(g),
 }
 
 
@@ -296,7 +297,8 @@ def test_averages():
             raise KeyboardInterrupt
         for name, value in made.values().items():
             np.testing.assert_array_equal(value, raw[name])
-        assert 'weight_averaging/encoder/conv' in made.slots and 'weight_averaging/norm/moving_mean' not in made.slots
+        assert 'weight_averaging/encoder/conv' in made.slots
+        assert 'weight_averaging/norm/moving_mean' not in made.slots
 
 
 def test_averages_do_not_change_training():

@@ -240,7 +240,9 @@ def test_a_tuned_encoder_is_trained_kept_and_started_from(tmp_path):
     state = solver.train()
     kept = saved(tmp_path / 'a', 6)
     moved = np.abs(kept['encoder/trained'] - np.eye(D)).max()
-    assert 0 < moved <= 6 * 0.005 * 1.5 and 'encoder/frozen' not in kept and 'encoder/trained/Adam' in kept
+    assert 0 < moved <= 6 * 0.005 * 1.5
+    assert 'encoder/frozen' not in kept
+    assert 'encoder/trained/Adam' in kept
     best = tf.train.load_checkpoint(str(tmp_path / 'a' / 'best' / f'step-{state["best_step"]}'))
     assert 'encoder/trained' in best.get_variable_to_shape_map()
     again = tunable(tmp_path / 'a', data, finetune_rate=0.5)
@@ -269,12 +271,14 @@ def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(uncut, tmp_
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / 'cut', watched(data), dev_data, say=said.append, **options).train()
     done = (at - 1) // 2
-    assert said[-1] == f'saved at step {n_batches * (done + 1)}; the same command goes on from there'
+    assert (said[-1] == f'saved at step {n_batches * (done + 1)}; the same command goes on from '
+            'there')
     assert sum(line.startswith('validation after') for line in said) == done
     assert len(dev_data.features.reads) <= 2 * done + 2  # none of a later validation
     said.clear()
     make(tmp_path / 'cut', watched(data), dev, say=said.append, **options).train()
-    assert said[0].startswith(f'going on from step {n_batches * (done + 1)}') and 'validation after' in said[1]
+    assert said[0].startswith(f'going on from step {n_batches * (done + 1)}')
+    assert 'validation after' in said[1]
     assert_same_run(expected, tmp_path / 'cut', whole['step'])
 
 

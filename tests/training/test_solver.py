@@ -104,7 +104,8 @@ def test_early_stopping_keeps_the_best_model(tmp_path):
     validations = [entry for entry in metrics(tmp_path) if entry['kind'] == 'validation']
     scores = [entry['CIDEr'] for entry in validations]
     best_epoch = 1 + int(np.argmax(scores))
-    assert [entry['epoch'] for entry in validations] == list(range(1, best_epoch + 3)) and best_epoch < 7
+    assert [entry['epoch'] for entry in validations] == list(range(1, best_epoch + 3))
+    assert best_epoch < 7
     assert (state['epoch'], state['best_step'], state['waited']) == (
         best_epoch + 2, 3 * best_epoch, 2)
     assert 'no better CIDEr in 2 validations' in said[-1]
@@ -128,7 +129,8 @@ def test_best_model_is_the_one_validated_and_test_reads_it(tmp_path):
         caption.text == texts[0] for caption, texts in zip(captions, references, strict=True))
     assert exact >= 3
     for caption in captions:
-        assert caption.alphas.shape == (len(caption.words), L) and caption.betas.shape == (len(caption.words),)
+        assert caption.alphas.shape == (len(caption.words), L)
+        assert caption.betas.shape == (len(caption.words),)
     assert [c.text for c in solver.test(images=[2, 0])] == [captions[2].text, captions[0].text]
     assert [c.text for c in make(tmp_path, data).test(data)] == [c.text for c in captions]
 
@@ -221,7 +223,8 @@ def test_entropy_of_the_steps_is_reported(tmp_path, capsys):
     real = data['captions'][:, 1:] != NULL
     entropy = -(expected.alphas * np.log(expected.alphas)).sum(axis=2)[real].mean()
     entry, = metrics(tmp_path)
-    assert entry['attention_entropy'] == pytest.approx(entropy, rel=1e-4) and 'temperature' not in entry
+    assert entry['attention_entropy'] == pytest.approx(entropy, rel=1e-4)
+    assert 'temperature' not in entry
     assert f'  entropy {entropy:.2f}  ' in ''.join(capsys.readouterr())
 
 

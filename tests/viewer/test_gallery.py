@@ -34,8 +34,8 @@ def written(tmp_path_factory):
 def test_nothing_outside_is_asked_for_and_nothing_parsed(written):
     for path in [gallery.ASSETS / name for name in (*gallery.FILES, 'page.html')]:
         text = path.read_text(encoding='utf8')
-        assert not re.search(r'https?://|//[a-z]+\.|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(',
-                             text), path
+        assert (not re.search(r'https?://|//[a-z]+\.|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(',
+                             text)), path
         assert len(text.splitlines()) <= 400
     for path in (written / 'data').iterdir():
         assert '<' not in path.read_text(encoding='ascii')
@@ -131,7 +131,8 @@ def test_an_evaluation_writes_its_page(sample_run, tmp_path):
     dev = data.split('dev')
     text = (tmp_path / 'page' / 'data' / 'records.js').read_text()
     info, rows = json.loads(f'[{text.removeprefix("PAGE.start(").removesuffix(");" + chr(10))}]')
-    assert info['coco'] == scores['coco'] and info['title'] == f'{run.path.parent.name}/{run.path.name}, dev'
+    assert info['coco'] == scores['coco']
+    assert info['title'] == f'{run.path.parent.name}/{run.path.name}, dev'
     assert [row['image'] for row in rows] == [str(image) for image in dev.image_ids]
     assert [row['references'] for row in rows] == [list(references)
                                                    for references in dev.references]
@@ -175,7 +176,9 @@ def test_hard_attention_without_references_boxes_and_some_photos(sample_run, tmp
     for (one,) in attention_of(tmp_path / 'page'):
         alphas = np.frombuffer(base64.b64decode(one['alphas']), np.uint8).reshape(
             len(one['words']), -1)
-        assert one['words'] and one['locations'] == alphas.argmax(axis=1).tolist() and one['boxes'] == []
+        assert one['words']
+        assert one['locations'] == alphas.argmax(axis=1).tolist()
+        assert one['boxes'] == []
         assert (np.sort(alphas, axis=1)[:, -2:] == [0, 255]).all()
 
     evaluation.evaluate(run, data, split, tmp_path / 'out', limit=1, ensemble=[run],

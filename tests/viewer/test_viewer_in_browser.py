@@ -202,7 +202,8 @@ def test_sorting_and_the_range(visit):
 
 def test_scores_and_references_are_shown(visit):
     with visit() as opened:
-        assert '25.0' in opened.locator('#scores').inner_text() and '150.0' in opened.locator('#scores').inner_text()
+        assert ('25.0' in opened.locator('#scores').inner_text()
+                and '150.0' in opened.locator('#scores').inner_text())
         assert 'METEOR 130.0' in card(opened, 1).text_content()
         card(opened, 1).locator('.photo').click()
         assert opened.locator('#opened-references li').all_inner_texts() == [
@@ -230,7 +231,8 @@ def test_keyboard_alone(visit):
         opened.keyboard.press('Enter')
         assert opened.locator('#opened-name').inner_text() == '0.jpg'
         opened.keyboard.press('PageDown')
-        assert opened.locator('#opened-place').inner_text() == '2 of 4' and opened.url.endswith('#1')
+        assert (opened.locator('#opened-place').inner_text() == '2 of 4'
+                and opened.url.endswith('#1'))
         opened.keyboard.press('ArrowRight')
         assert opened.evaluate('document.activeElement.textContent') == 'two'
         assert opened.evaluate('getComputedStyle(document.activeElement).outlineStyle') == 'solid'
@@ -329,7 +331,8 @@ def test_without_scores_references_and_gate(chromium, tmp_path):
         opened.locator('.photo').click()
         opened.keyboard.press('ArrowRight')
         assert opened.locator('.gate').count() == opened.locator('.meter:visible').count() == 0
-        assert not opened.locator('.n-best').is_visible() and not opened.locator('#opened-references').is_visible()
+        assert (not opened.locator('.n-best').is_visible()
+                and not opened.locator('#opened-references').is_visible())
 
 
 def test_cards_are_made_as_one_scrolls_and_attention_loaded_as_one_looks(chromium, tmp_path):
