@@ -3,7 +3,7 @@ here, nor PyTorch.
 
     sizes = Sizes(N=64)
     corpus = Corpus(sizes, lengths=FLICKR8K)
-    batches = corpus.batches(8)                   # list of (N, T + 1) int32, representative of an epoch
+    batches = corpus.batches(8)         # list of (N, T + 1) int32, representative of an epoch
     features = relu_features(sizes, seed=1)       # (N, L, D) float16
 
 Everything follows from seeds, so each process makes its own and nothing large is sent around.
@@ -98,7 +98,7 @@ class Corpus:
         self.captions[np.arange(len(of_each)), of_each + 1] = END
 
     def data(self, features):
-        """The corpus as CaptionData: caption i belongs to image i modulo the images of `features`."""
+        """The corpus as CaptionData: caption i belongs to image i modulo those of `features`."""
         n_images = features.shape[0]
         return CaptionData(features, np.arange(n_images), self.captions,
                            np.arange(len(self.captions)) % n_images, list(range(n_images)),

@@ -1,8 +1,8 @@
 """Measuring side by side: a process for each side, one of them at work at a time, and ratios round
 by round.
 
-    with Worker('benchmarks.tensorflow_sides:OursTraining', sizes=Sizes(), threads=2) as ours, Worker(...) as other:
-        seconds = alternate({'ours': lambda k: ours.call('train', k, 8)['seconds'], 'other': ...}, rounds=5)
+    with Worker('benchmarks.tensorflow_sides:OursTraining', sizes=Sizes()) as ours, Worker(...):
+        seconds = alternate({'ours': lambda k: ours.call('train', k, 8)['seconds'], ...}, rounds=5)
     print(ratio(seconds['other'], seconds['ours']))
 
 A side is a class whose methods do a piece of work and return a dict of numbers, among them

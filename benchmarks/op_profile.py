@@ -22,7 +22,8 @@ def shares(step_stats):
         the largest first; 'op_seconds', the sum over all operations, which run beside each other
         where they can.
     """
-    ops, scopes, total = collections.defaultdict(lambda: [0, 0]), collections.defaultdict(lambda: [0, 0]), 0
+    ops, scopes = (collections.defaultdict(lambda: [0, 0]) for _ in range(2))
+    total = 0
     for device in step_stats.dev_stats:
         for node in device.node_stats:
             label = LABEL.search(node.timeline_label)

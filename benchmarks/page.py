@@ -38,7 +38,8 @@ def size(directory, *parts):
 
 def summary(values, digits=0):
     """'median (smallest to largest)'."""
-    return f'{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f'{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def measure(browser, address, word, rounds):

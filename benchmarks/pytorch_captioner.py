@@ -88,7 +88,8 @@ class Captioner(nn.Module):
             features: (N, L, D). captions: (N, T + 1) int64, <START> words <END> <NULL> ...
         """
         lengths, order = (captions[:, 1:] != NULL).sum(dim=1).sort(dim=0, descending=True)
-        features, captions, lengths = self.normalised(features[order]), captions[order], lengths.tolist()
+        features, captions = self.normalised(features[order]), captions[order]
+        lengths = lengths.tolist()
         projected = self.project(features) if self.hoist_projection else None
         h, c = self.initial_state(features)
         words = self.embedding(captions)
@@ -109,7 +110,8 @@ class Captioner(nn.Module):
     def load(self, values):
         """Take the weights of `CaptionGenerator`: dict of variable name -> array."""
         M, H = self.embedding.embedding_dim, self.cell.hidden_size
-        kernel, bias = values['lstm/basic_lstm_cell/kernel'], values['lstm/basic_lstm_cell/bias'].copy()
+        kernel = values['lstm/basic_lstm_cell/kernel']
+        bias = values['lstm/basic_lstm_cell/bias'].copy()
         bias[2 * H : 3 * H] += 1  # the forget bias
         # to i, f, j, o
         order = [column for gate in (0, 2, 1, 3) for column in range(gate * H, (gate + 1) * H)]

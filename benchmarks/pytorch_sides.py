@@ -72,7 +72,7 @@ class TorchBeam:
         self.decode(0, 2)
 
     def decode(self, number, n_images):
-        """Captions of the first `n_images` of batch `number`; see tensorflow_sides.Decoding.decode."""
+        """Captions of the first `n_images` of batch `number`; see tensorflow_sides.Decoding."""
         images = torch.from_numpy(self.album.batch(number)[0][:n_images].astype(np.float32))
         begun = time.perf_counter()
         captions = [beam_search(self.model, image, self.beam_width, self.max_len)[0]

@@ -26,7 +26,8 @@ from core.common import terminal
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
 
-TF, TORCH, IMAGE = 'benchmarks.tensorflow_sides:', 'benchmarks.pytorch_sides:', 'benchmarks.image_sides:'
+TF, TORCH = 'benchmarks.tensorflow_sides:', 'benchmarks.pytorch_sides:'
+IMAGE = 'benchmarks.image_sides:'
 PYTORCH = {'PyTorch': {}, 'PyTorch, projection hoisted': {'hoist_projection': True}}
 STATE_STEPS, STATE_LOCATIONS = 150, 16  # of the training before greedy and beam
 ALL = ('train', 'memory', 'greedy', 'beam', 'encoder', 'prepro', 'input', 'growth')
@@ -68,7 +69,7 @@ class Benchmarks:
         return sides
 
     def _compared(self, rates, unit):
-        """Figures for JSON, and cells for the table: rates, then ratios of ours to each other side."""
+        """Figures for JSON, and cells for the table: rates, then ratios of ours to the others."""
         rows, figures = [], {'unit': unit, 'rates': rates, 'ratios': {}}
         for name, values in rates.items():
             if name == 'ours':

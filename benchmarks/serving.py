@@ -91,7 +91,8 @@ def served(run, files, clients, options):
 
 def summary(values, digits=1):
     """'median (smallest to largest)'."""
-    return f'{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f'{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def main():

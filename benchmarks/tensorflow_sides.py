@@ -105,7 +105,7 @@ class Training:
                 'nodes': len(self.graph.as_graph_def().node)}
 
     def profile(self, number=0):
-        """One step on a batch of middle length through TensorFlow's tracer: see op_profile.shares."""
+        """One step on a batch of middle length through TensorFlow's tracer: op_profile.shares."""
         captions = sorted(self.corpus.batches(3, seed=number), key=np.count_nonzero)[1]
         self._run(captions)
         metadata = tf1.RunMetadata()

@@ -54,7 +54,8 @@ class Textbook:
 
     def __init__(self, n_words, dim_feature=(196, 512), dim_embed=512, dim_hidden=1024,
                  n_time_step=16, alpha_c=1.0, dropout=True, dtype=tf.float32):
-        (self.L, self.D), self.M, self.H, self.T, self.V = dim_feature, dim_embed, dim_hidden, n_time_step, n_words
+        (self.L, self.D), self.M, self.H = dim_feature, dim_embed, dim_hidden
+        self.T, self.V = n_time_step, n_words
         self.alpha_c, self.dropout, self.dtype = alpha_c, dropout, dtype
         self.features = tf1.placeholder(tf.float32, [None, self.L, self.D], name='features')
         self.captions = tf1.placeholder(tf.int32, [None, self.T + 1], name='captions')
@@ -62,7 +63,8 @@ class Textbook:
 
     def _variables(self):
         D, H, M, V = self.D, self.H, self.M, self.V
-        glorot, zeros, ones = tf1.glorot_uniform_initializer(), tf1.zeros_initializer(), tf1.ones_initializer()
+        glorot = tf1.glorot_uniform_initializer()
+        zeros, ones = tf1.zeros_initializer(), tf1.ones_initializer()
         specs = {'conv_featuresbatch_norm/beta': ([D], zeros),
                  'conv_featuresbatch_norm/gamma': ([D], ones),
                  'conv_featuresbatch_norm/moving_mean': ([D], zeros),

@@ -31,7 +31,7 @@ def modules_of(package):
 
 
 def table(parent, names):
-    """A Markdown table of modules below `parent` (str): name, and the first line of the docstring."""
+    """Return a Markdown table of modules below `parent` (str): name, first line of docstring."""
     lines = [inspect.getdoc(sys.modules[f'{parent}.{name}']).partition('\n')[0] for name in names]
     rows = [f'| `{parent}.{name}` | {line} |' for name, line in zip(names, lines, strict=True)]
     return '\n'.join(['', '', '| | |', '| --- | --- |', *rows])

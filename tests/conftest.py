@@ -37,7 +37,7 @@ def graph():
 
 @pytest.fixture(scope='session')
 def sample_dirs(tmp_path_factory):
-    """Makes the directories below, and others of their kind: `sample_dirs.data('conv1_2', seed=2)`."""
+    """Make the directories below, and others of their kind: `sample_dirs.data('conv1_2')`."""
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         folder = folder.parent  # the workers' own folders lie in it

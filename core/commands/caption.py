@@ -122,7 +122,7 @@ def check(args: argparse.Namespace) -> None:
 
 def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 'Targets',
             gifs: 'Targets', as_json: bool) -> int:
-    """Print a result for each photo as it comes, and write its pictures; returns the exit status."""
+    """Print a result for each photo as it comes, write its pictures; return the exit status."""
     unreadable = unpictured = 0
     for result in captioner.stream(found):
         if result.error is not None:

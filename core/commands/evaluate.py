@@ -178,7 +178,14 @@ def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') ->
 def score_file(args: argparse.Namespace) -> None:
     """--results FILE --references FILE."""
     from core.common.files import write_json
-    from core.metrics.scorer import Scorer, load_references, load_results, metric_names, score, score_table
+    from core.metrics.scorer import (
+        Scorer,
+        load_references,
+        load_results,
+        metric_names,
+        score,
+        score_table,
+    )
 
     results, references = load_results(args.results), load_references(args.references)
     missing = [image for image in results if image not in references]

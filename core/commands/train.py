@@ -9,7 +9,8 @@ examples:
       --set learning_rate=1e-4 --set batch_by=image
   train.py --compare runs/soft runs/hard --out compare.png
 
-The same command goes on where it stopped. Ctrl-C saves first. Watch with: tensorboard --logdir RUN/tensorboard
+The same command goes on where it stopped. Ctrl-C saves first.
+Watch with: tensorboard --logdir RUN/tensorboard
 """
 
 import argparse
@@ -222,7 +223,7 @@ def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machin
 
 def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir', train_data: Any,
                         model: 'CaptionGenerator') -> None:
-    """Print the sizes of data and model, what the preset departs from, and options without effect."""
+    """Print the sizes of data and model, what the preset departs from, options without effect."""
     from core.config import presets
 
     first = config.training.finetune_from

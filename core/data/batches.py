@@ -81,7 +81,7 @@ class Batches:
         return self._n_batches
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches as a list of arrays of caption numbers, (R,) or with 'image' (N, C)."""
+        """Return the epoch's batches: arrays of caption numbers, (R,) or with 'image' (N, C)."""
         random = np.random.default_rng([self.seed, epoch])
         shuffled = random.permutation(len(self.lengths))
         if self.batch_by == 'image':
@@ -122,7 +122,7 @@ class Batches:
 
 
 def _grouped(shuffled: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`shuffled` by rising key, in its own order within a key, and where each key begins in that."""
+    """Return `shuffled` by rising key, in its own order within one, and where each key begins."""
     order = shuffled[np.argsort(keys[shuffled], kind='stable')]
     return order, np.unique(keys[order], return_index=True)[1]
 

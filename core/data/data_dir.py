@@ -1,12 +1,12 @@
 """The DATA DIR on disk: written by prepro.py (resumable, atomic), read by index by train.py and
 evaluate.py.
 
-    DATA/manifest.json      written last: what the directory holds; its presence means that it is complete
+    DATA/manifest.json      written last: what the directory holds; where it is, all is complete
     DATA/features.h5        'features' (images, L, D) float16 and 'done' (images,) uint8
-    DATA/captions.h5        a group a split: 'captions' (C, max_length + 2) int32, 'image_idxs' (C,) int32
-    DATA/annotations.json   a list of images in the order of the features: id, file, split, raw captions, boxes
+    DATA/captions.h5        a group a split: 'captions' (C, max_length + 2), 'image_idxs' (C,) int32
+    DATA/annotations.json   images in the order of the features: id, file, split, captions, boxes
     DATA/vocabulary.json    words of the training split
-    DATA/plan.json          what prepro.py was asked to do: a later run goes on only if it is asked the same
+    DATA/plan.json          what prepro.py was asked to do: a later run must be asked the same
 """
 
 import json

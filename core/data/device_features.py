@@ -1,7 +1,7 @@
 """Training features that stay in the device's memory.
 
     if keeps_features(machine, ResidentFeatures.size(data, tf.float16)):
-        resident = ResidentFeatures(data, tf.float16)       # in the model's graph; in the place of the data
+        resident = ResidentFeatures(data, tf.float16)   # in the model's graph, for the data
         resident.load(session)
 """
 

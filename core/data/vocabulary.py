@@ -3,7 +3,7 @@
 For example:
     tokens = tokenize("A man's red T-shirt.")             # ['a', 'mans', 'red', 't', 'shirt']
     vocabulary = Vocabulary.build([tokens], vocab_size=10000)
-    ids = vocabulary.encode(tokens, max_length=16)        # int32 (18,): <START> a mans red t shirt <END> <NULL> ...
+    ids = vocabulary.encode(tokens, max_length=16)  # int32 (18,): <START> a mans ... <END> <NULL>
     vocabulary.decode(ids)                                # 'a mans red t shirt'
 """
 

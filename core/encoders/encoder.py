@@ -2,7 +2,8 @@
 
     spec = describe('vgg19', weights='vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5')
     with Encoder(spec) as encoder:
-        features = encoder.encode(np.stack([preprocessing.load(path, spec.preprocessing) for path in paths]))
+        pixels = np.stack([preprocessing.load(path, spec.preprocessing) for path in paths])
+        features = encoder.encode(pixels)
 
 An `EncoderSpec` says everything that decides what features mean, including the hash of the weights;
 it travels with the features and with the trained model, which accept each other only if

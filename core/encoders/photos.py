@@ -137,9 +137,11 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return use(image)
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(source, f'not an image ({", ".join(sorted(FORMATS))} are understood)') from error
+        formats = ', '.join(sorted(FORMATS))
+        raise UnreadableImage(source, f'not an image ({formats} are understood)') from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(source, 'far more pixels than an image may have (decompression bomb)') from error
+        raise UnreadableImage(
+            source, 'far more pixels than an image may have (decompression bomb)') from error
     except Exception as error:  # Pillow's decoders raise almost any type on damaged files
         raise UnreadableImage(source, str(error) or type(error).__name__) from error
 

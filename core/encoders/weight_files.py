@@ -112,7 +112,8 @@ def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
             return [[np.asarray(array, np.float32) for array in arrays]
                     for _, arrays in stored[: len(layers)]]
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise InputError(f'{path} is damaged or is no Keras weights file ({error}); fetch it again') from error
+        raise InputError(f'{path} is damaged or is no Keras weights file ({error}); fetch it '
+                         'again') from error
 
 
 def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> list[tuple[str, list]]:
@@ -193,7 +194,8 @@ def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[
     try:
         content = scipy.io.loadmat(os.fspath(path))
     except Exception as error:  # scipy raises almost any type on damaged files
-        raise InputError(f'{path} is damaged or is no MATLAB file ({error}); fetch it again') from error
+        raise InputError(
+            f'{path} is damaged or is no MATLAB file ({error}); fetch it again') from error
     cell = content.get('layers')
     if cell is None and 'net' in content:
         net = _struct(content['net'])
@@ -233,7 +235,7 @@ def _innermost(value: Any) -> Any:
 
 
 def _struct(value: Any) -> Any:
-    """The one record inside a MATLAB struct array or a cell that holds one; None for anything else."""
+    """Return the one record inside a MATLAB struct array or a cell that holds one, or None."""
     value = _innermost(value)
     return value.ravel()[0] if value.dtype.names and value.size == 1 else None
 

@@ -201,7 +201,7 @@ def _given(path: PathLike) -> dict[str, Any]:
 
 
 def _typed(path: PathLike, name: str, value: Any, like: Any) -> Any:
-    """`value` in the type of `like`: pickles of Python 2 hold bytes, and numbers for truth values."""
+    """Return `value` in the type of `like`: pickles of Python 2 hold bytes, and 0 for False."""
     value = value.decode('latin1') if isinstance(value, bytes) else value
     wanted = {str: 'a text', bool: 'true or false', int: 'a whole number',
               float: 'a finite number'}[type(like)]
@@ -354,7 +354,8 @@ def _words(source: pathlib.Path, vocab: PathLike | None,
         if isinstance(index, bool) or not whole:
             raise InputError(f'{path}: the word {shown(word)} has the index {shown(index)}, not a '
                              'whole number')
-        word, index = word.decode('utf8', 'replace') if isinstance(word, bytes) else word, int(index)
+        word = word.decode('utf8', 'replace') if isinstance(word, bytes) else word
+        index = int(index)
         if not isinstance(word, str):
             raise InputError(f'{path}: {shown(word)} is not a word, but the number {shown(index)} '
                              'belongs to it')

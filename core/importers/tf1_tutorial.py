@@ -46,7 +46,8 @@ _CELL = re.compile(
     r'(?:[^/]+/)*(?:lstm|LSTM|rnn|RNN|basic_lstm_cell|lstm_cell|BasicLSTMCell|LSTMCell)/'
     r'(?:Linear/)?(?:(?P<kernel>kernel|weights|Matrix|W_0)|(?P<bias>bias|biases|Bias|B))')
 _NORMS = re.compile(
-    r'(?:[^/]+/)*(?:\w*batch_norm|\w*BatchNorm|\w*batch_normalization)/(beta|gamma|moving_mean|moving_variance)')
+    r'(?:[^/]+/)*(?:\w*batch_norm|\w*BatchNorm|\w*batch_normalization)/'
+    r'(beta|gamma|moving_mean|moving_variance)')
 
 
 def read(source: str, vocab: PathLike) -> Imported:

@@ -123,7 +123,7 @@ class Result:
         return attention_pictures.animation(self.view(), self.captions[number], self.grid)
 
     def show(self) -> Any:
-        """The attention picture as a PIL image, which a notebook displays; `.save(path)` keeps it."""
+        """Return the attention picture as a PIL image, which a notebook displays."""
         from PIL import Image
 
         return Image.fromarray(self.picture())
@@ -168,7 +168,8 @@ class Captioner:
         if n_best > options.beam_width:
             options = dataclasses.replace(options, beam_width=n_best)
             options.check_combination('n_best')
-        self.run, self.config, self.n_best, self.seed, self.spec = run, options, n_best, seed, run.spec
+        self.run, self.config, self.spec = run, options, run.spec
+        self.n_best, self.seed = n_best, seed
         model = run.config.model
         self._picks_locations = model.attention == 'hard' and model.decode_context != 'expected'
         self._running, self._idle = 0, threading.Condition()

@@ -20,7 +20,14 @@ from core.data.vocabulary import tokenize
 from core.decoding.captions import generate_n_best
 from core.metrics import attention_correctness
 from core.metrics.object_names import Lexicon, lexicon_of
-from core.metrics.scorer import Scorer, diversity, metric_names, save_results, score_images, score_table
+from core.metrics.scorer import (
+    Scorer,
+    diversity,
+    metric_names,
+    save_results,
+    score_images,
+    score_table,
+)
 from core.runs.run_ensemble import build as build_ensemble
 from core.runs.run_ensemble import check as check_ensemble
 from core.runtime.backend import tf, tf1

@@ -239,7 +239,7 @@ class Application:
         return [(request.args.get('name', 'photo'), data)]
 
     def _begin(self, name: str, data: bytes, with_view: bool) -> tuple[str, str | None, Any]:
-        """(name, what the encoder sees of the photo or None, Future of the captions or the error)."""
+        """Return (name, what the encoder sees of the photo or None, Future of captions or error)."""
         try:
             with self._batcher.coming():
                 with self._reading:

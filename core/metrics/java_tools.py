@@ -65,10 +65,11 @@ def _runs(program: str) -> bool:
 
 
 def one_line(caption: str) -> str:
-    r"""Returns `caption` with every run of white space as one blank, so that no program sees a line end in it.
+    r"""Return `caption` with every run of white space as one blank.
 
-    Python's notion of white space includes everything that Java or the tokenizer takes for a line end: \n \r \v \f
-    \x1c-\x1e, U+0085, U+2028 and U+2029. Halves of surrogate pairs, which UTF-8 cannot carry, become '?'.
+    So no program sees a line end in it. Python's notion of white space includes everything that
+    Java or the tokenizer takes for a line end: \n \r \v \f \x1c-\x1e, U+0085, U+2028 and U+2029.
+    Halves of surrogate pairs, which UTF-8 cannot carry, become '?'.
     """
     return ' '.join(caption.encode('utf8', 'replace').decode('utf8').split())
 
@@ -236,7 +237,8 @@ class Meteor:
         except OSError as error:
             # A Java that cannot start says so on its standard output.
             said = self._process.stdout.read().decode('utf8', 'replace').strip()
-            raise self._failure(f'the process ended{f" with {said[:200]!r}" if said else ""}') from error
+            last_words = f' with {said[:200]!r}' if said else ''
+            raise self._failure(f'the process ended{last_words}') from error
 
     def _numbers(self, expected: int | None = None) -> list[float]:
         """Reads one line of finite numbers, `expected` of them unless None."""

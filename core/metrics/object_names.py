@@ -2,7 +2,7 @@
 that describe.
 
     lexicon = lexicon_of(data.boxes, 'coco2014')
-    lexicon.find(['two', 'men', 'eat', 'hot', 'dogs'])     # 'men' for person, 'hot dogs' for hot dog, nothing for dog
+    lexicon.find(['two', 'men', 'eat', 'hot', 'dogs'])  # 'men' for person, 'hot dogs' for hot dog
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,8 @@ For example:
     references = load_references('captions_val2014.json')
     results = load_results('captions.json')
     with Scorer({image_id: references[image_id] for image_id in results}) as scorer:
-        scorer.score(results)          # {'Bleu_1': 0.71, ..., 'METEOR': 0.24, 'ROUGE_L': 0.52, 'CIDEr': 0.85}
-        scorer.paper_scores(results)   # {'Bleu_1': 0.70, ..., 'METEOR': 0.23}: another scale, see there
+        scorer.score(results)          # {'Bleu_1': 0.71, ..., 'METEOR': 0.24, 'CIDEr': 0.85}
+        scorer.paper_scores(results)   # {'Bleu_1': 0.70, ...}: another scale, see there
 
 The scores are computed by pycocoevalcap; what is added here is that every caption stays with its
 image.
@@ -84,7 +84,7 @@ class Scorer:
         self.close()
 
     def start(self) -> None:
-        """Starts METEOR's process now and returns at once: it gets ready while other work is done."""
+        """Start METEOR's process and return at once: it gets ready while other work is done."""
         self._meteor.start()
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ def smooth(alpha: np.ndarray, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
 
 
 def light(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) uint8 lit by weights (h, w) in 0..1: dark where there is no attention."""
+    """Return the picture (h, w, 3) uint8 lit by weights (h, w) in 0..1, dark where they are 0."""
     lit = picture * (DARKEST + (1 - DARKEST) * weights[:, :, np.newaxis])
     return lit.round().astype(np.uint8)
 

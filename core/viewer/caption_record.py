@@ -60,7 +60,7 @@ def rounded(values: Any, digits: int) -> Any:
 
 
 def quantized(alphas: np.ndarray) -> str:
-    """(T, L) attention -> base64 of T * L bytes, each row in parts of 255 of its strongest place."""
+    """Return attention (T, L) as base64 of T * L bytes, rows in parts of 255 of their largest."""
     alphas = np.asarray(alphas, np.float64)
     if not alphas.size:
         return ''

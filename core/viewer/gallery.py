@@ -3,7 +3,7 @@ the disk.
 
     DIR/index.html, viewer.js, viewer.css, gallery.js, gallery.css   copied from core/viewer/static
     DIR/data/records.js          what the gallery shows of every image
-    DIR/data/attention-0000.js   words, attention, gates of CHUNK images, loaded when one of them is looked at
+    DIR/data/attention-0000.js   words, attention, gates of CHUNK images, loaded when one is opened
     DIR/photos/00000.jpg         what the encoder sees of each photo
 
 Data are scripts and not JSON files, because a page of the disk may run the ones but not read the

@@ -1,9 +1,17 @@
-"""What the benchmarks measure on: captions as long as real ones, features, and lengths from a file."""
+"""What the benchmarks measure on: captions as long as real ones, features, lengths of a file."""
 
 import numpy as np
 import pytest
 
-from benchmarks.cases import FLICKR8K, Album, Corpus, Sizes, full_captions, read_lengths, relu_features
+from benchmarks.cases import (
+    FLICKR8K,
+    Album,
+    Corpus,
+    Sizes,
+    full_captions,
+    read_lengths,
+    relu_features,
+)
 from core.common.errors import InputError
 from core.data.vocabulary import END, NULL
 from tests.support import tiny_model

@@ -38,7 +38,7 @@ def feeds(model):
 
 
 def ours(alpha_c, training=True):
-    """Loss, gradients and moving statistics of CaptionGenerator, and the values of its variables."""
+    """Loss, gradients and moving statistics of CaptionGenerator, and its variables' values."""
     with tiny_model.tf_graph():
         model = tiny_model.build(dropout=False, alpha_c=alpha_c, dtype=tf.float64)
         loss, values = model.build_model(training), tiny_model.values(model)

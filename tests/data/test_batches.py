@@ -19,7 +19,7 @@ EPOCH_1 = [[10, 6, 0], [3, 8], [7, 4, 1], [2, 5, 9]]
 
 
 def data_of(words, n_images=4, seed=0):
-    """Captions of so many words; the features of image i are all i, stored in the opposite order."""
+    """Captions of so many words; the features of image i are all i, stored the other way round."""
     captions = np.zeros((len(words), 7), np.int32)
     for row, length in zip(captions, words, strict=True):
         row[:length + 2] = [1, *range(4, 4 + length), 2]

@@ -116,7 +116,7 @@ def test_layers_that_cannot_be_trained_are_refused_by_name(name, layer, first, p
 
 @pytest.fixture(scope='module')
 def trained(sample_data, sample_run, tmp_path_factory):
-    """metrics.jsonl of three runs from the same decoder: stored features, rate 0, and fine-tuning."""
+    """metrics.jsonl of three runs from one decoder: stored features, rate 0, and fine-tuning."""
     place, data = tmp_path_factory.mktemp('runs'), DataDir(sample_data)
     losses = {}
     start = run_dir.Run(sample_run).best().prefix()

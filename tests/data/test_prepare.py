@@ -1,4 +1,4 @@
-"""From records to a complete DATA DIR: features, captions by hand, unreadable images, full disks."""
+"""From records to a complete DATA DIR: features, captions, unreadable images, full disks."""
 
 import collections
 import json
@@ -318,7 +318,8 @@ class TestCaptions:
             'dev': {'images': 1, 'captions': 2, 'too_long': 0, 'empty': 0},
             'test': {'images': 1, 'captions': 0, 'too_long': 0, 'empty': 0}}
         assert manifest['vocabulary'] == {'words': 11, 'vocab_size': 100, 'min_count': 1}
-        assert ('train: 3 captions; 1 of more than 4 words and 1 without words are not trained on' in '\n'.join(lines))
+        assert ('train: 3 captions; 1 of more than 4 words and 1 without words are not trained on'
+                in '\n'.join(lines))
 
     def test_vocab_size_and_min_count(self, tmp_path, spec):
         assert self.make(tmp_path, spec, vocab_size=2)[1].vocabulary.idx_to_word[4:] == ['dog', 'a']

@@ -49,7 +49,7 @@ GARDEN = table({1: {3: 0.5, END: 0.3, 4: 0.2}, 3: {5: 0.9, END: 0.1}, 4: {END: 1
 
 
 def test_stopping_at_as_many_ends_as_the_beam_is_wide_would_be_wrong():
-    """After two steps two hypotheses have ended, with .3 and .2; the best, .45, ends a step later."""
+    """After two steps two hypotheses have ended, with .3 and .2; the best, .45, ends later."""
     found, steps, _ = search(GARDEN, 6, 2)
     assert sentences(found) == [[3, 5, END], [END]]
     np.testing.assert_allclose(np.exp(found.scores[0]), [0.45, 0.3])
@@ -94,7 +94,7 @@ def test_length_counts_the_end_word():
 
 
 def test_running_out_of_steps():
-    """Captions without an end are ranked with the others; the score is that of the words written."""
+    """Captions without an end are ranked with the others, by the words that they have."""
     found, *_ = search(GARDEN, 2, 2)
     assert sentences(found) == [[3, 5], [END]]
     np.testing.assert_allclose(np.exp(found.scores[0]), [0.45, 0.3])
@@ -235,7 +235,7 @@ T = 4
 
 
 def every_sentence():
-    """Words (S, T), padded by <NULL>: all that end within T words, and all of T words that do not."""
+    """Words (S, T), padded by <NULL>: all that end within T words, and all of T words."""
     rows = [[*words, END] for length in range(T)
             for words in itertools.product((4, 5, 6), repeat=length)]
     rows += [list(words) for words in itertools.product((4, 5, 6), repeat=T)]
@@ -258,7 +258,7 @@ def kept(min_length, ngram):
 
 @pytest.mark.parametrize('kind', ['soft', 'gru', 'expected', 'argmax', 'sample'])
 def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
-    """Also: scores, each word's and the caption's, and attention are those of the training graph."""
+    """Scores, each word's and the caption's, and attention are those of the training graph."""
     options = {'soft': {}, 'gru': {'cell': 'gru', 'attention_activation': 'tanh',
                                    'selector': False}}.get(
         kind, {'attention': 'hard', 'decode_context': kind})

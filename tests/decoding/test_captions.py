@@ -1,4 +1,4 @@
-"""From features to captions: the best and the n best, in the order asked for, whatever the batches."""
+"""From features to captions: the best and the n best, in order, whatever the batches."""
 
 import threading
 

@@ -308,7 +308,7 @@ def documented(docstring):
 
 
 def parameters(node):
-    """The names that a function takes, or a class when it is made; None where a base class decides."""
+    """The names that a function takes, or a class when it is made; None for a base class's."""
     if isinstance(node, ast.ClassDef):
         made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef)
                      and inner.name == '__init__'), None)

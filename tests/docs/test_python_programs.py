@@ -12,7 +12,8 @@ from tests.support.scripts import ROOT
 
 def programs():
     """The Python blocks of the section, in their order."""
-    section = (ROOT / 'README.md').read_text(encoding='utf8').partition('\n## From Python\n')[2].partition('\n## ')[0]
+    readme = (ROOT / 'README.md').read_text(encoding='utf8')
+    section = readme.partition('\n## From Python\n')[2].partition('\n## ')[0]
     return re.findall(r'^```python\n(.*?)^```', section, re.MULTILINE | re.DOTALL)
 
 

@@ -62,7 +62,8 @@ def lint(place):
 
 @pytest.mark.parametrize(('planted', 'said'), [
     ({}, '1 kept, 0 broken'),
-    ({'common': 'import core.common.low', 'common/low': 'def f():\n    from core.data import high', 'data/high': ''},
+    ({'common': 'import core.common.low',
+      'common/low': 'def f():\n    from core.data import high', 'data/high': ''},
      'core.common is not allowed to import core.data'),  # upward, and inside a function
     ({'data/a': 'import core.encoders.b', 'encoders/b': 'import core.data.a'},
      'core.encoders is not allowed to import core.data'),  # a circle

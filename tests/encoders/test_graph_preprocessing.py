@@ -37,7 +37,7 @@ def smooth(width=81, height=60):
 
 
 def png(depth, kind, channels, *chunks, size=(31, 23)):
-    """A PNG of random samples of a bit depth and colour type, which Pillow itself could not write."""
+    """A PNG of random samples of a bit depth and colour type that Pillow could not write."""
     def chunk(name, data):
         return struct.pack('>I', len(data)) + name + data + struct.pack(
             '>I', zlib.crc32(name + data))
@@ -52,7 +52,7 @@ def png(depth, kind, channels, *chunks, size=(31, 23)):
 
 @pytest.fixture(scope='module')
 def load():
-    """Function from a list of files and a Preprocessing to uint8 (N, size, size, 3), by the graph."""
+    """Function from files and a Preprocessing to uint8 (N, size, size, 3), by the graph."""
     with tf.Graph().as_default() as graph:
         files = tf1.placeholder(tf.string, [None])
         made = {setting: graph_preprocessing.load(files, setting) for setting in (

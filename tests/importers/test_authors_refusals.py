@@ -1,4 +1,4 @@
-"""Files of the authors' code that are damaged, odd or hostile: one line that says what and where."""
+"""Files of the authors' code that are damaged, odd or hostile: one line says what and where."""
 
 import os
 import pickle

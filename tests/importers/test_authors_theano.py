@@ -14,7 +14,21 @@ from core.importers.make_run import make_run
 from core.runs import run_dir
 from core.runtime.backend import tf
 from tests.support import authors_model, tiny_model
-from tests.support.authors_files import LOCATIONS, N_WORDS, OURS, VARIANTS, WORDS, D, H, M, N, T, build, context, save
+from tests.support.authors_files import (
+    LOCATIONS,
+    N_WORDS,
+    OURS,
+    VARIANTS,
+    WORDS,
+    D,
+    H,
+    M,
+    N,
+    T,
+    build,
+    context,
+    save,
+)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
@@ -64,7 +78,8 @@ def test_greedy_captions_are_the_authors(tmp_path, graph, changes):
     assert len(set(words.ravel())) > 2 and len(set(map(tuple, words.T))) > 1
     for row in range(N):
         ended = list(words[:, row]).index(0) + 1 if 0 in words[:, row] else T
-        assert ([END if word == 0 else word + 2 for word in words[:ended, row]] == captions[row, :ended].tolist())
+        expected = [END if word == 0 else word + 2 for word in words[:ended, row]]
+        assert expected == captions[row, :ended].tolist()
         np.testing.assert_allclose(alphas[row, :ended], expected_alphas[:ended, row], atol=1e-4)
 
 
@@ -162,7 +177,7 @@ def test_special_spellings_in_the_dictionary(tmp_path):
 
 
 def test_a_run_of_it(tmp_path):
-    """The whole way: files of the authors in, a RUN DIR out that gives the authors' probabilities."""
+    """The whole way: files of the authors in, a RUN DIR out that has their probabilities."""
     path, parameters, options = save(tmp_path, ctx_dim=512)
     lines = []
     make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)

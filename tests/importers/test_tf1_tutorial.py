@@ -1,4 +1,4 @@
-"""Checkpoints of the TF1 code: they decode here as they did there, and what does not fit is named."""
+"""Checkpoints of the TF1 code: they decode here as there, and what does not fit is named."""
 
 import json
 

@@ -69,7 +69,8 @@ class Reader:
 
 
 @pytest.mark.parametrize('graph', [
-    b'', b'\xff\xff no graph', np.zeros(3), 7, IndexError('Read less bytes than requested'), RuntimeError(),
+    b'', b'\xff\xff no graph', np.zeros(3), 7, IndexError('Read less bytes than requested'),
+    RuntimeError(),
     # node 0 has the children encoder and decoder, which are nodes 1 and 9: there is no node 9
     b'\x0a\x1a\x0a\x0b\x08\x01\x12\x07encoder\x0a\x0b\x08\x09\x12\x07decoder\x0a\x00',
 ])

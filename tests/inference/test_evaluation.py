@@ -79,7 +79,8 @@ def test_entropy_of_the_attention_is_measured_over_words():
 
 def test_entropy_is_reported_with_boxes_and_without(evaluated, quick_meteor, tmp_path):
     run, _, scores, lines = evaluated
-    assert (0 < scores['attention']['entropy'] <= scores['attention']['uniform_entropy'] == pytest.approx(np.log(256)))
+    entropy, even = (scores['attention'][name] for name in ('entropy', 'uniform_entropy'))
+    assert 0 < entropy <= even == pytest.approx(np.log(256))
     assert any('entropy of the attention' in line for line in lines)
     data = run.data()
     for image in data._images:

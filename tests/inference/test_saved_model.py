@@ -145,7 +145,8 @@ def test_conventions_of_tensorflow_serving(sample_run, exported):
     """One signature, `_bytes` where bytes go in, N first everywhere, JSON's types, no Python in the
     graph.
     """
-    meta, = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes()).meta_graphs
+    saved = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes())
+    meta, = saved.meta_graphs
     assert list(meta.meta_info_def.tags) == ['serve']
     assert list(meta.signature_def) == ['serving_default']
     signature = meta.signature_def['serving_default']

@@ -188,7 +188,8 @@ def browser():
 
 
 DROP = '''([name, data]) => {
-    const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0)), moved = new DataTransfer();
+    const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+    const moved = new DataTransfer();
     moved.items.add(new File([bytes], name, {type: 'image/png'}));
     window.dispatchEvent(new %s);
 }'''

@@ -145,7 +145,8 @@ def test_meteor_takes_the_best_reference_and_sums_counts_over_images(meteor):
 def test_meteor_keeps_hostile_sentences_in_order(meteor):
     hypotheses, references = {}, {}
     for i, text in enumerate([*HOSTILE, LONG]):
-        hypotheses[2 * i], references[2 * i] = [text], ['a dog'] if text == LONG else [text, 'a dog', text]
+        hypotheses[2 * i] = [text]
+        references[2 * i] = ['a dog'] if text == LONG else [text, 'a dog', text]
         hypotheses[2 * i + 1], references[2 * i + 1] = ['dog runs'], ['dog runs quick home']
     _, scores = meteor.compute_score(references, hypotheses)
     assert scores[1::2] == pytest.approx([METEOR_BY_HAND[1][2]] * (len(HOSTILE) + 1))
@@ -193,7 +194,8 @@ from core.metrics import java_tools
 meteor = java_tools.Meteor()
 tokens = java_tools.tokenize(["I\u0130 A Title caf\u00e9, isn't IT?", 'two'])
 total, scores = meteor.compute_score({1: ['dog runs quick home', 'IT IS']}, {1: ['dog runs']})
-json.dump({'java': java_tools.find_java(), 'tokens': tokens, 'scores': scores, 'unchanged': before == dict(os.environ),
+json.dump({'java': java_tools.find_java(), 'tokens': tokens, 'scores': scores,
+           'unchanged': before == dict(os.environ),
            'pid': meteor._process.pid}, sys.stdout)
 """
 

@@ -133,7 +133,8 @@ def test_sequences_are_drawn_with_their_probabilities(opened):
     for caption, drawn in enumerate(exact().number(locations).reshape(N, -1)):
         expected = exact().at.probability[caption] * repeats
         counted = expected >= 5
-        chi_square = ((np.bincount(drawn, minlength=L**T) - expected)[counted]**2 / expected[counted]).sum()
+        difference = np.bincount(drawn, minlength=L**T) - expected
+        chi_square = (difference[counted]**2 / expected[counted]).sum()
         freedom = counted.sum() - 1
         assert freedom > 8
         assert chi_square < freedom + 4 * np.sqrt(2 * freedom)

@@ -54,7 +54,8 @@ def traced(steps, padded=0):
         captions[:padded, steps - 1], captions[:padded, steps] = 2, 0
         feeds = {model.features: np.ones((N, L, D)), model.captions: captions,
                  **optimization.feeds(0)}
-        fetches = optimization.train_op, optimization.gradient_norm, model.nll, model.outputs.entropy
+        fetches = (optimization.train_op, optimization.gradient_norm, model.nll,
+                   model.outputs.entropy)
         with tf1.Session(graph=graph) as session:
             session.run(tf1.global_variables_initializer())
             metadata = tf1.RunMetadata()
@@ -88,7 +89,8 @@ def multiplications(nodes):
     for node in nodes:
         if 'MatMul' in node.kind:
             name, _, port = node.inputs[0].partition(':')
-            given, made = shapes[name].get(int(port or 0)) or next(iter(shapes[name].values())), node.shapes[0]
+            given = shapes[name].get(int(port or 0)) or next(iter(shapes[name].values()))
+            made = node.shapes[0]
             inner = math.prod(given) // math.prod(made[:-1])
             total += 2 * math.prod(made) * inner
     return total

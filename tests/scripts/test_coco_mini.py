@@ -1,4 +1,4 @@
-"""Real photos: 80 of COCO train2017 at their original sizes, through reader, encoder and DATA DIR."""
+"""Real photos: 80 of COCO train2017 at their own sizes, through reader, encoder and DATA DIR."""
 
 import json
 import shutil

@@ -14,7 +14,7 @@ from tests.support.scripts import assert_refused
 
 @pytest.fixture
 def refused(tmp_path):
-    """Function that sees evaluate.py refuse and change nothing: `refused(*arguments, parts=[...])`."""
+    """Function that sees evaluate.py refuse and change nothing: `refused(*arguments, parts=[])`."""
     return functools.partial(scripts.assert_refuses, 'evaluate.py', cwd=tmp_path)
 
 
@@ -44,7 +44,8 @@ def test_twice_the_same_and_complete(sample_data, sample_run, scenes, data_copy,
     assert 'COCO scoring' in output and "paper's scoring" in output
     evaluate(sample_run, '--data', without_captions(data_copy), '--out', tmp_path / 'b',
              '--pictures', '1', fresh=True)
-    assert ((tmp_path / 'a' / 'captions.json').read_bytes() == (tmp_path / 'b' / 'captions.json').read_bytes())
+    first, second = ((tmp_path / name / 'captions.json').read_bytes() for name in 'ab')
+    assert first == second
     results = json.loads((tmp_path / 'a' / 'captions.json').read_text())
     assert [set(entry) for entry in results] == [{'image_id', 'caption'}] * len(test)
     assert {entry['image_id'] for entry in results} == set(test.image_ids)
@@ -144,7 +145,8 @@ def test_the_context_of_hard_attention_is_chosen_and_recorded(run_copy, photos):
                           *(['--out', place] if name == 'again' else []))
         scores = json.loads((place / 'scores.json').read_text())
         assert scores['decode_context'] == context and f'(context: {context})' in output
-        entropies[name], captions[name] = scores['attention']['entropy'], (place / 'captions.json').read_bytes()
+        entropies[name] = scores['attention']['entropy']
+        captions[name] = (place / 'captions.json').read_bytes()
         pictures[name] = [path.read_bytes() for path in (place / 'pictures').iterdir()]
         assert len(pictures[name]) == 1
     assert entropies['argmax'] == entropies['sample'] == 0 < entropies['expected']

@@ -14,7 +14,7 @@ from tests.support import tiny_model
 
 
 def build(**options):
-    """The CaptionGenerator in float64; if not told, PLAIN and without batch normalisation and XLA."""
+    """The CaptionGenerator in float64; if not told, PLAIN, without batch normalisation and XLA."""
     return CaptionGenerator(sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard',
                             dropout=False, dtype=tf.float64,
                             **{**PLAIN, 'batch_norm': False, 'jit': False, **options})

@@ -34,7 +34,8 @@ class Page:
     def __init__(self, content=b'', ranges=True, tag='"one"', modified=None, cuts=(), answers=(),
                  announce=None, head=True, headers=None, before=None, hold=None, most=None):
         self.content, self.ranges, self.tag, self.modified = content, ranges, tag, modified
-        self.cuts, self.answers, self.announce, self.head = list(cuts), list(answers), announce, head
+        self.cuts, self.answers = list(cuts), list(answers)
+        self.announce, self.head = announce, head
         self.headers, self.before, self.hold, self.most = headers or {}, before, hold, most
         self.requests = []  # headers of every GET
 

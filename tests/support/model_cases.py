@@ -8,12 +8,14 @@ from tests.support.tiny_model import D, H, M, V
 VARIABLES = {  # of the default model, as the TF1 code names them
     'conv_featuresbatch_norm/beta': [D], 'conv_featuresbatch_norm/gamma': [D],
     'conv_featuresbatch_norm/moving_mean': [D], 'conv_featuresbatch_norm/moving_variance': [D],
-    'initial_lstm/w_h': [D, H], 'initial_lstm/b_h': [H], 'initial_lstm/w_c': [D, H], 'initial_lstm/b_c': [H],
+    'initial_lstm/w_h': [D, H], 'initial_lstm/b_h': [H],
+    'initial_lstm/w_c': [D, H], 'initial_lstm/b_c': [H],
     'word_embedding/w': [V, M], 'project_features/w': [D, D],
     'attention_layer/w': [H, D], 'attention_layer/b': [D], 'attention_layer/w_att': [D, 1],
     'selector/w': [H, 1], 'selector/b': [1],
     'lstm/basic_lstm_cell/kernel': [M + D + H, 4 * H], 'lstm/basic_lstm_cell/bias': [4 * H],
-    'logits/w_h': [H, M], 'logits/b_h': [M], 'logits/w_out': [M, V], 'logits/b_out': [V], 'logits/w_ctx2out': [D, M],
+    'logits/w_h': [H, M], 'logits/b_h': [M], 'logits/w_out': [M, V], 'logits/b_out': [V],
+    'logits/w_ctx2out': [D, M],
 }
 PAPER = presets.config('paper').to_dict()['model']
 TF2 = presets.config('tf2').to_dict()['model']

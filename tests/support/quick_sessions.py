@@ -1,4 +1,4 @@
-"""Sessions that run graphs as they are built: to optimize a tiny graph takes longer than to run it."""
+"""Sessions that run graphs as they are built: optimizing a tiny one takes longer than running."""
 
 import functools
 

@@ -74,7 +74,8 @@ class SampleDirs:
     def assert_unchanged(self):
         """No directory that this process was given has changed since it was made."""
         for name, contents in self._given.items():
-            assert (snapshot(self.folder / name) == contents), f'a test has changed {self.folder / name}'
+            place = self.folder / name
+            assert snapshot(place) == contents, f'a test has changed {place}'
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from core.viewer import caption_record, gallery
 GRID = ROWS, COLS = 3, 4
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr')
 GREY = np.full((240, 240, 3), 180, np.uint8)
-HOSTILE = '<img/src=x/onerror=window.hacked=1></script><script>window.hacked=2</script> <b>&amp;\u2028\ud800'
+HOSTILE = ('<img/src=x/onerror=window.hacked=1></script><script>window.hacked=2</script> '
+           '<b>&amp;\u2028\ud800')
 CAPTIONS = ['a black dog runs', 'two men ride bikes', 'a dog sleeps', '', 'a red bus', HOSTILE]
 
 

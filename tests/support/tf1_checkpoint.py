@@ -27,7 +27,7 @@ KERNEL, BIAS = 'lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias'
 
 
 def draw(seed=46):
-    """Values of a TF1 model, float32, with which captions of several words and lengths are written."""
+    """Values of a TF1 model, float32, with which captions of several lengths are written."""
     random = np.random.default_rng(seed)
     values = {name: random.normal(0, 0.3, shape).astype(np.float32)
               for name, shape in NAMES.items()}

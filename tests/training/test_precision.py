@@ -189,5 +189,6 @@ def test_training_in_low_precision_follows_that_in_float32(tmp_path, precision):
     np.testing.assert_allclose(second, first, rtol=4 * EPSILON[getattr(tf, precision)])
     assert second != first
     assert json.loads((tmp_path / precision / 'best' / 'best.json').read_text())['step'] == 6
-    names = set(tf.train.load_checkpoint(str(tmp_path / precision / 'best' / 'step-6')).get_variable_to_shape_map())
+    best = tf.train.load_checkpoint(str(tmp_path / precision / 'best' / 'step-6'))
+    names = set(best.get_variable_to_shape_map())
     assert not any('loss_scale' in name for name in names)

@@ -203,7 +203,7 @@ def test_broken_variables_are_never_saved(tmp_path):
 
 
 def test_annealed_values_reach_the_model(tmp_path):
-    """A temperature so high that alpha is even: the entropy that is reported is log L, later less."""
+    """A temperature so high that alpha is even: the entropy reported is log L, later less."""
     options = {'anneal_epochs': 1.0, 'temperature_start': 1e6, 'print_every': 1, 'batch_size': 4}
     make(tmp_path, n_epochs=2, model_options={'batch_norm': False, 'temperature': 0.05},
          **options).train()

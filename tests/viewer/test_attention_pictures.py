@@ -136,7 +136,7 @@ def test_png():
 
 
 def test_an_animation_shows_each_word_and_moves_between():
-    """Its frames follow the attention from cell to cell; the words stand below, one of them bright."""
+    """Its frames follow the attention from cell to cell; the words stand below, one bright."""
     film = Image.open(io.BytesIO(attention_pictures.animation(GREY, caption(3), (ROWS, COLS))))
     assert film.format == 'GIF' and film.info['loop'] == 0
     frames, durations = [], []
