@@ -51,8 +51,9 @@ def timed(name, photos, rounds):
 timed('first call, one photo', data[:1], 1)
 timed('one photo', data[:1], 10)
 found = timed('all photos', data, 3)
-found = {name: value.numpy().tolist() for name, value in found.items() if name not in ('captions', 'words')} | {
-    'captions': [[text.decode() for text in row] for row in found['captions'].numpy()]}
+captions = [[text.decode() for text in row] for row in found['captions'].numpy()]
+found = {name: value.numpy().tolist() for name, value in found.items()
+         if name not in ('captions', 'words')} | {'captions': captions}
 json.dump({'times': times, 'found': found}, open(out, 'w'))
 '''
 

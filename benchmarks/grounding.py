@@ -1,8 +1,8 @@
-"""Attention correctness of several evaluations side by side: a table, and the attention pictures of
-one image.
+"""Attention correctness of several evaluations: a table, and one image's attention pictures.
 
     python -m benchmarks.grounding soft=runs/soft/evaluation/test hard=runs/hard/evaluation/test \
-        "hard, argmax"=runs/hard/evaluation/test-argmax --image 20000017 --picture docs/attention_soft_hard.png
+        "hard, argmax"=runs/hard/evaluation/test-argmax --image 20000017 \
+        --picture docs/attention_soft_hard.png
 
 Each is a directory that evaluate.py wrote for images with boxes, with `--picture-ids 20000017` for
 the picture. docs/attention.md has the table, the picture, and all commands.

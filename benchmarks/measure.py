@@ -12,6 +12,7 @@ another's work.
 """
 
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import os
@@ -131,8 +132,7 @@ def _serve(pipe, factory, options):
     with contextlib.suppress(EOFError, BrokenPipeError):
         while side:
             method, args, kwargs = pipe.recv()
-            # noqa: B023 - called before the next message
-            answer(lambda: getattr(side[0], method)(*args, **kwargs))
+            answer(functools.partial(getattr(side[0], method), *args, **kwargs))
 
 
 def resident():

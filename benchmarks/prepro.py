@@ -1,7 +1,7 @@
-"""How fast prepro.py extracts, beside the bare encoder: the share of the encoder's rate that is
-left.
+"""How fast prepro.py extracts: the share of the bare encoder's rate that is left.
 
-    python -m benchmarks.prepro --images DIR --encoder mobilenet_v2 --weights FILE [--n-images 512] [--rounds 5]
+    python -m benchmarks.prepro --images DIR --encoder mobilenet_v2 --weights FILE \
+        [--n-images 512] [--rounds 5]
 
 The bare encoder runs the same batches from memory: no file is read, decoded or written. Both are
 measured in turn, round by round, on the same images, without building the graph and the first

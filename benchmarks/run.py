@@ -1,7 +1,8 @@
 """Speed and memory, side by side with the textbook graph and with PyTorch.
 
     python -m benchmarks.run train --captions Flickr8k.token.txt
-    python -m benchmarks.run all --json results.json --write docs/performance.md --plot docs/growth.png
+    python -m benchmarks.run all --json results.json --write docs/performance.md \
+        --plot docs/growth.png
     python -m benchmarks.run --profile
 
 Every side runs in a process of its own, one at a time and in turn (A B A B ...); what counts is the

@@ -3,7 +3,8 @@ r"""Images and captions -> DATA DIR (features, captions, vocabulary).
 examples:
   prepro.py --dataset flickr8k --images Flicker8k_Dataset --captions Flickr8k.token.txt \
       --encoder vgg19 --weights imagenet --out data/flickr8k
-  prepro.py --dataset coco2014 --images coco --captions captions_train2014.json captions_val2014.json \
+  prepro.py --dataset coco2014 --images coco \
+      --captions captions_train2014.json captions_val2014.json \
       --encoder vgg19 --weights imagenet --out data/coco
   prepro.py --preset tf2 --dataset karpathy --images coco --captions dataset_coco.json \
       --weights imagenet --out data/tf2

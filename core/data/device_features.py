@@ -5,7 +5,6 @@
         resident.load(session)
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.common.aliases import DType, Session

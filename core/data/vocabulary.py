@@ -28,16 +28,16 @@ _INVISIBLE = dict.fromkeys([0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10), *range
 
 
 def tokenize(caption: str) -> list[str]:
-    """Cuts a caption into words.
+    """Cut a caption into words.
 
     1. Unicode form NFKC (full-width letters, ligatures and decomposed accents become the usual
-    letters), lower case. 2. Apostrophes (' ’ ‘ ` ´ and the modifier letter) are deleted: "man's" is
-    one word, 'mans'. So are characters
-       without a width inside a word: soft hyphen, zero-width joiner and non-joiner, variation selectors.
+       letters), lower case.
+    2. Apostrophes (' ’ ‘ ` ´ and the modifier letter) are deleted: "man's" is one word, 'mans'. So
+       are characters without a width inside a word: soft hyphen, zero-width joiner and non-joiner,
+       variation selectors.
     3. Letters and digits of any script stay, with the combining marks that follow a letter (Hindi
-    vowel signs,
-       accents without a composed form). Every other character ends a word: blanks, punctuation, '-', '_', symbols,
-       emoji, control characters.
+       vowel signs, accents without a composed form). Every other character ends a word: blanks,
+       punctuation, '-', '_', symbols, emoji, control characters.
 
     Args:
         caption: str.

@@ -34,19 +34,22 @@ LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
 
 _ALLOWED = b''.join((
     # numbers, truth values, None
-    pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4, pickle.FLOAT, pickle.BININT, pickle.BININT1, pickle.BININT2,
-    pickle.BINFLOAT, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+    pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4, pickle.FLOAT, pickle.BININT,
+    pickle.BININT1, pickle.BININT2, pickle.BINFLOAT, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
     # texts, of Python 2 too
     pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE,
-    pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
+    pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES,
+    pickle.BINBYTES8,
     # lists, tuples, dicts
-    pickle.LIST, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1,
-    pickle.TUPLE2, pickle.TUPLE3, pickle.DICT, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS,
+    pickle.LIST, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.TUPLE, pickle.EMPTY_TUPLE,
+    pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.DICT, pickle.EMPTY_DICT, pickle.SETITEM,
+    pickle.SETITEMS,
     # OrderedDict; `find_class` sees to it that nothing else gets through
     pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE,
     # bookkeeping
-    pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.PUT, pickle.BINPUT,
-    pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.STOP,
+    pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.PUT,
+    pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GET, pickle.BINGET,
+    pickle.LONG_BINGET, pickle.STOP,
 ))
 
 

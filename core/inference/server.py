@@ -239,7 +239,7 @@ class Application:
         return [(request.args.get('name', 'photo'), data)]
 
     def _begin(self, name: str, data: bytes, with_view: bool) -> tuple[str, str | None, Any]:
-        """Return (name, what the encoder sees of the photo or None, Future of captions or error)."""
+        """Return (name, what the encoder sees of it or None, Future of captions or the error)."""
         try:
             with self._batcher.coming():
                 with self._reading:

@@ -87,9 +87,9 @@ COMPOUNDS = {
     'computer keyboard': 'keyboard',
     'computer monitor': 'tv',
     'computer desk': 'dining table',
-    **dict.fromkeys(('train station', 'train track', 'train platform', 'bus stop', 'bus station', 'ski slope',
-                     'ski lift', 'ski pole', 'ski resort', 'toilet paper', 'table tennis', 'orange juice',
-                     'dog house', 'bird house', 'phone booth')),
+    **dict.fromkeys(('train station', 'train track', 'train platform', 'bus stop', 'bus station',
+                     'ski slope', 'ski lift', 'ski pole', 'ski resort', 'toilet paper',
+                     'table tennis', 'orange juice', 'dog house', 'bird house', 'phone booth')),
 }
 APART = {'seat': 'toilet'}  # the seat of a toilet is no chair (CHAIR)
 

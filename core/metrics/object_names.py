@@ -15,8 +15,9 @@ from core.datasets import scenes
 from core.metrics import coco_object_names
 
 COCO = ('coco2014', 'coco2017', 'karpathy')  # the datasets whose categories are COCO's
-IRREGULAR = {'man': 'men', 'child': 'children', 'person': 'people', 'mouse': 'mice', 'goose': 'geese', 'ox': 'oxen',
-             'foot': 'feet', 'tooth': 'teeth'}  # also at the end of a word: women, grandchildren
+# Also at the end of a word: women, grandchildren.
+IRREGULAR = {'man': 'men', 'child': 'children', 'person': 'people', 'mouse': 'mice',
+             'goose': 'geese', 'ox': 'oxen', 'foot': 'feet', 'tooth': 'teeth'}
 
 
 class Mention(NamedTuple):

@@ -1,6 +1,6 @@
 """The RUN DIR: what train.py writes and evaluate.py reads, so that no option need be given twice.
 
-    RUN/config.json      model, training and decoding options; where the features lay, what made them
+    RUN/config.json      every option; where the features lay and what made them
     RUN/vocabulary.json  words of the model
     RUN/checkpoints/, RUN/best/, RUN/metrics.jsonl, RUN/tensorboard/   see core.training
 

@@ -49,16 +49,17 @@ def ask(port, method='POST', path='/caption?photo=0', body=None, headers=None):
     answer = connection.getresponse()
     said = answer.read()
     connection.close()
-    return answer.status, json.loads(said) if answer.headers['Content-Type'] == 'application/json' else said, \
-        answer.headers
+    if answer.headers['Content-Type'] == 'application/json':
+        said = json.loads(said)
+    return answer.status, said, answer.headers
 
 
 def form(*files):
     """(body, headers) of a form with (field, name, bytes)."""
-    parts = [f'--line\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + data
-             + b'\r\n' for field, name, data in files]
-    return b''.join([*parts,
-                     b'--line--\r\n']), {'Content-Type': 'multipart/form-data; boundary=line'}
+    head = '--line\r\nContent-Disposition: form-data; name="{}"; filename="{}"\r\n\r\n'
+    parts = [head.format(field, name).encode() + data + b'\r\n' for field, name, data in files]
+    body = b''.join([*parts, b'--line--\r\n'])
+    return body, {'Content-Type': 'multipart/form-data; boundary=line'}
 
 
 def test_a_photo_as_the_body(port, captioner, scene_photos):

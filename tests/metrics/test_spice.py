@@ -17,9 +17,11 @@ assert memory == '-Xmx8G' and jar.endswith('spice-1.0.jar')
 rows = json.load(open(asked))
 if rows[0]['test'] == 'fail':
     sys.exit('java.lang.Error: no memory')
-json.dump([{'image_id': row['image_id'], 'scores': {'All': {'f': float('nan') if row['test'] == 'odd' else
-            len(set(row['test'].split()) & set(' '.join(row['refs']).split())) / 10}}} for row in rows[::-1]],
-          open(answered, 'w'))
+def score(row):
+    shared = set(row['test'].split()) & set(' '.join(row['refs']).split())
+    return float('nan') if row['test'] == 'odd' else len(shared) / 10
+json.dump([{'image_id': row['image_id'], 'scores': {'All': {'f': score(row)}}}
+           for row in rows[::-1]], open(answered, 'w'))
 '''
 
 

@@ -22,9 +22,10 @@ from core.training.optimization import Optimization
 N, L, D, H, M, V, T = 4, 60, 52, 44, 28, 230, 9
 A, K, G, S = D, D, 4 * H, 4 * H + D + 1
 LARGE = N * L * A * 4  # bytes of one float32 tensor of all locations
-HANDED_ON = {'Bitcast', 'Enter', 'Exit', 'EnsureShape', 'Identity', 'Merge', 'NextIteration', 'Reshape', 'Switch',
-             # Make no new tensor
-             'TensorListGetItem', 'TensorListPopBack', 'ReadVariableOp', '_Arg'}
+# Operations that make no new tensor.
+HANDED_ON = {'Bitcast', 'Enter', 'Exit', 'EnsureShape', 'Identity', 'Merge', 'NextIteration',
+             'Reshape', 'Switch', 'TensorListGetItem', 'TensorListPopBack', 'ReadVariableOp',
+             '_Arg'}
 LABEL = re.compile(r' = (\w+)\((.*)\)')  # '[memory] name = Kind(inputs)'
 
 

@@ -195,8 +195,8 @@ def outcome(place):
     captions = {row['image_id']: row['caption']
                 for row in json.loads((place / 'captions.json').read_text())}
     best = place / 'n_best.json'
-    return captions, json.loads((place / 'scores.json').read_text()), json.loads(best.read_text()) if best.exists(
-    ) else None
+    n_best = json.loads(best.read_text()) if best.exists() else None
+    return captions, json.loads((place / 'scores.json').read_text()), n_best
 
 
 def test_other_decoding_goes_elsewhere_and_is_recorded(run_copy, photos):

@@ -24,7 +24,8 @@ if sys.argv[1] == 'beside tensorflow':
     tf.random.set_seed(3)
     first = float(tf.random.uniform([]))
     tf.random.set_seed(3)
-import pycocoevalcap, matplotlib.figure, scipy.ndimage, h5py, tqdm, PIL.Image  # their effects are not ours
+# Their effects are not ours.
+import pycocoevalcap, matplotlib.figure, scipy.ndimage, h5py, tqdm, PIL.Image
 before = state()
 import core
 names = ['core'] + [module.name for module in pkgutil.walk_packages(core.__path__, 'core.')]

@@ -64,5 +64,6 @@ def pixels(locator):
 
 def scrolls_sideways(opened):
     """Whether the page, or the dialog that is open on it, is wider than the window."""
-    return opened.evaluate('''() => [document.documentElement, ...document.querySelectorAll('dialog[open]')]
+    return opened.evaluate('''() => [
+        document.documentElement, ...document.querySelectorAll('dialog[open]')]
         .some(element => element.scrollWidth > Math.min(innerWidth, element.clientWidth))''')

@@ -66,9 +66,10 @@ def tutorial(k, carry_state=False, images=None, **gru):
     decoder(THEIRS[:, :1], encoder(features() if images is None else images), tf.zeros([N, H]))
     random = np.random.default_rng(11)
     for variable in encoder.trainable_variables + decoder.trainable_variables:
-        scale = (4.0 if variable is decoder.embedding.embeddings else 1.0 if variable is decoder.fc2.kernel else
-                 # So that captions are of several words
-                 0.1 if variable is decoder.fc2.bias else 0.5)
+        # So that captions are of several words.
+        scale = next((scale for part, scale in (
+            (decoder.embedding.embeddings, 4.0), (decoder.fc2.kernel, 1.0),
+            (decoder.fc2.bias, 0.1)) if variable is part), 0.5)
         variable.assign(random.normal(0.0, scale, variable.shape))
     return encoder, decoder
 
