@@ -62,7 +62,8 @@ def test_the_old_code_restores_what_is_exported(tf1_run, tmp_path):
 
 def test_every_option_is_either_the_old_codes_or_refused():
     fixed = {'batch_norm', 'feature_layer', 'initial_state', 'initial_layers',
-             'attention_activation', 'attention_layers', 'attention_bias', 'score_bias', 'cell',
+             'attention_activation', 'attention_layers', 'attention_bias', 'score_bias', 'sentinel',
+             'cell',
              'forget_bias', 'cell_input', 'carry_state', 'first_word', 'output_activation',
              'output_layers', 'temperature', 'decode_context'}
     assert fixed ^ tf1_code.FREE == {field.name for field in dataclasses.fields(ModelConfig)}
@@ -73,6 +74,7 @@ def test_every_option_is_either_the_old_codes_or_refused():
     (['attention_activation=tanh', 'score_bias=true', 'initial_layers=2'],
      ['attention_activation=tanh', 'score_bias=true', 'initial_layers=2']),
     (['attention_size=64'], ['attention_size=64']),
+    (['sentinel=true', 'selector=false'], ['sentinel=true']),
     (['prev2out=false', 'output_size=9'], ['output_size=9']),
     (['attention=hard', 'decode_context=argmax'], ['decode_context=argmax']),
     (['finetune_from=conv2_1'], ['finetune_from=conv2_1']),

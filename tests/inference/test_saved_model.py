@@ -214,7 +214,10 @@ def changed_run(source, place, changes, change=None):
         with tf.Graph().as_default() as graph:
             model = run.build_model()
             with tf1.Session(graph=graph) as session:
-                info = run.restore(session, model)
+                if run.finetuned:  # for the first time: the best model has nothing of the encoder
+                    model.encoder.restore(session)
+                info = run.best().info()
+                run.best(model.variables).restore(session)
                 change(session, {variable.op.name: variable for variable in model.saved})
                 run.best(model.saved).save(session, info)
     return run
