@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Parse and caption."""
     args = arguments()
-    check(args)
+    check_arguments(args)
     from core.inference import photo_files
 
     found = list(photo_files.find(args.photos))
@@ -102,7 +102,7 @@ def main() -> int:
         return caption(captioner, found, pictures, gifs, args.json)
 
 
-def check(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, before anything slow is done."""
     if not args.run:
         raise InputError('name a run and photos: caption.py RUN PHOTO..., or a page to drop them '

@@ -135,7 +135,7 @@ def main() -> None:
         raise InputError("name the --encoder and its --weights FILE (or 'imagenet' to fetch them, "
                          "'random' for a try " 'without); --preset NAME stands for the --encoder, '
                          '--like RUN for both')
-    prepare.check(args.vocab_size, args.min_count, args.max_length)
+    prepare.check_vocabulary_options(args.vocab_size, args.min_count, args.max_length)
     splits = None
     if args.splits:
         pairs = [text.partition('=') for text in args.splits]

@@ -98,7 +98,7 @@ def main() -> None:
         args.assignments.append(f'seed={args.seed}')
     if args.finetune_from is not None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
-    check(args)
+    check_arguments(args)
     if args.options:
         show_options(configuration(args, dataset_of(args.data)), args.all)
         return
@@ -141,7 +141,7 @@ def main() -> None:
     terminal.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
 
 
-def check(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Refuse arguments that contradict each other, before anything slow is done."""
     if args.options:
         if args.resume or args.pretrained_model:
@@ -171,7 +171,7 @@ def check_data(args: argparse.Namespace, config: Config, data: 'DataDir') -> Non
     """
     from core.data.image_data import ImageData
     from core.encoders.encoder import EncoderSpec
-    from core.runs.build_model import check_finetuning
+    from core.runs.make_model import check_finetuning
 
     first = config.training.finetune_from
     if args.weights and not first:
@@ -206,7 +206,7 @@ def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machin
         train_data = run.training_split(data)
         val_data = run.split(data, 'dev') if 'dev' in data.splits else None
         tf.compat.v1.set_random_seed(config.training.seed)
-        model = run.build_model(args.weights)
+        model = run.make_model(args.weights)
         say_what_is_trained(args, config, data, train_data, model)
         if where := machine.note():
             terminal.say(f'training {where}')

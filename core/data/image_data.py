@@ -2,11 +2,12 @@
 
     spec = run.encoder()
     data = ImageData(data_dir.split('train'), spec, Augmentation(seed, captions, word_to_idx))
-    model = build_model(options, word_to_idx, spec, max_length, first='conv5_1')
+    model = make_finetuned(options, word_to_idx, spec, max_length, first='conv5_1')
 
 `ImageData` has the interface of `data_dir.CaptionData`, with pixels where that has features, and
-`build_model` gives a CaptionGenerator that is fed them (`model.inputs`), so batches, training and
-decoding are those of stored features. (The paper's results are without fine-tuning, section 4.3.)
+`make_finetuned` gives a CaptionGenerator that is fed them (`model.inputs`), so batches, training
+and decoding are those of stored features. (The paper's results are without fine-tuning, section
+4.3.)
 """
 
 import collections

@@ -72,7 +72,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
             something else. What can be known before the first image leaves nothing behind.
     """
     out = pathlib.Path(out)
-    check(vocab_size, min_count, max_length)
+    check_vocabulary_options(vocab_size, min_count, max_length)
     plan = _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
     with _writing(out):
         data_dir.check_plan(out, plan)
@@ -126,7 +126,7 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
     return manifest
 
 
-def check(vocab_size: int, min_count: int, max_length: int) -> None:
+def check_vocabulary_options(vocab_size: int, min_count: int, max_length: int) -> None:
     """Raises InputError for numbers below 1."""
     for name, value in (('vocab-size', vocab_size), ('min-count', min_count),
                         ('max-length', max_length)):

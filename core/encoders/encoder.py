@@ -124,7 +124,7 @@ def describe(name: str, layer: str | None = None, size: int | None = None, resiz
     """
     row, size = check_choice(name, size, resize, weights)
     layer = row.layer if layer is None else layer
-    row.network.check(layer, size)
+    row.network.check_layer(layer, size)
     rows, columns, dim = row.network.shape(layer, size)
     weights = os.fspath(weights)
     digest = _hash(row, name, weights, seed)
@@ -133,7 +133,7 @@ def describe(name: str, layer: str | None = None, size: int | None = None, resiz
     return EncoderSpec(name, layer, size, resize, weights, digest, seed, (rows, columns), dim)
 
 
-def build(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None]]:
+def build_encoder(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None]]:
     """Builds an encoder in the default graph.
 
     Args:
@@ -180,7 +180,7 @@ def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> TrainableE
     weights file does.
 
     Args:
-        images, spec: as `build`.
+        images, spec: as `build_encoder`.
         first: str, name of a layer: for VGG19 conv1_1 ... conv5_4, for the others the layers of
             their Keras model.
 
@@ -252,7 +252,7 @@ class Encoder:
         self.spec = spec
         with tf.Graph().as_default() as graph:
             self._images = tf1.placeholder(tf.uint8, (None, spec.size, spec.size, 3), 'images')
-            features, restore = build(self._images, spec)
+            features, restore = build_encoder(self._images, spec)
             self._features = {np.dtype(np.float32): features,
                               np.dtype(np.float16): tf.cast(features, tf.float16)}
         machine = machine or Machine()

@@ -3,7 +3,7 @@ information.
 
 A network offers:
 
-- `check(layer, size)`: raises `InputError` for layers and input sizes that it does not have;
+- `check_layer(layer, size)`: raises `InputError` for layers and input sizes that it does not have;
 - `shape(layer, size)`: (rows, columns, channels) of a layer's map;
 - `layers(size)`: its layers with weights, all of them, as a list of `weight_files.Layer`;
 - `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables,
@@ -117,7 +117,7 @@ class Vgg19:
         self.convolutions = [f'conv{b}_{i}' for b, (n, _) in enumerate(self.blocks, 1)
                              for i in range(1, n + 1)]
 
-    def check(self, layer: str, size: int) -> None:
+    def check_layer(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the layer exists and the size is a multiple of its stride."""
         if layer.removesuffix(_PRE) not in self.convolutions:
             known = [name + end for name in self.convolutions for end in ('', _PRE)]
@@ -224,7 +224,7 @@ class KerasNetwork:
         """
         self.name, self.default, self.stride, self.smallest = application, default, stride, smallest
 
-    def check(self, layer: str, size: int) -> None:
+    def check_layer(self, layer: str, size: int) -> None:
         """Raises `InputError` unless the size fits and the layer exists and is a map."""
         if size < self.smallest or size % self.stride:
             raise InputError(f'size {size} does not fit {self.name}: it must be a multiple of '

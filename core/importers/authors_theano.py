@@ -31,7 +31,7 @@ import numpy as np
 from core.common.aliases import PathLike
 from core.common.errors import InputError, first_line
 from core.importers import safe_pickle
-from core.importers.imported import MOST_LENGTH, Imported, check, checked, renumber
+from core.importers.imported import MOST_LENGTH, Imported, check_shapes, checked, renumber
 from core.importers.safe_pickle import shown
 from core.importers.word_tables import arrange
 
@@ -76,7 +76,7 @@ def read(source: PathLike, vocab: PathLike | None, options: PathLike | None = No
         # Of what is not wanted the name is enough: it need not be read, and may be a pickle.
         found = {name: _shape(source, archive, name) if name in layout else (None,)
                  for name in archive.files}
-        check(layout, found, source, BESIDES)
+        check_shapes(layout, found, source, BESIDES)
         entries = {name: _entry(source, archive, name) for name in layout}
     rows, words, more = _words(source, vocab, settings['n_words'])
     return Imported(_options(settings), words, settings['maxlen'] - 1,

@@ -54,8 +54,9 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def check(expected: Mapping[str, Sequence[int | None]], found: Mapping[str, Sequence[int | None]],
-          where: PathLike, besides: re.Pattern[str] = BESIDES) -> None:
+def check_shapes(expected: Mapping[str, Sequence[int | None]],
+                 found: Mapping[str, Sequence[int | None]], where: PathLike,
+                 besides: re.Pattern[str] = BESIDES) -> None:
     """Compare two dicts of variable name -> shape.
 
     Args:

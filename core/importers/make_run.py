@@ -23,8 +23,8 @@ from core.data import data_dir
 from core.data.vocabulary import Vocabulary
 from core.encoders.encoder import EncoderSpec, describe
 from core.encoders.networks import assign
-from core.importers.imported import MOST_LENGTH, check, open_checkpoint
-from core.runs.build_model import build_model
+from core.importers.imported import MOST_LENGTH, check_shapes, open_checkpoint
+from core.runs.make_model import make_model
 from core.runtime.backend import tf
 from core.runtime.devices import CPU, session_config
 from core.training.checkpoints import BestModel
@@ -91,9 +91,9 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
              'dataset': 'imported', 'records_sha256': None}
 
     with tf.Graph().as_default() as graph:
-        model = build_model(config, vocabulary, spec, max_length)
+        model = make_model(config, vocabulary, spec, max_length)
         needed = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
-        check(needed, {name: value.shape for name, value in imported.values.items()}, source)
+        check_shapes(needed, {name: value.shape for name, value in imported.values.items()}, source)
         with tf.compat.v1.Session(graph=graph, config=session_config(CPU)) as session:
             values = [imported.values[variable.op.name] for variable in model.variables]
             assign(session, [model.variables], [values])

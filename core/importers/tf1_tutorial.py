@@ -70,7 +70,7 @@ def read(source: str, vocab: PathLike) -> Imported:
     theirs = _our_names(found, source)
     shapes = {ours: found[name] for ours, name in theirs.items()}
     options, sizes = _options(shapes)
-    imported.check(_expected(options, sizes), shapes, source)
+    imported.check_shapes(_expected(options, sizes), shapes, source)
     values = imported.tensors(reader, [theirs[name] for name in _expected(options, sizes)], source)
     values = {name: values[theirs[name]] for name in _expected(options, sizes)}
 
@@ -193,9 +193,9 @@ def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
     _refuse(run)
     _refuse_place(prefix)
     with tf.Graph().as_default() as graph:
-        model = run.build_model()
+        model = run.make_model()
         shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in model.variables}
-        imported.check(_expected(*_options(shapes)), shapes, run.path)
+        imported.check_shapes(_expected(*_options(shapes)), shapes, run.path)
         saver = tf1.train.Saver(model.variables)
         with tf1.Session(graph=graph, config=session_config(CPU)) as session:
             run.restore(session, model)

@@ -23,7 +23,7 @@ from typing import Any
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError, first_line
-from core.importers.imported import Imported, check, open_checkpoint, renumber, tensors
+from core.importers.imported import Imported, check_shapes, open_checkpoint, renumber, tensors
 from core.importers.safe_pickle import shown
 from core.importers.word_tables import arrange
 from core.runtime.backend import tf
@@ -85,7 +85,7 @@ def read(source: PathLike, vocab: PathLike) -> Imported:
     sizes = _sizes(source, found)
     expected = {place: tuple(int(size) if size.isdigit() else sizes[size] for size in shape)
                 for place, (_, shape) in LAYOUT.items()}
-    check(expected, found, source)
+    check_shapes(expected, found, source)
     stored = tensors(reader, [places[place] for place in LAYOUT], source)
     values = {name: stored[places[place]] for place, (name, _) in LAYOUT.items()}
 

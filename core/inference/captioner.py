@@ -175,7 +175,7 @@ class Captioner:
         self._running, self._idle = 0, threading.Condition()
         with tf.Graph().as_default() as graph:
             pixels = tf1.placeholder(tf.uint8, (None, run.spec.size, run.spec.size, 3), 'images')
-            self._model, restore = run.build_captioner(pixels, weights)
+            self._model, restore = run.make_captioner(pixels, weights)
             # Compiling a size takes longer than what it saves on the few photos that are computed
             # together here.
             self._search = self._model.build_search(options, n_best, jit=False)

@@ -28,8 +28,7 @@ from core.metrics.scorer import (
     score_images,
     score_table,
 )
-from core.runs.run_ensemble import build as build_ensemble
-from core.runs.run_ensemble import check as check_ensemble
+from core.runs.run_ensemble import check_ensemble, make_ensemble
 from core.runtime.backend import tf, tf1
 from core.runtime.devices import Machine, session_config
 from core.runtime.xla import with_working_xla
@@ -95,7 +94,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     if ensemble:
         check_ensemble([run, *ensemble])
     if html is not None:
-        place = gallery.check(html)
+        place = gallery.check_directory(html)
         if place in (out.resolve(), *out.resolve().parents):
             raise InputError(f'--html {html}: the results go into {out}; name another directory '
                              'for the page')
@@ -155,7 +154,7 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
     """dict of image number -> list of Caption, best first, from the best models of the runs."""
     options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
-        model: Any = build_ensemble(runs) if len(runs) > 1 else runs[0].build_model(weights)
+        model: Any = make_ensemble(runs) if len(runs) > 1 else runs[0].make_model(weights)
         machine = with_working_xla(machine or Machine(), say=say)
         search = model.build_search(options, n_best, jit=None if machine.xla != 'off' else False)
         with tf1.Session(graph=graph, config=session_config(machine)) as session:

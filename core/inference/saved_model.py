@@ -126,7 +126,7 @@ def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best
             pixels = tf.cond(n > 0, lambda: pixels,
                              lambda: tf.zeros([1, *pixels.shape[1:]], tf.uint8))
             pixels = tf.ensure_shape(pixels, [None, *pixels.shape[1:]])
-        model, restore = run.build_captioner(pixels, weights)
+        model, restore = run.make_captioner(pixels, weights)
         # XLA is not everywhere where a SavedModel is, and compiles anew for every number of images.
         model.dropout_seed = tf.constant([seed, 0])
         hypotheses = model.build_search(options, n_best, jit=False)

@@ -212,19 +212,19 @@ class Run:
             raise InputError(f'{where}: not what the run {self.path} was trained on: '
                              f'{"; ".join(different)}')
 
-    def build_model(self, weights: PathLike | None = None) -> 'CaptionGenerator':
+    def make_model(self, weights: PathLike | None = None) -> 'CaptionGenerator':
         """The CaptionGenerator, in the default graph; on top of its encoder where that was
         fine-tuned.
 
         Args:
             weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
         """
-        from core.runs.build_model import build_model
+        from core.runs.make_model import make_model
 
         spec = self.encoder(weights) if self.finetuned else self.spec
-        return build_model(self.config, self.vocabulary, spec, self.max_length)
+        return make_model(self.config, self.vocabulary, spec, self.max_length)
 
-    def build_captioner(self, images: Tensor, weights: PathLike | None = None,
+    def make_captioner(self, images: Tensor, weights: PathLike | None = None,
                         ) -> 'tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]':
         """Encoder and model in one, in the default graph: from pixels to what captions are decoded
         with.
@@ -244,9 +244,9 @@ class Run:
         Raises:
             InputError: the weights are missing, or others than those the run was trained with.
         """
-        from core.runs.build_model import build_captioner
+        from core.runs.make_model import make_captioner
 
-        model, restore_encoder = build_captioner(self.config, self.vocabulary,
+        model, restore_encoder = make_captioner(self.config, self.vocabulary,
                                                  self.encoder(weights), self.max_length, images)
 
         def restore(session: Session) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The best models of several runs as one captioner.
 
     with tf.Graph().as_default():
-        ensemble = build([Run('runs/a'), Run('runs/b')])
+        ensemble = make_ensemble([Run('runs/a'), Run('runs/b')])
         beams = ensemble.build_beam_search(beam_width=3)
         ...
         ensemble.restore(session)
@@ -61,7 +61,7 @@ class RunEnsemble(Ensemble):
         return infos
 
 
-def check(runs: Sequence[Run]) -> None:
+def check_ensemble(runs: Sequence[Run]) -> None:
     """Refuse runs that cannot caption together; needs no graph.
 
     Raises:
@@ -84,9 +84,9 @@ def check(runs: Sequence[Run]) -> None:
                              f'{"; ".join(different)}')
 
 
-def build(runs: Sequence[Run]) -> RunEnsemble:
+def make_ensemble(runs: Sequence[Run]) -> RunEnsemble:
     """The RunEnsemble of several runs, in the default graph."""
-    check(runs)
+    check_ensemble(runs)
     models: list[CaptionGenerator] = []
     scopes = [f'model_{number}' for number in range(len(runs))]
     for run, scope in zip(runs, scopes, strict=True):
@@ -96,5 +96,5 @@ def build(runs: Sequence[Run]) -> RunEnsemble:
                 CaptionGenerator(run.vocabulary.word_to_idx, (rows * cols, run.spec.dim),
                                  n_time_step=run.max_length + 1, features=models[0].features,
                                  **dataclasses.asdict(run.config.model)) if models
-                else run.build_model())
+                else run.make_model())
     return RunEnsemble(runs, models, scopes)

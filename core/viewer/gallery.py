@@ -37,7 +37,7 @@ CHUNK = 32  # images in a file of attention
 SIDE, QUALITY = 400, 85  # pixels and JPEG quality of a photo
 
 
-def check(directory: PathLike) -> pathlib.Path:
+def check_directory(directory: PathLike) -> pathlib.Path:
     """Where a page would be written, if nothing is lost by it.
 
     Returns:
@@ -94,13 +94,13 @@ def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[s
     Raises:
         InputError: the directory holds something else, or cannot be replaced.
     """
-    place = check(directory)
+    place = check_directory(directory)
     place.parent.mkdir(parents=True, exist_ok=True)
     new = pathlib.Path(tempfile.mkdtemp(dir=place.parent, prefix=f'.{place.name}.new-'))
     try:
         new.chmod(0o755)
         _fill(new, info, records, photo, say)
-        check(place)
+        check_directory(place)
         _swap(new, place)
     finally:
         shutil.rmtree(new, ignore_errors=True)

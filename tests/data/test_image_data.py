@@ -21,7 +21,7 @@ from core.encoders import preprocessing
 from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import Encoder, EncoderSpec, build_trainable, check_trainable, describe
 from core.runs import run_dir
-from core.runs.build_model import check_finetuning
+from core.runs.make_model import check_finetuning
 from core.runtime.backend import tf, tf1
 from core.training.solver import Solver
 from tests.support import quick_sessions
@@ -136,7 +136,7 @@ def train(out, data, assignments, **more):
     with run_dir.create(out, config, data), tf.Graph().as_default():
         tf1.set_random_seed(1)
         run = run_dir.Run(out)
-        model = run.build_model()
+        model = run.make_model()
         solver = Solver(model, run.training_split(data), run.split(data, 'dev'), model_path=out,
                         decoding=config.decoding, say=lambda line: None, **more,
                         **dataclasses.asdict(config.training))
@@ -175,7 +175,7 @@ def test_the_loss_falls_and_the_run_evaluates(sample_data, trained):
 
 def decoded(run, data):
     with tf.Graph().as_default() as graph:
-        model = run.build_model()
+        model = run.make_model()
         hypotheses = model.build_search(DecodingConfig(max_len=10))
         with tf1.Session(graph=graph) as session:
             assert run.restore(session, model)['step'] > 0
@@ -194,7 +194,7 @@ def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_dat
     assert run.data(other.path).path == other.path
     np.testing.assert_array_equal(np.concatenate([c.alphas for c in decoded(run, other)]), expected)
     with tf.Graph().as_default() as graph:
-        model = run.build_model()
+        model = run.make_model()
         hypotheses = model.build_search(DecodingConfig(max_len=10))
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)

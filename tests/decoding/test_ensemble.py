@@ -114,7 +114,7 @@ def changed_run(source, place, scale):
     shutil.copytree(source, place)
     run = Run(place)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        model = run.build_model()
+        model = run.make_model()
         info = run.restore(session, model)
         random = np.random.default_rng(1)
         for variable in model.variables:
@@ -136,12 +136,12 @@ def test_runs_are_restored_side_by_side(sample_run, tmp_path):
     run, other = Run(sample_run), changed_run(sample_run, tmp_path / 'other', 0.3)
     data = run.data().split('dev')
     with tf.Graph().as_default():
-        model = run.build_model()
+        model = run.make_model()
         alone = captions_of(model, lambda session: run.restore(session, model), data)
     made = {'alone': alone}
     for name, runs in (('self', [run, run]), ('both', [run, other]), ('reverse', [other, run])):
         with tf.Graph().as_default():
-            built = run_ensemble.build(runs)
+            built = run_ensemble.make_ensemble(runs)
             made[name] = captions_of(built, built.restore, data)
     texts, log_probs = (
         {name: [[getattr(caption, field) for caption in captions] for captions in found]
@@ -151,7 +151,7 @@ def test_runs_are_restored_side_by_side(sample_run, tmp_path):
         np.testing.assert_allclose(log_probs[name], log_probs[again], rtol=AFTER_CONTEXT)
     assert not np.allclose(log_probs['both'], log_probs['self'], rtol=10 * AFTER_CONTEXT)
     with tf.Graph().as_default():
-        built = run_ensemble.build([run, other])
+        built = run_ensemble.make_ensemble([run, other])
         with tf1.Session() as session:
             infos = built.restore(session)
             values = [tiny_model.fetch(session, model) for model in built.models]
@@ -185,13 +185,13 @@ def test_runs_that_do_not_fit_are_refused(sample_run, tmp_path):
     for name, change, message in (('words', other_words, 'another vocabulary'),
                                   ('features', other_features, 'other features.*weights_sha256')):
         with pytest.raises(InputError, match=f'{name}.*{message}'):
-            run_ensemble.check([run, copied(name, change)])
+            run_ensemble.check_ensemble([run, copied(name, change)])
     tuned = Run(sample_run)
     tuned.config = dataclasses.replace(tuned.config, training=dataclasses.replace(
         tuned.config.training, finetune_from='conv2_2'))
     with pytest.raises(InputError, match='fine-tuned'):
-        run_ensemble.check([run, tuned])
-    run_ensemble.check([run, run])
+        run_ensemble.check_ensemble([run, tuned])
+    run_ensemble.check_ensemble([run, run])
 
 
 def test_a_run_whose_options_do_not_fit_its_model_says_so(sample_run, tmp_path):
@@ -199,6 +199,6 @@ def test_a_run_whose_options_do_not_fit_its_model_says_so(sample_run, tmp_path):
     other = Run(sample_run)
     other.config = other.config.override(['dim_hidden=13'])
     with tf.Graph().as_default():
-        built = run_ensemble.build([run, other])
+        built = run_ensemble.make_ensemble([run, other])
         with tf1.Session() as session, pytest.raises(InputError, match='does not fit the options'):
             built.restore(session)

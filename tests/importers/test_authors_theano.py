@@ -185,7 +185,7 @@ def test_a_run_of_it(tmp_path):
     run = run_dir.Run(tmp_path / 'run')
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     with tiny_model.tf_graph():
-        model = run.build_model()
+        model = run.make_model()
         model.build_model(training=False)
         with tiny_model.session(model) as session:
             run.restore(session, model)

@@ -36,7 +36,7 @@ def test_an_imported_model_decodes_like_the_old_code(tf1_run):
     a, values = features(), draw()
     captions = np.array([[1, 4, 3, 5, 2, 0, 0], [1, 8, 8, 7, 6, 4, 2], [1, 2, 0, 0, 0, 0, 0]])
     with tf.Graph().as_default() as graph:
-        model = tf1_run.build_model()
+        model = tf1_run.make_model()
         sampled = tiny_model.sampler(model, max_len=8)
         model.build_model(training=False)
         with tf1.Session(graph=graph) as session:

@@ -201,7 +201,7 @@ def test_a_run_of_it(tmp_path):
     assert any('kind tf2' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     with tiny_model.tf_graph():
-        model = run.build_model()
+        model = run.make_model()
         loss = model.build_model(training=False)
         with tiny_model.session(model) as session:
             run.restore(session, model)

@@ -34,7 +34,7 @@ def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths)
     run = Run(sample_run)
     data = run.data().split('train')
     with tf.Graph().as_default() as graph:
-        model = run.build_model()
+        model = run.make_model()
         found = model.build_search(captioner.config, 2)
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)

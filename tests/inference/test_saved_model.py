@@ -212,7 +212,7 @@ def changed_run(source, place, changes, change=None):
     run = Run(place)
     if change:
         with tf.Graph().as_default() as graph:
-            model = run.build_model()
+            model = run.make_model()
             with tf1.Session(graph=graph) as session:
                 if run.finetuned:  # for the first time: the best model has nothing of the encoder
                     model.encoder.restore(session)

@@ -26,7 +26,7 @@ def test_all_that_a_later_step_needs_travels_in_the_run(sample_data, tmp_path):
     assert run.data().path == data.path.absolute()
     assert run.encoder().identity() == run.spec.identity()
     with tiny_model.tf_graph():
-        model = run.build_model()
+        model = run.make_model()
     rows, cols = run.spec.grid
     sizes = (model.L, model.D, model.H, model.T, model.V)
     assert sizes == (rows * cols, run.spec.dim, 12, data.max_length + 1, len(data.vocabulary))
@@ -134,7 +134,7 @@ def test_imported_runs_take_data_of_any_weights_but_of_their_layer_only(
     with pytest.raises(InputError, match="layer 'conv1_2' instead of 'conv2_2'"):
         run.data(sample_dirs.data(layer='conv1_2'))
     with tiny_model.tf_graph():
-        assert len(run.vocabulary) == run.build_model().V
+        assert len(run.vocabulary) == run.make_model().V
 
 
 def test_imported_runs_ask_for_their_encoders_weights(sample_data, tmp_path):

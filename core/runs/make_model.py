@@ -1,6 +1,6 @@
 """The model of a run's options, on stored features or on top of its encoder.
 
-    model = build_model(config, vocabulary, spec, max_length)
+    model = make_model(config, vocabulary, spec, max_length)
 
 Letters in shapes: N images, L locations, D features of a location.
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from core.encoders.encoder import EncoderSpec
 
 
-def build_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
+def make_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
                 max_length: int) -> CaptionGenerator:
     """Build the CaptionGenerator of a run in the default graph.
 
     It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from`
-    it stands on the encoder and is fed pixels, see `build_finetuned`.
+    it stands on the encoder and is fed pixels, see `make_finetuned`.
 
     Args:
         config: Config. vocabulary: Vocabulary. spec: EncoderSpec of the features.
@@ -34,7 +34,7 @@ def build_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
     """
     options = dataclasses.asdict(config.model)
     if config.training.finetune_from:
-        return build_finetuned(options, vocabulary.word_to_idx, spec, max_length,
+        return make_finetuned(options, vocabulary.word_to_idx, spec, max_length,
                                config.training.finetune_from)
     # Features are fed as they are stored: half the bytes to copy, and the cast in the graph is
     # quicker than NumPy's.
@@ -43,13 +43,13 @@ def build_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
                             features=tf.cast(stored, tf.float32), inputs=stored, **options)
 
 
-def build_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
+def make_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
                     max_length: int,
                     pixels: Tensor) -> tuple[CaptionGenerator, Callable[[Session], None]]:
     """Build encoder and model in one, in the default graph: from pixels to captions.
 
     Args:
-        config, vocabulary, spec, max_length: as of `build_model`; `spec` with the weights' present
+        config, vocabulary, spec, max_length: as of `make_model`; `spec` with the weights' present
             path.
         pixels: uint8 tensor (N, size, size, 3), RGB.
 
@@ -59,11 +59,11 @@ def build_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSp
     """
     options = dataclasses.asdict(config.model)
     if config.training.finetune_from:
-        model = build_finetuned(options, vocabulary.word_to_idx, spec, max_length,
+        model = make_finetuned(options, vocabulary.word_to_idx, spec, max_length,
                                 config.training.finetune_from, pixels)
         assert model.encoder
         return model, model.encoder.restore
-    features, restore = encoder.build(pixels, spec)
+    features, restore = encoder.build_encoder(pixels, spec)
     # As stored features are, so that captions are those of evaluate.py.
     stored = tf.cast(features, tf.float16)
     model = CaptionGenerator(vocabulary.word_to_idx, _dim_feature(spec), n_time_step=max_length + 1,
@@ -89,7 +89,7 @@ def check_finetuning(spec: 'EncoderSpec', first: str, weights: PathLike | None =
     encoder.check_trainable(spec, first)
 
 
-def build_finetuned(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec',
+def make_finetuned(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec',
                     max_length: int, first: str, pixels: Tensor = None) -> CaptionGenerator:
     """Build a CaptionGenerator on top of the encoder, in the default graph.
 
