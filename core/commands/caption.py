@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line."""
     parser = command_line.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
     parser.add_argument('photos', metavar='PHOTO', nargs='*',
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Parse and caption."""
+    """Parse the arguments and caption the photos."""
     args = arguments()
     check_arguments(args)
     from core.inference import photo_files
@@ -146,7 +146,7 @@ def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 
 
 
 def show(result: 'Result') -> None:
-    """One photo for people."""
+    """Print the captions of one photo, the best first."""
     if len(result.captions) == 1:
         print(f'{result.name}: {result.caption}', flush=True)
         return
@@ -156,5 +156,5 @@ def show(result: 'Result') -> None:
 
 
 def cli() -> None:
-    """The installed command sat-caption."""
+    """Run the installed command sat-caption."""
     terminal.run(main)

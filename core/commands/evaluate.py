@@ -32,7 +32,7 @@ SHORT = {'beam_width': 'beam', 'length_penalty': 'penalty', 'min_length': 'min',
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line."""
     parser = command_line.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references '
                                  'FILE')
     parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Parse and evaluate."""
+    """Parse the arguments and evaluate, or score a file."""
     args = arguments()
     if args.results or args.references:
         if args.run or not (args.results and args.references):
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def decoding_assignments(args: argparse.Namespace) -> list[str]:
-    """The options of decoding on the command line as name=value texts."""
+    """Return the options of decoding on the command line as name=value texts."""
     for text in args.assignments:
         if text.partition('=')[0].strip() not in DECODING:
             raise InputError(f'--set {text}: evaluate.py sets options of decoding only: '
@@ -156,8 +156,9 @@ def decoding_assignments(args: argparse.Namespace) -> list[str]:
 
 
 def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') -> str:
-    """What the default directory's name says of decoding that is not the run's own: another result,
-    another place.
+    """Return how the default directory's name tells options that are not the run's own.
+
+    Another result gets another place.
     """
     parts = [args.decode_context] if args.decode_context else []
     if args.limit is not None:
@@ -176,7 +177,7 @@ def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') ->
 
 
 def score_file(args: argparse.Namespace) -> None:
-    """--results FILE --references FILE."""
+    """Score --results FILE against --references FILE."""
     from core.common.files import write_json
     from core.metrics.scorer import (
         Scorer,
@@ -204,5 +205,5 @@ def score_file(args: argparse.Namespace) -> None:
 
 
 def cli() -> None:
-    """The installed command sat-evaluate."""
+    """Run the installed command sat-evaluate."""
     terminal.run(main)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line."""
     parser = command_line.Parser(__doc__, '--dataset NAME --images DIR --captions FILE --encoder '
                                  'NAME --weights FILE --out DATA')
     data = parser.add_argument_group('dataset')
@@ -110,7 +110,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Parse, read the dataset, extract."""
+    """Parse the arguments, read the data set and extract its features."""
     args = arguments()
     if args.download:
         from core.download import download
@@ -168,7 +168,7 @@ def main() -> None:
 
 
 def imagenet(args: argparse.Namespace) -> str:
-    """--weights imagenet: the path of the published weights, fetched where they are missing."""
+    """Return the path of the published weights for --weights imagenet; fetch missing ones."""
     from core.common import files
     from core.download import imagenet_weights
 
@@ -184,7 +184,7 @@ def imagenet(args: argparse.Namespace) -> str:
 
 
 def encoder_of(args: argparse.Namespace) -> 'tuple[Vocabulary | None, EncoderSpec]':
-    """(Vocabulary of the run of --like, else None; EncoderSpec)."""
+    """Return (Vocabulary of the run of --like, else None; EncoderSpec)."""
     if args.like:
         from core.runs.run_dir import Run
 
@@ -197,7 +197,7 @@ def encoder_of(args: argparse.Namespace) -> 'tuple[Vocabulary | None, EncoderSpe
 
 
 def set_defaults(args: argparse.Namespace) -> None:
-    """Fill in what was not given: from --preset, else the general defaults."""
+    """Fill in the options that are not named: from --preset, else the general defaults."""
     if args.preset:
         if args.like:
             raise InputError('--preset and --like exclude each other: the run decides')
@@ -218,7 +218,7 @@ def set_defaults(args: argparse.Namespace) -> None:
 
 
 def draw_scenes(args: argparse.Namespace) -> None:
-    """--draw: make the scenes of the dataset `shapes`, or find them made."""
+    """Make the scenes of the data set `shapes` for --draw, unless they are there already."""
     from core.datasets import shapes
 
     if args.dataset != 'shapes':
@@ -233,5 +233,5 @@ def draw_scenes(args: argparse.Namespace) -> None:
 
 
 def cli() -> None:
-    """The installed command sat-prepro."""
+    """Run the installed command sat-prepro."""
     terminal.run(main)

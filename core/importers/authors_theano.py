@@ -1,5 +1,6 @@
-"""Models of the paper's authors (kelvinxu/arctic-captions, Theano): `model.npz`, `model.npz.pkl`,
-`dictionary.pkl`.
+"""Models of the paper's authors (kelvinxu/arctic-captions, Theano).
+
+A model is three files: `model.npz`, `model.npz.pkl`, `dictionary.pkl`.
 
 Where their model and ours write the same mathematics differently:
 - Gates stand in the order i, f, o, g there, i, j, f, o here; the kernel's rows are [word, context,
@@ -98,7 +99,7 @@ def _archive(source: PathLike) -> Any:
 
 
 def _shape(source: PathLike, archive: Any, name: str) -> tuple[int, ...]:
-    """The shape of an entry, of which nothing but the header is read.
+    """Return the shape of an entry, reading nothing but its header.
 
     Raises:
         InputError: it has no header, is not made of numbers, or is larger than any model's.
@@ -137,7 +138,7 @@ def _entry(source: PathLike, archive: Any, name: str) -> np.ndarray:
 
 def _settings(source: PathLike, archive: Any,
               path: PathLike | None) -> tuple[dict[str, Any], list[str]]:
-    """The authors' options with the sizes: (dict, notes)."""
+    """Return the authors' options with the sizes: (dict, notes)."""
     names, shapes = set(archive.files), {}
     for name in ('Wemb', 'decoder_U', 'decoder_Wc_att'):
         if name not in names:
@@ -184,7 +185,7 @@ def _layers(names: Iterable[str], pattern: str) -> int:
 
 
 def _beside(source: pathlib.Path) -> pathlib.Path | None:
-    """The options file that belongs to a model, or None."""
+    """Return the options file that belongs to a model, or None."""
     stem = re.sub(r'_(bestll|epoch_\d+)\.npz$', '', source.name)
     for name in (f'{source.name}.pkl', f'{stem}.pkl', f'{stem}.npz.pkl'):
         if source.with_name(name).is_file():
@@ -239,7 +240,7 @@ def _refuse(source: PathLike, settings: dict[str, Any]) -> None:
 
 
 def _options(settings: dict[str, Any]) -> dict[str, Any]:
-    """ModelConfig values."""
+    """Return the options of ModelConfig, a dict."""
     options = {'dim_embed': settings['dim_word'], 'dim_hidden': settings['dim'],
                'prev2out': settings['prev2out'], 'ctx2out': settings['ctx2out'],
                'alpha_c': settings['alpha_c'], 'selector': settings['selector'],
@@ -261,7 +262,7 @@ def _options(settings: dict[str, Any]) -> dict[str, Any]:
 # ---- parameters
 
 def _layout(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every entry that a model of these options has."""
+    """Return the shape of every entry that a model of these options has, by name."""
     n_words, m, h, d = (settings[name] for name in ('n_words', 'dim_word', 'dim', 'ctx_dim'))
     matrices = {'ff_state': (d, h), 'ff_memory': (d, h), 'ff_logit_lstm': (h, m),
                 'ff_logit': (m, n_words)}
@@ -284,8 +285,9 @@ def _layout(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _values(settings: dict[str, Any], p: Mapping[str, np.ndarray],
             rows: Sequence[int | None]) -> dict[str, np.ndarray]:
-    """Our variables from their entries `p`; `rows` lists their number of each of our words, as
-    `renumber` takes it.
+    """Return our variables by name, from their entries `p`.
+
+    `rows` lists their number of each of our words, as `renumber` takes it.
     """
     half = np.float32(0.5 if settings['use_dropout'] else 1.0)
     extra = range(1, settings['n_layers_init'])
@@ -330,7 +332,7 @@ def _values(settings: dict[str, Any], p: Mapping[str, np.ndarray],
 
 
 def _gates(x: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """The last axis from i, f, o, g to i, j, f, o."""
+    """Reorder the last axis from the gates i, f, o, g to i, j, f, o."""
     parts = np.split(x, 4, axis=-1)
     if settings['use_dropout_lstm']:
         parts = [part * np.float32(0.5) for part in parts[:3]] + parts[3:]
@@ -341,7 +343,7 @@ def _gates(x: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
 
 def _words(source: pathlib.Path, vocab: PathLike | None,
            n_words: int) -> tuple[list[int | None], list[str], list[str]]:
-    """The dictionary in our order: (their number of each of our words, ordinary words, notes)."""
+    """Return (their number of each of our words, ordinary words, notes), in our order."""
     path = pathlib.Path(vocab) if vocab else source.with_name('dictionary.pkl')
     if not vocab and not path.is_file():
         raise InputError(f'{source}: no dictionary.pkl beside it; name it with --vocab')

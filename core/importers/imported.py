@@ -1,5 +1,4 @@
-"""What every importer shares: what it returns, how variables are compared, how words are
-renumbered.
+"""What every importer shares: its result, comparison of variables, renumbering of words.
 
 An importer is a module with `read(source, vocab, ...)` -> Imported. It knows one foreign format and
 the arithmetic that turns its variables into those of a CaptionGenerator; files, sessions and the
@@ -91,8 +90,9 @@ def _text(shape: Sequence[int | None]) -> str:
 
 
 def renumber(values: dict[str, np.ndarray], rows: Sequence[int | None]) -> None:
-    """Put the words of `word_embedding/w`, `logits/w_out` and `logits/b_out` into the order of our
-    vocabulary.
+    """Put the words of three variables into the order of our vocabulary.
+
+    They are `word_embedding/w`, `logits/w_out` and `logits/b_out`.
 
     Args:
         values: dict of our variable's name -> array, words numbered as in the source; the three are
@@ -111,7 +111,7 @@ def renumber(values: dict[str, np.ndarray], rows: Sequence[int | None]) -> None:
 
 
 def check_words(words: Sequence[str], where: PathLike) -> None:
-    """Refuse what cannot be words of our vocabulary; `words` without the four specials.
+    """Raise InputError if `words`, without the four specials, cannot be a vocabulary of ours.
 
     Raises:
         InputError: an empty word, one that occurs twice, or one that is spelt like a special.
@@ -128,7 +128,7 @@ def check_words(words: Sequence[str], where: PathLike) -> None:
 
 
 def open_checkpoint(prefix: PathLike) -> Any:
-    """A TensorFlow checkpoint reader.
+    """Return the reader of a TensorFlow checkpoint.
 
     Raises:
         InputError: `prefix` names no checkpoint, or a damaged one.
@@ -141,7 +141,7 @@ def open_checkpoint(prefix: PathLike) -> Any:
 
 
 def tensors(reader: Any, names: Iterable[str], where: PathLike) -> dict[str, np.ndarray]:
-    """Dict of name -> float32 array of the `names` in an open checkpoint.
+    """Return the tensors `names` of an open checkpoint: dict of name -> float32 array.
 
     Raises:
         InputError: a tensor that cannot be read, is not made of numbers, or is not finite.

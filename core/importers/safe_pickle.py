@@ -1,4 +1,4 @@
-"""Reading other people's pickles without ever executing them, and the vocabularies inside.
+"""A reader of other people's pickles and vocabularies that never executes a pickle.
 
 A pickle is a program: the usual `pickle.load` runs whatever the file says. Old captioning code
 keeps its vocabulary and its options in pickles all the same, so here is a reader that knows
@@ -54,18 +54,18 @@ _ALLOWED = b''.join((
 
 
 class Refused(Exception):
-    """What the file wants is not allowed; the text says what it is."""
+    """An instruction or object in a pickle that is not allowed; the text says which."""
 
 
 def _check_keys(keys: Iterable) -> None:
-    """Refuse keys whose hash could take for ever."""
+    """Raise Refused if the hash of a key could take for ever."""
     for key in keys:
         if not isinstance(key, (str, bytes, int, float)):
             raise Refused(f'a key of type {type(key).__name__}')
 
 
 def _checked(code: bytes, keys: slice) -> Callable[[Any], None]:
-    """What an instruction does, after a look at the keys on the stack (from the last MARK on)."""
+    """Return the handler of an instruction that first checks the keys from the last MARK on."""
     def load(unpickler: Any) -> None:
         _check_keys(unpickler.stack[keys])
         pickle._Unpickler.dispatch[code[0]](unpickler)
@@ -88,7 +88,7 @@ class _Unpickler(pickle._Unpickler):
         pickle.DICT[0]: _checked(pickle.DICT, slice(0, None, 2))}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The one thing that a pickle may call."""
+        """Return the one thing that a pickle may call, OrderedDict."""
         if (module, name) == ('collections', 'OrderedDict'):
             return self._ordered_dict
         raise Refused(f'the class or function {module}.{name}')
@@ -103,7 +103,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load(path: PathLike) -> Any:
-    """What a pickle of plain data holds: dicts, lists, tuples, texts, numbers, truth values, None.
+    """Read a pickle of plain data: dicts, lists, tuples, texts, numbers, truth values, None.
 
     Texts of Python 2 are read as UTF-8, or as Latin-1 where they are not UTF-8.
 
@@ -150,16 +150,13 @@ def _bytes(path: PathLike) -> bytes:
 
 
 def load_any(path: PathLike) -> Any:
-    """`load` for a pickle, or the contents of a JSON file; which of them it is, is seen from the
-    contents.
-    """
+    """Read a pickle or a JSON file, whichever its content is."""
     is_json = _bytes(path).lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in (b'{', b'[')
     return read_json(path, 'give a JSON file or a pickle') if is_json else load(path)
 
 
 def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
-    """A dict of word -> index from a pickle or JSON file, or from a vocabulary.json of this
-    program.
+    """Read a dict of word -> index: a pickle, a JSON file, or a vocabulary.json of ours.
 
     Args:
         path: the file.
@@ -198,7 +195,7 @@ def _numbered(words: Any, path: PathLike) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value out of somebody's file for a message: short, whatever it is.
+    """Return a value of somebody's file for a message: short, whatever it is.
 
     Numbers and texts as Python writes them, of all else the type: it may be nested or large without
     end.

@@ -1,5 +1,6 @@
-"""Checkpoints of TensorFlow's tutorial "Image captioning with visual attention" (InceptionV3 and
-GRU).
+"""Checkpoints of TensorFlow's tutorial "Image captioning with visual attention".
+
+Its encoder is InceptionV3, its decoder a GRU.
 
 `tf.train.Checkpoint(encoder=..., decoder=..., optimizer=...)` describes its objects in a graph of
 its own, whose edges are the attributes of the objects: encoder -> fc -> kernel. A variable is
@@ -110,8 +111,9 @@ def _prefix(source: pathlib.Path) -> pathlib.Path:
 # ---- variables
 
 def _places(source: PathLike, reader: Any) -> dict[str, str]:
-    """Place in the object graph -> key in the checkpoint, for all parameters of encoder and
-    decoder.
+    """Return the key in the checkpoint of every parameter, by its place in the object graph.
+
+    Parameters are those of encoder and decoder.
 
     Raises:
         InputError: no object graph, a damaged one, or one without encoder and decoder.
@@ -126,7 +128,7 @@ def _places(source: PathLike, reader: Any) -> dict[str, str]:
 
 
 def _walked(source: PathLike, reader: Any) -> dict[str, str]:
-    """`_places` of an undamaged checkpoint."""
+    """Return what `_places` does, of an undamaged checkpoint."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     if not reader.has_tensor('_CHECKPOINTABLE_OBJECT_GRAPH'):
@@ -159,13 +161,18 @@ def _is_listing(child: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Keras 3 keeps `kernel` and `embeddings` in attributes `_kernel` and `_embeddings`."""
+    """Return an attribute's name without the underscore of Keras 3.
+
+    Keras 3 keeps `kernel` and `embeddings` in attributes `_kernel` and `_embeddings`.
+    """
     return name[1:] if name in ('_kernel', '_embeddings') else name
 
 
 def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Letter of `LAYOUT` -> number, from one place each; InputError where the cell is not that of
-    the tutorial.
+    """Return the size of each letter of `LAYOUT`, read at one place each.
+
+    Raises:
+        InputError: the cell is not that of the tutorial.
     """
     if len(found.get('decoder/gru/cell/bias', (2, 0))) == 1:
         raise InputError(f'{source}: decoder/gru/cell/bias has one dimension: a GRU with '
@@ -185,7 +192,7 @@ def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """ModelConfig values."""
+    """Return the options of ModelConfig, a dict."""
     return {'dim_embed': sizes['M'], 'dim_hidden': sizes['H'], 'prev2out': False, 'ctx2out': False,
             'alpha_c': 0.0, 'selector': False, 'dropout': False, 'batch_norm': False,
             'feature_layer': sizes['K'], 'initial_state': 'zero', 'attention_activation': 'tanh',
@@ -197,7 +204,7 @@ def _options(sizes: Mapping[str, Any]) -> dict[str, Any]:
 # ---- words
 
 def _words(path: PathLike, n_rows: int) -> tuple[list[int | None], list[str], list[str]]:
-    """The vocabulary in our order: (the row of each of our words, ordinary words, notes)."""
+    """Return (the row of each of our words, ordinary words, notes), in our order."""
     if path is None:
         raise InputError('a checkpoint of the tutorial has no words in it: save '
                          'tokenizer.to_json() to a file and name it with --vocab')
@@ -226,7 +233,7 @@ def _words(path: PathLike, n_rows: int) -> tuple[list[int | None], list[str], li
 
 
 def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
-    """Number -> word of the rows that have one."""
+    """Return the words of the rows that have one, by number."""
     try:
         text = path.read_text(encoding='utf-8-sig')
     except OSError as error:
@@ -250,7 +257,7 @@ def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
 
 
 def _parsed(text: str) -> Any:
-    """The JSON in `text`, or None; JSON that was put into a JSON string once more is unpacked."""
+    """Return the JSON in `text`, or None; unpack JSON inside a JSON string."""
     try:
         content = json.loads(text)
         return json.loads(content) if isinstance(content, str) else content
@@ -259,7 +266,10 @@ def _parsed(text: str) -> Any:
 
 
 def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
-    """What `Tokenizer.to_json()` holds; words from `num_words` on were never shown to the model."""
+    """Return the words in a `Tokenizer.to_json()`, by number.
+
+    Words from `num_words` on were never shown to the model.
+    """
     index = config.get('word_index')
     index = _parsed(index) if isinstance(index, str) else index
     if not isinstance(index, dict):
@@ -271,7 +281,10 @@ def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
 
 
 def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
-    """A dict of word -> number, or of number -> word as JSON has it, below `limit`."""
+    """Return the words below `limit` by number.
+
+    The content is a dict of word -> number, or of number -> word as JSON has it.
+    """
     if content and all(isinstance(word, str) and re.fullmatch('[0-9]{1,12}', number)
                        for number, word in content.items()):
         content = {word: int(number) for number, word in content.items()}
@@ -290,8 +303,9 @@ def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
 
 
 def _listed(path: PathLike, words: Any, n_rows: int) -> dict[int, str]:
-    """`get_vocabulary()`: '' for padding, '[UNK]', then the words; leading padding may have been
-    lost.
+    """Return the words of a `get_vocabulary()` by number: '' for padding, '[UNK]', then words.
+
+    The padding at the front may be missing.
     """
     first = 1 if words and words[0] in NAMES['<UNK>'] else 0
     if not first and (not words or words[0] not in NAMES['<NULL>']):

@@ -8,7 +8,7 @@ _SHOWN = 5  # row numbers that a note spells out
 
 
 def arrange(known: Mapping[int, str], indices: Iterable[int]) -> tuple[list[str], list[str]]:
-    """Names for the ordinary words of a model.
+    """Return names for the ordinary words of a model.
 
     Rows without a word take part in the softmax, so they are kept, as '<unused-17>'. Our tokenizer
     makes no such word, and the model, which never saw it, hardly writes it.

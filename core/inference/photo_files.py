@@ -1,4 +1,4 @@
-"""A user's own photos: which files a command line names, and where pictures made of them go."""
+"""A user's own photos: the files that a command line names, and places of their pictures."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ STANDARD_INPUT = '-'
 
 
 def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """The photos that arguments name, in their order, each once.
+    """Yield the photos that arguments name, in their order, each once.
 
     Args:
         arguments: texts: a file, a folder (its photos and those in folders below it, by name;
@@ -78,8 +78,7 @@ def _paths(argument: str) -> list[pathlib.Path]:
 
 
 class Targets:
-    """Where the pictures of photos go: one file, or files of a folder that are named after the
-    photos.
+    """The places of the photos' pictures: one file, or files of a folder named after them.
 
     Args:
         out: path of a file that ends in `suffix`, or of a folder, which is made; None: nothing is
@@ -111,8 +110,9 @@ class Targets:
             raise InputError(f'{option} {out}: is a file; name a folder')
 
     def write(self, name: str, make: Callable[[], bytes]) -> pathlib.Path | None:
-        """Write what `make()` returns, bytes, for the photo `name`; returns the path, None where
-        nothing is asked.
+        """Write the bytes that `make()` returns for the photo `name`.
+
+        Returns the path, None where no pictures are asked for.
         """
         if self._out is None:
             return None
@@ -123,7 +123,7 @@ class Targets:
         return path
 
     def _file_name(self, name: str) -> str:
-        """The photo's own name with the suffix; a number more where two photos have it."""
+        """Return the photo's own name with the suffix, numbered where two photos share it."""
         stem = re.sub(r'[^\w.-]', '_', pathlib.Path(name).stem)or 'photo'
         # file systems count bytes
         stem = stem.encode('utf8', 'replace')[:150].decode('utf8', 'ignore')

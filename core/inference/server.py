@@ -1,4 +1,5 @@
-"""`caption.py RUN --serve`: a page where photos are dropped, and a JSON endpoint;
+"""The server of `caption.py RUN --serve`: a page for photos, and a JSON endpoint.
+
 docs/captioning.md has examples.
 
     GET  /          the page
@@ -68,7 +69,7 @@ class Refused(Exception):
 
 
 class Batcher:
-    """Decodes photos of many threads together.
+    """A thread that decodes the photos of many threads together.
 
     Args:
         decode: function from (N, size, size, 3) uint8 to a list of N results. batch_size: N at
@@ -86,9 +87,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def coming(self) -> Iterator[None]:
-        """While a photo is read that will be submitted: a batch that begins now waits a moment for
-        it.
-        """
+        """Announce a photo that is being read; a batch that begins now waits a moment for it."""
         with self._lock:
             self._coming += 1
         try:
@@ -98,7 +97,7 @@ class Batcher:
                 self._coming -= 1
 
     def submit(self, pixels: np.ndarray) -> concurrent.futures.Future:
-        """A Future of the result for pixels (size, size, 3).
+        """Return a Future of the result for pixels (size, size, 3).
 
         Raises:
             Refused: too many wait.
@@ -112,7 +111,7 @@ class Batcher:
         return future
 
     def close(self) -> None:
-        """End after what is waiting."""
+        """End when all waiting photos are decoded."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -159,12 +158,12 @@ class Application:
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def close(self) -> None:
-        """End decoding; what has begun is finished."""
+        """End decoding after the batch that has begun."""
         self._batcher.close()
 
     def __call__(self, environ: dict[str, Any],
                  start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """WSGI."""
+        """Answer a request, as WSGI has it."""
         request = Request(environ)
         request.max_content_length = MAX_BYTES
         try:
@@ -220,7 +219,7 @@ class Application:
         return _json({'results': results})
 
     def _photos(self, request: Request) -> list[tuple[str, bytes]]:
-        """[(name, bytes)] of a request."""
+        """Return the photos of a request: [(name, bytes)]."""
         if (request.content_length or 0) > MAX_BYTES:
             raise Refused(413, _too_large())
         if request.mimetype == FORM:
@@ -266,7 +265,7 @@ class Application:
         return record if view is None else {**record, 'photo': view}
 
     def _view(self, image: Any) -> str:
-        """What the encoder sees of a photo as a data: address."""
+        """Return a photo's view by the encoder as a data: address."""
         with self._reading:
             pixels = attention_pictures.view(image, self.captioner.spec.preprocessing, VIEW_SIDE)
         buffer = io.BytesIO()
@@ -333,7 +332,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _host(text: str) -> str:
-    """'localhost:8000' -> 'localhost', '[::1]:8000' -> '[::1]'."""
+    """Return a host without its port: 'localhost:8000' -> 'localhost', '[::1]:8000' -> '[::1]'."""
     return (text[: text.index(']') + 1] if text.startswith('[') and ']' in text
             else text.partition(':')[0])
 

@@ -1,5 +1,4 @@
-"""What `train.py --compare` does: curves and scores of several runs in one picture, and what their
-options differ in.
+"""What `train.py --compare` shows: curves, scores and differing options of several runs.
 
     compare(['runs/soft', 'runs/hard'], out='compare.png')
 
@@ -35,7 +34,7 @@ ENCODER = ('encoder', 'layer', 'size', 'resize', 'weights_sha256')
 
 @dataclasses.dataclass
 class Curves:
-    """A run's record.
+    """The record of a run's training.
 
     Attributes:
         path: pathlib.Path.
@@ -56,13 +55,14 @@ class Curves:
     unreadable: int
 
     def points(self, kind: str, name: str) -> list[tuple[int, float]]:
-        """[(step, value), ...] of one number; kind is 'training' or 'validation'."""
+        """Return [(step, value), ...] of one number; kind is 'training' or 'validation'."""
         return [(entry['step'], entry[name]) for entry in self.entries
                 if entry['kind'] == kind and _is_number(entry.get(name))]
 
     def best_scores(self) -> tuple[int | None, int | None, dict[str, float]]:
-        """(step, epoch, dict of scores) of the best model, (None, None, {}) where there was no
-        validation.
+        """Return (step, epoch, dict of scores) of the best model.
+
+        Without validation it is (None, None, {}).
         """
         scores = self.best.get('scores')
         if isinstance(scores, dict) and any(_is_number(value) for value in scores.values()):
@@ -80,8 +80,7 @@ class Curves:
 
 def compare(paths: Sequence[PathLike], out: PathLike | None = None,
             say: Say = print) -> dict[str, Any]:
-    """Print the tables of best scores and of differing options; draw the curves where `out` says
-    so.
+    """Print the tables of best scores and differing options; draw the curves if `out` is set.
 
     Args:
         paths: run directories, one or more.
@@ -129,7 +128,7 @@ def compare(paths: Sequence[PathLike], out: PathLike | None = None,
 
 
 def read(path: PathLike) -> Curves:
-    """The Curves of a run directory.
+    """Return the Curves of a run directory.
 
     Raises:
         InputError: not a run, or its config.json is damaged.
@@ -155,8 +154,9 @@ def read(path: PathLike) -> Curves:
 
 
 def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-    """(entries, number of damaged lines); an entry takes the place of those of its and later steps
-    before it.
+    """Return (entries, number of damaged lines) of a metrics.jsonl.
+
+    An entry replaces earlier entries of its own step and of later steps.
     """
     try:
         lines = path.read_text(encoding='utf8', errors='replace').split('\n')
@@ -181,7 +181,7 @@ def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def differing(curves: Sequence[Curves]) -> dict[str, list]:
-    """dict option -> list of values, one a run, of the options that are not the same in all."""
+    """Return the options that are not the same in all runs: option -> list of values, one a run."""
     table = {name: [run.options.get(name) for run in curves] for name in dict.fromkeys(
         name for run in curves for name in run.options)}
     return {name: values for name, values in table.items()
@@ -189,8 +189,9 @@ def differing(curves: Sequence[Curves]) -> dict[str, list]:
 
 
 def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """Names for distinct, absolute paths: what is left without the folders that all begin and all
-    end with.
+    """Return short names for distinct, absolute paths.
+
+    A name leaves out the folders that all paths begin with and all end with.
     """
     parts = [list(path.parts) for path in paths]
     if len(parts) == 1:
@@ -204,8 +205,9 @@ def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
 
 def _score_table(names: Sequence[str],
                  curves: Sequence[Curves]) -> tuple[list[list[str]], list[str]]:
-    """(rows, header) of the runs' lengths, losses and best scores; `*` marks the score that picks
-    the best model.
+    """Return (rows, header) of the runs' lengths, losses and best scores.
+
+    `*` marks the score that picks the best model.
     """
     best = [run.best_scores() for run in curves]
     shown = [name for name in SCORES if any(name in scores for _, _, scores in best)]
@@ -224,7 +226,7 @@ def _score_table(names: Sequence[str],
 
 
 def _option_table(names: Sequence[str], differences: Mapping[str, list]) -> str:
-    """The options down and the runs across or the other way round, whichever is narrower."""
+    """Return the table of options: runs across or down, whichever is narrower."""
     down = [['option', *names], *(
         [option, *map(_shown, values)] for option, values in differences.items())]
     across = [['run', *down[0][1:]], *down[1:]]
@@ -252,7 +254,7 @@ def _summary(name: str, run: Curves) -> dict[str, Any]:
 
 
 def _pictures(out: pathlib.Path | None) -> list[pathlib.Path]:
-    """The files to draw."""
+    """Return the files to draw."""
     if out is None:
         return []
     if out.suffix.lower() in ('.png', '.svg') and not out.is_dir():
@@ -329,8 +331,9 @@ def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib
 
 def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: int,
            scale: float) -> None:
-    """One run's line in one panel; its label is registered for the legend even where it has no
-    point here.
+    """Draw one run's line in one panel.
+
+    Its label is registered for the legend even where the panel has no point of it.
     """
     points, validation = run.points(*what), what[0] == 'validation'
     steps, values = [step * scale for step, _ in points], [value for _, value in points]
@@ -350,7 +353,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None in the place of infinities and NaN, which are no JSON."""
+    """Return the value with None for infinities and NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -359,7 +362,7 @@ def _finite(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """An option's value in the table: hashes by their beginning."""
+    """Return an option's value for the table: hashes by their beginning."""
     if value is None or value == '':
         return '-'
     text = str(value).lower() if isinstance(value, bool) else str(value)
