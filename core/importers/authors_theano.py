@@ -4,17 +4,16 @@ A model is three files: `model.npz`, `model.npz.pkl`, `dictionary.pkl`.
 
 Where their model and ours write the same mathematics differently:
 - Gates stand in the order i, f, o, g there, i, j, f, o here; the kernel's rows are [word, context,
-h] in both.
+  h] in both.
 - The output layer has two biases there, of h and of the context, which are added; here it has one.
 - Their dropout does not rescale while training, but halves the units afterwards. Ours rescales
-while training, so
-  each matrix that follows a dropout is halved here, which gives the same numbers in both phases.
+  while training, so each matrix that follows a dropout is halved here, which gives the same numbers
+  in both phases.
 - Dropout on the gates (`use_dropout_lstm`) halves what goes into i, f and o after training: so do
-the columns here.
+  the columns here.
 - Hard attention multiplies scores by `temperature` there, divides them here.
 - Word 0 ends a sentence and word 1 is unknown; <NULL> and <START> are no words there, and get a
-probability of
-  about 1e-13 here.
+  probability of about 1e-13 here.
 """
 
 import lzma

@@ -1,9 +1,10 @@
 """Other people's trained models, brought into a RUN DIR that evaluate.py uses.
 
-| kind | what it is | module | | --- | --- | --- | | tf1 | checkpoint of the TF1 code with
-`word_to_idx.pkl` | `tf1_tutorial`, which also writes such checkpoints | | authors | `.npz` of the
-authors' Theano code with its options and dictionary | `authors_theano` | | tf2 | checkpoint of
-TensorFlow's tutorial (Keras encoder and decoder) | `tf2_tutorial` |
+| kind | what it is | module |
+| --- | --- | --- |
+| tf1 | checkpoint of the TF1 code with `word_to_idx.pkl` | `tf1_tutorial`, which also exports |
+| authors | `.npz` of the authors' Theano code, its options and dictionary | `authors_theano` |
+| tf2 | checkpoint of TensorFlow's tutorial (Keras encoder and decoder) | `tf2_tutorial` |
 
 `python -m core import` calls `make_run`.
 """
@@ -25,6 +26,7 @@ from core.encoders.encoder import EncoderSpec, describe
 from core.encoders.networks import assign
 from core.importers.imported import MOST_LENGTH, check_shapes, open_checkpoint
 from core.runs.make_model import make_model
+from core.runs.run_dir import UNKNOWN
 from core.runtime.backend import tf
 from core.runtime.devices import CPU, session_config
 from core.training.checkpoints import BestModel
@@ -110,7 +112,7 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
 
 
 def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
-    """What a source is: (kind, str of its path as the importer takes it).
+    """Return what a source is: (kind, str of its path as the importer takes it).
 
     Raises:
         InputError: none of `KINDS`, with what was found there.
@@ -139,7 +141,7 @@ def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
 
 
 def _prefix(path: pathlib.Path) -> str:
-    """The checkpoint that a path means, without ending."""
+    """Return the checkpoint that a path means, without ending."""
     if (path / 'config.json').exists() and (path / 'vocabulary.json').exists():
         raise InputError(f'{path}: is a run of this program already; use it with evaluate.py')
     if not path.is_dir():
@@ -163,17 +165,17 @@ def _prefix(path: pathlib.Path) -> str:
 
 
 def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> EncoderSpec:
-    """EncoderSpec of the features that the model takes; which weights made them is not known."""
+    """Return the EncoderSpec of the features that the model takes, of unknown weights."""
     chosen = {key: value for key, value in chosen.items() if value is not None}
     # the usual layer and size belong to the usual encoder
     if chosen.get('name', usual['name']) != usual['name']:
         usual = {'resize': usual['resize']}
     spec = describe(**{**usual, **chosen}, weights='random')
-    return dataclasses.replace(spec, weights='unknown', weights_sha256='unknown')
+    return dataclasses.replace(spec, weights=UNKNOWN, weights_sha256=UNKNOWN)
 
 
 def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, data: Any) -> None:
-    """InputError where the model does not take features of `spec`."""
+    """Raise InputError if the model does not take features of `spec`."""
     values = imported.values
     name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w')
                 if n in values)
@@ -187,7 +189,7 @@ def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, d
 
 def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec,
             out: PathLike, data: Any, say: Say) -> None:
-    """Print what was made of it."""
+    """Print what the new run holds, and the command to go on with."""
     for note in imported.notes:
         say(f'note: {note}')
     rows, columns = spec.grid

@@ -4,9 +4,12 @@ Its names and shapes are those of our default model. What differs between versio
 the name of the LSTM's variables; rows [word, context, h] and columns i, j, f, o of the kernel are
 the same in all of them:
 
-| TensorFlow | cell | variables, inside scope lstm, rnn or RNN | | --- | --- | --- | | to 0.12 |
-BasicLSTMCell | BasicLSTMCell/Linear/{Matrix,Bias} | | to 0.12 | LSTMCell | LSTMCell/{W_0,B} | |
-1.0, 1.1 | BasicLSTMCell, LSTMCell | basic_lstm_cell/{weights,biases}, lstm_cell/{weights,biases} |
+| TensorFlow | cell | variables, inside scope lstm, rnn or RNN |
+| --- | --- | --- |
+| to 0.12 | BasicLSTMCell | BasicLSTMCell/Linear/{Matrix,Bias} |
+| to 0.12 | LSTMCell | LSTMCell/{W_0,B} |
+| 1.0, 1.1 | BasicLSTMCell | basic_lstm_cell/{weights,biases} |
+| 1.0, 1.1 | LSTMCell | lstm_cell/{weights,biases} |
 | from 1.2 | BasicLSTMCell, LSTMCell | basic_lstm_cell/{kernel,bias}, lstm_cell/{kernel,bias} |
 """
 
@@ -51,7 +54,7 @@ _NORMS = re.compile(
 
 
 def read(source: str, vocab: PathLike) -> Imported:
-    """A TF1 checkpoint as our model.
+    """Read a checkpoint of the TF1 code.
 
     Args:
         source: str, path of the checkpoint without endings.
@@ -91,12 +94,12 @@ def read(source: str, vocab: PathLike) -> Imported:
 
 
 def is_tf1(names: Iterable[str]) -> bool:
-    """Whether variables of these names look like the TF1 model's."""
+    """Return whether variables of these names look like the TF1 model's."""
     return len(set(names) & set(SHAPES)) >= len(SHAPES) // 4
 
 
 def _our_names(found: Mapping[str, Sequence[int]], where: str) -> dict[str, str]:
-    """Dict of our name -> the file's; what we have no name for keeps its own."""
+    """Return the file's names by ours; a variable that we have no name for keeps its own."""
     ours: dict[str, str] = {}
     for name in found:
         cell, norm = _CELL.fullmatch(name), _NORMS.fullmatch(name)
@@ -113,8 +116,9 @@ def _our_names(found: Mapping[str, Sequence[int]], where: str) -> dict[str, str]
 
 
 def _options(shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """ModelConfig options and sizes (dict of letter -> int or None), seen from the variables that
-    are there.
+    """Return the options of ModelConfig and the sizes, as the variables show them.
+
+    Sizes are a dict of letter -> int or None.
     """
     # By majority, so that one variable of a wrong shape is reported alone.
     votes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
@@ -137,7 +141,7 @@ def _options(shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, Any], dict[
 
 
 def _expected(options: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, tuple]:
-    """Shapes of the TF1 model by name, None for what is not known."""
+    """Return the shapes of the TF1 model by name, None for an unknown size."""
     sizes = {**sizes, '1': 1}
     left_out = tuple(
         prefix for option, prefix in (('selector', 'selector/'), ('ctx2out', 'logits/w_ctx2out'),
@@ -150,7 +154,7 @@ def _expected(options: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str,
 
 
 def _words(vocab: PathLike) -> tuple[list[str], list[int | None]]:
-    """Ordinary words in the order of their index, and the `rows` that `imported.renumber` takes."""
+    """Return the ordinary words in the order of their index, and `rows` for `renumber`."""
     numbers = safe_pickle.word_to_idx(vocab)
     for word in SPECIALS[:3]:
         if word not in numbers:
@@ -174,8 +178,9 @@ FREE = {'dim_embed', 'dim_hidden', 'prev2out', 'ctx2out', 'alpha_c', 'selector',
 
 
 def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
-    """Write a run's best model as a checkpoint that the TF1 code restores with tf.train.Saver, from
-    TensorFlow 0.12.
+    """Write a run's best model as a checkpoint of the TF1 code.
+
+    The TF1 code restores it with tf.train.Saver, from TensorFlow 0.12.
 
     PREFIX.index, PREFIX.data-..., PREFIX-word_to_idx.json, and the state file `checkpoint` where
     the directory has none. The TF1 code builds its own graph, so there is no .meta file; optimizer
@@ -224,7 +229,7 @@ def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
 
 
 def _refuse_place(prefix: pathlib.Path) -> None:
-    """InputError where PREFIX is no name for new files."""
+    """Raise InputError if PREFIX is no name for new files."""
     if not prefix.name or prefix.is_dir():
         raise InputError(f'{prefix}: is a directory; add a name for the files, for example '
                          f'{prefix / "model"}')
@@ -235,7 +240,7 @@ def _refuse_place(prefix: pathlib.Path) -> None:
 
 
 def _refuse(run: 'Run') -> None:
-    """InputError where the decoder is not that of the TF1 code."""
+    """Raise InputError if the decoder is not that of the TF1 code."""
     options, default = vars(run.config.model), ModelConfig()
     other = [f'{name}={_json(value)}' for name, value in options.items()
              if name not in FREE and value != getattr(default, name)]

@@ -44,7 +44,7 @@ BATCH = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
-    """What was found for one photo.
+    """The captions of one photo, or why there are none.
 
     Attributes:
         name: str, the photo's path, or 'photo 1', 'photo 2' ... for what has none.
@@ -68,42 +68,45 @@ class Result:
 
     @property
     def best(self) -> 'Caption':
-        """The best Caption: its `words`, `alphas`, `betas`, `probabilities`, `log_prob` and
-        `score`.
+        """Return the best Caption.
+
+        It has `words`, `alphas`, `betas`, `probabilities`, `log_prob` and `score`.
         """
         return self.captions[0]
 
     @property
     def caption(self) -> str:
-        """The best caption as a text."""
+        """Return the best caption as a text."""
         return self.best.text
 
     @property
     def words(self) -> list[str]:
-        """The best caption's words, a list of str."""
+        """Return the best caption's words, a list of str."""
         return self.best.words
 
     @property
     def alphas(self) -> np.ndarray:
-        """The best caption's attention, (len(words), L) float32."""
+        """Return the best caption's attention, (len(words), L) float32."""
         return self.best.alphas
 
     @property
     def score(self) -> float | None:
-        """What the best caption was chosen by: log-probability / length**length_penalty."""
+        """Return the best caption's score: log-probability / length**length_penalty."""
         return self.best.score
 
     def view(self, side: int = 320) -> np.ndarray:
-        """(h, w, 3) uint8, the part of the photo that the encoder sees, `side` pixels at its longer
-        side.
+        """Return the part of the photo that the encoder sees, (h, w, 3) uint8.
+
+        Its longer side has `side` pixels.
         """
         from core.viewer import attention_pictures
 
         return attention_pictures.view(self.photo, self.preprocessing, side)
 
     def picture(self, number: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8, the attention picture of caption `number`, see
-        core/viewer/attention_pictures.py.
+        """Return the attention picture of caption `number`, (H, W, 3) uint8.
+
+        See core/viewer/attention_pictures.py.
         """
         from core.viewer import attention_pictures
 
@@ -111,13 +114,13 @@ class Result:
                                                     name=os.path.basename(self.name))
 
     def png(self, number: int = 0) -> bytes:
-        """bytes of the attention picture as a PNG file."""
+        """Return the attention picture as the bytes of a PNG file."""
         from core.viewer import attention_pictures
 
         return attention_pictures.png(self.picture(number))
 
     def animation(self, number: int = 0) -> bytes:
-        """bytes of a GIF in which the attention moves over the photo, word by word."""
+        """Return the bytes of a GIF in which the attention moves over the photo, word by word."""
         from core.viewer import attention_pictures
 
         return attention_pictures.animation(self.view(), self.captions[number], self.grid)
@@ -129,8 +132,9 @@ class Result:
         return Image.fromarray(self.picture())
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict ready for JSON, the line of `caption.py --json`; docs/captioning.md names the
-        fields.
+        """Return a dict ready for JSON, the line of `caption.py --json`.
+
+        docs/captioning.md names the fields.
         """
         if self.error is not None:
             return {'image': self.name, 'error': str(self.error)}
@@ -190,7 +194,7 @@ class Captioner:
     @classmethod
     def load(cls, path: PathLike, weights: PathLike | None = None, n_best: int = 1, seed: int = 0,
              machine: Machine | None = None, **decoding: Any) -> 'Captioner':
-        """The Captioner of a run directory.
+        """Return the Captioner of a run directory.
 
         Args:
             path: the directory that train.py made, or `python -m core import`.
@@ -207,7 +211,7 @@ class Captioner:
         return cls(run, weights, n_best, seed, machine)
 
     def __call__(self, photos: 'Photo | Sequence[Photo]') -> list[Result]:
-        """Captions of photos.
+        """Return the captions of photos.
 
         Args:
             photos: one photo or a list of photos. A photo is a path, the bytes of an image file, an
@@ -230,7 +234,7 @@ class Captioner:
         return results
 
     def stream(self, photos: Iterable[Any], batch_size: int = BATCH) -> Iterator[Result]:
-        """Yields a Result for each photo, in their order, while later ones are read.
+        """Yield a Result for each photo, in their order, while later ones are read.
 
         Args:
             photos: iterable of photos, see `__call__`; or pairs (name, photo), or (name, exception)
@@ -262,8 +266,10 @@ class Captioner:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def read(self, photo: Any, name: str | None = None) -> np.ndarray:
-        """The encoder's input for a photo: (size, size, 3) uint8; raises UnreadableImage, which
-        names it `name`.
+        """Return the encoder's input for a photo, (size, size, 3) uint8.
+
+        Raises:
+            UnreadableImage: the photo cannot be read; names it `name`.
         """
         try:
             if isinstance(photo, Exception):
@@ -278,7 +284,7 @@ class Captioner:
 
     def decode(self, pixels: np.ndarray,
                numbers: np.ndarray | None = None) -> 'list[list[Caption]]':
-        """Captions of pictures that `read` gave.
+        """Return the captions of pictures from `read`.
 
         Args:
             pixels: (N, size, size, 3) uint8. numbers: (N,) int that decide with the seed what is
@@ -305,12 +311,12 @@ class Captioner:
 
     def result(self, name: str, captions: 'list[Caption]', photo: Any,
                error: InputError | None = None) -> Result:
-        """The Result of one photo, see there."""
+        """Return the Result of one photo, see there."""
         return Result(name, captions, self.spec.grid, self._picks_locations, error, photo,
                       self.spec.preprocessing)
 
     def _batch(self, batch: Sequence[tuple[int, str, Any, Any]]) -> Iterator[Result]:
-        """Results of [(number, name, photo, pixels or exception)], in their order."""
+        """Yield the Results of [(number, name, photo, pixels or exception)], in their order."""
         readable = [(number, pixels) for number, _, _, pixels in batch
                     if not isinstance(pixels, Exception)]
         found: Iterator[list[Caption]] = iter(())
@@ -324,9 +330,7 @@ class Captioner:
                 yield self.result(name, next(found), photo)
 
     def close(self) -> None:
-        """Release the session; the captioner is of no use afterwards. What is being decoded is
-        finished first.
-        """
+        """Release the session, after the photos in work; no call is possible afterwards."""
         with self._idle:
             session, self._session = self._session, None
             self._idle.wait_for(lambda: not self._running)
@@ -341,7 +345,7 @@ class Captioner:
 
 
 def named(photo: Any, number: int) -> tuple[str, Any]:
-    """(name, photo) of what `Captioner.stream` takes."""
+    """Return (name, photo) of what `Captioner.stream` takes."""
     if isinstance(photo, tuple):
         return photo
     if isinstance(photo, (str, os.PathLike)):

@@ -1,6 +1,4 @@
-"""What evaluate.py does: captions of a split from a run's best model, scores, and attention
-pictures.
-"""
+"""What evaluate.py does: captions of a split by a run's best model, scores, pictures."""
 
 import contextlib
 import dataclasses
@@ -140,9 +138,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
 
 
 def changed_decoding(decoding: DecodingConfig) -> dict[str, Any]:
-    """The options of a DecodingConfig that say which captions are written, without those at their
-    default.
-    """
+    """Return the decoding options that decide captions and are not at their default."""
     default = DecodingConfig()
     return {name: value for name, value in dataclasses.asdict(decoding).items()
             if name != 'decode_batch' and value != getattr(default, name)}
@@ -151,7 +147,7 @@ def changed_decoding(decoding: DecodingConfig) -> dict[str, Any]:
 def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: str, say: Say,
              seed: int, weights: PathLike | None, n_best: int,
              machine: Machine | None) -> 'dict[int, list[Caption]]':
-    """dict of image number -> list of Caption, best first, from the best models of the runs."""
+    """Return the captions by the best models of the runs: image number -> list, best first."""
     options = runs[0].config.decoding
     with tf.Graph().as_default() as graph:
         model: Any = make_ensemble(runs) if len(runs) > 1 else runs[0].make_model(weights)
@@ -175,8 +171,9 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
 
 def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Caption]]',
                  n_best: int) -> None:
-    """Write the n best captions of each image with their scores; without them remove an earlier
-    evaluation's.
+    """Write the n best captions of each image with their scores.
+
+    Without any, an earlier evaluation's file is removed.
     """
     if n_best == 1:
         path.unlink(missing_ok=True)
@@ -188,8 +185,9 @@ def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Ca
 
 
 def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | None:
-    """The captions that the run was trained on, as the model writes them; None where its data are
-    gone.
+    """Return the captions that the run was trained on, as the model writes them.
+
+    None for the split 'train' itself, and where the run's data are gone.
     """
     if split == 'train':
         return None
@@ -202,7 +200,7 @@ def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | N
 
 
 def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
-    """How spread the attention is.
+    """Return how spread the attention is.
 
     Returns:
         dict: 'entropy', mean over the words of the entropy of alpha in nats, and 'uniform_entropy',
@@ -219,7 +217,7 @@ def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
 
 def _correctness(data: 'Split', captions: 'Mapping[int, Caption]',
                  lexicon: Lexicon | None) -> dict[str, Any]:
-    """Attention correctness where the data have boxes, else nothing."""
+    """Return the attention correctness where the data have boxes, else nothing."""
     if data.boxes is None:
         return {}
     grid = tuple(data.encoder['grid'])
@@ -232,7 +230,7 @@ def _correctness(data: 'Split', captions: 'Mapping[int, Caption]',
 
 def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: Sequence[str],
                 seed: int) -> list[int]:
-    """Image numbers to draw, checked before any work is done."""
+    """Return the image numbers to draw, checked before any work is done."""
     if image_ids:
         by_id = {str(data.image_ids[i]): int(i) for i in images}
         missing = [image for image in image_ids if image not in by_id]
@@ -249,7 +247,7 @@ def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: S
 
 def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int],
           directory: pathlib.Path, say: Say, lexicon: Lexicon | None = None) -> list[pathlib.Path]:
-    """Write the attention pictures; yields their paths."""
+    """Write the attention pictures and yield their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob('*.png'):  # of an earlier evaluation into the same place
         old.unlink()
@@ -276,7 +274,7 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
                 found: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
                 of_images: Mapping[Any, dict[str, float]], say: Say,
                 lexicon: Lexicon | None) -> pathlib.Path:
-    """Write the page of an evaluation; returns the path of its index.html."""
+    """Write the page of an evaluation; return the path of its index.html."""
     info = {name: scores[name] for name in gallery.INFO if name in scores}
     info['title'] = f'{"/".join(run.path.absolute().parts[-2:])}, {scores["split"]}'
     if ensemble:
@@ -313,14 +311,14 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
 
 def _named_boxes(data: 'Split', image: int, caption: 'Caption',
                  lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
-    """Pairs of (places of the words that name it, rectangle) for the boxes of an image."""
+    """Return (places of the words that name it, rectangle) for each box of an image."""
     return ([] if data.boxes is None else attention_correctness.named_boxes(
         caption.words, data.boxes[image], lexicon))
 
 
 def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption]',
           out: pathlib.Path, say: Say) -> None:
-    """Print what a person wants to see first."""
+    """Print the figures that a person wants to see first."""
     say('')
     for image in list(captions)[:SHOWN]:
         say(f'{data.image_ids[image]}: {captions[image].text}')

@@ -92,7 +92,11 @@ def export(run: 'Run', directory: PathLike, weights: PathLike | None = None, n_b
 
 
 def check_directory(path: PathLike) -> pathlib.Path:
-    """The path of a directory that is missing or empty; refuses another."""
+    """Return the path of a directory that is missing or empty.
+
+    Raises:
+        InputError: it holds something, or cannot be made.
+    """
     path = pathlib.Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f'{path}: not empty; name a directory that is to be made, for TensorFlow '
@@ -105,8 +109,9 @@ def check_directory(path: PathLike) -> pathlib.Path:
 
 def _build(run: 'Run', weights: PathLike | None, options: DecodingConfig, n_best: int, seed: int,
            ) -> tuple[Signature, list[Variable], Callable[[Session], dict[str, Any]]]:
-    """(the signature's inputs and outputs, {'inputs': {name: tensor}, 'outputs': ...}; all
-    variables; restore).
+    """Build the graph: return (inputs and outputs, all variables, restore).
+
+    The first is the signature's {'inputs': {name: tensor}, 'outputs': {name: tensor}}.
     """
     from core.encoders import graph_preprocessing
     from core.runtime.backend import tf, tf1
@@ -162,7 +167,7 @@ def _outputs(model: 'CaptionGenerator', hypotheses: 'Hypotheses') -> dict[str, T
 
 
 def _try(session: Session, signature: Signature) -> None:
-    """Caption one picture, so that what cannot run is not written."""
+    """Caption one picture, so that nothing is written that cannot run."""
     import io
 
     import numpy as np
@@ -179,7 +184,7 @@ def _try(session: Session, signature: Signature) -> None:
 
 def _about(run: 'Run', step: int | None, options: DecodingConfig, n_best: int,
            seed: int) -> dict[str, Any]:
-    """What `export.json` says."""
+    """Return the contents of `export.json`."""
     import PIL
 
     from core.runtime.backend import tf
@@ -224,7 +229,7 @@ def _write(session: Session, signature: Signature, variables: Sequence[Variable]
 
 
 def _definition(signature: Signature) -> Any:
-    """The SignatureDef. (TensorFlow's own function for it prints a notice.)"""
+    """Return the SignatureDef. (TensorFlow's own function for it prints a notice.)"""
     from tensorflow.core.protobuf import meta_graph_pb2
 
     from core.runtime.backend import tf1
@@ -238,8 +243,9 @@ def _definition(signature: Signature) -> Any:
 
 
 def _forget_gradients(path: pathlib.Path) -> None:
-    """Take the names of the model's own gradients out of a saved_model.pb: the loader would warn of
-    them.
+    """Remove the names of the model's own gradients from a saved_model.pb.
+
+    The loader would warn of them.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -32,8 +32,7 @@ UNKNOWN = 'unknown'  # the encoder's weights, in an imported run
 
 
 def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
-    """Make the RUN DIR `path` for a Config and a DataDir, or check that the one there is of the
-    same making.
+    """Make the RUN DIR `path`, or check that the one there is of the same options and data.
 
     Returns:
         The lock on the directory, an open file: close it when training ends.
@@ -130,18 +129,19 @@ class Run:
 
     @property
     def imported(self) -> bool:
-        """Whether the model comes from elsewhere (`python -m core import`), without data of its
-        own.
+        """Return whether the model comes from elsewhere, without data of its own.
+
+        Such a run was made by `python -m core import`.
         """
         return self.data_entry.get('path') is None
 
     @property
     def finetuned(self) -> bool:
-        """Whether the encoder was trained too, so that images are read instead of features."""
+        """Return whether the encoder was trained too, so that images are read, not features."""
         return bool(self.config.training.finetune_from)
 
     def encoder(self, weights: PathLike | None = None) -> EncoderSpec:
-        """EncoderSpec with the weights' present path.
+        """Return the EncoderSpec with the weights' present path.
 
         Raises:
             InputError: the weights are missing, or `weights` are others than those the run was
@@ -163,8 +163,10 @@ class Run:
         return found
 
     def data(self, path: PathLike | None = None) -> DataDir:
-        """The DataDir to evaluate on: `path`, or the one of the training; checked to have the same
-        features.
+        """Return the DataDir to evaluate on: `path`, or the one of the training.
+
+        Raises:
+            InputError: it is gone, or has other features than the run was trained on.
         """
         if path is None and self.imported:
             raise InputError(f'{self.path}: an imported run has no data of its own; make some with '
@@ -181,14 +183,15 @@ class Run:
         return data
 
     def split(self, data: DataDir, name: str) -> 'Split':
-        """What the model reads of a split of a DataDir: CaptionData, or ImageData for a fine-tuned
-        run.
+        """Return what the model reads of a split of a DataDir.
+
+        That is CaptionData, or ImageData for a fine-tuned run.
         """
         selected = data.split(name)
         return image_data.ImageData(selected, self.spec) if self.finetuned else selected
 
     def training_split(self, data: DataDir) -> 'Split':
-        """The same of the split 'train', with the augmentation of the run's options."""
+        """Return the split 'train' as `split` does, with the augmentation of the run's options."""
         selected, options = data.split('train'), self.config.training
         if not self.finetuned:
             return selected
@@ -199,7 +202,7 @@ class Run:
         return image_data.ImageData(selected, self.spec, augmentation)
 
     def check_features(self, data: DataDir) -> None:
-        """Refuse features of another encoder, layer, preprocessing or weights."""
+        """Raise InputError if the encoder, layer, preprocessing or weights are not the run's."""
         self._check_identity(EncoderSpec.from_dict(data.encoder).identity(), data.path)
 
     def _check_identity(self, identity: Mapping[str, Any], where: PathLike) -> None:
@@ -213,8 +216,7 @@ class Run:
                              f'{"; ".join(different)}')
 
     def make_model(self, weights: PathLike | None = None) -> 'CaptionGenerator':
-        """The CaptionGenerator, in the default graph; on top of its encoder where that was
-        fine-tuned.
+        """Make the CaptionGenerator in the default graph, on its encoder if that is fine-tuned.
 
         Args:
             weights: path of the encoder's weights file, where it moved; only for a fine-tuned run.
@@ -226,8 +228,7 @@ class Run:
 
     def make_captioner(self, images: Tensor, weights: PathLike | None = None,
                         ) -> 'tuple[CaptionGenerator, Callable[[Session], dict[str, Any]]]':
-        """Encoder and model in one, in the default graph: from pixels to what captions are decoded
-        with.
+        """Make encoder and model in one in the default graph, to decode from pixels.
 
         Features take the way over float16 that stored ones take, so the captions are those of
         evaluate.py.
@@ -257,7 +258,7 @@ class Run:
 
     def set_decoding(self, n_best: int = 1, assignments: Sequence[str] = (),
                      **given: float | None) -> None:
-        """Take other options of decoding than the run's own, for what is done with it now.
+        """Set other options of decoding than the run's own, for this object alone.
 
         Args:
             n_best: captions an image that will be asked for: a beam that was asked for must be as
@@ -277,8 +278,9 @@ class Run:
             raise InputError(f'--n-best {n_best} needs a beam at least as wide, not {width}')
 
     def set_decode_context(self, context: str | None) -> None:
-        """Hard attention: take another context of a word than the run's option `decode_context`;
-        None: the same.
+        """Set another context of a word than the option `decode_context`; None: the same.
+
+        Only hard attention has that choice.
 
         Raises:
             InputError: the run has soft attention.
@@ -292,14 +294,15 @@ class Run:
         self.config = dataclasses.replace(self.config, model=model)
 
     def best(self, variables: Sequence[Variable] | None = None) -> 'BestModel':
-        """The BestModel of the run."""
+        """Return the BestModel of the run."""
         from core.training.checkpoints import BestModel
 
         return BestModel(self.path / 'best', variables)
 
     def restore(self, session: Session, model: 'CaptionGenerator') -> dict[str, Any]:
-        """Load the best model, its encoder too where that was fine-tuned; returns what was saved
-        with it.
+        """Load the best model, its encoder too if that is fine-tuned.
+
+        Returns what was saved with it, a dict.
         """
         if self.finetuned:
             assert model.encoder
@@ -310,7 +313,7 @@ class Run:
 
 
 def check_run(path: PathLike) -> None:
-    """Raises InputError unless `path` is a run; `Run` looks closer."""
+    """Raise InputError unless `path` is a run; `Run` looks closer."""
     path = pathlib.Path(path)
     if (path / 'config.json').exists():
         return
