@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what contradicts itself, before anything slow is done."""
+    """Raise InputError if arguments contradict each other, before anything slow is done."""
     if not args.run:
         raise InputError('name a run and photos: caption.py RUN PHOTO..., or a page to drop them '
                          'on: caption.py RUN --serve')

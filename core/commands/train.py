@@ -17,9 +17,10 @@ import argparse
 import dataclasses
 import json
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.common import command_line, terminal
+from core.common.aliases import Json
 from core.common.errors import InputError
 from core.common.files import read_json
 from core.config.config import Config, options
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from core.data.data_dir import DataDir
-    from core.data.vocabulary import Vocabulary
+    from core.data.split import Split
     from core.model.caption_generator import CaptionGenerator
     from core.runs.run_dir import Run
+    from core.training.solver import Solver
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the arguments of the command line, free of contradictions."""
     parser = command_line.Parser(__doc__ or '', 'DATA --out RUN [options]  |  --resume RUN  |  '
                                  '--compare RUN...  |  --options')
     parser.settings = {name for _, name, *_ in options()}
@@ -83,66 +85,17 @@ def arguments() -> argparse.Namespace:
                   and value != parser.get_default(name)]
         if others:
             raise InputError(f'--compare RUN ... [--out FILE] stands alone, without {others[0]}')
-    return args
-
-
-def main() -> None:
-    """Parse, open the data, build the model, train."""
-    args = arguments()
-    if args.compare:
-        from core.runs.compare_runs import compare
-
-        compare(args.compare, args.out)
-        return
+        return args
     if args.seed is not None:
         args.assignments.append(f'seed={args.seed}')
     if args.finetune_from is not None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     check_arguments(args)
-    if args.options:
-        show_options(configuration(args, dataset_of(args.data)), args.all)
-        return
-    if not args.resume and not args.pretrained_model:
-        configuration(args, None)  # a misspelt option is known before TensorFlow is there
-    from core.data.data_dir import DataDir
-    from core.runs import run_dir
-
-    # Before TensorFlow, which takes seconds to import.
-    data = None if args.resume else DataDir(args.data)
-    if args.resume:
-        run_dir.check_run(args.resume)
-    machine = machine_options.from_arguments(args)
-
-    if args.resume:
-        run = run_dir.Run(args.resume)
-        if run.imported:
-            raise InputError(f'{args.resume}: imported from elsewhere, and there is no training to '
-                             'go on with; start another run from its variables: train.py DATA '
-                             f'--out NEW --pretrained-model {args.resume}')
-        args.data, args.out = run.data_entry['path'], args.resume
-        config = run.config.override(args.assignments)
-    data = data or DataDir(args.data)
-    from core.training.checkpoints import latest_state
-
-    fresh = latest_state(pathlib.Path(args.out) / 'checkpoints') is None
-    # Also where training goes on, as the options of the model come from there.
-    pretrained = (pretrained_run(args.pretrained_model, data, fresh) if args.pretrained_model
-                  else None)
-    if not args.resume:
-        config = configuration(args, data.dataset, pretrained)
-    if pretrained:
-        check_pretrained(args.pretrained_model, pretrained, config, data)
-    check_data(args, config, data)
-    vectors = None
-    if fresh and args.word_vectors:
-        vectors = read_word_vectors(args.word_vectors, data.vocabulary, config.model.dim_embed)
-    with run_dir.create(args.out, config, data):
-        train(args, run_dir.Run(args.out), data, machine, pretrained, vectors)
-    terminal.say(f'next: python evaluate.py {args.out}, or python caption.py {args.out} PHOTO')
+    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse arguments that contradict each other, before anything slow is done."""
+    """Raise InputError if arguments contradict each other, before anything slow is done."""
     if args.options:
         if args.resume or args.pretrained_model:
             raise InputError('--options lists what --preset, --config and --set give; leave '
@@ -165,74 +118,122 @@ def check_arguments(args: argparse.Namespace) -> None:
                          'its own vectors')
 
 
-def check_data(args: argparse.Namespace, config: Config, data: 'DataDir') -> None:
-    """Refuse data without training captions, and what fine-tuning lacks: a layer, weights, image
-    files.
-    """
-    from core.data.image_data import ImageData
-    from core.encoders.encoder import EncoderSpec
-    from core.runs.make_model import check_finetuning
+def main() -> None:
+    """Prepare the run, build its model and train it."""
+    args = arguments()
+    if args.compare:
+        from core.runs.compare_runs import compare
 
-    first = config.training.finetune_from
-    if args.weights and not first:
-        raise InputError('--weights belongs to --finetune-from LAYER; without it the stored '
-                         'features are used')
-    if first:
-        spec = EncoderSpec.from_dict(data.encoder)
-        check_finetuning(spec, first, args.weights)
-        for split in ('train', 'dev'):
-            if split in data.splits:
-                ImageData(data.split(split), spec)
-    if not len(data.split('train').captions):
-        raise InputError(f'{args.data}: no training caption; make the data with a larger '
-                         '--max-length')
+        compare(args.compare, args.out)
+        return
+    if args.options:
+        show_options(configuration(args, dataset_of(args.data)), args.all)
+        return
+    start = prepare(args)
+    from core.runs import run_dir
+    from core.runtime.backend import tf
+
+    with run_dir.create(start.path, start.config, start.data), tf.Graph().as_default():
+        solver = build(args, run_dir.Run(start.path), start)
+        solver.train()
+    terminal.say(f'next: python evaluate.py {start.path}, or python caption.py {start.path} PHOTO')
 
 
-def train(args: argparse.Namespace, run: 'Run', data: 'DataDir', machine: Machine,
-          pretrained: 'Run | None', vectors: 'tuple[np.ndarray, np.ndarray] | None') -> None:
-    """Build the model of a run and train it.
+@dataclasses.dataclass
+class Start:
+    """What a training starts with.
 
-    Args:
-        run: Run, made or gone on with. data: DataDir. machine: Machine.
-        pretrained: Run whose best model training starts from; None: --pretrained-model may name a
+    Attributes:
+        path: str, the RUN DIR. config: Config. data: DataDir. machine: Machine.
+        pretrained: Run whose best model it starts from; None: --pretrained-model may name a
             checkpoint.
-        vectors: (numbers of words, their vectors) that training starts from, or None.
+        vectors: (numbers of words, their vectors) to start from, or None.
     """
+
+    path: str
+    config: Config
+    data: 'DataDir'
+    machine: Machine
+    pretrained: 'Run | None'
+    vectors: 'tuple[np.ndarray, np.ndarray] | None'
+
+
+def prepare(args: argparse.Namespace) -> Start:
+    """Open the data, settle the options and check everything that training needs.
+
+    Raises:
+        InputError: a mistake in the arguments, the options or the data; nothing is written yet.
+    """
+    if not args.resume and not args.pretrained_model:
+        configuration(args, None)  # a misspelt option is known before TensorFlow is there
+    from core.data.data_dir import DataDir
+    from core.runs import run_dir, training_start
+
+    # Before TensorFlow, which takes seconds to import.
+    data = None if args.resume else DataDir(args.data)
+    if args.resume:
+        run_dir.check_run(args.resume)
+    machine = machine_options.from_arguments(args)
+
+    path, source, config = args.out, args.data, None
+    if args.resume:
+        run = training_start.resumable_run(args.resume)
+        path, source = args.resume, run.data_entry['path']
+        config = run.config.override(args.assignments)
+    data = data or DataDir(source)
+    from core.training.checkpoints import latest_state
+
+    fresh = latest_state(pathlib.Path(path) / 'checkpoints') is None
+    # Also where training goes on, as the options of the model come from there.
+    pretrained = (training_start.pretrained_run(args.pretrained_model, data, fresh)
+                  if args.pretrained_model else None)
+    config = config or configuration(args, data.dataset, pretrained)
+    if pretrained:
+        training_start.check_pretrained(args.pretrained_model, pretrained, config, data)
+    training_start.check_data(source, data, config, args.weights)
+    vectors = None
+    if fresh and args.word_vectors:
+        vectors = training_start.read_word_vectors(args.word_vectors, data.vocabulary,
+                                                   config.model.dim_embed)
+    return Start(path, config, data, machine, pretrained, vectors)
+
+
+def build(args: argparse.Namespace, run: 'Run', start: Start) -> 'Solver':
+    """Build a run's model in the default graph; return the Solver that trains it."""
     from core.runtime.backend import tf
     from core.training.solver import Solver
 
-    config = run.config
-    with tf.Graph().as_default():
-        train_data = run.training_split(data)
-        val_data = run.split(data, 'dev') if 'dev' in data.splits else None
-        tf.compat.v1.set_random_seed(config.training.seed)
-        model = run.make_model(args.weights)
-        say_what_is_trained(args, config, data, train_data, model)
-        if where := machine.note():
-            terminal.say(f'training {where}')
-        if val_data is None:
-            terminal.say('no dev split: training without validation, the last model counts as the '
-                         'best')
-        solver = Solver(
-            model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
-            pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
-            decoding=config.decoding, machine=machine, say=terminal.say, word_vectors=vectors,
-            **dataclasses.asdict(config.training))
-        solver.train()
+    config, data, pretrained = run.config, start.data, start.pretrained
+    train_data = run.training_split(data)
+    val_data = run.split(data, 'dev') if 'dev' in data.splits else None
+    tf.compat.v1.set_random_seed(config.training.seed)
+    model = run.make_model(args.weights)
+    describe_training(args.preset, start, train_data, model)
+    if where := start.machine.note():
+        terminal.say(f'training {where}')
+    if val_data is None:
+        terminal.say('no dev split: training without validation, the last model counts as the '
+                     'best')
+    return Solver(
+        model, train_data, val_data, model_path=run.path, log_path=run.path / 'tensorboard',
+        pretrained_model=pretrained.best().prefix() if pretrained else args.pretrained_model,
+        decoding=config.decoding, machine=start.machine, say=terminal.say,
+        word_vectors=start.vectors, **dataclasses.asdict(config.training))
 
 
-def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir', train_data: Any,
-                        model: 'CaptionGenerator') -> None:
+def describe_training(preset: str | None, start: Start, train_data: 'Split',
+                      model: 'CaptionGenerator') -> None:
     """Print the sizes of data and model, what the preset departs from, options without effect."""
     from core.config import presets
 
+    config, data = start.config, start.data
     first = config.training.finetune_from
     learnt = [*(variable for variable in model.variables if variable.trainable),
               *(model.encoder.trained if model.encoder else ())]
     if not config.training.train_embedding:
         learnt = [variable for variable in learnt if variable is not model.embedding]
-    if args.preset:
-        terminal.say('\n'.join(presets.notes(args.preset, data.dataset, data.encoder)))
+    if preset:
+        terminal.say('\n'.join(presets.notes(preset, data.dataset, data.encoder)))
     if idle := config.idle():
         terminal.say(f'without effect here: {", ".join(idle)}')
     n_learnt = sum(v.shape.num_elements() for v in learnt)
@@ -243,12 +244,12 @@ def say_what_is_trained(args: argparse.Namespace, config: Config, data: 'DataDir
     # without.
     n_bytes = 4 * n_learnt * (3 * config.training.keep_checkpoints + 1)
     terminal.say(f'checkpoints and the best model take up to {terminal.size_text(n_bytes)} in '
-                 f'{args.out}')
+                 f'{start.path}')
 
 
 def configuration(args: argparse.Namespace, dataset: str | None,
                   pretrained: 'Run | None' = None) -> Config:
-    """The Config: preset (or the pretrained run's model), then --config, then --set."""
+    """Return the Config: preset (or the pretrained run's model), then --config, then --set."""
     from core.config import presets
 
     config = Config()
@@ -257,14 +258,12 @@ def configuration(args: argparse.Namespace, dataset: str | None,
     elif pretrained:
         config = dataclasses.replace(config, model=pretrained.config.model)
     if args.config:
-        config = Config.from_dict(layered(config.to_dict(), args.config), where=args.config)
+        config = Config.from_dict(merged_options(config.to_dict(), args.config), where=args.config)
     return config.override(args.assignments)
 
 
-def layered(sections: dict[str, Any], path: str) -> Any:
-    """The options of `sections` (dict of dicts) with those that the JSON file `path` names in their
-    place.
-    """
+def merged_options(sections: dict[str, Json], path: str) -> Json:
+    """Return the options of `sections` (dict of dicts), overridden by those of a JSON file."""
     named = read_json(path, 'see data/recipes for examples')
     if not isinstance(named, dict):
         return named  # for Config.from_dict to refuse
@@ -275,67 +274,8 @@ def layered(sections: dict[str, Any], path: str) -> Any:
     return merged
 
 
-def pretrained_run(path: str, data: 'DataDir', needed: bool) -> 'Run | None':
-    """The Run at --pretrained-model, or None where it is the name of a checkpoint.
-
-    Raises:
-        InputError: `needed` and neither; or a run of other words than those of the DataDir: its
-            word vectors would stand for other words.
-    """
-    from core.runs.run_dir import Run
-
-    if not (pathlib.Path(path) / 'config.json').exists():
-        if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
-            raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow '
-                             'checkpoint (its path without .index)')
-        return None
-    run = Run(path)
-    if needed:
-        run.best().prefix()  # refuses a run without a model
-    if run.vocabulary != data.vocabulary:
-        raise InputError(f'--pretrained-model {path}: has another vocabulary than {data.path}; '
-                         f'make the data with prepro.py --like {path}')
-    return run
-
-
-def check_pretrained(path: str, pretrained: 'Run', config: Config, data: 'DataDir') -> None:
-    """Refuse to leave a part of a fine-tuned encoder behind."""
-    from core.encoders.encoder import check_trainable
-
-    if not pretrained.finetuned:
-        try:
-            pretrained.check_features(data)
-        except InputError as error:
-            # Allowed, as the model may learn to read them, but not in silence
-            terminal.say(f'note: {error}')
-        return
-    pretrained.check_features(data)
-    now, before = config.training.finetune_from, pretrained.config.training.finetune_from
-    if not now:
-        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned, and stored '
-                         f'features are those of the encoder before; add --finetune-from {before}, '
-                         'and --set finetune_rate=0 to keep the encoder as it is')
-    if not set(check_trainable(pretrained.spec, before)) <= set(
-        check_trainable(pretrained.spec, now)):
-        raise InputError(f'--pretrained-model {path}: its encoder was fine-tuned from {before} on, '
-                         f'and only what --finetune-from names is taken over; name {before} or a '
-                         'layer before it')
-
-
-def read_word_vectors(path: str, vocabulary: 'Vocabulary',
-                      size: int) -> 'tuple[np.ndarray, np.ndarray]':
-    """(numbers of words, their vectors) from the file of --word-vectors; says how many words were
-    found.
-    """
-    from core.data import word_vectors
-
-    indices, matrix = word_vectors.read_word_vectors(path, vocabulary.idx_to_word, size)
-    terminal.say(f'{path}: vectors of {len(indices)} of the {len(vocabulary)} words')
-    return indices, matrix
-
-
 def dataset_of(data: str | None) -> str | None:
-    """The dataset's name in a DATA DIR's manifest, for preset paper; None without DATA."""
+    """Return the data set's name in a manifest, for preset paper; None without DATA."""
     if data is None:
         return None
     return read_json(pathlib.Path(data) / 'manifest.json').get('dataset')
@@ -361,5 +301,5 @@ def show_options(config: Config, all_: bool = False) -> None:
 
 
 def cli() -> None:
-    """The installed command sat-train."""
+    """Run the installed command sat-train."""
     terminal.run(main)

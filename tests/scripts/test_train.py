@@ -194,27 +194,28 @@ def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data,
 
 
 def test_no_part_of_a_fine_tuned_encoder_is_left_behind(sample_dirs, sample_data, tmp_path):
-    from core.commands import train
     from core.common.errors import InputError
     from core.config.config import Config
     from core.data.data_dir import DataDir
-    from core.runs import run_dir
+    from core.runs import run_dir, training_start
 
     data, config = DataDir(sample_data), Config()
     run_dir.create(tmp_path / 'run', config.override(['finetune_from=conv2_1']), data).close()
     pretrained = run_dir.Run(tmp_path / 'run')
     for layer in ('conv2_1', 'conv1_2'):
-        train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']), data)
+        training_start.check_pretrained('run', pretrained,
+                                        config.override([f'finetune_from={layer}']), data)
     for layer, part in (('', 'add --finetune-from conv2_1'),
                         ('conv2_2', 'fine-tuned from conv2_1 on')):
         with pytest.raises(InputError, match=part):
-            train.check_pretrained('run', pretrained, config.override([f'finetune_from={layer}']),
-                                   data)
+            training_start.check_pretrained('run', pretrained,
+                                            config.override([f'finetune_from={layer}']), data)
     with pytest.raises(InputError, match='conv1_2'):
-        train.check_pretrained('run', pretrained, config.override(['finetune_from=conv1_1']),
-                               DataDir(sample_dirs.data('conv1_2')))
+        training_start.check_pretrained('run', pretrained,
+                                        config.override(['finetune_from=conv1_1']),
+                                        DataDir(sample_dirs.data('conv1_2')))
     with pytest.raises(InputError, match='no trained model here yet'):
-        train.pretrained_run(tmp_path / 'run', data, True)
+        training_start.pretrained_run(tmp_path / 'run', data, True)
 
 
 def test_a_run_of_other_words_is_no_start(refused, sample_data, run_copy, tmp_path):
