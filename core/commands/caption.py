@@ -16,13 +16,15 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.common import command_line, terminal
 from core.common.errors import InputError
 from core.runtime import machine_options
 
 if TYPE_CHECKING:
+    import pathlib
+
     from core.inference.captioner import Captioner, Result
     from core.inference.photo_files import Targets
 
@@ -73,15 +75,15 @@ def main() -> int:
     check_arguments(args)
     from core.inference import photo_files
 
-    found = list(photo_files.find(args.photos))
-    missing = [path for _, path in found if not isinstance(path, bytes)
+    photos = list(photo_files.find(args.photos))
+    missing = [path for _, path in photos if not isinstance(path, bytes)
                and not os.path.exists(path)]
     # known now, without the seconds that the model takes
-    if missing and len(missing) == len(found):
+    if missing and len(missing) == len(photos):
         raise InputError(f'no photo {", ".join(map(str, missing[:3]))}'
                          + ('' if len(missing) < 4 else ' ...'))
-    pictures = photo_files.Targets(args.picture, '.png', len(found), '--picture')
-    gifs = photo_files.Targets(args.gif, '.gif', len(found), '--gif')
+    pictures = photo_files.Targets(args.picture, '.png', len(photos), '--picture')
+    gifs = photo_files.Targets(args.gif, '.gif', len(photos), '--gif')
     from core.runs import run_dir
 
     run_dir.check_run(args.run)
@@ -99,7 +101,7 @@ def main() -> int:
 
             server.serve(captioner, args.host, args.port)
             return 0
-        return caption(captioner, found, pictures, gifs, args.json)
+        return caption(captioner, photos, pictures, gifs, args.json)
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -120,11 +122,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise InputError(f'--port must be 0 to 65535, not {args.port}')
 
 
-def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 'Targets',
-            gifs: 'Targets', as_json: bool) -> int:
+def caption(captioner: 'Captioner', photos: 'Sequence[tuple[str, pathlib.Path | bytes]]',
+            pictures: 'Targets', gifs: 'Targets', as_json: bool) -> int:
     """Print a result for each photo as it comes, write its pictures; return the exit status."""
     unreadable = unpictured = 0
-    for result in captioner.stream(found):
+    for result in captioner.stream(photos):
         if result.error is not None:
             unreadable += 1
             terminal.complain(f'error: {result.error}')
@@ -141,7 +143,7 @@ def caption(captioner: 'Captioner', found: Sequence[tuple[str, Any]], pictures: 
                 terminal.complain(f'error: no picture of {result.name}: {error}')
     for number, what in ((unreadable, 'could not be read'), (unpictured, 'have no picture')):
         if number:
-            terminal.complain(f'{number} of {len(found)} photos {what}')
+            terminal.complain(f'{number} of {len(photos)} photos {what}')
     return 1 if unreadable or unpictured else 0
 
 

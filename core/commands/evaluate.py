@@ -150,9 +150,9 @@ def decoding_assignments(args: argparse.Namespace) -> list[str]:
         if text.partition('=')[0].strip() not in DECODING:
             raise InputError(f'--set {text}: evaluate.py sets options of decoding only: '
                              f'{", ".join(DECODING)}')
-    given = [(name, getattr(args, name)) for name in (
+    options = [(name, getattr(args, name)) for name in (
         'beam_width', 'length_penalty', 'min_length', 'no_repeat_ngram')]
-    return [f'{name}={value}' for name, value in given if value is not None] + args.assignments
+    return [f'{name}={value}' for name, value in options if value is not None] + args.assignments
 
 
 def decoding_place(args: argparse.Namespace, own: DecodingConfig, run: 'Run') -> str:

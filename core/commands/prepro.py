@@ -203,12 +203,12 @@ def set_defaults(args: argparse.Namespace) -> None:
             raise InputError('--preset and --like exclude each other: the run decides')
         from core.config import presets
 
-        given = presets.prepro(args.preset)
+        defaults = presets.prepro(args.preset)
         # the layers and sizes of another encoder
-        if args.encoder not in (None, given.get('encoder')):
-            given = {name: value for name, value in given.items()
-                     if name not in ('layer', 'image_size')}
-        for name, value in given.items():
+        if args.encoder not in (None, defaults.get('encoder')):
+            defaults = {name: value for name, value in defaults.items()
+                        if name not in ('layer', 'image_size')}
+        for name, value in defaults.items():
             if getattr(args, name) is None:
                 setattr(args, name, value)
     if args.vocab_size is None:

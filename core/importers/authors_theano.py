@@ -74,16 +74,16 @@ def read(source: PathLike, vocab: PathLike | None, options: PathLike | None = No
         settings, notes = _settings(source, archive, options)
         layout = _layout(settings)
         # Of what is not wanted the name is enough: it need not be read, and may be a pickle.
-        found = {name: _shape(source, archive, name) if name in layout else (None,)
-                 for name in archive.files}
-        check_shapes(layout, found, source, BESIDES)
+        shapes = {name: _shape(source, archive, name) if name in layout else (None,)
+                  for name in archive.files}
+        check_shapes(layout, shapes, source, BESIDES)
         entries = {name: _entry(source, archive, name) for name in layout}
     rows, words, more = _words(source, vocab, settings['n_words'])
     return Imported(_options(settings), words, settings['maxlen'] - 1,
                     _values(settings, entries, rows), dict(ENCODER), notes + more)
 
 
-def _archive(source: PathLike) -> Any:
+def _archive(source: PathLike) -> np.lib.npyio.NpzFile:
     try:
         archive = np.load(source, allow_pickle=False)
     except OSError as error:
@@ -97,12 +97,13 @@ def _archive(source: PathLike) -> Any:
     return archive
 
 
-def _shape(source: PathLike, archive: Any, name: str) -> tuple[int, ...]:
+def _shape(source: PathLike, archive: np.lib.npyio.NpzFile, name: str) -> tuple[int, ...]:
     """Return the shape of an entry, reading nothing but its header.
 
     Raises:
         InputError: it has no header, is not made of numbers, or is larger than any model's.
     """
+    assert archive.zip is not None  # None once closed
     try:
         names = archive.zip.namelist()
         member = archive.zip.getinfo(name if name in names else f'{name}.npy')
@@ -125,7 +126,7 @@ def _shape(source: PathLike, archive: Any, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _entry(source: PathLike, archive: Any, name: str) -> np.ndarray:
+def _entry(source: PathLike, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
         value = archive[name]
     except BROKEN as error:
@@ -135,7 +136,7 @@ def _entry(source: PathLike, archive: Any, name: str) -> np.ndarray:
 
 # ---- options
 
-def _settings(source: PathLike, archive: Any,
+def _settings(source: PathLike, archive: np.lib.npyio.NpzFile,
               path: PathLike | None) -> tuple[dict[str, Any], list[str]]:
     """Return the authors' options with the sizes: (dict, notes)."""
     names, shapes = set(archive.files), {}
@@ -162,11 +163,11 @@ def _settings(source: PathLike, archive: Any,
         notes = [f'no options file: sizes and layers from the shapes, and {assumed} as in '
                  'evaluate_coco.py; if that is wrong, give them as JSON with --options']
     else:
-        given, notes = _given(path), []
+        stored, notes = _read_options(path), []
         for name in [*settings, 'temperature', 'semi_sampling_p', 'alpha_entropy_c']:
-            if given.get(name) is not None:
-                settings[name] = _typed(path, name, given[name], settings.get(name, 1.0))
-        absent = [f'{name}={ASSUMED[name]}' for name in ASSUMED if given.get(name) is None]
+            if stored.get(name) is not None:
+                settings[name] = _typed(path, name, stored[name], settings.get(name, 1.0))
+        absent = [f'{name}={ASSUMED[name]}' for name in ASSUMED if stored.get(name) is None]
         if absent:
             notes.append(f'{path.name} lacks options; assumed: {", ".join(absent)}')
     _refuse(source, settings)
@@ -192,12 +193,12 @@ def _beside(source: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def _given(path: PathLike) -> dict[str, Any]:
-    given = safe_pickle.load_any(path)
-    if not isinstance(given, dict):
-        raise InputError(f"{path}: holds {type(given).__name__}, not the dict of options of the "
+def _read_options(path: PathLike) -> dict[str, Any]:
+    options = safe_pickle.load_any(path)
+    if not isinstance(options, dict):
+        raise InputError(f"{path}: holds {type(options).__name__}, not the dict of options of the "
                          "authors' code")
-    return given
+    return options
 
 
 def _typed(path: PathLike, name: str, value: Any, like: Any) -> Any:

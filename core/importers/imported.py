@@ -28,6 +28,7 @@ BESIDES = re.compile(
 # small to change those of the other words in float32; where it is a target in later training, its
 # loss is that of a rare word.
 NEVER = -30.0
+CheckpointReader = Any  # what tf.train.load_checkpoint returns
 MOST_LENGTH = 1000  # words of a caption: the decoder is unrolled over them
 
 
@@ -54,24 +55,24 @@ class Imported(NamedTuple):
 
 
 def check_shapes(expected: Mapping[str, Sequence[int | None]],
-                 found: Mapping[str, Sequence[int | None]], where: PathLike,
+                 shapes: Mapping[str, Sequence[int | None]], where: PathLike,
                  besides: re.Pattern[str] = BESIDES) -> None:
     """Compare two dicts of variable name -> shape.
 
     Args:
         expected: shapes that the model needs; None in a shape admits any size there.
-        found: shapes in the file.
+        shapes: shapes in the file.
         where: str, the file, for the message.
-        besides: pattern of names that `found` may have in addition.
+        besides: pattern of names that `shapes` may have in addition.
 
     Raises:
         InputError: lists every missing, surplus and wrongly shaped variable by name.
     """
-    missing = [f'{name} {_text(expected[name])}' for name in expected if name not in found]
-    surplus = [f'{name} {_text(found[name])}' for name in found
+    missing = [f'{name} {_text(expected[name])}' for name in expected if name not in shapes]
+    surplus = [f'{name} {_text(shapes[name])}' for name in shapes
                if name not in expected and not besides.fullmatch(name)]
-    wrong = [f'{name} {_text(found[name])} instead of {_text(expected[name])}' for name in expected
-             if name in found and not _fits(expected[name], found[name])]
+    wrong = [f'{name} {_text(shapes[name])} instead of {_text(expected[name])}' for name in expected
+             if name in shapes and not _fits(expected[name], shapes[name])]
     parts = [
         f'{what}: {", ".join(names)}' for what, names in (('missing', missing),
                                                           ('surplus', surplus),
@@ -80,9 +81,9 @@ def check_shapes(expected: Mapping[str, Sequence[int | None]],
         raise InputError(f'{where}: its variables are not those of the model; {"; ".join(parts)}')
 
 
-def _fits(expected: Sequence[int | None], found: Sequence[int | None]) -> bool:
-    return (len(expected) == len(found) and all(
-        e in (None, f) for e, f in zip(expected, found, strict=True)))
+def _fits(expected: Sequence[int | None], shape: Sequence[int | None]) -> bool:
+    return (len(expected) == len(shape) and all(
+        e in (None, f) for e, f in zip(expected, shape, strict=True)))
 
 
 def _text(shape: Sequence[int | None]) -> str:
@@ -127,7 +128,7 @@ def check_words(words: Sequence[str], where: PathLike) -> None:
             f'{where}: {error}; give the vocabulary that the model was trained with') from None
 
 
-def open_checkpoint(prefix: PathLike) -> Any:
+def open_checkpoint(prefix: PathLike) -> CheckpointReader:
     """Return the reader of a TensorFlow checkpoint.
 
     Raises:
@@ -140,7 +141,8 @@ def open_checkpoint(prefix: PathLike) -> Any:
                          'path of its .index file without the ending') from None
 
 
-def tensors(reader: Any, names: Iterable[str], where: PathLike) -> dict[str, np.ndarray]:
+def tensors(reader: CheckpointReader, names: Iterable[str],
+            where: PathLike) -> dict[str, np.ndarray]:
     """Return the tensors `names` of an open checkpoint: dict of name -> float32 array.
 
     Raises:

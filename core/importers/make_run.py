@@ -101,13 +101,13 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
             assign(session, [model.variables], [values])
             out.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as temporary:
-                made = pathlib.Path(temporary) / out.name
-                made.mkdir()
-                config.save(made / 'config.json', data=entry)
-                vocabulary.save(made / 'vocabulary.json')
-                BestModel(made / 'best', model.variables).save(session, {
+                directory = pathlib.Path(temporary) / out.name
+                directory.mkdir()
+                config.save(directory / 'config.json', data=entry)
+                vocabulary.save(directory / 'vocabulary.json')
+                BestModel(directory / 'best', model.variables).save(session, {
                     'step': 0, 'scores': {}, 'imported': {'kind': kind, 'source': str(source)}})
-                os.rename(made, out)
+                os.rename(directory, out)
     _report(kind, source, imported, config, spec, out, features, say)
 
 
@@ -149,7 +149,7 @@ def _prefix(path: pathlib.Path) -> str:
             if path.name.endswith(ending):
                 return str(path)[:-len(ending)]
         return str(path).partition('.data-00000-of-')[0]
-    found = sorted(index.name[:-len('.index')] for index in path.glob('*.index'))
+    checkpoints = sorted(index.name[:-len('.index')] for index in path.glob('*.index'))
     state = tf.train.get_checkpoint_state(str(path))
     latest = pathlib.Path(state.model_checkpoint_path) if state else None
     # By its name first: the path may be that of another machine. Before TensorFlow 0.12 there was
@@ -157,11 +157,11 @@ def _prefix(path: pathlib.Path) -> str:
     for prefix in (path / latest.name, latest) if latest else ():
         if prefix.is_file() or prefix.with_name(f'{prefix.name}.index').is_file():
             return str(prefix)
-    if len(found) == 1:
-        return str(path / found[0])
-    raise InputError(
-        f'{path}: ' + (f'holds several checkpoints; name one: {", ".join(found)}' if found
-                       else 'no checkpoint (no .index file) in this directory'))
+    if len(checkpoints) == 1:
+        return str(path / checkpoints[0])
+    raise InputError(f'{path}: ' + (
+        f'holds several checkpoints; name one: {", ".join(checkpoints)}' if checkpoints
+        else 'no checkpoint (no .index file) in this directory'))
 
 
 def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> EncoderSpec:
@@ -174,7 +174,8 @@ def _unknown_weights(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> Enc
     return dataclasses.replace(spec, weights=UNKNOWN, weights_sha256=UNKNOWN)
 
 
-def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, data: Any) -> None:
+def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike,
+                    data: data_dir.DataDir | None) -> None:
     """Raise InputError if the model does not take features of `spec`."""
     values = imported.values
     name = next(n for n in ('feature_layer/w', 'conv_featuresbatch_norm/beta', 'project_features/w')
@@ -188,7 +189,7 @@ def _check_features(imported: 'Imported', spec: EncoderSpec, source: PathLike, d
 
 
 def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, spec: EncoderSpec,
-            out: PathLike, data: Any, say: Say) -> None:
+            out: PathLike, data: data_dir.DataDir | None, say: Say) -> None:
     """Print what the new run holds, and the command to go on with."""
     for note in imported.notes:
         say(f'note: {note}')

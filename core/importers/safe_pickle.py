@@ -32,6 +32,8 @@ from core.data.vocabulary import SPECIALS
 
 LARGEST = 64 * 2**20  # bytes; a vocabulary of 100,000 words has 3 MB
 
+Plain = Any  # nested dicts, lists and tuples of texts, numbers, truth values and None
+
 _ALLOWED = b''.join((
     # numbers, truth values, None
     pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4, pickle.FLOAT, pickle.BININT,
@@ -102,7 +104,7 @@ class _Unpickler(pickle._Unpickler):
         return collections.OrderedDict(pairs)
 
 
-def load(path: PathLike) -> Any:
+def load(path: PathLike) -> Plain:
     """Read a pickle of plain data: dicts, lists, tuples, texts, numbers, truth values, None.
 
     Texts of Python 2 are read as UTF-8, or as Latin-1 where they are not UTF-8.
@@ -149,7 +151,7 @@ def _bytes(path: PathLike) -> bytes:
         raise InputError(f'{path}: cannot be read ({error.strerror})') from None
 
 
-def load_any(path: PathLike) -> Any:
+def load_any(path: PathLike) -> Plain:
     """Read a pickle or a JSON file, whichever its content is."""
     is_json = _bytes(path).lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in (b'{', b'[')
     return read_json(path, 'give a JSON file or a pickle') if is_json else load(path)
@@ -187,14 +189,14 @@ def word_to_idx(path: PathLike, first: int = 0) -> dict[str, int]:
     return dict(content)
 
 
-def _numbered(words: Any, path: PathLike) -> Any:
+def _numbered(words: Plain, path: PathLike) -> Plain:
     if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
         raise InputError(f'{path}: its words must be distinct texts, beginning with '
                          f'{" ".join(SPECIALS)}')
     return {word: index for index, word in enumerate(words)}
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value of somebody's file for a message: short, whatever it is.
 
     Numbers and texts as Python writes them, of all else the type: it may be nested or large without
@@ -205,5 +207,5 @@ def shown(value: Any) -> str:
     return reprlib.repr(value) if small else _kind(value)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return 'nothing' if value is None else f'a value of type {type(value).__name__}'

@@ -68,10 +68,10 @@ def read(source: str, vocab: PathLike) -> Imported:
             or wrongly shaped; or a vocabulary that does not belong to it.
     """
     reader = imported.open_checkpoint(source)
-    found = {name: tuple(shape)
-             for name, shape in sorted(reader.get_variable_to_shape_map().items())}
-    theirs = _our_names(found, source)
-    shapes = {ours: found[name] for ours, name in theirs.items()}
+    file_shapes = {name: tuple(shape)
+                   for name, shape in sorted(reader.get_variable_to_shape_map().items())}
+    theirs = _our_names(file_shapes, source)
+    shapes = {ours: file_shapes[name] for ours, name in theirs.items()}
     options, sizes = _options(shapes)
     imported.check_shapes(_expected(options, sizes), shapes, source)
     values = imported.tensors(reader, [theirs[name] for name in _expected(options, sizes)], source)
@@ -98,10 +98,10 @@ def is_tf1(names: Iterable[str]) -> bool:
     return len(set(names) & set(SHAPES)) >= len(SHAPES) // 4
 
 
-def _our_names(found: Mapping[str, Sequence[int]], where: str) -> dict[str, str]:
+def _our_names(shapes: Mapping[str, Sequence[int]], where: str) -> dict[str, str]:
     """Return the file's names by ours; a variable that we have no name for keeps its own."""
     ours: dict[str, str] = {}
-    for name in found:
+    for name in shapes:
         cell, norm = _CELL.fullmatch(name), _NORMS.fullmatch(name)
         new = name
         if cell:
@@ -254,5 +254,5 @@ def _refuse(run: 'Run') -> None:
                          'default of these options can be exported')
 
 
-def _json(value: Any) -> Any:
+def _json(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value

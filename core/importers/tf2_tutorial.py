@@ -22,9 +22,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from core.common.aliases import PathLike
+from core.common.aliases import Json, PathLike
 from core.common.errors import InputError, first_line
-from core.importers.imported import Imported, check_shapes, open_checkpoint, renumber, tensors
+from core.importers.imported import (
+    CheckpointReader,
+    Imported,
+    check_shapes,
+    open_checkpoint,
+    renumber,
+    tensors,
+)
 from core.importers.safe_pickle import shown
 from core.importers.word_tables import arrange
 from core.runtime.backend import tf
@@ -82,11 +89,11 @@ def read(source: PathLike, vocab: PathLike) -> Imported:
     reader = open_checkpoint(source)
     shapes = reader.get_variable_to_shape_map()
     places = {place: key for place, key in _places(source, reader).items() if key in shapes}
-    found = {place: tuple(shapes[key]) for place, key in places.items()}
-    sizes = _sizes(source, found)
+    place_shapes = {place: tuple(shapes[key]) for place, key in places.items()}
+    sizes = _sizes(source, place_shapes)
     expected = {place: tuple(int(size) if size.isdigit() else sizes[size] for size in shape)
                 for place, (_, shape) in LAYOUT.items()}
-    check_shapes(expected, found, source)
+    check_shapes(expected, place_shapes, source)
     stored = tensors(reader, [places[place] for place in LAYOUT], source)
     values = {name: stored[places[place]] for place, (name, _) in LAYOUT.items()}
 
@@ -110,7 +117,7 @@ def _prefix(source: pathlib.Path) -> pathlib.Path:
 
 # ---- variables
 
-def _places(source: PathLike, reader: Any) -> dict[str, str]:
+def _places(source: PathLike, reader: CheckpointReader) -> dict[str, str]:
     """Return the key in the checkpoint of every parameter, by its place in the object graph.
 
     Parameters are those of encoder and decoder.
@@ -127,7 +134,7 @@ def _places(source: PathLike, reader: Any) -> dict[str, str]:
                          f'({first_line(error)})') from None
 
 
-def _walked(source: PathLike, reader: Any) -> dict[str, str]:
+def _walked(source: PathLike, reader: CheckpointReader) -> dict[str, str]:
     """Return what `_places` does, of an undamaged checkpoint."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
@@ -168,13 +175,13 @@ def _plain(name: str) -> str:
     return name[1:] if name in ('_kernel', '_embeddings') else name
 
 
-def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(source: PathLike, shapes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size of each letter of `LAYOUT`, read at one place each.
 
     Raises:
         InputError: the cell is not that of the tutorial.
     """
-    if len(found.get('decoder/gru/cell/bias', (2, 0))) == 1:
+    if len(shapes.get('decoder/gru/cell/bias', (2, 0))) == 1:
         raise InputError(f'{source}: decoder/gru/cell/bias has one dimension: a GRU with '
                          'reset_after=False, which is not the cell of the tutorial')
     sizes = {}
@@ -183,8 +190,8 @@ def _sizes(source: PathLike, found: Mapping[str, Any]) -> dict[str, Any]:
         ('A', 'decoder/attention/W1/kernel', 1), ('H', 'decoder/attention/W2/kernel', 0),
         ('V', 'decoder/embedding/embeddings', 0), ('M', 'decoder/embedding/embeddings', 1),
         ('O', 'decoder/fc1/kernel', 1)):
-        shape = found.get(place, ())
-        # What is not to be had admits any size: `check` names the place.
+        shape = shapes.get(place, ())
+        # What is not to be had admits any size: `check_shapes` names the place.
         sizes[letter] = shape[axis] if axis < len(shape) else None
     K, M = sizes['K'], sizes['M']
     return {**sizes, 'X': None if K is None or M is None else K + M, 'G': sizes['H']
@@ -256,7 +263,7 @@ def _numbered(path: pathlib.Path, n_rows: int) -> dict[int, str]:
     return _listed(path, content, n_rows)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Json:
     """Return the JSON in `text`, or None; unpack JSON inside a JSON string."""
     try:
         content = json.loads(text)
@@ -265,7 +272,7 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
+def _tokenizer(path: PathLike, config: Json, n_rows: int) -> dict[int, str]:
     """Return the words in a `Tokenizer.to_json()`, by number.
 
     Words from `num_words` on were never shown to the model.
@@ -280,7 +287,7 @@ def _tokenizer(path: PathLike, config: Any, n_rows: int) -> dict[int, str]:
                        else n_rows)
 
 
-def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
+def _dictionary(path: PathLike, content: Json, limit: int) -> dict[int, str]:
     """Return the words below `limit` by number.
 
     The content is a dict of word -> number, or of number -> word as JSON has it.
@@ -302,7 +309,7 @@ def _dictionary(path: PathLike, content: Any, limit: int) -> dict[int, str]:
     return known
 
 
-def _listed(path: PathLike, words: Any, n_rows: int) -> dict[int, str]:
+def _listed(path: PathLike, words: Json, n_rows: int) -> dict[int, str]:
     """Return the words of a `get_vocabulary()` by number: '' for padding, '[UNK]', then words.
 
     The padding at the front may be missing.

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from core.decoding.captions import Caption
     from core.encoders.photos import Photo
 
+    Named = tuple[str, Photo | Exception]  # the exception: why there is no photo to read
+
 # photos computed together: fewer waste the processor, more only let the first answer wait
 BATCH = 16
 
@@ -226,14 +228,15 @@ class Captioner:
         """
         files = str, os.PathLike, bytes, bytearray, memoryview, np.ndarray
         one = isinstance(photos, files) or hasattr(photos, 'convert')
-        several: Any = [photos] if one else photos
-        results = list(self.stream(several))
+        batch: Any = [photos] if one else photos
+        results = list(self.stream(batch))
         for result in results:
             if result.error is not None:
                 raise result.error
         return results
 
-    def stream(self, photos: Iterable[Any], batch_size: int = BATCH) -> Iterator[Result]:
+    def stream(self, photos: 'Iterable[Photo | Named]',
+               batch_size: int = BATCH) -> Iterator[Result]:
         """Yield a Result for each photo, in their order, while later ones are read.
 
         Args:
@@ -265,7 +268,7 @@ class Captioner:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def read(self, photo: Any, name: str | None = None) -> np.ndarray:
+    def read(self, photo: 'Photo | Exception', name: str | None = None) -> np.ndarray:
         """Return the encoder's input for a photo, (size, size, 3) uint8.
 
         Raises:
@@ -309,7 +312,7 @@ class Captioner:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def result(self, name: str, captions: 'list[Caption]', photo: Any,
+    def result(self, name: str, captions: 'list[Caption]', photo: 'Photo | Exception | None',
                error: InputError | None = None) -> Result:
         """Return the Result of one photo, see there."""
         return Result(name, captions, self.spec.grid, self._picks_locations, error, photo,
@@ -319,15 +322,15 @@ class Captioner:
         """Yield the Results of [(number, name, photo, pixels or exception)], in their order."""
         readable = [(number, pixels) for number, _, _, pixels in batch
                     if not isinstance(pixels, Exception)]
-        found: Iterator[list[Caption]] = iter(())
+        captions: Iterator[list[Caption]] = iter(())
         if readable:
             numbers, pixels = zip(*readable, strict=True)
-            found = iter(self.decode(np.stack(pixels), np.array(numbers)))
+            captions = iter(self.decode(np.stack(pixels), np.array(numbers)))
         for _, name, photo, pixels in batch:
             if isinstance(pixels, InputError):
                 yield self.result(name, [], photo, pixels)
             else:
-                yield self.result(name, next(found), photo)
+                yield self.result(name, next(captions), photo)
 
     def close(self) -> None:
         """Release the session, after the photos in work; no call is possible afterwards."""
@@ -344,7 +347,7 @@ class Captioner:
         self.close()
 
 
-def named(photo: Any, number: int) -> tuple[str, Any]:
+def named(photo: 'Photo | Named', number: int) -> 'Named':
     """Return (name, photo) of what `Captioner.stream` takes."""
     if isinstance(photo, tuple):
         return photo

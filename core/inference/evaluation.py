@@ -104,12 +104,12 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     with Scorer(referenced) if referenced else contextlib.nullcontext() as scorer:
         if scorer:  # METEOR's process takes as long to start as many captions
             scorer.start()
-        found = _caption([run, *ensemble], selected, images, split, say, seed, weights, n_best,
-                         machine)
-        captions = {i: n_captions[0] for i, n_captions in found.items()}
+        hypotheses = _caption([run, *ensemble], selected, images, split, say, seed, weights,
+                              n_best, machine)
+        captions = {i: n_captions[0] for i, n_captions in hypotheses.items()}
         results = {selected.image_ids[i]: caption.text for i, caption in captions.items()}
         save_results(out / 'captions.json', results)
-        _save_n_best(out / 'n_best.json', selected, found, n_best)
+        _save_n_best(out / 'n_best.json', selected, hypotheses, n_best)
 
         scores = {'run': str(run.path), 'step': best and best['step'], 'split': split,
                   'images': len(images), 'decoding': changed_decoding(run.config.decoding)}
@@ -130,7 +130,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     write_json(out / 'scores.json', scores)
     if html is not None:
         scores['page'] = str(
-            _write_page(html, run, ensemble, selected, found, scores, of_images, say, lexicon))
+            _write_page(html, run, ensemble, selected, hypotheses, scores, of_images, say, lexicon))
     scores['pictures'] = [
         str(path) for path in _draw(selected, captions, pictured, out / 'pictures', say, lexicon)]
     _show(scores, selected, captions, out, say)
@@ -156,20 +156,20 @@ def _caption(runs: 'Sequence[Run]', data: 'Split', images: np.ndarray, split: st
         with tf1.Session(graph=graph, config=session_config(machine)) as session:
             infos = model.restore(session) if len(runs) > 1 else [runs[0].restore(session, model)]
             steps = ', '.join(str(info['step']) for info in infos)
-            of = '' if len(images) == len(data) else f'of {len(data)} '
-            say(f'captioning {len(images)} {of}{split} images with the '
+            share = '' if len(images) == len(data) else f'of {len(data)} '
+            say(f'captioning {len(images)} {share}{split} images with the '
                 f'model{"s" * (len(runs) > 1)} of step {steps}')
-            found = {}
+            captions_of = {}
             with progress.bar(len(images), 'captioning', unit='image') as bar:
-                made = generate_n_best(session, model, search, data, images, options.decode_batch,
-                                       seed)
-                for image, captions in zip(images, made, strict=True):
-                    found[int(image)] = captions
+                results = generate_n_best(session, model, search, data, images,
+                                          options.decode_batch, seed)
+                for image, captions in zip(images, results, strict=True):
+                    captions_of[int(image)] = captions
                     bar.update()
-    return found
+    return captions_of
 
 
-def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Caption]]',
+def _save_n_best(path: pathlib.Path, data: 'Split', hypotheses: 'Mapping[int, list[Caption]]',
                  n_best: int) -> None:
     """Write the n best captions of each image with their scores.
 
@@ -178,10 +178,11 @@ def _save_n_best(path: pathlib.Path, data: 'Split', found: 'Mapping[int, list[Ca
     if n_best == 1:
         path.unlink(missing_ok=True)
         return
-    write_json(path, [{'image_id': data.image_ids[i],
+    write_json(path, [{'image_id': data.image_ids[image],
                        'captions': [{'caption': caption.text, 'score': caption.score,
                                      'log_prob': caption.log_prob, 'ended': caption.ended}
-                                    for caption in captions]} for i, captions in found.items()])
+                                    for caption in captions]}
+                      for image, captions in hypotheses.items()])
 
 
 def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | None:
@@ -271,7 +272,7 @@ def _draw(data: 'Split', captions: 'Mapping[int, Caption]', images: Iterable[int
 
 
 def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data: 'Split',
-                found: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
+                hypotheses: 'Mapping[int, list[Caption]]', scores: dict[str, Any],
                 of_images: Mapping[Any, dict[str, float]], say: Say,
                 lexicon: Lexicon | None) -> pathlib.Path:
     """Write the page of an evaluation; return the path of its index.html."""
@@ -282,10 +283,10 @@ def _write_page(directory: PathLike, run: 'Run', ensemble: 'Sequence[Run]', data
     info['boxes'] = data.boxes is not None
     # An ensemble's attention is the mean of its members', which is at no one place.
     located = not ensemble and scores.get('decode_context', 'expected') != 'expected'
-    numbers = list(found)
+    numbers = list(hypotheses)
 
     def records() -> Iterator[dict[str, Any]]:
-        for image, captions in found.items():
+        for image, captions in hypotheses.items():
             yield {'image': str(data.image_ids[image]), 'caption': captions[0].text,
                    'grid': run.spec.grid, 'references': [' '.join(text.split())
                                                          for text in data.references[image]],

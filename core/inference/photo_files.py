@@ -6,7 +6,6 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError
@@ -17,7 +16,7 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff')
 STANDARD_INPUT = '-'
 
 
-def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def find(arguments: Iterable[str]) -> Iterator[tuple[str, pathlib.Path | bytes]]:
     """Yield the photos that arguments name, in their order, each once.
 
     Args:
@@ -49,7 +48,7 @@ def find(arguments: Iterable[str]) -> Iterator[tuple[str, Any]]:
                 yield str(path), path
 
 
-def _standard_input() -> Any:
+def _standard_input() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError('- reads an image from standard input, which is a terminal: pipe a file '
                          'into it')
@@ -62,18 +61,18 @@ def _standard_input() -> Any:
 def _paths(argument: str) -> list[pathlib.Path]:
     path = pathlib.Path(argument)
     if path.is_dir():
-        found = sorted(
+        photos = sorted(
             each for each in path.rglob('*') if each.suffix.lower() in EXTENSIONS and each.is_file()
             and not any(part.startswith('.') for part in each.relative_to(path).parts))
-        if not found:
+        if not photos:
             raise InputError(f'{path}: holds no photo ({", ".join(EXTENSIONS)})')
-        return found
+        return photos
     if not os.path.lexists(path) and glob.has_magic(argument):
-        found = sorted(pathlib.Path(each) for each in glob.glob(argument, recursive=True)
-                       if os.path.isfile(each))
-        if not found:
+        photos = sorted(pathlib.Path(each) for each in glob.glob(argument, recursive=True)
+                        if os.path.isfile(each))
+        if not photos:
             raise InputError(f'{argument}: no file matches this pattern')
-        return found
+        return photos
     return [path]
 
 

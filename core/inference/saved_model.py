@@ -155,8 +155,8 @@ def _outputs(model: 'CaptionGenerator', hypotheses: 'Hypotheses') -> dict[str, T
     spaced = tf.where(tf.logical_and(written, places > 0), tf.strings.join([' ', words]), words)
     lowest = tf.float32.min  # JSON has no infinity
 
-    def number(x: Tensor, kept: Tensor, otherwise: float = 0.0) -> Tensor:
-        return tf.where(kept, tf.cast(x, tf.float32), otherwise)
+    def number(x: Tensor, valid: Tensor, otherwise: float = 0.0) -> Tensor:
+        return tf.where(valid, tf.cast(x, tf.float32), otherwise)
 
     return {'captions': tf.strings.reduce_join(spaced, axis=2), 'words': words, 'lengths': lengths,
             'ended': ended, 'scores': number(hypotheses.scores, used, lowest),
@@ -176,8 +176,8 @@ def _try(session: Session, signature: Signature) -> None:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(
         file, 'PNG')
-    found = session.run(signature['outputs'], {signature['inputs'][INPUT]: [file.getvalue()]})
-    if not (np.isfinite(found['alphas']).all() and np.isfinite(found['log_probs']).all()):
+    outputs = session.run(signature['outputs'], {signature['inputs'][INPUT]: [file.getvalue()]})
+    if not (np.isfinite(outputs['alphas']).all() and np.isfinite(outputs['log_probs']).all()):
         raise InputError(
             'the attention or the words are not finite: the model diverged in training')
 

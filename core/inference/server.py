@@ -254,7 +254,8 @@ class Application:
         except photos.UnreadableImage as error:
             return name, None, photos.UnreadableImage(name, error.reason)
 
-    def _finish(self, name: str, view: str | None, future: Any) -> dict[str, Any]:
+    def _finish(self, name: str, view: str | None, future: concurrent.futures.Future | InputError,
+                ) -> dict[str, Any]:
         if isinstance(future, InputError):
             return self.captioner.result(name, [], None, future).to_dict()
         try:

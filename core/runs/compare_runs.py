@@ -12,13 +12,16 @@ import math
 import pathlib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.common import files, terminal
-from core.common.aliases import PathLike, Say
+from core.common.aliases import Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
 from core.runs import run_dir
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # in order of interest
 SCORES = ('Bleu_4', 'METEOR', 'CIDEr', 'ROUGE_L', 'SPICE', 'Bleu_1', 'Bleu_2', 'Bleu_3')
@@ -162,7 +165,7 @@ def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
         lines = path.read_text(encoding='utf8', errors='replace').split('\n')
     except FileNotFoundError:
         return [], 0
-    kept: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     unreadable = 0
     for number, line in enumerate(lines):
         try:
@@ -173,11 +176,11 @@ def _read_entries(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
         except (ValueError, KeyError, TypeError, RecursionError):
             unreadable += number < len(lines) - 1 and bool(line.strip())
             continue
-        if kept and kept[-1]['step'] >= entry['step']:
-            kept = [old for old in kept if old['step'] < entry['step'] or
-                    (old['step'] == entry['step'] and old['kind'] != entry['kind'])]
-        kept.append(entry)
-    return kept, unreadable
+        if entries and entries[-1]['step'] >= entry['step']:
+            entries = [old for old in entries if old['step'] < entry['step'] or
+                       (old['step'] == entry['step'] and old['kind'] != entry['kind'])]
+        entries.append(entry)
+    return entries, unreadable
 
 
 def differing(curves: Sequence[Curves]) -> dict[str, list]:
@@ -329,7 +332,7 @@ def draw(names: Sequence[str], curves: Sequence[Curves], files: Iterable[pathlib
                                else None)
 
 
-def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: int,
+def _curve(axes: 'Axes', label: str, run: Curves, what: tuple[str, str], number: int,
            scale: float) -> None:
     """Draw one run's line in one panel.
 
@@ -337,8 +340,9 @@ def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: in
     """
     points, validation = run.points(*what), what[0] == 'validation'
     steps, values = [step * scale for step, _ in points], [value for _, value in points]
-    look = {'color': COLOURS[number % len(COLOURS)],
-            'linestyle': STYLES[number // len(COLOURS) % len(STYLES)]}
+    look: dict[str, Any] = {
+        'color': COLOURS[number % len(COLOURS)],
+        'linestyle': STYLES[number // len(COLOURS) % len(STYLES)]}
     dots = len(points) == 1 or (validation and len(points) <= 40)
     axes.plot(steps, values, linewidth=1.6, marker='o' if dots else None, markersize=3.5, gid=label,
               **look)
@@ -348,11 +352,11 @@ def _curve(axes: Any, label: str, run: Curves, what: tuple[str, str], number: in
                   markeredgecolor='white', markeredgewidth=0.8)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Json) -> Json:
     """Return the value with None for infinities and NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -361,7 +365,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Return an option's value for the table: hashes by their beginning."""
     if value is None or value == '':
         return '-'

@@ -46,8 +46,8 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
     path = pathlib.Path(path)
     entry = {'path': str(data.path.absolute()), 'encoder': data.encoder,
              'max_length': data.max_length, 'dataset': data.dataset, 'records_sha256': data.records}
-    made = (path / 'config.json').exists()
-    if made:
+    exists = (path / 'config.json').exists()
+    if exists:
         run = Run(path)
         if run.imported:
             raise InputError(f'{path}: imported from elsewhere, and there is no training to go on '
@@ -68,11 +68,11 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
             p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):
         raise InputError(f'{path}: not empty and not a run of train.py; choose another --out')
     path.mkdir(parents=True, exist_ok=True)
-    held = lock(path, 'train.py')
-    if not made:
+    directory_lock = lock(path, 'train.py')
+    if not exists:
         data.vocabulary.save(path / 'vocabulary.json')
     config.save(path / 'config.json', data=entry)
-    return held
+    return directory_lock
 
 
 # Options that may change when a run goes on: they say how long and how loudly, not what is
@@ -81,10 +81,10 @@ FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoin
         'tensorboard_images', 'decode_batch'}
 
 
-def _check_options(path: PathLike, there: Config, now: Config) -> None:
+def _check_options(path: PathLike, before: Config, now: Config) -> None:
     for section, values in now.to_dict().items():
         for name, value in values.items():
-            old = there.to_dict()[section][name]
+            old = before.to_dict()[section][name]
             fixed = (name not in FREE or (
                 name == 'n_epochs' and now.training.learning_rate_schedule == 'cosine'))
             if old != value and fixed:
@@ -157,10 +157,10 @@ class Run:
         if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
             raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from "
                              f"{spec.weights}; name the file where it lies now: --weights FILE")
-        found = describe(spec.encoder, spec.layer, spec.size, spec.resize, weights or spec.weights,
-                         spec.seed)
-        self._check_identity(found.identity(), weights or spec.weights)
-        return found
+        present = describe(spec.encoder, spec.layer, spec.size, spec.resize,
+                           weights or spec.weights, spec.seed)
+        self._check_identity(present.identity(), weights or spec.weights)
+        return present
 
     def data(self, path: PathLike | None = None) -> DataDir:
         """Return the DataDir to evaluate on: `path`, or the one of the training.
@@ -321,9 +321,9 @@ def check_run(path: PathLike) -> None:
         raise InputError(f'{path}: not a run but a data directory of prepro.py; train.py {path} '
                          '--out RUN makes a run')
     if not path.exists():
-        there = (sorted(run.parent.name for run in path.parent.glob('*/config.json'))
-                 if path.parent.is_dir() else [])
-        meant = [f'; did you mean {path.parent / name}?' for name in near(path.name, there)]
+        siblings = (sorted(run.parent.name for run in path.parent.glob('*/config.json'))
+                    if path.parent.is_dir() else [])
+        meant = [f'; did you mean {path.parent / name}?' for name in near(path.name, siblings)]
         raise InputError(f'{path}: not a run, there is no such directory'
                          + (meant or [f'; train.py DATA --out {path} makes one'])[0])
     raise InputError(f'{path}: not a run (no config.json); train.py DATA --out RUN makes one')
