@@ -1,5 +1,6 @@
-"""Measuring side by side: a process for each side, one of them at work at a time, and ratios round
-by round.
+"""Measurement side by side: a process for each side, ratios round by round.
+
+One process is at work at a time.
 
     with Worker('benchmarks.tensorflow_sides:OursTraining', sizes=Sizes()) as ours, Worker(...):
         seconds = alternate({'ours': lambda k: ours.call('train', k, 8)['seconds'], ...}, rounds=5)
@@ -12,7 +13,6 @@ another's work.
 """
 
 import contextlib
-import functools
 import importlib
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ PACKAGES = ('tensorflow', 'torch', 'numpy')
 
 
 class Ratio(NamedTuple):
-    """Median, smallest and largest ratio of the rounds."""
+    """The median, smallest and largest ratio of the rounds."""
 
     median: float
     smallest: float
@@ -41,7 +41,7 @@ class Ratio(NamedTuple):
 
 
 def ratio(first, second):
-    """The Ratio of two lists of figures of the same rounds."""
+    """Return the Ratio of two lists of figures of the same rounds."""
     shares = [a / b for a, b in zip(first, second, strict=True)]
     return Ratio(statistics.median(shares), min(shares), max(shares))
 
@@ -88,7 +88,7 @@ class Worker(contextlib.AbstractContextManager):
             raise
 
     def call(self, method, *args, **kwargs):
-        """What the side's method returns."""
+        """Return the result of the side's method."""
         self._pipe.send((method, args, kwargs))
         return self._answer()
 
@@ -112,12 +112,12 @@ class Worker(contextlib.AbstractContextManager):
 
 
 def _serve(pipe, factory, options):
-    """The worker's process: build the side, then answer until the pipe closes."""
+    """Build the side in the worker's process, then answer until the pipe closes."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
-    def answer(work):
+    def answer(work, *args):
         try:
-            pipe.send((False, work()))
+            pipe.send((False, work(*args)))
         except Exception:
             pipe.send((True, traceback.format_exc()))
 
@@ -127,16 +127,18 @@ def _serve(pipe, factory, options):
         kind.idle_bytes = resident()['VmRSS']  # the library is imported, nothing is built
         side.append(kind(**options))
 
+    def call(method, args, kwargs):
+        return getattr(side[0], method)(*args, **kwargs)
+
     side = []
     answer(build)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while side:
-            method, args, kwargs = pipe.recv()
-            answer(functools.partial(getattr(side[0], method), *args, **kwargs))
+            answer(call, *pipe.recv())
 
 
 def resident():
-    """This process's resident memory in bytes: 'VmRSS' now, 'VmHWM' at its peak.
+    """Return this process's resident memory in bytes: 'VmRSS' now, 'VmHWM' at its peak.
 
     Not getrusage: its peak begins with that of the process that started this one.
     """
@@ -146,8 +148,9 @@ def resident():
 
 
 class Others:
-    """How busy other programs keep the cores from now on: whatever this process and its ended
-    children do not use.
+    """A record of how busy other programs keep the cores from now on.
+
+    That is whatever this process and its ended children do not use.
 
     Comparisons suffer unequally: OpenMP, which PyTorch uses, waits for every thread at every step
     of its work.
@@ -158,8 +161,9 @@ class Others:
 
     @staticmethod
     def _used():
-        """Seconds of all cores: not idle (what the host takes away included), and used by this
-        program.
+        """Return the seconds of all cores that were not idle, and those of this program.
+
+        Not idle includes what the host takes away.
         """
         fields = [int(field)
                   for field in pathlib.Path('/proc/stat').read_text(encoding='utf8').split()[1:9]]
@@ -169,14 +173,14 @@ class Others:
         return (sum(fields) - idle) / os.sysconf('SC_CLK_TCK'), own
 
     def share(self):
-        """Share of all cores' time that others used since the beginning."""
+        """Return the share of all cores' time that others used since the beginning."""
         busy, own = self._used()
         spent = (time.perf_counter() - self._begun) * os.cpu_count()
         return max(0.0, (busy - self._busy - (own - self._own)) / spent)
 
 
 def machine():
-    """Dict of what the figures were measured on: processor, cores, memory, versions, date."""
+    """Return what the figures were measured on: processor, cores, memory, versions, date."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in pathlib.Path('/proc/cpuinfo').read_text(encoding='utf8').splitlines():
@@ -193,14 +197,13 @@ def machine():
 
 
 def markdown(header, rows):
-    """A markdown table."""
+    """Return a Markdown table."""
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
 
 
 def insert(text, name, block):
-    """Put `block` between the lines `<!-- benchmarks.run NAME -->` and `<!-- end -->` of a
-    document.
+    """Put `block` between `<!-- benchmarks.run NAME -->` and `<!-- end -->` of a document.
 
     Returns:
         The new text, or None where the document has no such lines.
