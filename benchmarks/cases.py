@@ -1,5 +1,6 @@
-"""The sizes, captions, features and weights that every side of a comparison gets; no TensorFlow
-here, nor PyTorch.
+"""Sizes, captions, features and weights for every side of a comparison.
+
+Nothing here imports TensorFlow or PyTorch.
 
     sizes = Sizes(N=64)
     corpus = Corpus(sizes, lengths=FLICKR8K)
@@ -30,8 +31,9 @@ NOISE = 0.1  # share of their words that another takes the place of, in training
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Letters as everywhere: N captions in a batch, L locations, D features, H state, M word
-    vector, T steps, V words.
+    """The sizes of a comparison, in the letters of the project.
+
+    N captions in a batch, L locations, D features, H state, M word vector, T steps, V words.
 
     The defaults are those of the TF1 model on VGG19's features.
     """
@@ -45,19 +47,20 @@ class Sizes:
     V: int = 10000
 
     def word_to_idx(self):
-        """A vocabulary of V words."""
+        """Return a vocabulary of V words."""
         words = ['<NULL>', '<START>', '<END>', '<UNK>', *(f'w{i}' for i in range(4, self.V))]
         return {word: index for index, word in enumerate(words)}
 
     def model(self):
-        """The sizes as `CaptionGenerator` names them."""
+        """Return the sizes as `CaptionGenerator` names them."""
         return {'dim_feature': (self.L, self.D), 'dim_embed': self.M, 'dim_hidden': self.H,
                 'n_time_step': self.T}
 
 
 def read_lengths(path):
-    """How many captions of a Flickr8k.token.txt have 0, 1, 2, ... words, as a tuple; in the place
-    of FLICKR8K.
+    """Return how many captions of a Flickr8k.token.txt have 0, 1, 2, ... words, as a tuple.
+
+    It takes the place of FLICKR8K.
     """
     try:
         with open(path, encoding='utf8') as file:
@@ -70,14 +73,15 @@ def read_lengths(path):
 
 
 def draw_words(random, n, n_words):
-    """n word numbers of 4 to n_words - 1, the frequent ones first, as Zipf's law has them."""
+    """Draw n word numbers of 4 to n_words - 1, the frequent ones first, by Zipf's law."""
     share = 1 / np.arange(1, n_words - 3)
     return 4 + random.choice(n_words - 4, n, p=share / share.sum()).astype(np.int32)
 
 
 class Corpus:
-    """Captions of drawn words, with the lengths of a real corpus; those that do not fit into T
-    steps are left out.
+    """Captions of drawn words, with the lengths of a real corpus.
+
+    Captions that do not fit into T steps are left out.
 
     Args:
         sizes: Sizes. lengths: tuple, how many captions have 0, 1, 2, ... words. seed: int.
@@ -98,14 +102,14 @@ class Corpus:
         self.captions[np.arange(len(of_each)), of_each + 1] = END
 
     def data(self, features):
-        """The corpus as CaptionData: caption i belongs to image i modulo those of `features`."""
+        """Return the corpus as CaptionData: caption i is of image i modulo those of `features`."""
         n_images = features.shape[0]
         return CaptionData(features, np.arange(n_images), self.captions,
                            np.arange(len(self.captions)) % n_images, list(range(n_images)),
                            [[] for _ in range(n_images)])
 
     def batches(self, n, order='sorted', seed=0):
-        """`n` batches that together stand for an epoch, as training would cut it.
+        """Return `n` batches that together stand for an epoch, as training would cut it.
 
         Args:
             n: how many. order: 'sorted', as core.data.batches does it: a batch holds captions of
@@ -130,7 +134,7 @@ class Corpus:
 
 
 def full_captions(sizes, seed=1):
-    """(N, T + 1) int32, captions that use all T steps."""
+    """Return (N, T + 1) int32, captions that use all T steps."""
     captions = np.full((sizes.N, sizes.T + 1), END, np.int32)
     captions[:, 0] = START
     captions[:, 1 : sizes.T] = draw_words(np.random.default_rng(seed), sizes.N * (sizes.T - 1),
@@ -139,15 +143,16 @@ def full_captions(sizes, seed=1):
 
 
 def relu_features(sizes, seed, n=None):
-    """(n or N, L, D) float16, not negative, about half of them zero."""
+    """Return (n or N, L, D) float16, not negative, about half of them zero."""
     drawn = np.random.default_rng([seed, 3]).standard_normal((n or sizes.N, sizes.L, sizes.D),
                                                              np.float32)
     return np.maximum(drawn, 0, out=drawn).astype(np.float16)
 
 
 class Album:
-    """Images that tell their captions, for decoding: each shows one of PROTOTYPES sentences of
-    Flickr8k's lengths.
+    """Images that tell their captions, for decoding.
+
+    Each shows one of PROTOTYPES sentences of Flickr8k's lengths.
 
     Args:
         sizes: Sizes. lengths: as for Corpus. seed: int.
@@ -163,8 +168,9 @@ class Album:
         self._shown = random.standard_normal((PROTOTYPES, 1, sizes.D), np.float32)
 
     def batch(self, number):
-        """Features (N, L, D) float16 and captions (N, T + 1), some words of which are others than
-        the sentence's.
+        """Return features (N, L, D) float16 and captions (N, T + 1).
+
+        Some words of the captions are others than the sentence's.
         """
         sizes, random = self.sizes, np.random.default_rng([self.seed, 5, number])
         which = random.integers(PROTOTYPES, size=sizes.N)

@@ -17,7 +17,7 @@ PANELS = (('training', 'loss_per_word', 'loss, nats a word'),
 
 
 def read(path):
-    """The entries of a run's metrics.jsonl, a list of dicts."""
+    """Return the entries of a run's metrics.jsonl, a list of dicts."""
     path = pathlib.Path(path) / 'metrics.jsonl'
     try:
         lines = path.read_text(encoding='utf8').splitlines()
@@ -28,7 +28,7 @@ def read(path):
 
 
 def main():
-    """Draw."""
+    """Parse the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', metavar='NAME=RUN', nargs='+')

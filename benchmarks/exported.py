@@ -1,5 +1,4 @@
-"""A model of `python -m core export` in a Python that has TensorFlow and not this project: is it
-equal, and how quick?
+"""An exported model in a Python with TensorFlow alone: is it equal, and how quick?
 
     python -m core export RUN DIR --beam-width 3 --n-best 3
     python -m venv tf; tf/bin/pip install tensorflow
@@ -59,7 +58,7 @@ json.dump({'times': times, 'found': found}, open(out, 'w'))
 
 
 def outside(python, directory, paths):
-    """(seconds by name, outputs) of the exported model in another Python."""
+    """Return (seconds by name, outputs) of the exported model in another Python."""
     with tempfile.TemporaryDirectory() as place:
         out = pathlib.Path(place) / 'out.json'
         done = subprocess.run([python, '-I', '-c', LOADER, str(directory.resolve()), str(out),
@@ -71,7 +70,7 @@ def outside(python, directory, paths):
 
 
 def main():
-    """Parse, compare, print."""
+    """Parse the arguments, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN')

@@ -26,7 +26,11 @@ LABEL = 34  # pixels above a picture
 
 
 def read(path):
-    """The 'attention' of an evaluation's scores.json; InputError where no word was measured."""
+    """Return the 'attention' of an evaluation's scores.json.
+
+    Raises:
+        InputError: no word was measured.
+    """
     attention = read_json(pathlib.Path(path) / 'scores.json').get('attention', {})
     if not attention.get('n_words') or 'by_class' not in attention:
         raise InputError(f'{path}: no attention correctness in its scores.json; run evaluate.py on '
@@ -35,7 +39,7 @@ def read(path):
 
 
 def markdown(attentions, most=8):
-    """The table: of all names and of each class of words a row for each evaluation.
+    """Return the table: a row for each evaluation, of all names and of each class of words.
 
     Args:
         attentions: dict from a title to what `read` returns.
@@ -69,7 +73,7 @@ def markdown(attentions, most=8):
 
 
 def stacked(places, image):
-    """The attention pictures of one image below each other, each under its title.
+    """Return the attention pictures of one image below each other, each under its title.
 
     Args:
         places: dict from a title to the directory of an evaluation.
@@ -99,7 +103,7 @@ def stacked(places, image):
 
 
 def main():
-    """Parse, print the table, write the picture."""
+    """Parse the arguments, print the table and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('evaluations', metavar='NAME=DIR', nargs='+')

@@ -13,8 +13,9 @@ TITLES = {'N': 'captions in a batch N', 'L': 'locations L', 'T': 'steps T', 'H':
 
 
 def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
-    """Seconds of a training step on captions of T words, and of one word of a beam search that
-    never ends.
+    """Measure the seconds of a training step and of one word of a beam search.
+
+    The step is on captions of T words, and the search never ends.
 
     Args:
         sizes: Sizes, of which one at a time is changed. threads: int. steps: timed steps a point;
@@ -47,7 +48,7 @@ def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
 
 
 def table(found):
-    """The markdown table of what `measure` found, milliseconds."""
+    """Return the Markdown table of what `measure` found, in milliseconds."""
     rows = []
     for letter, sides in found.items():
         what = 'a word of beam search' if letter == 'K' else 'a training step'
@@ -58,7 +59,10 @@ def table(found):
 
 
 def plot(found, path):
-    """A PNG with a panel for each letter; dashed: proportional to the size, through the largest."""
+    """Return a PNG with a panel for each letter.
+
+    The dashed line is proportional to the size, through the largest.
+    """
     from matplotlib.figure import Figure
 
     rows = -(-len(found) // 3)

@@ -1,6 +1,4 @@
-"""The sides of the comparisons about images: the encoder beside bare convolutions, prepro.py beside
-the encoder.
-"""
+"""The sides of comparisons about images: encoder and bare convolutions, prepro.py and encoder."""
 
 import pathlib
 import tempfile
@@ -18,7 +16,7 @@ from core.runtime.backend import tf, tf1
 
 
 def pixels(n, size):
-    """(n, size, size, 3) uint8, noise."""
+    """Return (n, size, size, 3) uint8, noise."""
     return np.random.default_rng(1).integers(256, size=(n, size, size, 3), dtype=np.uint8)
 
 
@@ -34,16 +32,14 @@ class OurEncoder:
         self.encode(0)
 
     def encode(self, number):
-        """One batch."""
+        """Encode one batch."""
         begun = time.perf_counter()
         self.encoder.encode(self.pixels)
         return {'seconds': time.perf_counter() - begun, 'items': len(self.pixels)}
 
 
 class BareConvolutions:
-    """The sixteen convolutions of VGG19 with bias, ReLU and pooling on float32 pixels, and nothing
-    else.
-    """
+    """The sixteen convolutions of VGG19 with bias, ReLU and pooling, on float32 pixels."""
 
     def __init__(self, threads=2, n=8, size=224):
         self.pixels, channels, random = pixels(n,
@@ -73,7 +69,7 @@ class BareConvolutions:
         self.encode(0)
 
     def encode(self, number):
-        """One batch."""
+        """Encode one batch."""
         begun = time.perf_counter()
         self.session.run(self.output, {self.input: self.pixels})
         return {'seconds': time.perf_counter() - begun, 'items': len(self.pixels)}
@@ -99,9 +95,9 @@ class Extraction:
         self.pixels = prepro.load(self.records, self.spec.preprocessing)
 
     def bare(self, number):
-        """Images a second of the encoder alone."""
+        """Return the images a second of the encoder alone."""
         return prepro.bare_rate(self.spec, self.pixels)
 
     def whole(self, number):
-        """Images a second of prepro.py."""
+        """Return the images a second of prepro.py."""
         return prepro.prepro_rate(self.spec, self.records)

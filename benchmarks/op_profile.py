@@ -1,6 +1,4 @@
-"""Where a step's time goes: shares by kind of operation and by name scope, from TensorFlow's own
-tracer.
-"""
+"""A profile of a step by kind of operation and by name scope, from TensorFlow's own tracer."""
 
 import collections
 import re
@@ -39,8 +37,9 @@ def shares(step_stats):
 
 
 def scope(name):
-    """The first three scopes of an operation's name, each once and without its number: a/b_3/b/c/x
-    -> a/b/c.
+    """Return the first three scopes of an operation's name: a/b_3/b/c/x -> a/b/c.
+
+    Each occurs once, and without its number.
     """
     parts = [re.sub(r'_\d+$', '', part) for part in name.split('/')[:-1]]
     return ('/'.join([part for part in dict.fromkeys(parts) if part][:3])

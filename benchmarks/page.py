@@ -31,19 +31,19 @@ SET = '''async ([id, value]) => {
 
 
 def size(directory, *parts):
-    """Bytes of the files of a directory."""
+    """Return the bytes of the files of a directory."""
     return sum(path.stat().st_size for path in directory.joinpath(*parts).rglob('*')
                if path.is_file())
 
 
 def summary(values, digits=0):
-    """'median (smallest to largest)'."""
+    """Return 'median (smallest to largest)'."""
     median, low, high = statistics.median(values), min(values), max(values)
     return f'{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def measure(browser, address, word, rounds):
-    """Rows of the table."""
+    """Return the rows of the table."""
     opened, searched, sorted_, shown = [], [], [], []
     for _ in range(rounds):
         context = browser.new_context(viewport={'width': 1400, 'height': 950})
@@ -67,7 +67,7 @@ def measure(browser, address, word, rounds):
 
 
 def main():
-    """Parse, measure, print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('directory', metavar='DIR', type=pathlib.Path)

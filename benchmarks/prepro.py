@@ -25,8 +25,9 @@ from core.encoders.preprocessing import RESIZES, load
 
 
 def read_all(records, preprocessing):
-    """Pixels of all images, where TensorFlow takes them without a copy: the bare encoder at its
-    best.
+    """Return the pixels of all images, where TensorFlow takes them without a copy.
+
+    This is the bare encoder at its best.
     """
     pixels = prepare.aligned((len(records), preprocessing.size, preprocessing.size, 3))
     for record, target in zip(records, pixels, strict=True):
@@ -35,7 +36,7 @@ def read_all(records, preprocessing):
 
 
 def bare_rate(spec, pixels):
-    """Images per second of the encoder alone."""
+    """Return the images per second of the encoder alone."""
     batches = [pixels[i : i + prepare.BATCH] for i in range(0, len(pixels), prepare.BATCH)]
     with Encoder(spec) as encoder:
         encoder.encode(batches[0])
@@ -46,7 +47,7 @@ def bare_rate(spec, pixels):
 
 
 def prepro_rate(spec, records):
-    """Images per second of the whole extraction, as prepro.py itself reports it."""
+    """Return the images per second of the whole extraction, as prepro.py itself reports it."""
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
         manifest = prepare.prepare(records, spec, pathlib.Path(directory) / 'data', 'folder',
                                    say=lambda line: None, vocabulary=Vocabulary(['photo']))
@@ -54,7 +55,7 @@ def prepro_rate(spec, records):
 
 
 def main():
-    """Measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', required=True, metavar='DIR')

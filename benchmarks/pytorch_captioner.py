@@ -1,5 +1,4 @@
-"""A plain PyTorch captioner of the same mathematics, in the shape that PyTorch tutorials give it:
-for comparison.
+"""A plain PyTorch captioner of the same mathematics, in the style of PyTorch tutorials.
 
     model = Captioner(n_words=10000)
     loss = model(features, captions)              # (N, L, D) float32, (N, T + 1) int64
@@ -21,8 +20,9 @@ from core.data.vocabulary import END, NULL, START, UNK
 
 
 class Captioner(nn.Module):
-    """Soft attention with gate, LSTMCell and deep output; the default mathematics of
-    `CaptionGenerator`.
+    """The default mathematics of `CaptionGenerator` in PyTorch.
+
+    Soft attention with gate, LSTMCell and deep output.
 
     Only the running variance differs: PyTorch's is the unbiased one, larger by 1 / (N L - 1).
 
@@ -53,16 +53,16 @@ class Captioner(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def normalised(self, features):
-        """Features (N, L, D), batch-normalised over images and locations."""
+        """Return features (N, L, D), batch-normalised over images and locations."""
         return self.batch_norm(features.flatten(0, 1)).view_as(features)
 
     def initial_state(self, features):
-        """Features (N, L, D) -> h, c (N, H)."""
+        """Return h, c (N, H) from features (N, L, D)."""
         mean = features.mean(dim=1)
         return torch.tanh(self.initial_h(mean)), torch.tanh(self.initial_c(mean))
 
     def step(self, features, projected, words, h, c):
-        """One word of n captions.
+        """Compute one word of n captions.
 
         Args:
             features: (n, L, D). projected: (n, L, D), or None: computed here. words: (n, M). h, c:
@@ -82,7 +82,9 @@ class Captioner(nn.Module):
         return self.out(self.dropout(hidden)), alpha, h, c
 
     def forward(self, features, captions):
-        """The loss of a batch: cross entropy summed over words, divided by N, plus the regulariser.
+        """Return the loss of a batch.
+
+        That is cross entropy summed over words, divided by N, plus the regulariser.
 
         Args:
             features: (N, L, D). captions: (N, T + 1) int64, <START> words <END> <NULL> ...
@@ -108,7 +110,7 @@ class Captioner(nn.Module):
         return loss / len(lengths)
 
     def load(self, values):
-        """Take the weights of `CaptionGenerator`: dict of variable name -> array."""
+        """Load the weights of `CaptionGenerator`: dict of variable name -> array."""
         M, H = self.embedding.embedding_dim, self.cell.hidden_size
         kernel = values['lstm/basic_lstm_cell/kernel']
         bias = values['lstm/basic_lstm_cell/bias'].copy()
@@ -148,8 +150,9 @@ class Captioner(nn.Module):
 
 @torch.no_grad()
 def beam_search(model, features, beam_width, max_len):
-    """The best sentence of one image, searched in Python; each sentence that ends takes its place
-    out of the beam.
+    """Return the best sentence of one image, searched in Python.
+
+    Each sentence that ends takes its place out of the beam.
 
     Args:
         model: Captioner, in evaluation mode. features: (L, D). beam_width: sentences kept. max_len:

@@ -39,7 +39,7 @@ class TorchTraining:
         return loss.item()
 
     def train(self, number, steps, order='sorted'):
-        """`steps` steps on batches that stand for an epoch; `number` is the round."""
+        """Run `steps` steps on batches that stand for an epoch; `number` is the round."""
         batches = self.corpus.batches(steps, order, number)
         begun = time.perf_counter()
         for captions in batches:
@@ -49,7 +49,7 @@ class TorchTraining:
         return {'seconds': seconds, 'items': steps * self.sizes.N}
 
     def memory(self):
-        """Bytes: 'idle' after the import, 'peak' since the process began."""
+        """Return bytes: 'idle' after the import, 'peak' since the process began."""
         return {'idle': self.idle_bytes, 'peak': resident()['VmHWM']}
 
 
@@ -72,7 +72,10 @@ class TorchBeam:
         self.decode(0, 2)
 
     def decode(self, number, n_images):
-        """Captions of the first `n_images` of batch `number`; see tensorflow_sides.Decoding."""
+        """Return captions of the first `n_images` of batch `number`.
+
+        See tensorflow_sides.Decoding.
+        """
         images = torch.from_numpy(self.album.batch(number)[0][:n_images].astype(np.float32))
         begun = time.perf_counter()
         captions = [beam_search(self.model, image, self.beam_width, self.max_len)[0]

@@ -35,8 +35,9 @@ ALL = ('train', 'memory', 'greedy', 'beam', 'encoder', 'prepro', 'input', 'growt
 
 
 class Benchmarks:
-    """The comparisons; each method of ALL measures, and notes its figures in `results` and its
-    table in `tables`.
+    """The comparisons: each method of ALL measures one.
+
+    It notes its figures in `results` and its table in `tables`.
 
     Args:
         args: of the command line. sizes: Sizes. lengths: see cases.Corpus.
@@ -55,7 +56,7 @@ class Benchmarks:
         self._stack.close()
 
     def _workers(self, stack, factories):
-        """Workers of (factory, options) by name; the sides of one comparison."""
+        """Return workers of (factory, options) by name, the sides of one comparison."""
         return {
             name: stack.enter_context(Worker(factory, **{'threads': self.args.threads, **options}))
             for name, (factory, options) in factories.items()}
@@ -70,7 +71,7 @@ class Benchmarks:
         return sides
 
     def _compared(self, rates, unit):
-        """Figures for JSON, and cells for the table: rates, then ratios of ours to the others."""
+        """Return figures for JSON, and cells for the table: rates, then our ratios to others."""
         rows, figures = [], {'unit': unit, 'rates': rates, 'ratios': {}}
         for name, values in rates.items():
             if name == 'ours':
@@ -88,7 +89,7 @@ class Benchmarks:
     # ---- training
 
     def train(self):
-        """Captions a second."""
+        """Measure captions a second."""
         args, rows, started = self.args, [], []
         for n in args.batch_sizes:
             sizes = Sizes(**{**vars(self.sizes), 'N': n})
@@ -109,7 +110,7 @@ class Benchmarks:
         self._tell('start', ['N', 'side', 'graph build, s', 'first step, s', 'nodes'], started)
 
     def memory(self):
-        """Peak resident memory of training, each time in a fresh process."""
+        """Measure the peak resident memory of training, each time in a fresh process."""
         peaks, above = {}, {}
         for _ in range(min(self.args.rounds, 2)):
             for name, side in self._training_sides(self.sizes).items():
@@ -130,7 +131,7 @@ class Benchmarks:
                               "ours' share"], rows)
 
     def input(self):
-        """How long training waits for its batches."""
+        """Measure how long training waits for its batches."""
         with Worker(TF + 'InputWaiting', sizes=self.sizes, threads=self.args.threads,
                     lengths=self.lengths) as worker:
             found = [worker.call('waiting', 4 * self.args.steps, 16 * self.sizes.N)
@@ -145,7 +146,7 @@ class Benchmarks:
     # ---- decoding
 
     def _weights(self):
-        """Path of weights with which captions end as real ones; made once."""
+        """Return the path of weights with which captions end as real ones; made once."""
         if self._state is None or not pathlib.Path(self._state).exists():
             if self._state is None:
                 directory = self._stack.enter_context(tempfile.TemporaryDirectory())
@@ -157,7 +158,7 @@ class Benchmarks:
         return self._state
 
     def greedy(self):
-        """Images a second."""
+        """Measure images a second of greedy search."""
         rows = []
         for case, never_end in (('captions end', False), ('worst case: nothing ends', True)):
             options = {'sizes': self.sizes, 'weights': self._weights(), 'never_end': never_end,
@@ -178,7 +179,7 @@ class Benchmarks:
                               'ours is faster by', 'same captions'], rows)
 
     def beam(self):
-        """Images a second of beam search, beside one image at a time in Python."""
+        """Measure images a second of beam search, beside one image at a time in Python."""
         if not self.torch:
             return print('beam: left out, PyTorch is not installed')
         width, n_images = self.args.beam_width, min(self.args.beam_images, self.sizes.N)
@@ -206,7 +207,7 @@ class Benchmarks:
     # ---- images
 
     def encoder(self):
-        """VGG19 beside bare convolutions."""
+        """Measure VGG19 beside bare convolutions."""
         with contextlib.ExitStack() as stack:
             workers = self._workers(stack, {'ours': (IMAGE + 'OurEncoder', {}),
                                             'bare tf.nn.conv2d': (IMAGE + 'BareConvolutions', {})})
@@ -215,7 +216,7 @@ class Benchmarks:
         self._tell('encoder', ['side', 'images/s', 'ours is faster by'], rows)
 
     def prepro(self):
-        """prepro.py beside the bare encoder."""
+        """Measure prepro.py beside the bare encoder."""
         with Worker(IMAGE + 'Extraction', directory=self.args.images) as worker:
             rates = alternate({'ours': lambda k: worker.call('whole', k),
                                'encoder alone': lambda k: worker.call('bare', k)},
@@ -226,7 +227,7 @@ class Benchmarks:
     # ---- where the time goes
 
     def growth(self):
-        """Times over sizes."""
+        """Measure times over sizes."""
         found = growth.measure(self.sizes, self.args.threads, steps=3)
         self.results['growth'] = found
         self.tables['growth'] = growth.table(found)
@@ -235,7 +236,7 @@ class Benchmarks:
             growth.plot(found, self.args.plot)
 
     def profile(self):
-        """One training step by kind of operation and by name scope."""
+        """Profile one training step by kind of operation and by name scope."""
         options = {'sizes': self.sizes, 'lengths': self.lengths}
         for name, factory in (('ours', 'OursTraining'), ('textbook', 'TextbookTraining')):
             with contextlib.ExitStack() as stack:
@@ -252,13 +253,13 @@ class Benchmarks:
 
 
 def _sides(workers, method, *args):
-    """What `alternate` runs: the method of each worker, with the round's number and `args`."""
+    """Return what `alternate` runs: each worker's method, with the round's number and `args`."""
     return {name: lambda number, worker=worker: worker.call(method, number, *args)
             for name, worker in workers.items()}
 
 
 def _rates(found):
-    """Items a second of what the sides returned."""
+    """Return the items a second of what the sides returned."""
     return {name: [each['items'] / each['seconds'] for each in results]
             for name, results in found.items()}
 
@@ -273,7 +274,7 @@ def _mean_length(captions):
 
 
 def _sizes(assignments):
-    """Sizes with `N=64` texts applied."""
+    """Return Sizes with texts such as `N=64` applied."""
     sizes = vars(Sizes()).copy()
     for text in assignments:
         name, _, value = text.partition('=')
@@ -332,7 +333,7 @@ def _arguments():
 
 
 def _write(path, tables, note):
-    """Put tables into a document; those that it has no place for are named."""
+    """Put tables into a document; name those that it has no place for."""
     text = pathlib.Path(path).read_text(encoding='utf8')
     for name, block in {**tables, 'machine': note}.items():
         text = measure.insert(text, name, block) or print(f'{path} has no place for {name}') or text
@@ -341,7 +342,7 @@ def _write(path, tables, note):
 
 
 def main():
-    """Measure, print, write."""
+    """Parse the arguments, measure, print and write."""
     args = _arguments()
     sizes = _sizes(args.size)
     lengths = read_lengths(args.captions) if args.captions else FLICKR8K

@@ -1,5 +1,6 @@
-"""Photos a second of `caption.py --serve` with many clients, beside caption.py's own rate on the
-same photos.
+"""Photos a second of `caption.py --serve` with many clients, beside caption.py's own rate.
+
+Both take the same photos.
 
     python -m benchmarks.serving RUN PHOTOS --clients 8 --rounds 3 --beam-width 3
 
@@ -30,13 +31,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def command(run, *arguments):
-    """The process of a caption.py."""
+    """Return the process of a caption.py."""
     return subprocess.Popen([sys.executable, str(ROOT / 'caption.py'), run, *arguments],
                             stdout=subprocess.PIPE, text=True)
 
 
 def batch_rate(run, found, options):
-    """(photos a second, seconds to the first line) of caption.py --json."""
+    """Return (photos a second, seconds to the first line) of caption.py --json."""
     began = time.perf_counter()
     process = command(run, *map(str, found), '--json', *options)
     times = [time.perf_counter() for _ in process.stdout]
@@ -46,7 +47,7 @@ def batch_rate(run, found, options):
 
 
 def post(port, data):
-    """Seconds until the answer to one photo, as the page asks for it."""
+    """Return the seconds until the answer to one photo, as the page asks for it."""
     began = time.perf_counter()
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
     connection.request('POST', '/caption', data)
@@ -59,8 +60,11 @@ def post(port, data):
 
 
 def served(run, files, clients, options):
-    """(photos a second, list of latencies, seconds to the server's address, latency of the first
-    answer).
+    """Measure the server.
+
+    Returns:
+        (photos a second, list of latencies, seconds to the server's address, latency of the first
+        answer).
     """
     began = time.perf_counter()
     process = command(run, '--serve', '--port', '0', *options)
@@ -71,7 +75,7 @@ def served(run, files, clients, options):
         waiting, lock = iter(files), threading.Lock()
 
         def client(_):
-            """One browser: the next photo when the last is answered."""
+            """Post as one browser does: the next photo when the last is answered."""
             latencies = []
             while True:
                 with lock:
@@ -90,13 +94,13 @@ def served(run, files, clients, options):
 
 
 def summary(values, digits=1):
-    """'median (smallest to largest)'."""
+    """Return 'median (smallest to largest)'."""
     median, low, high = statistics.median(values), min(values), max(values)
     return f'{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def main():
-    """Parse, measure, print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', metavar='RUN')

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""The API reference in docs/api, made of the docstrings of `core` by pdoc: `make docs`. Every
-warning is an error.
+"""The API reference in docs/api, made of the docstrings of `core` by pdoc: `make docs`.
+
+Every warning is an error.
 
 The first page lists the rooms of `core` in the order of the data, each room's page its modules.
 """
@@ -25,7 +26,7 @@ ROOMS = ('common', 'config', 'runtime', 'reference', 'datasets', 'download', 'en
 
 
 def modules_of(package):
-    """Names of the modules in a package that are public, without the package's own, sorted."""
+    """Return the names of a package's public modules without its own, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__)
                   if module.name[0] != '_')
 
@@ -38,8 +39,9 @@ def table(parent, names):
 
 
 def build(out):
-    """Write the pages of all public modules of `core` into the directory `out`; returns the
-    modules' names.
+    """Write the pages of all public modules of `core` into the directory `out`.
+
+    Returns the modules' names.
     """
     if sorted(ROOMS) != modules_of(core):
         sys.exit(f'ROOMS in {__file__} are not those of core: '

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run docs/tutorial.ipynb from its beginning and keep its outputs in it: `make tutorial`.
+"""The run of docs/tutorial.ipynb that keeps its outputs in it: `make tutorial`.
 
     python docs/run_tutorial.py [OUT.ipynb]      # OUT: write there instead
 
@@ -19,8 +19,9 @@ NOTEBOOK = pathlib.Path(__file__).resolve().parent / 'tutorial.ipynb'
 
 
 def run(notebook, directory):
-    """Execute the cells of a notebook (NotebookNode) in a new kernel that works in `directory`;
-    returns it.
+    """Execute the cells of a notebook (NotebookNode) in a new kernel; return the notebook.
+
+    The kernel works in `directory`.
     """
     client = NotebookClient(notebook, timeout=1200, kernel_name='python3', coalesce_streams=True,
                             record_timing=False, resources={'metadata': {'path': str(directory)}})
@@ -31,7 +32,7 @@ def run(notebook, directory):
 
 
 def main():
-    """Run and save."""
+    """Run the notebook and save it."""
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else NOTEBOOK
     try:
         notebook = run(nbformat.read(NOTEBOOK, as_version=4), NOTEBOOK.parent)

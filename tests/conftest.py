@@ -1,6 +1,4 @@
-"""Shared by all tests: the real material, a graph of its own for each test that wants one, and
-sample directories.
-"""
+"""What all tests share: real material, a graph for each test that wants one, directories."""
 
 import os
 import pathlib
@@ -17,7 +15,7 @@ SHARED = pathlib.Path(os.environ.get('SAT_SHARED', ROOT.parent / 'shared'))
 
 @pytest.fixture
 def shared():
-    """The folder of real photos and weights; tests that need it skip where it is missing."""
+    """Return the folder of real photos and weights; skip the test if it is missing."""
     if not (SHARED / 'data').is_dir():
         pytest.skip(f'needs the real photos and weights in {SHARED} (set SAT_SHARED to name '
                     'another folder)')
@@ -26,7 +24,7 @@ def shared():
 
 @pytest.fixture
 def graph():
-    """A fresh graph, made the default one during the test."""
+    """Yield a fresh graph, the default one during the test."""
     from core.runtime.backend import tf
 
     with tf.Graph().as_default() as fresh:
@@ -48,37 +46,37 @@ def sample_dirs(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def scenes(sample_dirs):
-    """A drawn dataset: see SampleDirs.scenes."""
+    """Return a drawn dataset: see SampleDirs.scenes."""
     return sample_dirs.scenes()
 
 
 @pytest.fixture(scope='session')
 def scene_photos(scenes):
-    """The files of its 13 images, of all splits, in the order of their names."""
+    """Return the files of its 13 images, of all splits, in the order of their names."""
     return sorted((scenes / 'images').rglob('*.png'))
 
 
 @pytest.fixture(scope='session')
 def sample_data(sample_dirs):
-    """A DATA DIR of those scenes."""
+    """Return a DATA DIR of those scenes."""
     return sample_dirs.data()
 
 
 @pytest.fixture(scope='session')
 def sample_run(sample_dirs):
-    """A RUN DIR that train.py made of that."""
+    """Return a RUN DIR that train.py made of that."""
     return sample_dirs.run()
 
 
 @pytest.fixture
 def run_copy(sample_run, tmp_path):
-    """A copy of `sample_run`, `tmp_path / 'run'`, for a test to change."""
+    """Return a copy of `sample_run`, `tmp_path / 'run'`, for a test to change."""
     return pathlib.Path(shutil.copytree(sample_run, tmp_path / 'run'))
 
 
 @pytest.fixture
 def data_copy(sample_data, tmp_path):
-    """A copy of `sample_data`, `tmp_path / 'data'`, for a test to change."""
+    """Return a copy of `sample_data`, `tmp_path / 'data'`, for a test to change."""
     return pathlib.Path(shutil.copytree(sample_data, tmp_path / 'data'))
 
 
@@ -86,13 +84,13 @@ def data_copy(sample_data, tmp_path):
 
 @pytest.fixture
 def quick_meteor(tmp_path_factory, monkeypatch):
-    """METEOR, in this process and in scripts, starts at once and finds 0.5 for every sentence."""
+    """Replace METEOR, here and in scripts, by one that finds 0.5 for every sentence at once."""
     java_log.meteor_stand_in(tmp_path_factory.mktemp('java'), monkeypatch)
 
 
 @pytest.fixture
 def quick_sessions(monkeypatch):
-    """Sessions in this process run graphs as they are built; those of scripts do so anyhow."""
+    """Run graphs as they are built in this process; scripts do so anyhow."""
     from tests.support import quick_sessions
 
     quick_sessions.install(monkeypatch)

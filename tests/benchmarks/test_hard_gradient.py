@@ -1,6 +1,4 @@
-"""The gradient of hard attention as a whole: the benchmark's Monte Carlo with fewer draws, and the
-enumeration.
-"""
+"""The gradient of hard attention as a whole: Monte Carlo with fewer draws, and enumeration."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""Measuring side by side: workers, ratios, memory, what other programs use, and the documents'
-tables.
-"""
+"""Measurement side by side: workers, ratios, memory, other programs, the documents' tables."""
 
 import math
 import os

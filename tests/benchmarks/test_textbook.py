@@ -1,6 +1,4 @@
-"""The baselines compute what this project computes: the textbook graph, and PyTorch where it is
-installed.
-"""
+"""The baselines: the textbook graph, and PyTorch if installed, compute what the project does."""
 
 import importlib.util
 
@@ -38,7 +36,7 @@ def feeds(model):
 
 
 def ours(alpha_c, training=True):
-    """Loss, gradients and moving statistics of CaptionGenerator, and its variables' values."""
+    """Return loss, gradients and moving statistics of CaptionGenerator, and its values."""
     with tiny_model.tf_graph():
         model = tiny_model.build(dropout=False, alpha_c=alpha_c, dtype=tf.float64)
         loss, values = model.build_model(training), tiny_model.values(model)
@@ -117,7 +115,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec('torch') is None,
 
 
 def captioner(values, **options):
-    """A PyTorch captioner in a process of its own."""
+    """Return a PyTorch captioner in a process of its own."""
     return Worker('tests.support.torch_worker:Checked', n_words=tiny_model.V, values=values,
                   **SIZES.model(), **options)
 

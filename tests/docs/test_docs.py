@@ -1,6 +1,4 @@
-"""README, docs and docstrings: what they name is there, and the commands that they show can be
-given so.
-"""
+"""README, docs and docstrings: what they name exists, and their commands parse."""
 
 import argparse
 import ast
@@ -27,14 +25,15 @@ MADE = {'docs/api', 'docs/api/index.html'}  # by make docs
 
 
 def code_of(page):
-    """(list of (language, text) of the fenced blocks, list of inline code) of a page."""
+    """Return ([(language, text)] of the fenced blocks, list of inline code) of a page."""
     text = page.read_text(encoding='utf8')
     return FENCE.findall(text), re.findall(r'`([^`\n]+)`', FENCE.sub('', text))
 
 
 def commands():
-    """(page, command line) of every command of ours in the shell blocks and in the scripts' own
-    examples.
+    """Return (page, command line) of every command of ours.
+
+    They are those of shell blocks and of the scripts' own examples.
     """
     blocks = [(page.name, block) for page in PAGES for language, block in code_of(page)[0]
               if language in ('sh', 'bash')]
@@ -48,12 +47,12 @@ def commands():
 
 
 class Seen(Exception):
-    """Carries the parser of a script."""
+    """The exception that carries the parser of a script."""
 
 
 @functools.cache
 def parser(script):
-    """The ArgumentParser of a script."""
+    """Return the ArgumentParser of a script."""
     def stop(self, *unused):
         raise Seen(self)
 
@@ -66,7 +65,7 @@ def parser(script):
 
 @functools.cache
 def options_of(program):
-    """The options of a script, or of a module that `python -m` runs: set of str."""
+    """Return the options of a script, or of a module that `python -m` runs: set of str."""
     if program in SCRIPTS:
         return {option for action in parser(program)._actions for option in action.option_strings}
     source = module_file(program).read_text(encoding='utf8')
@@ -86,15 +85,16 @@ def options_of_devices():
 
 
 def module_file(name):
-    """The file of a module of this repository, by its dotted name; None where there is none."""
+    """Return the file of a module of ours by its dotted name; None if there is none."""
     path = ROOT.joinpath(*name.split('.'))
     files = [path / '__main__.py', path / '__init__.py', path.with_suffix('.py')]
     return next((file for file in files if file.is_file()), None)
 
 
 def program_of(words):
-    """The name of our script or module that a command runs, and its arguments; (None, ()) for
-    others' programs.
+    """Return the name of the script or module of ours that a command runs, and its arguments.
+
+    (None, ()) for other programs.
     """
     words = list(words)
     while words and (re.fullmatch(r'(.*/)?python3?', words[0]) or words[0] in ('do', 'time')):
@@ -109,8 +109,9 @@ def program_of(words):
 
 
 def test_commands_are_taken_by_their_parsers(monkeypatch):
-    """Each is parsed as the script itself would do it; where something is left out, its options are
-    looked up.
+    """Each command is parsed as the script itself would do it.
+
+    Where something is left out, its options are looked up.
     """
     monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')  # put back afterwards: a parser may set it
     wrong, n_parsed = [], 0
@@ -137,8 +138,9 @@ def test_commands_are_taken_by_their_parsers(monkeypatch):
 
 
 def test_options_named_in_the_text_exist():
-    """`script.py --option` must be that script's; an option alone must be one of somebody's of
-    ours.
+    """`script.py --option` must be that script's option.
+
+    An option alone must be one of any program of ours.
     """
     everybody = set().union(*map(options_of, SCRIPTS), options_of_devices(), *(
         options_of('.'.join(path.relative_to(ROOT).with_suffix('').parts))
@@ -163,7 +165,7 @@ def test_names_given_to_set_are_options():
 
 
 def anchors(page):
-    """The anchors of a page's headings, as the usual hosts make them."""
+    """Return the anchors of a page's headings, as the usual hosts make them."""
     headings = re.findall(r'^#+ +(.+)$', FENCE.sub('', page.read_text(encoding='utf8')),
                           re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).strip().replace(' ', '-')
@@ -204,9 +206,7 @@ def test_paths_named_in_the_text_exist():
 # ---- the rooms, as CONTRIBUTING.md and the API reference show them
 
 def test_the_tree_of_contributing_is_that_of_core():
-    """Its rooms, in the order in which `make docs` lists them, and the contract that `make lint`
-    checks.
-    """
+    """The tree has the rooms in the order of `make docs`, and the contract of `make lint`."""
     tree, order = (text for language, text in code_of(ROOT / 'CONTRIBUTING.md')[0] if not language)
     shown = re.findall(r'^    (\w+)/ ', tree, re.MULTILINE)
     assert sorted(shown) == sorted(path.parent.name
@@ -232,7 +232,7 @@ def test_imports_of_the_tutorial_are_there():
 
 @functools.cache
 def modules():
-    """Module name -> its syntax tree, of all of core."""
+    """Return the syntax trees of all of core by module name."""
     found = {}
     for path in sorted((ROOT / 'core').rglob('*.py')):
         parts = path.relative_to(ROOT).with_suffix('').parts
@@ -244,7 +244,7 @@ def modules():
 
 @functools.cache
 def names_in(module):
-    """Names that a module has: set of 'name' and 'Class.member'."""
+    """Return the names that a module has: set of 'name' and 'Class.member'."""
     names = set()
 
     def visit(body, prefix=''):
@@ -271,7 +271,7 @@ def names_in(module):
 
 
 def resolves(dotted):
-    """Whether core.module.Name.member is there."""
+    """Return whether core.module.Name.member exists."""
     parts = dotted.split('.')
     for n in range(len(parts), 0, -1):
         module = '.'.join(parts[:n])
@@ -300,7 +300,7 @@ def test_names_of_core_in_docs_and_docstrings_exist():
 
 
 def documented(docstring):
-    """The names at the beginnings of lines of a docstring's Args section: list of str."""
+    """Return the names at the beginnings of lines of a docstring's Args section: list of str."""
     section = re.search(r'^Args:\n((?:(?: +.*)?\n?)*)', docstring, re.MULTILINE)
     lines = section[1].splitlines() if section else []
     found = [re.match(r' {4}([\w*]+(?:, [\w*]+)*): ', line) for line in lines]
@@ -308,7 +308,7 @@ def documented(docstring):
 
 
 def parameters(node):
-    """The names that a function takes, or a class when it is made; None for a base class's."""
+    """Return the parameters of a function or a class; None for a base class's."""
     if isinstance(node, ast.ClassDef):
         made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef)
                      and inner.name == '__init__'), None)

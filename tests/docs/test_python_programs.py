@@ -1,6 +1,4 @@
-"""The programs of README's "From Python", run as they stand, but for fewer epochs and on tiny
-directories.
-"""
+"""The programs of README's "From Python", run with fewer epochs and on tiny directories."""
 
 import re
 import shutil
@@ -11,7 +9,7 @@ from tests.support.scripts import ROOT
 
 
 def programs():
-    """The Python blocks of the section, in their order."""
+    """Return the Python blocks of the section, in their order."""
     readme = (ROOT / 'README.md').read_text(encoding='utf8')
     section = readme.partition('\n## From Python\n')[2].partition('\n## ')[0]
     return re.findall(r'^```python\n(.*?)^```', section, re.MULTILINE | re.DOTALL)
@@ -19,7 +17,7 @@ def programs():
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The working directory of a program."""
+    """Return the working directory of a program."""
     monkeypatch.chdir(tmp_path)
     for name in ('runs', 'data'):
         (tmp_path / name).mkdir()

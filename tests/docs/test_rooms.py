@@ -1,6 +1,4 @@
-"""The rooms of core/: few enough files to hold in mind, names that mean one thing, and the order of
-imports.
-"""
+"""The rooms of core/: few files each, names that mean one thing, the order of imports."""
 
 import collections
 import pathlib

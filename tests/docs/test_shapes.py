@@ -16,14 +16,14 @@ FILES = [path for room in ('model', 'decoding')
 
 
 def has_shape(name, text):
-    """Whether `text` tells a shape: `name (R, L)`, `name: (R, L)`, `a, name: scalar`."""
+    """Return whether `text` tells a shape: `name (R, L)`, `name: (R, L)`, `a, name: scalar`."""
     told = (r'`?(?:, `?\w+`?)*(?: and \w+)?:?\s+(?:[a-z]+ ?\(?[\w ]{0,20}\)?[ ,:]*)?'
             r'(?:\(|scalars?\b|nest\b|TensorArray|parts \()')
     return re.search(rf'\b{name}\b{told}', text) is not None
 
 
 def tensors_without_shape(tree):
-    """Names of fields and arguments whose shape no docstring tells, as 'where: name'."""
+    """Return the fields and arguments without a shape in a docstring, as 'where: name'."""
     wrong = []
 
     def visit(node, of_class, public):

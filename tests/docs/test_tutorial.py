@@ -1,5 +1,6 @@
-"""docs/tutorial.ipynb: what is saved in it. `make tutorial` runs it, and so does CI; its asserts
-are its tests.
+"""What is saved in docs/tutorial.ipynb.
+
+`make tutorial` runs it, and so does CI; its asserts are its tests.
 """
 
 import base64
@@ -21,14 +22,15 @@ def code_cells(path):
 
 
 def printed(cells):
-    """All that the cells printed."""
+    """Return all that the cells printed."""
     return ''.join(output.text for cell in cells for output in cell.outputs
                    if output.output_type == 'stream')
 
 
-def check(path):
-    """A notebook as a reader should find it: run from its beginning, all there, nothing that is not
-    theirs.
+def check_notebook(path):
+    """Assert that a notebook is as a reader should find it.
+
+    That is run from its beginning, all there, nothing that is not theirs.
     """
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -53,7 +55,7 @@ def check(path):
 
 
 def test_saved_outputs():
-    check(NOTEBOOK)
+    check_notebook(NOTEBOOK)
 
 
 def test_every_equation_is_told():

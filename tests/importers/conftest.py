@@ -9,7 +9,7 @@ from tests.support import tf1_checkpoint as tf1
 
 @pytest.fixture(scope='session')
 def tf1_checkpoint(tmp_path_factory):
-    """A directory with the checkpoint `model-7` of the TF1 code and its vocabulary `words.pkl`."""
+    """Return a directory with the TF1 code's checkpoint `model-7` and vocabulary `words.pkl`."""
     made = tmp_path_factory.mktemp('tf1')
     tf1.write(made / 'model-7', tf1.draw())
     tf1.write_words(made / 'words.pkl')
@@ -18,7 +18,7 @@ def tf1_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def tf1_run(tf1_checkpoint):
-    """The Run that was made of it, in `run` beside it."""
+    """Return the Run that was made of it, in `run` beside it."""
     make_run(tf1_checkpoint / 'model-7', tf1_checkpoint / 'words.pkl', tf1_checkpoint / 'run',
              encoder=tf1.ENCODER, max_length=5, say=lambda line: None)
     return run_dir.Run(tf1_checkpoint / 'run')
@@ -26,7 +26,7 @@ def tf1_run(tf1_checkpoint):
 
 @pytest.fixture(scope='session')
 def tf2_checkpoint(tmp_path_factory):
-    """A checkpoint of the TF2 tutorial: (prefix, encoder, decoder)."""
+    """Return a checkpoint of the TF2 tutorial: (prefix, encoder, decoder)."""
     import tf_keras
 
     from tests.support import tf2_tutorial_model as tf2

@@ -15,7 +15,7 @@ from tests.support.authors_files import N_WORDS, D, H, M, save
 
 
 class Trap:
-    """Unpickling it makes a directory."""
+    """An object that makes a directory when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)

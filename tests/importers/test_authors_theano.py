@@ -1,6 +1,4 @@
-"""Models of the authors' code: imported ones compute what the NumPy transcription of that code
-computes.
-"""
+"""Models of the authors' code: imported ones compute what its NumPy transcription computes."""
 
 import pickle
 

@@ -1,6 +1,4 @@
-"""Other people's pickles: plain data of every protocol and of Python 2 comes in, programs never
-run.
-"""
+"""Other people's pickles: plain data of every protocol is read, programs never run."""
 
 import collections
 import json
@@ -58,7 +56,7 @@ def test_python_2_texts_that_are_not_utf8_are_latin_1(tmp_path):
 
 
 class Call:
-    """Pickles as a call of `function` with `arguments`."""
+    """An object that pickles as a call of `function` with `arguments`."""
 
     def __init__(self, function, *arguments):
         self.parts = function, arguments

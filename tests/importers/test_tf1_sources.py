@@ -123,7 +123,7 @@ def test_a_disk_that_fails_half_way_leaves_nothing_behind(tf1_checkpoint, tmp_pa
 
 
 def command(*arguments, fresh=False):
-    """python -m core, as scripts.run runs scripts."""
+    """Run python -m core, as scripts.run runs scripts."""
     return scripts.run('core', *arguments, cwd=ROOT, fresh=fresh)
 
 

@@ -57,9 +57,7 @@ def test_loss_and_gradients_are_the_tutorials(tmp_path, carry_state):
 
 
 def test_the_state_does_not_reach_the_cell(tf2_checkpoint):
-    """Without carry_state the recurrent kernel has no influence: that is the tutorial, and not ours
-    to mend.
-    """
+    """Without carry_state the recurrent kernel has no influence, as in the tutorial."""
     _, encoder, decoder = tf2_checkpoint
     gradients = in_our_names(encoder, decoder, tutorial_loss(encoder, decoder)[1])
     assert not gradients['gru/recurrent_kernel'].any()
@@ -106,9 +104,7 @@ def test_both_generations_of_keras(tmp_path, package):
 
 @pytest.mark.parametrize('package', ['tf_keras', 'keras'])
 def test_what_is_no_parameter_does_not_matter(tmp_path, package):
-    """Dropout has no parameters; a compiled model's optimizer leads to all of them by a second
-    path.
-    """
+    """Dropout has no parameters, and an optimizer is a second path to all of them."""
     k = pytest.importorskip(package)
     encoder, decoder = tutorial(k)
     expected = tf2_tutorial.read(save(tmp_path, encoder, decoder, k), save_words(tmp_path))
@@ -164,8 +160,9 @@ def test_forms_of_the_vocabulary(tmp_path, tf2_checkpoint, content):
 
 
 def test_rows_that_were_never_used_keep_their_share(tmp_path, tf2_checkpoint):
-    """Tokenizer(num_words=n) shows the model words below n only; its embedding has n + 1 rows in
-    the tutorial.
+    """Rows from num_words on are never shown to the model.
+
+    The embedding of Tokenizer(num_words=n) has n + 1 rows in the tutorial.
     """
     config = {'num_words': V - 1, 'word_index': json.dumps(WORD_INDEX)}
     imported = tf2_tutorial.read(tf2_checkpoint[0], save_words(tmp_path, {'config': config}))
@@ -189,8 +186,9 @@ def test_without_a_word_for_unknown_ones(tmp_path, tf2_checkpoint):
 
 
 def test_a_run_of_it(tmp_path):
-    """The whole way: the tutorial's files in, a RUN DIR out that gives the tutorial's loss;
-    carry_state as told.
+    """The whole way: the tutorial's files in, a RUN DIR out that gives the tutorial's loss.
+
+    carry_state is as told.
     """
     images = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     encoder, decoder = tutorial(tf_keras, carry_state=True, images=images)

@@ -1,6 +1,4 @@
-"""A run as a SavedModel: the Captioner's sentences, in a process that has TensorFlow and nothing
-else.
-"""
+"""A run as a SavedModel: the Captioner's sentences, in a process that has TensorFlow alone."""
 
 import dataclasses
 import json
@@ -57,7 +55,7 @@ DECODING = {'beam_width': 3, 'length_penalty': 0.7, 'max_len': 3}
 
 @pytest.fixture(scope='module')
 def photos(scene_photos, tmp_path_factory):
-    """Three photos: a drawn scene, a JPEG that EXIF turns, and a PNG with transparency."""
+    """Return three photos: a drawn scene, a JPEG that EXIF turns, a PNG with transparency."""
     place, random = tmp_path_factory.mktemp('photos'), np.random.default_rng(2)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -70,7 +68,7 @@ def photos(scene_photos, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(sample_run, tmp_path_factory):
-    """What the command writes."""
+    """Return the directory that the command writes."""
     out = tmp_path_factory.mktemp('export') / 'captioner' / '1'
     done = subprocess.run([sys.executable, '-m', 'core', 'export', sample_run, out, '--beam-width',
                            '3', '--n-best', '2', '--length-penalty', '0.7', '--set', 'max_len=3'],
@@ -90,8 +88,9 @@ def answers(exported, photos):
 
 
 def serve(directory, photos):
-    """The outputs for photos as TensorFlow Serving would find them: by tags, signature and the
-    tensors' names.
+    """Return the outputs for photos as TensorFlow Serving would find them.
+
+    It goes by tags, signature and the tensors' names.
     """
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         loaded = tf1.saved_model.load(session, ['serve'], str(directory))
@@ -102,7 +101,7 @@ def serve(directory, photos):
 
 
 def same(answer, results):
-    """Outputs, as arrays or lists, are the Results of a Captioner."""
+    """Assert that outputs, as arrays or lists, are the Results of a Captioner."""
     answer = {name: np.asarray(value) for name, value in answer.items() if name != 'shapes'}
     for n, result in enumerate(results):
         for k, caption in enumerate(result.captions):
@@ -142,8 +141,9 @@ def test_no_photos_and_broken_photos(answers):
 
 
 def test_conventions_of_tensorflow_serving(sample_run, exported):
-    """One signature, `_bytes` where bytes go in, N first everywhere, JSON's types, no Python in the
-    graph.
+    """One signature, N first everywhere, JSON's types, no Python in the graph.
+
+    `_bytes` ends the name where bytes go in.
     """
     saved = saved_model_pb2.SavedModel.FromString((exported / 'saved_model.pb').read_bytes())
     meta, = saved.meta_graphs
@@ -198,8 +198,9 @@ def test_slots_without_a_sentence(sample_run, tmp_path, photos):
 
 
 def changed_run(source, place, changes, change=None):
-    """A copy of a run with other options {section: {name: value}}, its best model changed by a
-    function.
+    """Return a copy of a run with other options and a changed best model.
+
+    Options are {section: {name: value}}.
 
     Args:
         change: function of the session and the dict of the best model's variables by name.

@@ -32,7 +32,7 @@ def captioner(sample_run):
 
 @pytest.fixture(scope='module')
 def port(captioner):
-    """Of a server in a thread."""
+    """Yield the port of a server in a thread."""
     application = server.Application(captioner, ('127.0.0.1', 'localhost'))
     made = waitress.create_server(application, port=0, threads=server.THREADS, host='127.0.0.1')
     thread = threading.Thread(target=made.run, daemon=True)
@@ -43,7 +43,7 @@ def port(captioner):
 
 
 def ask(port, method='POST', path='/caption?photo=0', body=None, headers=None):
-    """(status, JSON, headers)."""
+    """Return (status, JSON, headers)."""
     connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
     connection.request(method, path, body, headers or {})
     answer = connection.getresponse()
@@ -55,7 +55,7 @@ def ask(port, method='POST', path='/caption?photo=0', body=None, headers=None):
 
 
 def form(*files):
-    """(body, headers) of a form with (field, name, bytes)."""
+    """Return (body, headers) of a form with (field, name, bytes)."""
     head = '--line\r\nContent-Disposition: form-data; name="{}"; filename="{}"\r\n\r\n'
     parts = [head.format(field, name).encode() + data + b'\r\n' for field, name, data in files]
     body = b''.join([*parts, b'--line--\r\n'])
@@ -167,7 +167,7 @@ def test_too_many_are_turned_away_and_an_error_reaches_those_who_wait():
 
 @pytest.fixture(scope='module')
 def address(sample_run, tmp_path_factory):
-    """Of caption.py --serve, ended by Ctrl-C."""
+    """Yield the address of caption.py --serve, ended by Ctrl-C."""
     code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
             f'sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = "caption.py"\n'
             'from core.commands import caption; caption.cli()')
@@ -204,9 +204,7 @@ def send(page, path, how):
 
 
 def test_drop_read_and_step_through_the_words(browser, address, scene_photos, tmp_path):
-    """By drop, paste and choice; the overlay changes with the words; by keyboard alone; at phone
-    width.
-    """
+    """Drop, paste and choice; words change the overlay; by keyboard; at phone width."""
     odd = tmp_path / '<img src=x onerror=alert(1)>.png'
     odd.write_bytes(scene_photos[1].read_bytes())
     (tmp_path / 'no.png').write_bytes(b'no image')

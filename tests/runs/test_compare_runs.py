@@ -35,7 +35,7 @@ ENTRIES = [training(5, 4.0), training(10, 3.5), validation(10, 0.125), training(
 
 
 def run(path, entries=ENTRIES, assignments=(), best=None, data=DATA):
-    """A run directory as train.py leaves it, as far as it is read here."""
+    """Make a run directory as train.py leaves it, as far as it is read here."""
     path.mkdir(parents=True)
     Config().override(list(assignments)).save(path / 'config.json', data=data)
     if entries is not None:
@@ -47,7 +47,7 @@ def run(path, entries=ENTRIES, assignments=(), best=None, data=DATA):
 
 
 def compared(*paths, out=None):
-    """(the lines that were said, the summary)."""
+    """Return (the lines that were said, the summary)."""
     said = []
     summary = compare_runs.compare(paths, out, said.append)
     return '\n'.join(said).split('\n'), summary
@@ -104,9 +104,7 @@ def test_the_first_of_equal_scores_is_the_best(tmp_path):
 
 
 def test_what_was_trained_twice_counts_once(tmp_path):
-    """As a run that was killed, resumed from step 10, and whose old lines were not cleared, would
-    leave it.
-    """
+    """The file is that of a killed run, resumed from step 10, whose old lines stayed."""
     entries = [training(5, 4.0), training(10, 3.5), validation(10, 0.5), training(15, 9.0),
                validation(20, 0.9), validation(10, 0.125), training(12, 3.4), training(15, 3.3),
                training(15, 3.2)]
@@ -166,7 +164,7 @@ def test_the_same_run_twice_is_one(tmp_path, monkeypatch):
 
 
 def texts(path):
-    """What an SVG's comments say: matplotlib notes each text that it draws."""
+    """Return what an SVG's comments say: matplotlib notes each text that it draws."""
     parser = xml.etree.ElementTree.XMLParser(
         target=xml.etree.ElementTree.TreeBuilder(insert_comments=True))
     tree = xml.etree.ElementTree.parse(path, parser)
@@ -201,7 +199,7 @@ def test_png_has_a_line_of_its_own_colour_for_each_run(tmp_path):
 
 
 def drawn(monkeypatch, *paths, out):
-    """The axes of the figure that `compare` draws."""
+    """Return the axes of the figure that `compare` draws."""
     from matplotlib.figure import Figure
 
     figures, save = [], Figure.savefig

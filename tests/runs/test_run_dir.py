@@ -114,7 +114,7 @@ def test_a_run_in_use_is_left_as_it_is(sample_data, tmp_path):
 
 
 def imported(place, sample_data):
-    """A run as `python -m core import` makes it: without data, of unknown weights."""
+    """Return a run as `python -m core import` makes it: without data, of unknown weights."""
     run_dir.create(place, CONFIG, DataDir(sample_data)).close()
     config = json.loads((place / 'config.json').read_text())
     config['data'].update(path=None, records_sha256=None, dataset=None)

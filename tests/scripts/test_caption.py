@@ -22,8 +22,9 @@ def photos(scene_photos):
 
 
 def test_photos_of_every_kind_and_one_that_is_none(sample_run, photos, tmp_path):
-    """Also: results are on stdout and nothing else, what cannot be read is named, the others go on,
-    status 1.
+    """Unreadable photos are named, the others go on, with status 1.
+
+    Results are on stdout and nothing else is.
     """
     for path in photos[:3]:
         shutil.copy(path, tmp_path)
@@ -62,7 +63,7 @@ def assert_picture(path):
 
 
 def milliseconds(path):
-    """How long a GIF takes: the photo, and then for each word what leads to it and itself."""
+    """Return the durations of a GIF: the photo, then each word's way and itself."""
     with Image.open(path) as animation:
         assert animation.format == 'GIF' and min(animation.size) > 100
         frames = [(frame.info['duration'], np.asarray(frame.convert('RGB'), int)) for frame in

@@ -1,5 +1,6 @@
-"""Attention correctness from COCO's files to scores.json: prepro.py --instances, train.py,
-evaluate.py --synonyms.
+"""Attention correctness from COCO's files to scores.json, by the three scripts.
+
+prepro.py --instances, train.py, evaluate.py --synonyms.
 """
 
 import json
@@ -21,7 +22,7 @@ BOXES = {1: [0, 0, 8, 16], 18: [8, 0, 8, 8]}
 
 @pytest.fixture(scope='module')
 def coco_run(tmp_path_factory):
-    """A run that writes SENTENCE for every photo, on data whose val images have boxes."""
+    """Return a run that writes SENTENCE for every photo; its val images have boxes."""
     root = tmp_path_factory.mktemp('coco')
     random = np.random.default_rng(1)
     for split, ids in (('train', range(1, 9)), ('val', range(11, 17))):

@@ -22,9 +22,7 @@ GREY, CUT = 7, 50  # which of the photos are made greyscale and truncated
 
 @pytest.fixture
 def coco(shared, tmp_path):
-    """A copy of the photos, one of them saved in greyscale and one cut in the middle; and their
-    captions file.
-    """
+    """Return a copy of the photos, one saved in greyscale and one cut, and their captions file."""
     source = shared / 'data' / 'coco-mini'
     shutil.copytree(source / 'train2017', tmp_path / 'coco' / 'train2017',
                     copy_function=shutil.copyfile)

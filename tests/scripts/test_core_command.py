@@ -1,5 +1,6 @@
-"""`python -m core`: its arguments; what its commands do is tested with core.importers and
-core.inference.
+"""The arguments of `python -m core`.
+
+What its commands do is tested with core.importers and core.inference.
 """
 
 import subprocess

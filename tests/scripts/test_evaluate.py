@@ -14,7 +14,10 @@ from tests.support.scripts import assert_refused
 
 @pytest.fixture
 def refused(tmp_path):
-    """Function that sees evaluate.py refuse and change nothing: `refused(*arguments, parts=[])`."""
+    """Return a function that sees evaluate.py refuse and change nothing.
+
+    It is `refused(*arguments, parts=[])`.
+    """
     return functools.partial(scripts.assert_refuses, 'evaluate.py', cwd=tmp_path)
 
 
@@ -25,9 +28,7 @@ def evaluate(*arguments, fresh=False):
 
 
 def without_captions(data):
-    """Takes the captions that captions could be compared with out of a DATA DIR, so that nothing is
-    scored.
-    """
+    """Remove the reference captions from a DATA DIR, so that nothing is scored."""
     with edited_json(data / 'annotations.json') as annotations:
         for image in annotations:
             image['captions'] = []
@@ -35,9 +36,7 @@ def without_captions(data):
 
 
 def test_twice_the_same_and_complete(sample_data, sample_run, scenes, data_copy, tmp_path):
-    """In processes and with graphs as users have them; the second time without METEOR, which takes
-    10 seconds.
-    """
+    """In processes, with graphs as users have them; the second time without slow METEOR."""
     test = DataDir(sample_data).split('test')
     output = evaluate(sample_run, '--out', tmp_path / 'a', '--paper-scoring', '--pictures', '1',
                       fresh=True)
@@ -81,7 +80,7 @@ def test_other_data_limit_and_chosen_pictures(sample_data, sample_run, tmp_path)
 
 @pytest.fixture(scope='module')
 def photos(sample_run, scenes, tmp_path_factory):
-    """A DATA DIR of photos without captions, so that nothing is scored."""
+    """Return a DATA DIR of photos without captions, so that nothing is scored."""
     from core import datasets
     from core.data import prepare
     from core.runs.run_dir import Run
@@ -191,7 +190,7 @@ def test_damaged_runs(sample_run, tmp_path):
 # ---- decoding
 
 def outcome(place):
-    """(captions by image, scores.json, n_best.json or None) of an evaluation."""
+    """Return (captions by image, scores.json, n_best.json or None) of an evaluation."""
     captions = {row['image_id']: row['caption']
                 for row in json.loads((place / 'captions.json').read_text())}
     best = place / 'n_best.json'

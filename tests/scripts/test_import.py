@@ -58,7 +58,7 @@ def run(tmp_path, way):
     return done, json.loads((tmp_path / 'report.json').read_text())
 
 
-def check(report, of_tensorflow=()):
+def check_report(report, of_tensorflow=()):
     assert set(report['changed']) <= set(of_tensorflow)
     assert report['operations'] == 0 and report['eager'] and report['v2'] and report['sum'] == 2.0
     assert report['threads'] == [0, 0] and not report['xla']
@@ -74,11 +74,11 @@ def test_import_prints_nothing_and_changes_nothing(tmp_path):
     assert done.stdout == '' and done.stderr == ''
     # TensorFlow's own import sets variables of its own; beside an imported TensorFlow nothing may
     # change (below).
-    check(report, of_tensorflow=('environ', 'warnings'))
+    check_report(report, of_tensorflow=('environ', 'warnings'))
 
 
 def test_import_leaves_a_configured_tensorflow_alone(tmp_path):
     done, report = run(tmp_path, 'beside tensorflow')
     assert done.stdout == ''
-    check(report)
+    check_report(report)
     assert report['soft placement'] is False and report['same draw']

@@ -103,7 +103,7 @@ WRONG = {
 
 
 def write_coco(folder, n_images, name='captions.json'):
-    """`n_images` noise pictures in folder/photos and their COCO captions."""
+    """Write `n_images` noise pictures in folder/photos, and their COCO captions."""
     (folder / 'photos').mkdir(parents=True)
     listed = [{'id': i, 'file_name': f'{i}.png', 'width': 40, 'height': 36}
               for i in range(n_images)]
@@ -116,8 +116,9 @@ def write_coco(folder, n_images, name='captions.json'):
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    """A directory to work in, with what WRONG's cases name, and the environment: no network, a
-    cache of weights.
+    """Return a directory to work in, with what WRONG's cases name, and the environment.
+
+    The environment has no network, and a cache of weights.
     """
     folder = tmp_path_factory.mktemp('wrong')
     write_coco(folder / 'work', 20)
@@ -191,9 +192,7 @@ def done(path):
 
 
 def test_kill_in_the_middle_and_go_on(tmp_path):
-    """Stopped at one image by a pipe that nobody writes to, killed, and completed by the same
-    command.
-    """
+    """A pipe that nobody writes to stops it at one image; the same command completes it."""
     write_coco(tmp_path, N_IMAGES)
     blocked = tmp_path / 'photos' / f'{BLOCKED}.png'
     picture = blocked.read_bytes()

@@ -1,6 +1,4 @@
-"""Scripts import what they need when they need it: help and wrong arguments come without
-TensorFlow.
-"""
+"""Late imports of the scripts: help and wrong arguments come without TensorFlow."""
 
 import os
 import re

@@ -22,7 +22,10 @@ from tests.support.solvers import assert_same_run, entries, saved
 
 @pytest.fixture
 def refused(tmp_path):
-    """Function that sees train.py refuse and change nothing: `refused(*arguments, parts=[...])`."""
+    """Return a function that sees train.py refuse and change nothing.
+
+    It is `refused(*arguments, parts=[...])`.
+    """
     return functools.partial(scripts.assert_refuses, 'train.py', cwd=tmp_path)
 
 
@@ -77,8 +80,10 @@ def test_damaged_run(refused, run_copy, text, part):
 
 
 def listed(*arguments):
-    """What --options prints: the line of presets, the words of those that follow (section, name,
-    kind, value, ...), and the last line, where it is about options that are hidden.
+    """Return what --options prints: presets, rows of options, the line about hidden ones.
+
+    A row is the words of a line: section, name, kind, value, ...; the last part is '' if none is
+    hidden.
     """
     done = scripts.run('train.py', '--options', *arguments)
     assert done.returncode == 0 and done.stderr == '', done.stderr
@@ -88,7 +93,7 @@ def listed(*arguments):
 
 
 def shown(*arguments):
-    """--options as a dict of name -> value."""
+    """Return --options as a dict of name -> value."""
     return {name: value for _, name, _, value, *_ in listed(*arguments)[1]}
 
 
@@ -167,9 +172,7 @@ def test_missing_images_are_missed_before_anything_is_made(refused, data_copy, s
 @pytest.mark.slow
 def test_from_a_run_to_its_fine_tuning_and_on(refused, sample_dirs, sample_data, sample_run,
                                               quick_meteor, tmp_path):
-    """A run directory gives variables and model options; --resume and the same command go on;
-    evaluate.py follows.
-    """
+    """A run gives variables and options; --resume goes on, evaluate.py follows."""
     tuned, options = tmp_path / 'tuned', scripts.settings('batch_size=8', 'batch_by=image')
     command = [sample_data, '--out', tuned, '--pretrained-model', sample_run, '--finetune-from',
                'conv2_2', *options, '--set']
@@ -251,8 +254,9 @@ def test_finished_run_stays_as_it_is(run_copy):
 
 @pytest.mark.slow
 def test_killed_training_goes_on_bit_for_bit(sample_data, tmp_path):
-    """By kill -9, in processes and with graphs as users have them; how exactly:
-    tests/training/test_resume.py.
+    """By kill -9, in processes, with graphs as users have them.
+
+    How exactly is in tests/training/test_resume.py.
     """
     # 5 steps and a validation an epoch
     options = scripts.settings(*TINY_RUN, 'n_epochs=4', 'print_every=1')
