@@ -164,7 +164,7 @@ class _Search:
         totals = tf.split(survivors.total, self.groups, axis=1)                     # (n, W) each
         decided = [self._decided(*pair) for pair in zip(pools, totals, strict=True)]
         over = tf.logical_or(live.over, tf.reduce_all(tf.stack(decided), axis=0))   # (n,)
-        # From here on slot k of an image is what its survivor k descends from.
+        # Survivor k moves into slot k, with the state of the slot that it descends from.
         rows = tf.reshape(tf.range(n)[:, tf.newaxis] * n_slots + survivors.parents, [-1])
         after = live._replace(
             over=over, result=tuple(pools), total=survivors.total,

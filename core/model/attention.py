@@ -47,11 +47,11 @@ class Annotations(NamedTuple):
 
 
 class Projected(NamedTuple):
-    """The annotations' share of the scores, the same for every word.
+    """What the annotations give to the scores, the same for every word: p of eq. 4.
 
     Attributes:
-        annotations: p (N, L, A), but for `offset`, of the features' type.
-        offset: (A,), what is missing in it at every location, or None.
+        annotations: (N, L, A), p but for `offset`, of the features' type.
+        offset: (A,), what p lacks at every location and the query has instead; None: nothing.
     """
 
     annotations: Tensor
@@ -95,7 +95,7 @@ class Attention:
         self._score = variables.create('attention_layer', **score)
 
     def project(self, annotations: Annotations) -> Projected:
-        """Compute the share of Annotations (N, L, K) in eq. 4, once an image."""
+        """Compute p of eq. 4 from Annotations (N, L, K), once an image."""
         features, v = annotations.features, self._projection
         w, offset = tf.convert_to_tensor(v['w']), None                              # (K, A)
         # (a * scale + shift) w = a (scale * w) + shift w: no normalised (N, L, K) tensor is made.
@@ -139,6 +139,7 @@ class Attention:
         """Compute eq. 5, alpha = softmax(scores (R, L) / temperature), whose rows sum to 1."""
         return tf.nn.softmax(self.logits(scores))
 
+
 class Sentinel:
     """Visual sentinel: a vector of what the decoder knows, beside those of the image.
 
@@ -146,7 +147,7 @@ class Sentinel:
     it, before the cell, so that it sees h_{t-1} and c_{t-1} (there it stands behind the cell):
 
         s_t    = sigmoid(W_x E y_{t-1} + W_h h_{t-1}) * tanh(c_{t-1})       their eq. 9, 10
-        beta_t = share of the locations in softmax([e_t, e_s]),             their eq. 12, 1 - beta
+        beta_t = weight of all locations in softmax([e_t, e_s]),            their eq. 12, 1 - beta
                  e_s = w_att . act(W_s s_t + h_{t-1} W + b)
         z_t    = beta_t sum_i alpha_ti a_i + (1 - beta_t) W_z s_t           their eq. 11
 
@@ -171,7 +172,7 @@ class Sentinel:
         self._w_score, self._w_context = v['w_score'], v['w_context']
 
     def weights(self, projected: Projected) -> tuple[Tensor, Tensor]:
-        """Return w (H, A + K) and b (A + K,) of s_t w + b: its share of the score, and W_z s_t.
+        """Return w (H, A + K) and b (A + K,) of s_t w + b: W_s s_t of its score, and W_z s_t.
 
         Args:
             projected: Projected of the images, whose offset is in the queries and not for s_t.
@@ -201,9 +202,9 @@ class Sentinel:
         Returns:
             (z_t (R, K), beta_t (R, 1)).
         """
-        share, annotation = tf.split(of_sentinel, self._sizes, axis=1)              # (R, A), (R, K)
-        e = self._attention.logits(self._attention.score_of(share + query))         # (R, 1)
-        # The locations' share of a softmax over them and the sentinel.
+        key, annotation = tf.split(of_sentinel, self._sizes, axis=1)                # (R, A), (R, K)
+        e = self._attention.logits(self._attention.score_of(key + query))           # (R, 1)
+        # The weight of all locations together in a softmax over them and the sentinel.
         total = tf.reduce_logsumexp(self._attention.logits(scores), axis=1, keepdims=True)
         beta = tf.sigmoid(total - e)                                                # (R, 1)
         return beta * context + (1 - beta) * annotation, beta

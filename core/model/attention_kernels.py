@@ -15,8 +15,7 @@ In mixed precision p and the features are of 16 bits, and so is what is multipli
 that is small, and sums over steps or images, are of 32.
 
 Letters in shapes: N images, L locations, A hidden units of the attention, K numbers of an
-annotation, R = C N captions, C of an image in the batch (row r is of image r // C), T' steps, S =
-T' C steps of single captions.
+annotation, R = C N captions, C of an image in the batch (row r is of image r // C), T' steps.
 """
 
 import functools
@@ -26,7 +25,7 @@ from core.common.aliases import DType, Tensor
 from core.model.deferred_gradients import gradients_of
 from core.runtime.backend import cast, matmul, tf
 
-BLOCK = 4  # steps whose share of the gradient of p is added in one pass over p
+BLOCK = 4  # steps whose part of the gradient of p is added in one pass over p
 ACTIVATIONS = {'relu': tf.nn.relu, 'tanh': tf.tanh}
 
 
@@ -47,7 +46,7 @@ class Scores:
         self._activation, self._jit, self._least = activation, jit, least
         self._scores, self._query_gradient = (
             compiled(functools.partial(kernel, activation), jit, least)
-            for kernel in (scores, query_gradient))
+            for kernel in (additive_scores, query_gradient))
 
     def __call__(self, query: Tensor) -> Tensor:
         """Compute e (R, L) of query (R, A)."""
@@ -63,21 +62,21 @@ class Scores:
 
     def value(self, query: Tensor, projected: Tensor, w_att: Tensor) -> Tensor:
         """Compute e (R, L) of query (R, A)."""
-        e = self._scores(projected, _by_image(query, projected), w_att)             # (N, C, L)
+        e = self._scores(projected, by_image(query, projected), w_att)             # (N, C, L)
         return tf.reshape(e, [-1, self._n_locations])
 
     def gradient(self, query: Tensor, d_scores: Tensor, projected: Tensor,
                  w_att: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute the gradient of query (R, A); carry out d_scores (R, L) and a share of dw."""
+        """Compute the gradient of query (R, A); carry out d_scores (R, L) and a part of dw."""
         d_query, d_w = self._query_gradient(
-            projected, _by_image(query, projected), w_att, _by_image(d_scores, projected))
+            projected, by_image(query, projected), w_att, by_image(d_scores, projected))
         d_query, d_w = (tf.reshape(x, [-1, self.input_size]) for x in (d_query, d_w))
         return d_query, (d_scores, d_w)
 
     def constants_gradients(self, query: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
         """Compute dp (N, L, A) and dw (A,) of query (T', R, A) in one pass over p."""
         projected, w_att = self.constants
-        steps = (_steps_of_images(x, projected) for x in (query, *carried))         # (S, N, ...)
+        steps = (_steps_of_images(x, projected) for x in (query, *carried))     # (T' C, N, ...)
         return projection_gradient(self._activation, self._jit, projected, w_att, *steps)
 
 
@@ -111,13 +110,13 @@ class WeightedSum:
 
     def value(self, weights: Tensor, features: Tensor) -> Tensor:
         """Compute weights (R, L) -> (R, K)."""
-        return tf.reshape(self._sum(_by_image(weights, features), features),
+        return tf.reshape(self._sum(by_image(weights, features), features),
                           [-1, self.carried_sizes[0]])
 
     def gradient(self, weights: Tensor, d_sum: Tensor,
                  features: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute the gradient of weights (R, L), and carry d_sum (R, K) out."""
-        d_weights = self._gradient(_by_image(d_sum, features), features)            # (N, C, L)
+        d_weights = self._gradient(by_image(d_sum, features), features)            # (N, C, L)
         return tf.reshape(d_weights, [-1, self.input_size]), (d_sum,)
 
     def constants_gradients(self, weights: Tensor, carried: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -147,7 +146,7 @@ def compiled(function: Callable[..., Tensor], jit: bool, least: int = 0) -> Call
                                    lambda: function(*inputs))
 
 
-def scores(activation: str, p: Tensor, q: Tensor, w: Tensor) -> Tensor:
+def additive_scores(activation: str, p: Tensor, q: Tensor, w: Tensor) -> Tensor:
     """Compute eq. 4, e = w . act(p + q): p (N, L, A), q (N, C, A), w (A,) -> (N, C, L)."""
     hidden = _hidden(activation, p, q)                                              # (N, C, L, A)
     flat = tf.reshape(hidden, [-1, tf.shape(p)[2]])                                 # (N C L, A)
@@ -157,30 +156,30 @@ def scores(activation: str, p: Tensor, q: Tensor, w: Tensor) -> Tensor:
 
 def query_gradient(activation: str, p: Tensor, q: Tensor, w: Tensor,
                    d_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute a step's gradient of q, and its share of the gradient of w.
+    """Compute a step's gradient of q, and its part of the gradient of w.
 
     Args:
         p: (N, L, A). q: (N, C, A). w: (A,). d_scores: (N, C, L), the gradient of `scores`.
 
     Returns:
-        (N, C, A) twice. With ReLU the share lacks the part of p, which `projection_gradient` adds
+        (N, C, A) twice. With ReLU the second lacks what p gives, which `projection_gradient` adds
         for all steps at once.
     """
     hidden = _hidden(activation, p, q)                                              # (N, C, L, A)
     summed = _weighted(d_scores, _slope(activation, hidden))                        # (N, C, A)
-    # The share is the sum of d_scores * hidden. With ReLU, hidden = slope * (p + q).
-    share = q * summed if activation == 'relu' else _weighted(d_scores, hidden)     # (N, C, A)
-    return w * summed, share
+    # The part is the sum of d_scores * hidden. With ReLU, hidden = slope * (p + q).
+    d_w = q * summed if activation == 'relu' else _weighted(d_scores, hidden)       # (N, C, A)
+    return w * summed, d_w
 
 
 def projection_gradient(activation: str, jit: bool, p: Tensor, w: Tensor, queries: Tensor,
-                        d_scores: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+                        d_scores: Tensor, d_w_parts: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the gradients of p and w from all steps.
 
     Args:
         jit: XLA compiles what is computed of p.
-        p: (N, L, A). w: (A,). queries: (S, N, A), q of the steps. d_scores: (S, N, L).
-        shares: (S, N, A), of the gradient of w, see `query_gradient`.
+        p: (N, L, A). w: (A,). queries: (T' C, N, A), q of the steps. d_scores: (T' C, N, L).
+        d_w_parts: (T' C, N, A), of the gradient of w, see `query_gradient`.
 
     Returns:
         Gradients of p (N, L, A) and of w (A,).
@@ -200,7 +199,7 @@ def projection_gradient(activation: str, jit: bool, p: Tensor, w: Tensor, querie
     with tf.control_dependencies([d_scores]):
         total = tf.zeros_like(p, None if p.dtype == w.dtype else w.dtype)           # (N, L, A)
     _, total = tf.while_loop(lambda i, _: i < n_blocks, body, (tf.constant(0), total))
-    d_w = tf.reduce_sum(shares, axis=[0, 1])                                        # (A,)
+    d_w = tf.reduce_sum(d_w_parts, axis=[0, 1])                                     # (A,)
     if activation == 'relu':
         d_w += compiled(_summed_product, jit)(p, total)
     return cast(w * total, p.dtype), d_w
@@ -241,7 +240,7 @@ def _weighted(weights: Tensor, x: Tensor) -> Tensor:
 def _add_block(activation: str, p: Tensor, q: Tensor, d_scores: Tensor, total: Tensor) -> Tensor:
     """Add sum_s d_scores_s act'(p + q_s) of BLOCK steps to `total` (N, L, A).
 
-    Several steps in one pass, as reading and writing `total` takes longer than computing a share.
+    Several steps in one pass, as reading and writing `total` takes longer than computing a part.
     """
     q = cast(q, p.dtype)                                                            # (BLOCK, N, A)
     for i in range(BLOCK):
@@ -269,8 +268,8 @@ def _mean_rows(x: Tensor) -> Tensor:
     return tf.linalg.matvec(tf.reshape(x, [n_rows, size]), share, transpose_a=True)
 
 
-def _by_image(x: Tensor, images: Tensor) -> Tensor:
-    """Group rows by image: x (R, I), images (N, ...) -> (N, C, I)."""
+def by_image(x: Tensor, images: Tensor) -> Tensor:
+    """Group rows by image: x (R, I), images (N, ...), of which only N counts -> (N, C, I)."""
     return tf.reshape(x, [tf.shape(images)[0], -1, x.shape[1]])
 
 

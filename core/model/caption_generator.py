@@ -225,11 +225,12 @@ class CaptionGenerator(Decoder, Searches):
             images['uniform'] = self.location_draws(max_len)                        # (N, max_len)
 
         def step(images: Tensor, words: Tensor, state: Tensor) -> NextWord:
-            state, taken = state  # the cell's, and how many steps were taken (R,)
+            state, taken = state  # the cell's, and how many steps were taken (R,): all as many
             here = functions.of_images(images['attended'])
-            state, result = self.step(here, state, here.words(words), taken[0],
+            state, result = self.step(here, state, here.from_words(words), taken[0],
                                       self.decoding_weights(images.get('uniform')))
             logits = self.output(result.h, result.context, self.word_vectors(words))    # (R, V)
+            # Shown is where the model looked: alpha, or the one place of hard attention.
             return NextWord(tf.nn.log_softmax(logits), (state, taken + 1), result.weights,
                             result.beta[:, 0])
 

@@ -47,8 +47,8 @@ class CellWeights(NamedTuple):
     Attributes:
         kernel: (I, G), of the input.
         recurrent_kernel: (H, G), of the hidden state.
-        bias: (G,), of the input's share.
-        recurrent_bias: (G,), of the hidden state's share.
+        bias: (G,), added to the input's product.
+        recurrent_bias: (G,), added to the hidden state's product.
     """
 
     kernel: Tensor
@@ -80,7 +80,7 @@ class LSTMCell:
             bias=([4 * dim_hidden], 'zeros'))
 
     def weights(self) -> CellWeights:
-        """Return CellWeights; the recurrent bias is zero, as one bias does for both shares."""
+        """Return CellWeights; the recurrent bias is zero, as one bias does for both products."""
         inputs, recurrent = tf.split(self._variables['kernel'], [self.n_inputs, -1])
         bias = tf.convert_to_tensor(self._variables['bias'])
         return CellWeights(inputs, recurrent, bias, tf.zeros_like(bias))
@@ -89,7 +89,7 @@ class LSTMCell:
         """Take one step.
 
         Args:
-            from_inputs: (R, G), the input's share of the gates.
+            from_inputs: (R, G), what the input gives the gates.
             from_h: (R, G), that of h_{t-1}.
             state: that before the step.
         """
@@ -133,13 +133,13 @@ class GRUCell:
         """Take one step.
 
         Args:
-            from_inputs: (R, G), the input's share of the gates.
+            from_inputs: (R, G), what the input gives the gates.
             from_h: (R, G), that of h_{t-1}.
             state: that before the step.
         """
         x_z, x_r, x_h = tf.split(from_inputs, 3, axis=1)                            # (R, H) each
         h_z, h_r, h_h = tf.split(from_h, 3, axis=1)                                 # (R, H) each
         z = tf.sigmoid(x_z + h_z)                                                   # (R, H), update
-        # The shares are not just added: the reset gate scales what is of h alone.
+        # The two are not just added: the reset gate scales what is of h alone.
         candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)                      # (R, H)
         return GRUState(z * state.h + (1 - z) * candidate)                          # (R, H)

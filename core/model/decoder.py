@@ -5,17 +5,17 @@
     annotations = decoder.annotations(features)                         # once an image
     functions = decoder.step_functions(annotations)
     state = decoder.initial_state(annotations)
-    state, step = decoder.step(functions, state, functions.words(words))    # every word
+    state, step = decoder.step(functions, state, functions.from_words(words))    # every word
     logits = decoder.output(step.h, step.context, decoder.word_vectors(words))
 
 core/reference/equations.py computes the same as the paper writes it, in NumPy: read it first.
 docs/model.md says which method is which equation.
 
-Letters in shapes: N images, R captions (N, or a multiple where images have several captions or
-draws), L locations, D features of a location, K numbers of an annotation (D, unless `feature_layer`
-changes it), H hidden units, M numbers of a word vector, T steps, V words, G gate units, A hidden
-units of the attention, S = G + A + 1 units that the hidden state feeds (H
-more with `sentinel`, 1 less without `selector`).
+Letters in shapes: N images, R rows: captions, draws or hypotheses (N, or a multiple where an image
+has several; row r belongs to image r // (R / N)), L locations, D features of a location, K numbers
+of an annotation (D, unless `feature_layer` changes it), H hidden units, M numbers of a word vector,
+T steps, V words, G gate units, A hidden units of the attention, S = G + A + 1 units that the hidden
+state feeds (H more with `sentinel`, 1 less without `selector`).
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from core.model import attention_kernels, hard_attention
 from core.model.attention import Annotations, Attention, Projected, Sentinel
 from core.model.attention_kernels import Scores, WeightedSum, compiled
 from core.model.cells import CellWeights, GRUCell, LSTMCell
-from core.model.deferred_gradients import Product, StepFunction, WordShare, look_up
+from core.model.deferred_gradients import Product, StepFunction, WordProduct, look_up
 from core.model.hard_attention import ContextWeights
 from core.model.output_layer import Dropout, OutputLayer
 from core.runtime.backend import cast, matmul, tf
@@ -46,34 +46,47 @@ class StepFunctions(NamedTuple):
     """All that `Decoder.step` computes with constants.
 
     Attributes:
-        words: WordShare, words (R,) -> their share of the gates (R, G).
-        from_h: Product, h (R, H) -> (R, S): share of the gates, query of the attention, gate beta.
+        from_words: WordProduct, words (R,) -> what they give the gates (R, G).
+        from_h: Product, h (R, H) -> (R, S): what it gives the gates, the query, and beta or the
+            sentinel.
         scores: Scores, query (R, A) -> (R, L).
         weighted_sum: WeightedSum, weights of the locations (R, L) -> (R, K).
-        from_context: Product, context (R, K) -> its share of the gates (R, G), with their bias.
+        from_context: Product, context (R, K) -> what it gives the gates (R, G), with their bias.
         annotations: Annotations of the images.
+        offset: (A,), what p of the scores lacks and the query has instead (batch normalisation), or
+            None.
         others: dict of name -> StepFunction, what an extension of the step needs besides.
     """
 
-    words: WordShare
+    from_words: WordProduct
     from_h: Product
     scores: Scores
     weighted_sum: WeightedSum
     from_context: Product
     annotations: Annotations
+    offset: Tensor
     others: dict[str, StepFunction]
 
     def replaced(self, replace: Callable[[StepFunction], Any]) -> 'StepFunctions':
         """Return the same with `replace(function)` for each function."""
         fields: dict[str, Any] = {
             name: replace(function) for name, function in self._asdict().items()
-            if name not in ('annotations', 'others')}
+            if name not in ('annotations', 'offset', 'others')}
         others = {name: replace(function) for name, function in self.others.items()}
         return self._replace(**fields, others=others)
 
+    def projected(self) -> Tensor:
+        """Return p of eq. 4 (N, L, A), whole: for terms of one's own, which may take their time."""
+        p = self.scores.constants[0]
+        return p if self.offset is None else p + cast(self.offset, p.dtype)
+
+    def annotation_vectors(self) -> Tensor:
+        """Return the a_i (N, L, K), normalised: for terms of one's own."""
+        return self.annotations.affine(self.weighted_sum.constants[0])
+
     @property
     def images(self) -> tuple[Tensor, Tensor]:
-        """What is of the images here: projected annotations (N, L, A), features (N, L, K)."""
+        """What is of the images here: p without offset (N, L, A), features (N, L, K)."""
         return self.scores.constants[0], self.weighted_sum.constants[0]
 
     def of_images(self, images: tuple[Tensor, Tensor]) -> 'StepFunctions':
@@ -88,11 +101,12 @@ class Step(NamedTuple):
 
     Attributes:
         h: (R, H), the hidden state after the step.
-        context: (R, K), z_t: the annotations summed, scaled by beta.
+        context: (R, K), z_t: the annotations summed and scaled by beta, or mixed with the sentinel.
         alpha: (R, L), attention weights.
-        beta: (R, 1), the gate; ones without `selector`.
+        beta: (R, 1), the gate, or 1 minus the sentinel's weight; ones without either.
         weights: (R, L), of the locations in the context: alpha, or one at a single location.
-        location: (R,) int32, that location of hard attention; an empty tuple where there is none.
+        location: (R,) int32, the location of hard attention, drawn also where semi-sampling has
+            alpha take its place; an empty tuple with the expected context.
     """
 
     h: Tensor
@@ -291,14 +305,14 @@ class Decoder:
             w, b = self.sentinel.weights(projected)                                 # (H, A + K)
             others['sentinel'] = Product(cast(w, dtype), b)
         return StepFunctions(
-            words=WordShare(tf.convert_to_tensor(self.embedding), cast(of_word, dtype),
+            from_words=WordProduct(tf.convert_to_tensor(self.embedding), cast(of_word, dtype),
                             self._zero_word()),
             from_h=self._from_h(cell, projected, dtype),
             scores=Scores(projected.annotations, self.attention.w_att(),
                           self.attention.activation, jit, least),
             weighted_sum=WeightedSum(annotations.features, self.dtype, jit, least),
             from_context=Product(cast(of_context, dtype), cell.bias),
-            annotations=annotations, others=others)
+            annotations=annotations, offset=projected.offset, others=others)
 
     def _from_h(self, cell: CellWeights, projected: Projected, dtype: DType) -> Product:
         """Return the one product of all that h is multiplied with, (R, H) -> (R, S)."""
@@ -316,19 +330,19 @@ class Decoder:
         return Product(cast(tf.concat(matrices, axis=1), dtype), tf.concat(biases, axis=0))
 
     def _split(self, from_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take from_h (R, S) apart: share of the gates (R, G), query (R, A), and what is left."""
+        """Take from_h (R, S) apart: for the gates (R, G), query (R, A), and what is left."""
         return tf.split(from_h, [self.cell.n_gates, self.attention.size, -1], axis=1)
 
     # ---- every word
 
-    def step(self, functions: StepFunctions, state: Tensor, word_share: Tensor, t: Tensor = 0,
+    def step(self, functions: StepFunctions, state: Tensor, from_words: Tensor, t: Tensor = 0,
              context_weights: ContextWeights = hard_attention.expected) -> tuple[Tensor, Step]:
         """Take the one step of training and decoding: eq. 1 to 6, 8, 9, 13 and the gate of 4.2.1.
 
         Args:
             functions: StepFunctions of the images, of `step_functions`.
             state: of the cell, parts (R, H).
-            word_share: (R, G), that of the previous words in the gates: `functions.words(words)`;
+            from_words: (R, G), what the previous words give the gates: `functions.from_words`;
                 with `sentinel` (R, G + H), the sentinel's gate behind them.
             t: scalar, the step. context_weights: ContextWeights; soft attention: `expected`.
 
@@ -336,6 +350,7 @@ class Decoder:
             (the cell's state after the step, Step).
         """
         # All that h_{t-1} is multiplied with is one product, and is taken apart behind it.
+        # `rest` is the input of beta, or W_h h of the sentinel, or nothing.
         from_h, query, rest = self._split(functions.from_h(state.h))        # (R, G), (R, A), (R, .)
         # Eq. 4: e_ti = f_att(a_i, h_{t-1});  eq. 5: alpha_t = softmax(e_t)
         scores = functions.scores(query)                                            # (R, L)
@@ -350,13 +365,13 @@ class Decoder:
             context *= beta
         if self.sentinel:
             # Lu et al. 2017: z_t = beta_t z_t + (1 - beta_t) of the sentinel
-            word_share, of_word = tf.split(word_share, [self.cell.n_gates, -1], axis=1)
+            from_words, of_word = tf.split(from_words, [self.cell.n_gates, -1], axis=1)
             vector = self.sentinel.vector(of_word + rest, state.c)                  # (R, H)
             context, beta = self.sentinel.mix(functions.others['sentinel'](vector), query, scores,
                                               context)                              # (R, K), (R, 1)
         # Eq. 1 to 3: the cell on [E y_{t-1}, z_t, h_{t-1}]
         before = state if self.options.carry_state else tf.nest.map_structure(tf.zeros_like, state)
-        state = self.cell.step(word_share + functions.from_context(context), from_h, before)
+        state = self.cell.step(from_words + functions.from_context(context), from_h, before)
         return state, Step(state.h, context, alpha, beta, weights, location)
 
     def word_vectors(self, words: Tensor) -> Tensor:

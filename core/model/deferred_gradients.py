@@ -1,7 +1,7 @@
 """Gradients of the weights made once for all steps, after the loop over them: faster, not other.
 
 A loop over T' steps computes y_t = x_t W with one W. Differentiated as it stands, every step adds
-its share x_t' dy_t to a gradient as large as W. `DeferredGradients` has the loop record x_t, and
+x_t' dy_t to a gradient as large as W. `DeferredGradients` has the loop record x_t, and
 dy_t carried out of it, so that dW = sum_t x_t' dy_t is one product after the loop:
 
     functions = decoder.step_functions(annotations)            # y = f(x; constants) each
@@ -19,10 +19,11 @@ How dy_t leaves the loop: `at(t)` hands the function a slice of zeros (T', R, O)
 and declares dy_t as the slice's gradient. The gradient of all the zeros, which is that of a tensor
 outside the loop, is then dy of all steps, and `StepFunction.constants_gradients` makes dW of it.
 
-Nothing can go wrong silently: the constants are hidden inside these functions alone. A step that
-reads `functions.from_h.constants`, the annotations or a variable directly, or that calls a function
-twice, gets the ordinary gradient of a loop for that, right and slower. `PlainGradients` gives all
-of it so.
+The constants are hidden inside these functions alone, so that a step can go wrong in no silent way:
+one that reads `functions.from_h.constants`, the annotations or a variable directly, or that calls a
+function twice, gets the ordinary gradient of a loop for that, right and slower. `PlainGradients`
+gives all of it so. One rule is for who writes a StepFunction: all that its `value` reads and that
+has a gradient is among its `constants`; `core.training.check_gradients` finds what was forgotten.
 
 Letters in shapes: N images, R captions (rows; row r belongs to image r // (R / N)), T' steps, I and
 O units into and out of a function, M numbers of a word vector, V words, G gate units.
@@ -118,8 +119,8 @@ class Product:
         return gradients_of(self.value(x, *self.constants), self.constants, carried[0])
 
 
-class WordShare:
-    """Words (R,) int32 -> E y W (R, G): the words' share of the gates (eq. 1).
+class WordProduct:
+    """Words (R,) int32 -> E y W (R, G): what the words give the gates (eq. 1).
 
     Args:
         embedding: (V, M), E. matrix: (M, G), W, whose type is that of the product.
@@ -140,8 +141,8 @@ class WordShare:
     def of_all(self, words: Tensor) -> Tensor:
         """Compute words (T', R) -> (T', R, G), that of each different word once."""
         distinct, places = tf.unique(tf.reshape(words, [-1]))                       # (U,), (T' R,)
-        shares = tf.gather(self(distinct), places)                                  # (T' R, G)
-        return tf.reshape(shares, tf.concat([tf.shape(words), [self.carried_sizes[0]]], 0))
+        products = tf.gather(self(distinct), places)                                # (T' R, G)
+        return tf.reshape(products, tf.concat([tf.shape(words), [self.carried_sizes[0]]], 0))
 
     def loop_constants(self) -> tuple[Tensor, ...]:
         """Return the constants themselves."""
@@ -208,7 +209,10 @@ class DeferredGradients(PlainGradients):
         return tuple(deferred.record for deferred in self._deferred)
 
     def at(self, t: Tensor) -> 'StepFunctions':
-        """Return functions that note what they are called with and leave their constants alone."""
+        """Return functions that note what they are called with and leave their constants alone.
+
+        They are the same ones for every t: a loop's body is traced once, with one step.
+        """
         for deferred in self._deferred:
             deferred.begin(t)
         return self._functions

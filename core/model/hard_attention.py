@@ -19,11 +19,12 @@ from core.runtime.backend import tf, tf1
 from core.runtime.random_streams import RandomStream
 
 BASELINE_DECAY = 0.9
-# keeps logarithms of shares that underflow finite; their gradient is zero through the softmax
+# keeps logarithms of weights that underflow finite; their gradient is zero through the softmax
 LOG_FLOOR = 1e-20
 
 # What the annotations are summed with: function from the step t and alpha (R, L) to the weights
-# (R, L) of the locations in the context, and the locations (R,) int32 that they single out, or ().
+# (R, L) of the locations in the context, which must sum to 1 (`Annotations.affine`), and the
+# locations (R,) int32 that they single out. `expected` alone has none, (), and loops know it so.
 ContextWeights = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -143,7 +144,7 @@ def rewards(log_probs: Tensor, kind: str) -> Tensor:
     Args:
         log_probs: (R, T') of the words, zero at padding.
         kind: 'sequence', log p of the whole caption, as the paper; or 'to_go', log p of the words
-            from this step on. Words before a draw do not depend on it, so their share has
+            from this step on. Words before a draw do not depend on it, so what they give has
             expectation zero and is left out.
     """
     if kind == 'to_go':

@@ -50,7 +50,7 @@ class TrainingOutputs(NamedTuple):
         betas: (R, T'), gates.
         mask: (R, T') 1 where a word carries loss, else 0.
         entropy: scalar, mean entropy of alpha over the words, in nats.
-        locations: (R, T') int32, drawn locations; an empty tuple with soft attention.
+        locations: (R, T') int32, those looked at; an empty tuple with the expected context.
         log_probs: (R, T') log-probability of each target word, 0 at padding.
     """
 
@@ -151,7 +151,8 @@ class TrainingGraph:
         unrolled = unrolled_with(context_weights)
         rows = tf.cast(captions.n_rows, decoder.dtype)
         alphas = tf.transpose(unrolled.steps.alpha, [1, 0, 2])                      # (R, T', L)
-        # Eq. 14: L_d = -log p(y | x) + lambda sum_i (1 - sum_t alpha_ti)^2
+        # Eq. 14: L_d = -log p(y | x) + lambda sum_i (1 - sum_t alpha_ti)^2, where the 1 is what
+        # `_regularizer` says
         nll = -tf.reduce_sum(unrolled.log_probs) / rows
         loss = tf.reduce_sum(unrolled.losses) / rows
         regularizer = self._regularizer(captions, alphas, n_samples)
@@ -227,13 +228,13 @@ class TrainingGraph:
               context_weights: ContextWeights) -> Step:
         """Feed the captions' words: returns Step of (T', R, ...)."""
         gradients = self.gradients(functions, captions.n_steps, captions.n_rows)
-        # The words are known beforehand: their share is computed before the loop, all at once.
-        shares = functions.words.of_all(captions.inputs)                            # (T', R, G)
-        shares = tf.TensorArray(shares.dtype, captions.n_steps,
-                                element_shape=shares.shape[1:]).unstack(shares)
+        # The words are known beforehand: their products are made before the loop, all at once.
+        from_words = functions.from_words.of_all(captions.inputs)                   # (T', R, G)
+        from_words = tf.TensorArray(from_words.dtype, captions.n_steps,
+                                    element_shape=from_words.shape[1:]).unstack(from_words)
 
         def body(t: Tensor, state: Tensor, kept: Step, records: tuple) -> tuple:
-            state, step = self.decoder.step(gradients.at(t), state, shares.read(t), t,
+            state, step = self.decoder.step(gradients.at(t), state, from_words.read(t), t,
                                             context_weights)
             kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept, step)
             return t + 1, state, kept, gradients.write(t, records)
@@ -263,7 +264,7 @@ class TrainingGraph:
         def body(t: Tensor, state: Tensor, said: Tensor, kept: tuple, records: tuple) -> tuple:
             here = gradients.at(t)
             words = tf.where(own_word[t], said, captions.inputs[t])                 # (R,)
-            state, step = decoder.step(here, state, here.words(words), t, context_weights)
+            state, step = decoder.step(here, state, here.from_words(words), t, context_weights)
             vectors = tf.stop_gradient(decoder.word_vectors(words))                 # (R, M)
             logits = decoder.output(step.h, step.context, vectors,
                                     compute_dtype=self.compute_dtype)               # (R, V)
@@ -327,7 +328,8 @@ class TrainingGraph:
         decoder, options = self.decoder, self.options
         if options.mask_padding:
             alphas *= captions.mask[:, :, tf.newaxis]                               # (R, T', L)
-        # A location's share of the words; the paper's 1 asks for as many words as locations.
+        # What a location gets of T words in the mean; the paper's 1 asks for as many words as there
+        # are locations.
         target = 1.0 if options.regularizer_target == 'one' else decoder.T / decoder.L
         total = tf.reduce_sum(tf.square(target - tf.reduce_sum(alphas, axis=1)))
         if options.regularizer_reduction == 'locations':

@@ -7,6 +7,8 @@
 Three gradients of the same loss are compared: the fast one of training, TensorFlow's own of the
 loop (`build_model(plain=True)`), and differences of the loss itself. A term that is missing in the
 first shows against the second; an operation whose own gradient is wrong shows against the third.
+What it cannot see is a loss that is not the one you mean: compare that with NumPy. A kink, of ReLU,
+may lie at a place that is moved: try attention_activation='tanh' or another seed.
 
 Letters in shapes: N images, L locations, D features of a location, T steps.
 """
@@ -25,7 +27,9 @@ FLOOR = 1e-4  # gradients smaller than this share of the largest are compared wi
 
 
 def check_gradients(model: CaptionGenerator, n_images: int = 3, seed: int = 0) -> dict[str, float]:
-    """Compare a model's gradients: fast, plain and by differences; on random data and weights.
+    """Compare a model's gradients: fast, plain and by differences.
+
+    On random weights and data, with two captions of each image, as rows are not images.
 
     Hard attention is given locations: its training gradient is an estimate, not the derivative of
     a loss, and docs/hard_attention.md tells how that is proven.
@@ -49,7 +53,7 @@ def check_gradients(model: CaptionGenerator, n_images: int = 3, seed: int = 0) -
     with model.graph.as_default():
         locations = None
         if model.hard:
-            locations = tf.constant(random.integers(0, model.L, (n_images, model.T)), tf.int32)
+            locations = tf.constant(random.integers(0, model.L, (2 * n_images, model.T)), tf.int32)
         losses = [model.build_model(locations=locations, plain=plain) for plain in (False, True)]
         gradients = [[tf.convert_to_tensor(gradient) for gradient in tf1.gradients(
             loss, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)] for loss in losses]
@@ -77,8 +81,8 @@ def check_gradients(model: CaptionGenerator, n_images: int = 3, seed: int = 0) -
 
 
 def _data(model: CaptionGenerator, n_images: int, random: np.random.Generator) -> dict[Any, Any]:
-    """Return feeds of random features (N, L, D) and captions (N, T + 1) of all lengths."""
-    captions = np.full((n_images, model.T + 1), model.null, np.int32)
+    """Return feeds of random features (N, L, D) and captions (2 N, T + 1) of all lengths."""
+    captions = np.full((2 * n_images, model.T + 1), model.null, np.int32)
     ordinary = [word for word in range(model.V)
                 if word not in (model.null, model.start, model.end)]
     for number, caption in enumerate(captions):

@@ -10,10 +10,10 @@ import pytest
 from core.model import attention_kernels
 from core.model.attention_kernels import (
     BLOCK,
+    additive_scores,
     compiled,
     projection_gradient,
     query_gradient,
-    scores,
 )
 from core.runtime.backend import tf, tf1
 from tests.support.quick_sessions import as_built
@@ -47,7 +47,7 @@ def assert_equal(found, expected):
 def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_steps):
     """That of the query in its step; those of p and w afterwards, from what the steps kept."""
     score, step_gradient = (compiled(functools.partial(kernel, activation), jit)
-                            for kernel in (scores, query_gradient))
+                            for kernel in (additive_scores, query_gradient))
     p, w = drawn(N, L, A), drawn(A)
     queries = [drawn(N, 1, A, seed=t) for t in range(n_steps)]
     # gradients that come from outside
@@ -64,7 +64,7 @@ def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_ste
 @KINDS
 def test_scores_of_several_captions_of_an_image(graph, activation, jit):
     p, q, w = drawn(N, L, A), drawn(N, C, A), drawn(A)
-    assert_equal([compiled(functools.partial(scores, activation), jit)(p, q, w)],
+    assert_equal([compiled(functools.partial(additive_scores, activation), jit)(p, q, w)],
                  [plain_scores(activation, p, q, w)])
 
 
@@ -89,7 +89,7 @@ def test_small_batches_are_not_compiled(graph):
 
     What comes out does not.
     """
-    score, w = compiled(functools.partial(scores, 'tanh'), True, least=2), drawn(A)
+    score, w = compiled(functools.partial(additive_scores, 'tanh'), True, least=2), drawn(A)
     for n in (1, 2):
         p, q = drawn(n, L, A), drawn(n, C, A)
         assert_equal([score(p, q, w)], [plain_scores('tanh', p, q, w)])

@@ -11,7 +11,7 @@ from core.reference import finite_differences
 from core.reference.equations import moving_statistics, teacher_forcing
 from core.runtime.backend import tf, tf1
 from core.training.checkpoints import initialize_from
-from tests.support import tiny_model
+from tests.support import scripts, tiny_model
 from tests.support.model_cases import PAPER, TF2, VARIABLES, sized
 from tests.support.tiny_model import END, NULL, START, UNK, D, H, L, M, N, T
 from tests.support.tolerances import summed
@@ -138,6 +138,35 @@ def test_works_beside_eager_code_and_other_graphs():
     expected = teacher_forcing(assigned, *tiny_model.batch())
     assert run_once(model, model.nll, assigned) == pytest.approx(expected.nll, rel=1e-4)
     assert tf.executing_eagerly() and float(tf.constant(2.0) * 2) == 4.0
+
+
+V1 = """
+from core.runtime.backend import tf, tf1
+tf1.disable_v2_behavior()
+from tests.support import tiny_model
+with tf.Graph().as_default():
+    model = tiny_model.build(dtype=tf.float64, dropout=False)
+    gradient, = tf1.gradients(model.build_model(), [model.cell._variables['kernel']])
+    captions = model.build_sampler(4)[2]
+    features, told = tiny_model.batch()
+    feeds = {model.features: features, model.captions: told}
+    with tiny_model.session(model, tiny_model.values(model)) as session:
+        nll, gradient, captions = session.run((model.nll, gradient, captions), feeds)
+print(nll, abs(gradient).sum(), captions.shape)
+"""
+
+
+def test_works_where_all_of_tensorflow_2_is_switched_off(graph):
+    """`tf1.disable_v2_behavior()`, which people of TF1 type first: other loops, other variables."""
+    done = scripts.python(V1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    nll, gradient, *shape = done.stdout.split(maxsplit=2)
+    model = tiny_model.build(dtype=tf.float64, dropout=False)
+    slope, = tf1.gradients(model.build_model(), [model.cell._variables['kernel']])
+    expected = run_once(model, (model.nll, slope), tiny_model.values(model))
+    assert float(nll) == pytest.approx(expected[0], rel=1e-9)
+    assert float(gradient) == pytest.approx(np.abs(expected[1]).sum(), rel=1e-9)
+    assert shape == ['(3, 4)\n'] or shape == ['(3, 4)']
 
 
 @pytest.mark.parametrize('mask_padding', [True, False])

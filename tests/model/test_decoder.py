@@ -103,7 +103,7 @@ def test_one_step_is_that_of_the_equations(graph, options):
     expected = equations.step(v, a, v['word_embedding/w'][words], h, c, **options)
     functions, words = model.step_functions(model.annotations(tf.constant(a))), tf.constant(words)
     after, step = model.step(functions, LSTMState(tf.constant(c), tf.constant(h)),
-                             functions.words(words))
+                             functions.from_words(words))
     logits = model.output(step.h, step.context, model.word_vectors(words))
     with tiny_model.session(model, v) as session:
         state, alpha, beta, log_probs = session.run(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.model import decoder
+from core.model.attention_kernels import by_image
 from core.runtime.backend import tf, tf1
 from tests.support import tiny_model
 from tests.support.model_cases import CASES, HARD
@@ -89,13 +90,19 @@ def test_gradient_of_the_features(graph, options):
 # ---- terms that somebody writes into the step, without a thought of how gradients are made
 
 def reads_the_projection(functions, state, step):
-    """A term of `scores.constants`: the mean of the projected annotations where alpha looks."""
-    projected = functions.scores.constants[0]                                       # (N, L, A)
-    return tf.einsum('rl,rla->r', step.alpha, projected)
+    """That of docs/changing_the_model.md: what p says where alpha looks."""
+    p = functions.projected()                                                       # (N, L, A)
+    return tf.reshape(tf.einsum('ncl,nla->nc', by_image(step.alpha, p), p), [-1])
+
+
+def reads_the_annotations(functions, state, step):
+    a = functions.annotation_vectors()                                              # (N, L, K)
+    return tf.reshape(tf.einsum('ncl,nlk->nc', by_image(step.alpha, a), a), [-1])
 
 
 def reads_the_features(functions, state, step):
-    return tf.reduce_sum(functions.weighted_sum.constants[0] * step.alpha[..., tf.newaxis], [1, 2])
+    features = functions.weighted_sum.constants[0]                                  # (N, L, K)
+    return tf.reshape(tf.einsum('ncl,nlk->nc', by_image(step.alpha, features), features), [-1])
 
 
 def reads_a_weight(functions, state, step):
@@ -113,8 +120,8 @@ def multiplies_twice(functions, state, step):
     return tf.reduce_sum(tf.tanh(functions.from_context(tf.square(step.context))), axis=1)
 
 
-@pytest.mark.parametrize('term', [reads_the_projection, reads_the_features, reads_a_weight,
-                                  scores_twice, multiplies_twice])
+@pytest.mark.parametrize('term', [reads_the_projection, reads_the_annotations, reads_the_features,
+                                  reads_a_weight, scores_twice, multiplies_twice])
 def test_a_term_written_plainly_into_the_step_has_its_right_gradient(graph, monkeypatch, term):
     """It scales the context, so that all gradients pass through it."""
     plain_step = decoder.Decoder.step
@@ -130,11 +137,12 @@ def test_a_term_written_plainly_into_the_step_has_its_right_gradient(graph, monk
     with monkeypatch.context() as patch:
         patch.setattr(decoder.Decoder, 'step', plain_step)
         without = model.build_model()
-    names, fast, slow = both(model, more=[features])
+    names, fast, slow = both(model, captions_per_image=2, more=[features])
     assert_equal([*names, 'features'], fast, slow)
+    captions = tiny_model.batch()[1]
+    captions = np.concatenate([captions, np.roll(captions, 1, axis=0)])
     with tiny_model.session(model, tiny_model.values(model)) as session:
-        loss = session.run(without, {model.captions: tiny_model.batch()[1],
-                                     model.dropout_seed: (3, 4)})
+        loss = session.run(without, {model.captions: captions, model.dropout_seed: (3, 4)})
     assert abs(loss - fast[0]) > 1e-4  # the term is there
 
 

@@ -8,7 +8,7 @@ from core.runtime.backend import tf
 from tests.support import tiny_model
 from tests.support.model_cases import CASES
 
-# Hard attention has test_hard_gradient.py, the sentinel test_sentinel.py.
+# Hard attention has test_hard_gradient.py, the sentinel test_caption_generator.py.
 SOFT = [name for name, options in CASES.items()
         if options.get('attention') != 'hard' and 'sentinel' not in options]
 
