@@ -54,17 +54,17 @@ def markdown(attentions, most=8):
              for title, attention in attentions.items()}
     rows = {'all names': total}
     for name in sorted(counts, key=lambda name: (-counts[name], name))[:most]:
-        found = {title: {key: attention['by_class'][name][key] for key in MEASURES}
-                 for title, attention in attentions.items() if name in attention['by_class']}
-        if found == total:
+        figures = {title: {key: attention['by_class'][name][key] for key in MEASURES}
+                   for title, attention in attentions.items() if name in attention['by_class']}
+        if figures == total:
             rows = {f'{name} (all names)' if row == 'all names' else row: values
                     for row, values in rows.items()}
         else:
-            rows[name] = found
+            rows[name] = figures
     lines = ['| words | attention | ' + ' | '.join(MEASURES.values()) + ' |',
              '| --- ' * (len(MEASURES) + 2) + '|']
-    for name, found in rows.items():
-        for title, values in found.items():
+    for name, figures in rows.items():
+        for title, values in figures.items():
             cells = [str(values[key]) if key == 'n_words' else f'{values[key]:.3f}'
                      for key in MEASURES]
             lines.append(f'| {name} | {title} | ' + ' | '.join(cells) + ' |')

@@ -25,32 +25,32 @@ def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
     Returns:
         dict of letter -> side ('ours', 'textbook') -> list of (value, seconds).
     """
-    found, known = {}, {}
+    results, known = {}, {}
     workers = {side: Worker('benchmarks.tensorflow_sides:Growth', side=side, threads=threads)
                for side in ('ours', 'textbook')}
     try:
         for letter, values in (POINTS if points is None else points).items():
-            found[letter] = {side: [] for side in workers}
+            results[letter] = {side: [] for side in workers}
             for value in values:
                 changed = replace(sizes, **{letter: value})
                 for side, worker in workers.items():
                     if (side, changed) not in known:  # all sizes as they are belong to every letter
                         known[side, changed] = worker.call('step', changed, steps)
-                    found[letter][side].append((value, known[side, changed]))
+                    results[letter][side].append((value, known[side, changed]))
         if widths:
-            found['K'] = {
+            results['K'] = {
                 'ours': [(width, workers['ours'].call('beam', sizes, width, max_len, steps))
                          for width in widths]}
     finally:
         for worker in workers.values():
             worker.__exit__()
-    return found
+    return results
 
 
-def table(found):
+def table(results):
     """Return the Markdown table of what `measure` found, in milliseconds."""
     rows = []
-    for letter, sides in found.items():
+    for letter, sides in results.items():
         what = 'a word of beam search' if letter == 'K' else 'a training step'
         for side, points in sides.items():
             rows.append([TITLES[letter], f'{what}, {side}', ' · '.join(
@@ -58,16 +58,16 @@ def table(found):
     return markdown(['what grows', 'time of', 'ms'], rows)
 
 
-def plot(found, path):
+def plot(results, path):
     """Return a PNG with a panel for each letter.
 
     The dashed line is proportional to the size, through the largest.
     """
     from matplotlib.figure import Figure
 
-    rows = -(-len(found) // 3)
+    rows = -(-len(results) // 3)
     figure = Figure(figsize=(12, 3.2 * rows), dpi=100, layout='constrained')
-    for place, (letter, sides) in enumerate(found.items(), 1):
+    for place, (letter, sides) in enumerate(results.items(), 1):
         axes = figure.add_subplot(rows, 3, place)
         for side, points in sides.items():
             values, seconds = zip(*points, strict=True)

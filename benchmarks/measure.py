@@ -143,8 +143,8 @@ def resident():
     Not getrusage: its peak begins with that of the process that started this one.
     """
     lines = pathlib.Path('/proc/self/status').read_text(encoding='utf8').splitlines()
-    found = dict(line.split(':', 1) for line in lines)
-    return {name: 1024 * int(found[name].split()[0]) for name in ('VmRSS', 'VmHWM')}
+    fields = dict(line.split(':', 1) for line in lines)
+    return {name: 1024 * int(fields[name].split()[0]) for name in ('VmRSS', 'VmHWM')}
 
 
 class Others:

@@ -117,15 +117,16 @@ class Benchmarks:
                 with contextlib.ExitStack() as stack:
                     worker = self._workers(stack, {name: side})[name]
                     worker.call('train', 0, self.args.steps)
-                    found = worker.call('memory')
-                peaks.setdefault(name, []).append(found['peak'] / 1e9)
-                above.setdefault(name, []).append((found['peak'] - found['idle']) / 1e9)
+                    measured = worker.call('memory')
+                peaks.setdefault(name, []).append(measured['peak'] / 1e9)
+                above.setdefault(name, []).append((measured['peak'] - measured['idle']) / 1e9)
         self.results['memory'] = {'N': self.sizes.N, 'unit': 'GB', 'peak': peaks,
                                   'above_idle': above}
         rows = []
         for name in peaks:
-            cells = [(f'{max(found[name]):.2f}', '' if name == 'ours'
-                      else str(ratio(found['ours'], found[name]))) for found in (peaks, above)]
+            cells = [(f'{max(measured[name]):.2f}', '' if name == 'ours'
+                      else str(ratio(measured['ours'], measured[name])))
+                     for measured in (peaks, above)]
             rows.append([name, *cells[0], *cells[1]])
         self._tell('memory', ['side', 'peak, GB', "ours' share", 'above the idle process, GB',
                               "ours' share"], rows)
@@ -134,14 +135,14 @@ class Benchmarks:
         """Measure how long training waits for its batches."""
         with Worker(TF + 'InputWaiting', sizes=self.sizes, threads=self.args.threads,
                     lengths=self.lengths) as worker:
-            found = [worker.call('waiting', 4 * self.args.steps, 16 * self.sizes.N)
+            waits = [worker.call('waiting', 4 * self.args.steps, 16 * self.sizes.N)
                      for _ in range(2)]
-        shares = [each['waiting'] / each['seconds'] for each in found]
-        self.results['input'] = {'waiting_share': shares, 'runs': found}
+        shares = [each['waiting'] / each['seconds'] for each in waits]
+        self.results['input'] = {'waiting_share': shares, 'runs': waits}
         self._tell('input', ['run', 'steps', 'seconds', 'waiting for batches', 'share'],
                    [[k + 1, 4 * self.args.steps, f'{each["seconds"]:.1f}',
                      f'{1000 * each["waiting"]:.1f} ms', f'{100 * share:.2f} %']
-                    for k, (each, share) in enumerate(zip(found, shares, strict=True))])
+                    for k, (each, share) in enumerate(zip(waits, shares, strict=True))])
 
     # ---- decoding
 
@@ -166,9 +167,9 @@ class Benchmarks:
             with contextlib.ExitStack() as stack:
                 workers = self._workers(stack, {'ours': (TF + 'OursDecoding', options),
                                                 'textbook': (TF + 'TextbookDecoding', options)})
-                found = alternate(_sides(workers, 'decode'), 2 * self.args.rounds)
-            figures, sides = self._compared(_rates(found), 'images/s')
-            told = _captions(found)
+                answers = alternate(_sides(workers, 'decode'), 2 * self.args.rounds)
+            figures, sides = self._compared(_rates(answers), 'images/s')
+            told = _captions(answers)
             same = sum(a == b for a, b in zip(told['ours'], told['textbook'], strict=True))
             figures |= {'mean_length': _mean_length(told['ours']), 'same_captions': same,
                         'images': len(told['ours'])}
@@ -189,10 +190,10 @@ class Benchmarks:
             workers = self._workers(stack, {'ours': (TF + 'OursDecoding', options)} | {
                 name: (TORCH + 'TorchBeam', {**options, **more}) for name, more in PYTORCH.items()})
             ours = {'ours': workers.pop('ours')}
-            found = alternate(_sides(ours, 'decode') | _sides(workers, 'decode', n_images),
-                              self.args.rounds)
-        figures, sides = self._compared(_rates(found), 'images/s')
-        told = _captions(found, n_images)
+            answers = alternate(_sides(ours, 'decode') | _sides(workers, 'decode', n_images),
+                                self.args.rounds)
+        figures, sides = self._compared(_rates(answers), 'images/s')
+        told = _captions(answers, n_images)
         rows = []
         for name, *cells in sides:
             same = sum(a == b for a, b in zip(told['ours'], told[name], strict=True))
@@ -228,28 +229,29 @@ class Benchmarks:
 
     def growth(self):
         """Measure times over sizes."""
-        found = growth.measure(self.sizes, self.args.threads, steps=3)
-        self.results['growth'] = found
-        self.tables['growth'] = growth.table(found)
+        results = growth.measure(self.sizes, self.args.threads, steps=3)
+        self.results['growth'] = results
+        self.tables['growth'] = growth.table(results)
         print(f'\ngrowth\n\n{self.tables["growth"]}', flush=True)
         if self.args.plot:
-            growth.plot(found, self.args.plot)
+            growth.plot(results, self.args.plot)
 
     def profile(self):
         """Profile one training step by kind of operation and by name scope."""
         options = {'sizes': self.sizes, 'lengths': self.lengths}
         for name, factory in (('ours', 'OursTraining'), ('textbook', 'TextbookTraining')):
             with contextlib.ExitStack() as stack:
-                found = self._workers(stack, {name: (TF + factory, options)})[name].call('profile')
-            self.results[f'profile {name}'] = found
+                worker = self._workers(stack, {name: (TF + factory, options)})[name]
+                profile = worker.call('profile')
+            self.results[f'profile {name}'] = profile
             rows = []
-            for op, place in zip(found['ops'][:14], found['scopes'][:14], strict=False):
+            for op, place in zip(profile['ops'][:14], profile['scopes'][:14], strict=False):
                 rows.append([op[0], f'{100 * op[1]:.1f} %', op[2], place[0],
                              f'{100 * place[1]:.1f} %', place[2]])
             self._tell(
                 f'profile {name}', ['operation', 'share', 'calls', 'scope', 'share', 'calls'], rows)
-            print(f'\n{1000 * found["seconds"]:.0f} ms traced; the operations, which run beside '
-                  f'each other, take {1000 * found["op_seconds"]:.0f} ms')
+            print(f'\n{1000 * profile["seconds"]:.0f} ms traced; the operations, which run beside '
+                  f'each other, take {1000 * profile["op_seconds"]:.0f} ms')
 
 
 def _sides(workers, method, *args):
@@ -258,15 +260,15 @@ def _sides(workers, method, *args):
             for name, worker in workers.items()}
 
 
-def _rates(found):
+def _rates(answers):
     """Return the items a second of what the sides returned."""
     return {name: [each['items'] / each['seconds'] for each in results]
-            for name, results in found.items()}
+            for name, results in answers.items()}
 
 
-def _captions(found, n=None):
+def _captions(answers, n=None):
     return {name: [caption for each in results for caption in each['captions'][:n]]
-            for name, results in found.items()}
+            for name, results in answers.items()}
 
 
 def _mean_length(captions):

@@ -36,13 +36,13 @@ def command(run, *arguments):
                             stdout=subprocess.PIPE, text=True)
 
 
-def batch_rate(run, found, options):
+def batch_rate(run, paths, options):
     """Return (photos a second, seconds to the first line) of caption.py --json."""
     began = time.perf_counter()
-    process = command(run, *map(str, found), '--json', *options)
+    process = command(run, *map(str, paths), '--json', *options)
     times = [time.perf_counter() for _ in process.stdout]
-    if process.wait() or len(times) != len(found):
-        raise InputError(f'caption.py gave {len(times)} results for {len(found)} photos')
+    if process.wait() or len(times) != len(paths):
+        raise InputError(f'caption.py gave {len(times)} results for {len(paths)} photos')
     return (len(times) - 1) / (times[-1] - times[0]), times[0] - began
 
 
@@ -111,11 +111,11 @@ def main():
     parser.add_argument('--beam-width', default='3')
     args = parser.parse_args()
     options = ['--beam-width', args.beam_width]
-    found = [path for _, path in photo_files.find(args.photos)]
-    files = [path.read_bytes() for path in found] * args.repeat
+    paths = [path for _, path in photo_files.find(args.photos)]
+    files = [path.read_bytes() for path in paths] * args.repeat
     rows = []
     for number in range(args.rounds):
-        alone = batch_rate(args.run, found, options)
+        alone = batch_rate(args.run, paths, options)
         rows.append((*alone, *served(args.run, files, args.clients, options)))
         print(f'round {number + 1}: caption.py {rows[-1][0]:.1f}, --serve {rows[-1][2]:.1f} '
               'photos/s', flush=True)
@@ -130,7 +130,7 @@ def main():
         ('first answer of a fresh server, s', summary(first, 3)),
         ('start to address, s', summary(ready)),
         ('start of caption.py to first sentence, s', summary(to_first)),
-    ], [f'{len(found)} photos', '']))
+    ], [f'{len(paths)} photos', '']))
 
 
 if __name__ == '__main__':

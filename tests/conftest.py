@@ -39,9 +39,9 @@ def sample_dirs(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         folder = folder.parent  # the workers' own folders lie in it
-    made = SampleDirs(folder / 'samples')
-    yield made
-    made.assert_unchanged()
+    directories = SampleDirs(folder / 'samples')
+    yield directories
+    directories.assert_unchanged()
 
 
 @pytest.fixture(scope='session')

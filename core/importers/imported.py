@@ -160,7 +160,11 @@ def tensors(reader: CheckpointReader, names: Iterable[str],
 
 
 def checked(value: Any, name: str, where: PathLike) -> np.ndarray:
-    """An array as float32, or InputError where it is not made of finite numbers."""
+    """Return an array as float32.
+
+    Raises:
+        InputError: it is not made of finite numbers.
+    """
     value = np.asarray(value)
     numbers = value.dtype.kind in 'fiu'
     with np.errstate(over='ignore'):

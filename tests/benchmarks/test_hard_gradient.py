@@ -16,10 +16,10 @@ from core.reference.sample_model import exact
 ], ids=lambda options: '-'.join(map(str, options.values())))
 def test_mean_and_variance_of_many_draws(options):
     draws = 20000
-    found = measure(options, draws, np.inf, repeats=100)
-    for name, (error, distance, _) in found['variables'].items():
+    result = measure(options, draws, np.inf, repeats=100)
+    for name, (error, distance, _) in result['variables'].items():
         assert distance < 4, (name, error, distance)
-    np.testing.assert_allclose(found['variance'], found['exact_variance'], rtol=0.3)
+    np.testing.assert_allclose(result['variance'], result['exact_variance'], rtol=0.3)
     # What the bound would see: a REINFORCE term of the wrong sign, absent, or of a wrong factor.
     drawn = {**PLAIN, **options}
     mean, variance = exact().moments(**drawn)

@@ -17,9 +17,9 @@ from core.runtime.backend import tf, tf1
 def test_sides_alternate_and_ratios_are_taken_round_by_round(monkeypatch):
     monkeypatch.setattr('benchmarks.measure.SETTLE', 0)
     order = []
-    found = alternate(
+    answers = alternate(
         {name: lambda k, name=name: order.append((k, name)) or 10 * k for name in 'ab'}, 3)
-    assert order == [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')] and found == {
+    assert order == [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')] and answers == {
         'a': [0, 10, 20], 'b': [0, 10, 20]}
     assert ratio([4, 9, 2], [2, 3, 2]) == (2, 1, 3)
     assert str(ratio([4, 9, 2], [2, 3, 2])) == '2.00x (1.00 to 3.00)'
@@ -101,24 +101,24 @@ def test_a_profile_sums_up_a_real_trace():
         metadata = tf1.RunMetadata()
         session.run(y, {x: np.ones((300, 400), np.float32)},
                     tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE), metadata)
-    found = op_profile.shares(metadata.step_stats)
-    assert math.isclose(sum(share for _, share, _ in found['ops']), 1)
-    assert math.isclose(sum(share for _, share, _ in found['scopes']), 1)
-    names = {name for name, _, _ in found['ops']}
-    assert found['op_seconds'] > 0
-    assert sum(n for name, _, n in found['ops'] if 'MatMul' in name) == 2
+    shares = op_profile.shares(metadata.step_stats)
+    assert math.isclose(sum(share for _, share, _ in shares['ops']), 1)
+    assert math.isclose(sum(share for _, share, _ in shares['scopes']), 1)
+    names = {name for name, _, _ in shares['ops']}
+    assert shares['op_seconds'] > 0
+    assert sum(n for name, _, n in shares['ops'] if 'MatMul' in name) == 2
     assert 'Tanh' in names or '_MklTanh' in names, 'the operations of a function count'
     assert 'PartitionedCall' not in names, 'its call would count them twice'
-    assert any(name == 'layer/inner' for name, _, _ in found['scopes'])
+    assert any(name == 'layer/inner' for name, _, _ in shares['scopes'])
     assert op_profile.scope('a/b_3/b/c/d/e') == 'a/b/c' and op_profile.scope('x_1') == 'x'
 
 
 def test_growth_is_a_table_and_a_plot(tmp_path):
-    found = {'N': {'ours': [(1, 0.5), (2, 0.75)], 'textbook': [(1, 1.0), (2, 2.0)]},
-             'K': {'ours': [(1, 0.1)]}}
-    assert growth.table(found).splitlines()[2:] == [
+    results = {'N': {'ours': [(1, 0.5), (2, 0.75)], 'textbook': [(1, 1.0), (2, 2.0)]},
+               'K': {'ours': [(1, 0.1)]}}
+    assert growth.table(results).splitlines()[2:] == [
         '| captions in a batch N | a training step, ours | 1: 500 · 2: 750 |',
         '| captions in a batch N | a training step, textbook | 1: 1000 · 2: 2000 |',
         '| beam width K | a word of beam search, ours | 1: 100 |']
-    growth.plot(found, tmp_path / 'growth.png')
+    growth.plot(results, tmp_path / 'growth.png')
     assert (tmp_path / 'growth.png').read_bytes().startswith(b'\x89PNG')

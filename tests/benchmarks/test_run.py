@@ -44,8 +44,8 @@ def test_waiting_for_input_is_measured_on_a_features_file(monkeypatch):
     from benchmarks import tensorflow_sides as sides
 
     side = sides.InputWaiting(SIZES, lengths=(0, 30, 50, 20))
-    found = side.waiting(5, 10)
-    assert 0 < found['waiting'] < found['seconds']
+    waits = side.waiting(5, 10)
+    assert 0 < waits['waiting'] < waits['seconds']
 
     # With a clock of its own: of 0.13 s a step, 0.1 s are spent waiting.
     clock = types.SimpleNamespace(now=0.0)
@@ -58,8 +58,8 @@ def test_waiting_for_input_is_measured_on_a_features_file(monkeypatch):
     monkeypatch.setattr(sides, 'time', clock)
     monkeypatch.setattr(sides, 'prefetch', lambda batches: (after(0.1, batch) for batch in batches))
     monkeypatch.setattr(side.session, 'run', lambda *given: after(0.03, run(*given)))
-    found = side.waiting(5, 10)
-    assert (found['waiting'], found['seconds']) == pytest.approx((0.5, 0.65))
+    waits = side.waiting(5, 10)
+    assert (waits['waiting'], waits['seconds']) == pytest.approx((0.5, 0.65))
 
 
 # ---- the command
@@ -77,14 +77,14 @@ def test_the_command_measures_prints_and_writes(tmp_path):
     done = command('input', *sizes, '--steps', 1, '--json', tmp_path / 'found.json', '--write',
                    document)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / 'found.json').read_text(encoding='utf8'))
-    assert found['sizes'] == vars(SIZES) and len(found['input']['waiting_share']) == 2
-    assert found['machine']['versions']['tensorflow'] == tf.__version__
-    assert found['machine']['cores'] > 0
+    results = json.loads((tmp_path / 'found.json').read_text(encoding='utf8'))
+    assert results['sizes'] == vars(SIZES) and len(results['input']['waiting_share']) == 2
+    assert results['machine']['versions']['tensorflow'] == tf.__version__
+    assert results['machine']['cores'] > 0
     table = [line for line in done.stdout.splitlines() if line.startswith('|')]
     assert len(table) == 4 and '\n'.join(table) in document.read_text(encoding='utf8')
-    assert 'other programs took' in done.stdout and 0 <= found['machine']['other_programs'] <= 1
-    assert found['machine']['processor'] in document.read_text(encoding='utf8')
+    assert 'other programs took' in done.stdout and 0 <= results['machine']['other_programs'] <= 1
+    assert results['machine']['processor'] in document.read_text(encoding='utf8')
 
 
 @pytest.mark.parametrize('arguments, parts', [

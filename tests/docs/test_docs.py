@@ -69,10 +69,10 @@ def options_of(program):
     if program in SCRIPTS:
         return {option for action in parser(program)._actions for option in action.option_strings}
     source = module_file(program).read_text(encoding='utf8')
-    found = set(re.findall(r"add_argument\(\s*(?:'-\w', )?'(--[a-z-]+)'", source))
+    options = set(re.findall(r"add_argument\(\s*(?:'-\w', )?'(--[a-z-]+)'", source))
     if 'devices.add_arguments(' in source:
-        found |= options_of_devices()
-    return found | {'--help'}
+        options |= options_of_devices()
+    return options | {'--help'}
 
 
 @functools.cache
@@ -233,13 +233,13 @@ def test_imports_of_the_tutorial_are_there():
 @functools.cache
 def modules():
     """Return the syntax trees of all of core by module name."""
-    found = {}
+    trees = {}
     for path in sorted((ROOT / 'core').rglob('*.py')):
         parts = path.relative_to(ROOT).with_suffix('').parts
         with tokenize.open(path) as file:
-            found['.'.join(parts[:-1] if parts[-1] == '__init__'
+            trees['.'.join(parts[:-1] if parts[-1] == '__init__'
                            else parts)] = ast.parse(file.read())
-    return found
+    return trees
 
 
 @functools.cache
@@ -303,22 +303,22 @@ def documented(docstring):
     """Return the names at the beginnings of lines of a docstring's Args section: list of str."""
     section = re.search(r'^Args:\n((?:(?: +.*)?\n?)*)', docstring, re.MULTILINE)
     lines = section[1].splitlines() if section else []
-    found = [re.match(r' {4}([\w*]+(?:, [\w*]+)*): ', line) for line in lines]
-    return [name.lstrip('*') for match in found if match for name in match[1].split(', ')]
+    matches = [re.match(r' {4}([\w*]+(?:, [\w*]+)*): ', line) for line in lines]
+    return [name.lstrip('*') for match in matches if match for name in match[1].split(', ')]
 
 
 def parameters(node):
     """Return the parameters of a function or a class; None for a base class's."""
     if isinstance(node, ast.ClassDef):
-        made = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef)
-                     and inner.name == '__init__'), None)
-        if made is None:
+        constructor = next((inner for inner in node.body if isinstance(inner, ast.FunctionDef)
+                            and inner.name == '__init__'), None)
+        if constructor is None:
             fields = {inner.target.id for inner in node.body if isinstance(inner, ast.AnnAssign)}
             return fields or None
-        node = made
-    given = node.args
-    return {arg.arg for arg in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg,
-                                given.kwarg] if arg}
+        node = constructor
+    args = node.args
+    return {arg.arg for arg in [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg,
+                                args.kwarg] if arg}
 
 
 def test_documented_arguments_are_arguments():

@@ -10,10 +10,10 @@ from tests.support import tf1_checkpoint as tf1
 @pytest.fixture(scope='session')
 def tf1_checkpoint(tmp_path_factory):
     """Return a directory with the TF1 code's checkpoint `model-7` and vocabulary `words.pkl`."""
-    made = tmp_path_factory.mktemp('tf1')
-    tf1.write(made / 'model-7', tf1.draw())
-    tf1.write_words(made / 'words.pkl')
-    return made
+    directory = tmp_path_factory.mktemp('tf1')
+    tf1.write(directory / 'model-7', tf1.draw())
+    tf1.write_words(directory / 'words.pkl')
+    return directory
 
 
 @pytest.fixture(scope='session')

@@ -37,8 +37,8 @@ def test_probabilities_and_alphas_are_the_authors(tmp_path, graph, name):
     draws = [None, LOCATIONS] if options['attn_type'] == 'stochastic' else [None]
     fetches = []
     for locations in draws:
-        given = None if locations is None else tf.constant(locations.T, tf.int32)
-        model.build_model(training=False, locations=given)
+        places = None if locations is None else tf.constant(locations.T, tf.int32)
+        model.build_model(training=False, locations=places)
         fetches.append((locations, model.outputs.log_probs, model.outputs.alphas))
     with tiny_model.session(model, imported.values) as session:
         for locations, log_probs, alphas in fetches:

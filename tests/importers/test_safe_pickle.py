@@ -31,8 +31,8 @@ def test_plain_data_of_every_protocol(tmp_path, protocol):
     if protocol < 3:
         del value[3]  # these protocols write bytes as a call of a codec
     path = write(tmp_path / 'data.pkl', pickle.dumps(value, protocol))
-    found = safe_pickle.load(path)
-    assert found == value and isinstance(found['ordered'], collections.OrderedDict)
+    content = safe_pickle.load(path)
+    assert content == value and isinstance(content['ordered'], collections.OrderedDict)
     shared = safe_pickle.load(write(path, pickle.dumps([WORDS, WORDS], protocol)))
     assert shared[0] is shared[1] and shared[0] == WORDS
 

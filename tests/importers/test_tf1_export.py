@@ -25,11 +25,11 @@ def test_the_old_code_restores_what_is_exported(tf1_run, tmp_path):
     with tf.Graph().as_default():
         shapes = {name: tuple(V + 1 if size == V else size for size in shape)
                   for name, shape in NAMES.items()}
-        there = [tf1.get_variable(name, shape, use_resource=False)
-                 for name, shape in shapes.items()]
+        variables = [tf1.get_variable(name, shape, use_resource=False)
+                     for name, shape in shapes.items()]
         with tf1.Session() as session:
             tf1.train.Saver().restore(session, tf1.train.latest_checkpoint(str(tmp_path / 'old')))
-            for variable in there:
+            for variable in variables:
                 np.testing.assert_array_equal(session.run(variable), ours[variable.op.name])
     assert set(ours) == set(NAMES)
     words = json.loads((tmp_path / 'old' / 'model-1-word_to_idx.json').read_text())
@@ -46,8 +46,8 @@ def test_the_old_code_restores_what_is_exported(tf1_run, tmp_path):
     assert again.config == tf1_run.config
     assert again.vocabulary == tf1_run.vocabulary
     assert again.spec == tf1_run.spec
-    found = variables_of(again.best().prefix())
-    assert set(found) == set(ours) and all((found[name] == ours[name]).all() for name in ours)
+    exported = variables_of(again.best().prefix())
+    assert set(exported) == set(ours) and all((exported[name] == ours[name]).all() for name in ours)
 
     # a second one beside it changes neither the first nor its state file; the same name is refused
     before = snapshot(tmp_path / 'old')

@@ -46,11 +46,11 @@ def test_the_oldest_files_without_an_index(tf1_checkpoint, tmp_path):
     values = draw()
     values['RNN/LSTMCell/W_0'], values['RNN/LSTMCell/B'] = values.pop(KERNEL), values.pop(BIAS)
     write(tmp_path / 'there' / 'model-3', values, version=tf1.train.SaverDef.V1)
-    here = (tmp_path / 'there').rename(tmp_path / 'here')
-    for source in (here, here / 'model-3', here / 'model-3.meta'):
-        assert detect(source) == ('tf1', str(here / 'model-3'))
-    found = tf1_code.read(str(here / 'model-3'), tf1_checkpoint / 'words.pkl')
-    np.testing.assert_array_equal(found.values[KERNEL], values['RNN/LSTMCell/W_0'])
+    directory = (tmp_path / 'there').rename(tmp_path / 'here')
+    for source in (directory, directory / 'model-3', directory / 'model-3.meta'):
+        assert detect(source) == ('tf1', str(directory / 'model-3'))
+    model = tf1_code.read(str(directory / 'model-3'), tf1_checkpoint / 'words.pkl')
+    np.testing.assert_array_equal(model.values[KERNEL], values['RNN/LSTMCell/W_0'])
 
 
 def test_sources_of_other_kinds(sample_dirs, tf1_checkpoint, tmp_path):

@@ -51,8 +51,8 @@ def test_an_imported_model_decodes_like_the_old_code(tf1_run):
     for n in range(len(a)):
         end = [*np.flatnonzero(words[n] == 2), 8][0]
         lengths.append(end)
-        here = tf1_run.vocabulary.idx_to_word
-        assert [there[i] for i in words[n][:end]] == [here[i] for i in ours.captions[n][:end]]
+        our_words = tf1_run.vocabulary.idx_to_word
+        assert [there[i] for i in words[n][:end]] == [our_words[i] for i in ours.captions[n][:end]]
         assert (ours.captions[n][end:] == 2).all()
         np.testing.assert_allclose(ours.alphas[n][:end], alphas[n][:end], atol=1e-5)
         np.testing.assert_allclose(ours.betas[n][:end], betas[n][:end], atol=1e-5)
@@ -93,14 +93,14 @@ def _umask():
 
 
 def test_defaults_are_those_of_the_tutorial(tf1_checkpoint):
-    found = tf1_code.read(str(tf1_checkpoint / 'model-7'), tf1_checkpoint / 'words.pkl')
-    assert found.max_length == 15
-    assert found.encoder == {'name': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'squash'}
-    assert found.options == {'dim_embed': M, 'dim_hidden': H, 'selector': True, 'ctx2out': True,
+    model = tf1_code.read(str(tf1_checkpoint / 'model-7'), tf1_checkpoint / 'words.pkl')
+    assert model.max_length == 15
+    assert model.encoder == {'name': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'squash'}
+    assert model.options == {'dim_embed': M, 'dim_hidden': H, 'selector': True, 'ctx2out': True,
                              'batch_norm': True}
-    assert any('prev2out' in note for note in found.notes)
-    assert any('<UNK>' in note for note in found.notes)
-    assert all(value.dtype == np.float32 for value in found.values.values())
+    assert any('prev2out' in note for note in model.notes)
+    assert any('<UNK>' in note for note in model.notes)
+    assert all(value.dtype == np.float32 for value in model.values.values())
 
 
 @pytest.mark.parametrize(('kernel', 'bias'), [
@@ -117,10 +117,10 @@ def test_defaults_are_those_of_the_tutorial(tf1_checkpoint):
 def test_every_older_name_of_the_cell(tf1_checkpoint, tmp_path, kernel, bias):
     values = draw()
     values[kernel], values[bias] = values.pop(KERNEL), values.pop(BIAS)
-    found = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
-    np.testing.assert_array_equal(found.values[KERNEL], values[kernel])
-    np.testing.assert_array_equal(found.values[BIAS], values[bias])
-    assert set(found.values) == set(NAMES) and any(kernel in note for note in found.notes)
+    model = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
+    np.testing.assert_array_equal(model.values[KERNEL], values[kernel])
+    np.testing.assert_array_equal(model.values[BIAS], values[bias])
+    assert set(model.values) == set(NAMES) and any(kernel in note for note in model.notes)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_every_older_name_of_the_cell(tf1_checkpoint, tmp_path, kernel, bias):
 def test_other_names_of_the_batch_normalisation(tf1_checkpoint, tmp_path, scope):
     values = {name.replace('conv_featuresbatch_norm', scope): value
               for name, value in draw().items()}
-    found = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
-    assert set(found.values) == set(NAMES)
-    np.testing.assert_array_equal(found.values['conv_featuresbatch_norm/gamma'],
+    model = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
+    assert set(model.values) == set(NAMES)
+    np.testing.assert_array_equal(model.values['conv_featuresbatch_norm/gamma'],
                                   values[f'{scope}/gamma'])
 
 
@@ -140,8 +140,8 @@ def test_other_names_of_the_batch_normalisation(tf1_checkpoint, tmp_path, scope)
     'batch_norm', 'conv_featuresbatch_norm/')])
 def test_parts_that_are_not_there_are_options(tf1_checkpoint, tmp_path, option, prefix):
     values = {name: value for name, value in draw().items() if not name.startswith(prefix)}
-    found = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
-    assert found.options[option] is False and set(found.values) == set(values)
+    model = tf1_code.read(write(tmp_path / 'm', values), tf1_checkpoint / 'words.pkl')
+    assert model.options[option] is False and set(model.values) == set(values)
     if option == 'selector':  # once through to the run: the model has just these variables
         make_run(tmp_path / 'm', tf1_checkpoint / 'words.pkl', tmp_path / 'run', encoder=ENCODER,
                            assignments=['prev2out=false'], say=lambda line: None)
@@ -174,9 +174,9 @@ def test_what_optimizers_leave_is_no_surplus(tf1_checkpoint, tmp_path):
         'logits/w_h/Adam_1', 'logits/w_h/RMSProp_1', 'logits/w_h/Momentum', 'global_step',
         'conv_featuresbatch_norm/moving_mean/biased',
         'conv_featuresbatch_norm/moving_mean/local_step')}
-    found = tf1_code.read(write(tmp_path / 'm', draw() | more, slots=False),
+    model = tf1_code.read(write(tmp_path / 'm', draw() | more, slots=False),
                           tf1_checkpoint / 'words.pkl')
-    assert set(found.values) == set(NAMES)
+    assert set(model.values) == set(NAMES)
 
 
 def test_two_cells_are_not_guessed_between(tf1_checkpoint, tmp_path):
@@ -194,28 +194,28 @@ def test_numbers_that_are_none(tf1_checkpoint, tmp_path):
 
 
 def test_words_keep_their_vectors_whatever_their_numbers(tf1_checkpoint, tmp_path):
-    there = {'dog': 0, '<UNK>': 1, '<START>': 2, 'a': 3, '<NULL>': 4, '<END>': 5, 'red': 6,
-             'runs': 7, 'over': 8}
+    numbers = {'dog': 0, '<UNK>': 1, '<START>': 2, 'a': 3, '<NULL>': 4, '<END>': 5, 'red': 6,
+               'runs': 7, 'over': 8}
     vocab = tmp_path / 'words.json'
-    vocab.write_text(json.dumps(there))
-    found, values = tf1_code.read(str(tf1_checkpoint / 'model-7'), vocab), draw()
-    assert found.words == ['dog', 'a', 'red', 'runs', 'over']
-    assert len(found.values['logits/b_out']) == V
-    for ours, word in enumerate(['<NULL>', '<START>', '<END>', '<UNK>', *found.words]):
-        np.testing.assert_array_equal(found.values['word_embedding/w'][ours],
-                                      values['word_embedding/w'][there[word]])
-        np.testing.assert_array_equal(found.values['logits/w_out'][:, ours],
-                                      values['logits/w_out'][:, there[word]])
-        assert found.values['logits/b_out'][ours] == values['logits/b_out'][there[word]]
+    vocab.write_text(json.dumps(numbers))
+    model, values = tf1_code.read(str(tf1_checkpoint / 'model-7'), vocab), draw()
+    assert model.words == ['dog', 'a', 'red', 'runs', 'over']
+    assert len(model.values['logits/b_out']) == V
+    for ours, word in enumerate(['<NULL>', '<START>', '<END>', '<UNK>', *model.words]):
+        np.testing.assert_array_equal(model.values['word_embedding/w'][ours],
+                                      values['word_embedding/w'][numbers[word]])
+        np.testing.assert_array_equal(model.values['logits/w_out'][:, ours],
+                                      values['logits/w_out'][:, numbers[word]])
+        assert model.values['logits/b_out'][ours] == values['logits/b_out'][numbers[word]]
 
 
 def test_a_word_that_was_not_there_is_never_written(tf1_checkpoint):
-    found = tf1_code.read(str(tf1_checkpoint / 'model-7'), tf1_checkpoint / 'words.pkl')
-    assert found.values['word_embedding/w'].shape == (V + 1, M)
-    assert found.values['logits/w_out'].shape == (M, V + 1)
-    assert not found.values['word_embedding/w'][3].any()
-    assert not found.values['logits/w_out'][:, 3].any()
-    assert found.values['logits/b_out'][3] == -30.0
+    model = tf1_code.read(str(tf1_checkpoint / 'model-7'), tf1_checkpoint / 'words.pkl')
+    assert model.values['word_embedding/w'].shape == (V + 1, M)
+    assert model.values['logits/w_out'].shape == (M, V + 1)
+    assert not model.values['word_embedding/w'][3].any()
+    assert not model.values['logits/w_out'][:, 3].any()
+    assert model.values['logits/b_out'][3] == -30.0
 
 
 def test_a_word_that_was_not_there_changes_no_other_and_can_be_trained():

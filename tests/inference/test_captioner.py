@@ -35,10 +35,10 @@ def test_captions_are_those_of_the_stored_features(sample_run, captioner, paths)
     data = run.data().split('train')
     with tf.Graph().as_default() as graph:
         model = run.make_model()
-        found = model.build_search(captioner.config, 2)
+        search = model.build_search(captioner.config, 2)
         with tf1.Session(graph=graph) as session:
             run.restore(session, model)
-            expected = list(generate_n_best(session, model, found, data))
+            expected = list(generate_n_best(session, model, search, data))
     for result, captions in zip(captioner(data.paths), expected, strict=True):
         assert len(result.captions) == len(captions) == 2
         for one, other in zip(result.captions, captions, strict=True):

@@ -71,9 +71,9 @@ def test_entropy_of_the_attention_is_measured_over_words():
     captions = [Caption(words, alphas, np.ones(len(words)), True, -1.0, -1.0, np.ones(len(words)))
                 for words, alphas in ((['a', 'dog'], even), ([], np.zeros((0, 4))),
                                       (['dog'], sharp))]
-    found = evaluation._entropy(captions)
-    assert found == {'entropy': pytest.approx(2 / 3 * np.log(4)),
-                     'uniform_entropy': pytest.approx(np.log(4))}
+    entropy = evaluation._entropy(captions)
+    assert entropy == {'entropy': pytest.approx(2 / 3 * np.log(4)),
+                       'uniform_entropy': pytest.approx(np.log(4))}
     assert evaluation._entropy(captions[1:2]) == {'entropy': None, 'uniform_entropy': None}
 
 

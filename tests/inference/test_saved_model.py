@@ -187,14 +187,15 @@ def test_slots_without_a_sentence(sample_run, tmp_path, photos):
     run.config = run.config.override(
         ['beam_width=4', 'beam_groups=2', 'diversity_penalty=1e-9', 'max_len=5'])
     saved_model.export(run, tmp_path / 'model', n_best=4)
-    found = serve(tmp_path / 'model', photos)
-    json.dumps({name: value.tolist() for name, value in found.items() if value.dtype != object},
+    outputs = serve(tmp_path / 'model', photos)
+    json.dumps({name: value.tolist() for name, value in outputs.items() if value.dtype != object},
                allow_nan=False)
-    empty = found['scores'] == np.finfo(np.float32).min
+    empty = outputs['scores'] == np.finfo(np.float32).min
     assert empty[:, 2:].all() and not empty[:, :2].any()
-    assert not found['lengths'][empty].any() and not found['ended'][empty].any()
-    assert set(found['captions'][empty]) == {b''} and set(found['words'][empty].ravel()) == {b''}
-    assert not found['alphas'][empty].any() and not found['probabilities'][empty].any()
+    assert not outputs['lengths'][empty].any() and not outputs['ended'][empty].any()
+    assert set(outputs['captions'][empty]) == {b''}
+    assert set(outputs['words'][empty].ravel()) == {b''}
+    assert not outputs['alphas'][empty].any() and not outputs['probabilities'][empty].any()
 
 
 def changed_run(source, place, changes, change=None):
@@ -264,12 +265,12 @@ def test_a_fine_tuned_encoder(sample_run, exported, answers, tmp_path, photos):
     assert ({variable.name.removesuffix(':0') for variable in loaded.variables}
             == {name for name, _ in written})
     model = loaded.signatures['serving_default']
-    found = {name: value.numpy() for name, value in model(image_bytes=[path.read_bytes()
-                                                                       for path in photos]).items()}
+    answer = model(image_bytes=[path.read_bytes() for path in photos])
+    outputs = {name: value.numpy() for name, value in answer.items()}
     # the tuned encoder's, not the file's
-    assert np.abs(found['scores'] - answers[0]['scores']).min() > 1e-3
+    assert np.abs(outputs['scores'] - answers[0]['scores']).min() > 1e-3
     with Captioner(run, n_best=2) as captioner:
-        same(found, captioner(photos))
+        same(outputs, captioner(photos))
 
 
 # ---- what is refused

@@ -66,9 +66,9 @@ def test_a_photo_as_the_body(port, captioner, scene_photos):
     status, answer, _ = ask(port, path='/caption?name=a%20b&photo=0',
                             body=scene_photos[0].read_bytes())
     expected = next(captioner.stream([('a b', scene_photos[0])])).to_dict()
-    found, = answer['results']
-    captions = found.pop('captions'), expected.pop('captions')
-    assert status == 200 and found == expected and answer.keys() == {'results'}
+    result, = answer['results']
+    captions = result.pop('captions'), expected.pop('captions')
+    assert status == 200 and result == expected and answer.keys() == {'results'}
     for got, one in zip(*captions, strict=True):
         assert_same_record(got, one)
     _, answer, _ = ask(port, path='/caption', body=scene_photos[0].read_bytes())
@@ -174,9 +174,9 @@ def address(sample_run, tmp_path_factory):
     process = subprocess.Popen([sys.executable, '-c', code, sample_run, '--serve', '--port', '0',
                                 '--n-best', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, cwd=tmp_path_factory.mktemp('serve'))
-    found = re.search(r'http://127\.0\.0\.1:\d+/', process.stdout.readline())
-    assert found, process.stderr.read()
-    yield found[0]
+    match = re.search(r'http://127\.0\.0\.1:\d+/', process.stdout.readline())
+    assert match, process.stderr.read()
+    yield match[0]
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest, errors) == (0, 'ended\n', '')
