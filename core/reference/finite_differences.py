@@ -1,4 +1,4 @@
-"""Gradients without calculus: how much a function changes when one number moves a little both ways.
+"""Gradients without calculus: how much a function changes when one number moves a little.
 
     slopes = differentiate(lambda v: teacher_forcing(v, *batch).loss, v)    # (P,), of all of v
 """
@@ -10,15 +10,13 @@ import numpy as np
 
 STEP = 1e-5  # the error is about its square, or rounding (1e-16) divided by it
 
-# of variables by name; gives a number or an array
+# Of variables by name; gives a number or an array.
 Function = Callable[[dict[str, np.ndarray]], Any]
 
 
 def derivative(function: Function, v: Mapping[str, np.ndarray], name: str, index: tuple[int, ...],
                step: float = STEP) -> Any:
-    """Central difference of function(v) by the one number v[name][index]: of the shape of what the
-    function gives.
-    """
+    """Return the central difference of function(v) by the one number v[name][index]."""
     ends = []
     for sign in (1, -1):
         moved = v[name].copy()
@@ -36,9 +34,7 @@ def differentiate(function: Function, v: Mapping[str, np.ndarray],
 
 def some(function: Function, v: Mapping[str, np.ndarray], count: int, seed: int = 0,
          step: float = STEP) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """(name, index, derivative) at up to `count` places of each variable, which are drawn: for
-    larger models.
-    """
+    """Yield (name, index, derivative) at up to `count` places of each variable, drawn by `seed`."""
     random = np.random.default_rng(seed)
     for name, value in v.items():
         for place in random.permutation(value.size)[:count]:

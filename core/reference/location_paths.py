@@ -1,5 +1,4 @@
-"""Hard attention (paper 4.1) with nothing drawn: every sequence of locations of a tiny caption is
-walked.
+"""Hard attention (paper 4.1) with nothing drawn: all sequences of locations are walked.
 
     exact = Enumeration(v, features, captions, alpha_c=0.5)
     exact.gradient(lambda_r=1.0)                     # of the objective, by central differences
@@ -31,26 +30,27 @@ PLAIN: dict[str, Any] = {'lambda_r': 1.0, 'lambda_e': 0.0, 'semi_sampling_p': 1.
 
 
 def sequences(n_locations: int, n_steps: int) -> np.ndarray:
-    """All sequences of locations, (L^T, T), in the order of `number`."""
+    """Return all sequences of locations, (L^T, T), in the order of `number`."""
     return np.array(list(itertools.product(range(n_locations), repeat=n_steps)))
 
 
 def number(locations: np.ndarray, n_locations: int) -> np.ndarray:
-    """Locations (..., T) -> (...,), the number of their sequence in `sequences`."""
+    """Return the number (...,) in `sequences` of the sequences locations (..., T)."""
     return locations @ n_locations**np.arange(locations.shape[-1])[::-1]
 
 
 def tails(x: np.ndarray) -> np.ndarray:
-    """Sums of x (N, S, T) over the steps from t on, t included."""
+    """Sum x (N, S, T) over the steps from t on, t included."""
     return np.cumsum(x[..., ::-1], axis=-1)[..., ::-1]
 
 
 def moved(before: np.ndarray, rewards: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """The moving baseline, () or (T,), after a run with rewards (rows, T), of which `counted`
-    (rows, T) had a draw.
+    """Return the moving baseline after a run.
 
-    One of () follows the reward of the sequence; one of (T,) the reward to go, by the number of
-    words left.
+    Args:
+        before: () for the reward of the sequence, or (T,) for the reward to go, by the number of
+            words left.
+        rewards: (rows, T). counted: (rows, T), 1 where there was a draw.
     """
     if before.shape == ():
         return 0.9 * before + 0.1 * rewards[counted[:, 0] > 0, 0].mean()
@@ -86,14 +86,12 @@ class Enumeration:
         return teacher_forcing(v, self._features, self.captions, locations, **self._options)
 
     def number(self, locations: np.ndarray) -> np.ndarray:
-        """Locations (..., T) -> (...,), the number of their sequence in `paths`."""
+        """Return the number (...,) in `paths` of the sequences locations (..., T)."""
         return number(locations, self.n_locations)
 
     @functools.cached_property
     def slopes(self) -> dict[str, np.ndarray]:
-        """By every number: of words (summed), penalty and entropy (summed) (N, S, P), and of draws
-        (N, S, T, P).
-        """
+        """Derivatives by every number: of words, penalty, entropy (N, S, P), draws (N, S, T, P)."""
         return self._slopes(self.paths)
 
     @functools.cached_property
@@ -108,12 +106,12 @@ class Enumeration:
                 [at.words.sum(axis=-1, keepdims=True), at.penalty[..., np.newaxis],
                  at.entropy.sum(axis=-1, keepdims=True), at.draws], axis=-1)
 
-        found = differentiate(numbers, self.v)
-        return {'words': found[..., 0, :], 'penalty': found[..., 1, :], 'entropy': found[..., 2, :],
-                'draws': found[..., 3:, :]}
+        slopes = differentiate(numbers, self.v)
+        return {'words': slopes[..., 0, :], 'penalty': slopes[..., 1, :], 'entropy': slopes[..., 2, :],
+                'draws': slopes[..., 3:, :]}
 
     def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """A gradient (P,) as a dict of arrays by variable."""
+        """Return a gradient (P,) as a dict of arrays by variable."""
         ends = np.cumsum([value.size for value in self.v.values()])[:-1]
         return {name: part.reshape(self.v[name].shape)
                 for name, part in zip(self.v, np.split(flat, ends), strict=True)}
@@ -122,7 +120,7 @@ class Enumeration:
 
     def gradient(self, lambda_r: float = 1.0, lambda_e: float = 0.0,
                  semi_sampling_p: float = 1.0) -> np.ndarray:
-        """(P,), of the loss that the training gradient has in expectation, by central differences.
+        """Return the expected training gradient (P,), by central differences of the objective.
 
         In the likelihood, the variables inside log p(y|s) and those inside p(s) are two copies:
         lambda_r weights the second one's derivative. Entropy and regulariser are differentiated on
@@ -143,9 +141,7 @@ class Enumeration:
         return differentiate(loss, self.v)
 
     def total_gradient(self, step: float = STEP) -> np.ndarray:
-        """(P,), of -sum_s p(s) log p(y|s), both factors moving together: what lambda_r = 1 must
-        give.
-        """
+        """Return the gradient (P,) of -sum_s p(s) log p(y|s): what lambda_r = 1 must give."""
         def loss(v: Weights) -> float:
             at = self._told(v, self.paths)
             return -(at.probability * at.words.sum(axis=2)).sum() / len(self.captions)
@@ -155,17 +151,17 @@ class Enumeration:
     # ---- the second route: the estimator
 
     def rewards(self, reward: str = 'sequence') -> np.ndarray:
-        """(N, S, T): of the draw at each step of each sequence; 0 at padding."""
+        """Return the reward (N, S, T) of each draw of each sequence; 0 at padding."""
         words = self.at.words
         if reward == 'to_go':
             return tails(words)
         return words.sum(axis=2, keepdims=True) * self.real
 
     def baseline(self, reward: str = 'sequence', baseline: str = 'none') -> np.ndarray:
-        """(N, 1, T): 'none', or 'moving': its stationary value, the mean over captions of the
-        expected reward.
+        """Return the baseline (N, 1, T).
 
-        'self_critical': the reward of the sequence that always takes the likeliest location.
+        'none': zeros. 'moving': its stationary value, the mean over captions of the expected
+        reward. 'self_critical': the reward of the sequence that always takes the likeliest location.
         """
         rewards, p = self.rewards(reward), self.at.probability[:, :, np.newaxis]
         if baseline == 'none':
@@ -180,7 +176,7 @@ class Enumeration:
         return np.vectorize(lambda k: by_left.get(k, 0.0))(left)[:, np.newaxis]
 
     def likeliest(self, k: int) -> int:
-        """The number of the sequence that always takes the likeliest location, for caption k."""
+        """Return the number of caption k's sequence that always takes the likeliest location."""
         for s, path in enumerate(self.paths):
             if (self.at.alphas[k, s].argmax(axis=1) == path).all():
                 return s
@@ -188,26 +184,28 @@ class Enumeration:
 
     def estimates(self, lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
                   baseline: np.ndarray | float = 0.0) -> np.ndarray:
-        """(N, S, P): gradient of the loss of one caption when one sequence is drawn, with a
-        baseline (N, 1, T).
+        """Return the gradient (N, S, P) of a caption's loss for each sequence that may be drawn.
+
+        Args:
+            baseline: (N, 1, T). lambda_r, lambda_e, reward: the model's options.
         """
         advantage = (self.rewards(reward) - baseline) * self.real
         score = np.einsum('nst,nstp->nsp', advantage, self.slopes['draws'])
         return self._pathwise(self.slopes, lambda_e) - lambda_r * score
 
     def soft(self, lambda_e: float = 0.0) -> np.ndarray:
-        """(N, P): the same for soft attention."""
+        """Return the same for soft attention, (N, P)."""
         return self._pathwise(self.soft_slopes, lambda_e)
 
     @staticmethod
     def _pathwise(slopes: Mapping[str, np.ndarray], lambda_e: float) -> np.ndarray:
-        """What the drawn sequence itself gives: (..., P)."""
+        """Return what the drawn sequence itself gives: (..., P)."""
         return -slopes['words'] + slopes['penalty'] - lambda_e * slopes['entropy']
 
     def of_draws(self, locations: np.ndarray, sampled: np.ndarray, moving: np.ndarray | None = None,
                  lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
                  baseline: str = 'none', n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """What a run's gradient must be, given what it drew.
+        """Return what a run's gradient must be, given what it drew.
 
         Args:
             locations: (rows, T), rows of equal captions together. sampled: (rows,) bool, the coins.
@@ -243,7 +241,7 @@ class Enumeration:
     def moments(self, lambda_r: float = 1.0, lambda_e: float = 0.0, reward: str = 'sequence',
                 baseline: str = 'none', n_samples: int = 1,
                 semi_sampling_p: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (P,) and variance (P,) of the gradient of one row, averaged over the captions."""
+        """Return mean (P,) and variance (P,) of the gradient of a row, averaged over captions."""
         p = self.at.probability[:, :, np.newaxis]
         chosen = 0.0 if baseline == 'leave_one_out' else self.baseline(reward, baseline)
         each = self.estimates(lambda_r, lambda_e, reward, chosen)

@@ -1,6 +1,4 @@
-"""A model so small that all 27 sequences of locations of a caption can be walked: sizes, variables
-and a batch.
-"""
+"""A model so small that all 27 sequences of locations of a caption can be walked."""
 
 import functools
 from typing import Any
@@ -13,7 +11,7 @@ N, L, D, H, M, T, V = 2, 3, 5, 4, 3, 3, 9
 NULL, START, END = 0, 1, 2
 WORDS = ['<NULL>', '<START>', '<END>', '<UNK>', 'a', 'red', 'dog', 'runs', 'home']
 WORD_TO_IDX = {word: index for index, word in enumerate(WORDS)}
-# arguments of CaptionGenerator
+# Arguments of CaptionGenerator.
 SIZES = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T}
 SHAPES = {'initial_lstm/w_h': (D, H), 'initial_lstm/b_h': (H,), 'initial_lstm/w_c': (D, H),
           'initial_lstm/b_c': (H,), 'word_embedding/w': (V, M), 'project_features/w': (D, D),
@@ -33,14 +31,16 @@ def variables(seed: int = 109, batch_norm: bool = False) -> dict[str, np.ndarray
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, L, D) and captions (N, T + 1) of T and T - 1 words."""
+    """Return features (N, L, D) and captions (N, T + 1) of T and T - 1 words."""
     features = np.random.default_rng(11).normal(0.0, 1.5, (N, L, D)).astype(np.float32)
     return features, np.array([[START, 6, 8, END], [START, 5, END, NULL]], np.int32)
 
 
 @functools.cache
 def exact(batch_norm: bool = False, **options: Any) -> Enumeration:
-    """The Enumeration of the batch for options of `equations.teacher_forcing`; made once, as it
-    takes a second.
+    """Return the Enumeration of the batch, made once, as it takes a second.
+
+    Args:
+        options: of `equations.teacher_forcing`.
     """
     return Enumeration(variables(batch_norm=batch_norm), *batch(), batch_norm=batch_norm, **options)
