@@ -107,8 +107,8 @@ class Enumeration:
                  at.entropy.sum(axis=-1, keepdims=True), at.draws], axis=-1)
 
         slopes = differentiate(numbers, self.v)
-        return {'words': slopes[..., 0, :], 'penalty': slopes[..., 1, :], 'entropy': slopes[..., 2, :],
-                'draws': slopes[..., 3:, :]}
+        return {'words': slopes[..., 0, :], 'penalty': slopes[..., 1, :],
+                'entropy': slopes[..., 2, :], 'draws': slopes[..., 3:, :]}
 
     def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Return a gradient (P,) as a dict of arrays by variable."""
@@ -161,7 +161,7 @@ class Enumeration:
         """Return the baseline (N, 1, T).
 
         'none': zeros. 'moving': its stationary value, the mean over captions of the expected
-        reward. 'self_critical': the reward of the sequence that always takes the likeliest location.
+        reward. 'self_critical': that of the sequence that always takes the likeliest location.
         """
         rewards, p = self.rewards(reward), self.at.probability[:, :, np.newaxis]
         if baseline == 'none':
@@ -260,7 +260,7 @@ class Enumeration:
         """Compute that of the leave-one-out estimator, a U-statistic: a mean over pairs."""
         rewards, draws, pathwise = self.rewards(reward), self.slopes['draws'], self._pathwise(
             self.slopes, lambda_e)
-        found = []
+        variances = []
         for k, p in enumerate(self.at.probability):
             gap = rewards[k, :, np.newaxis] - rewards[k, np.newaxis]
             score = draws[k, :, np.newaxis] - draws[k, np.newaxis]
@@ -270,5 +270,6 @@ class Enumeration:
             mean = p @ one
             zeta1 = p @ one**2 - mean**2
             zeta2 = np.einsum('a,b,abp->p', p, p, kernel**2) - mean**2
-            found.append(2 / (n_samples * (n_samples - 1)) * (2 * (n_samples - 2) * zeta1 + zeta2))
-        return np.array(found)
+            variances.append(
+                2 / (n_samples * (n_samples - 1)) * (2 * (n_samples - 2) * zeta1 + zeta2))
+        return np.array(variances)
