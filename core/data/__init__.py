@@ -1,5 +1,4 @@
-"""The DATA DIR: made by prepro.py, read in batches by training, validation and evaluation. Hands on
-`DataDir`.
+"""The DATA DIR: made by prepro.py, read in batches. Hands on `DataDir`.
 
 `prepare` is prepro.py, `data_dir` and `feature_file` are the files, `vocabulary` the words,
 `batches` what training reads. With a fine-tuned encoder `image_data` reads photos in the place of

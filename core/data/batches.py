@@ -95,9 +95,7 @@ class Batches:
         return [pieces[i] for i in random.permutation(len(pieces))]
 
     def _by_image(self, shuffled: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-        """Chunks of the captions of one image, in random order, batched with chunks of the same
-        size.
-        """
+        """Return chunks of the captions of one image, batched with chunks of the same size."""
         most = self.captions_per_image
         order, starts = _grouped(shuffled, self.data.image_idxs)
         counts = np.diff(np.append(starts, len(order)))
@@ -132,8 +130,9 @@ def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """Iterate over `items` in a thread, at most `depth` of them ahead; an exception there is raised
-    here.
+    """Iterate over `items` in a thread, at most `depth` of them ahead.
+
+    An exception there is raised here.
     """
     waiting: queue.Queue[Any] = queue.Queue(depth)
     stopped = threading.Event()

@@ -1,5 +1,4 @@
-"""The DATA DIR on disk: written by prepro.py (resumable, atomic), read by index by train.py and
-evaluate.py.
+"""The DATA DIR on disk: written by prepro.py (resumable, atomic), read by index.
 
     DATA/manifest.json      written last: what the directory holds; where it is, all is complete
     DATA/features.h5        'features' (images, L, D) float16 and 'done' (images,) uint8

@@ -69,8 +69,9 @@ class FeatureFile:
         return np.asarray(self._done) == 1
 
     def write(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
-        """Write features (n, L, D), any float type, at `rows`; each is marked done only once it is
-        on the disk.
+        """Write features (n, L, D), any float type, at `rows`.
+
+        Each is marked done only once it is on the disk.
 
         Raises:
             ValueError: another shape.
@@ -108,8 +109,9 @@ class FeatureFile:
                              'command again, finished images are kept') from None
 
     def _open_for_writing(self) -> h5py.File:
-        """The file without HDF5's own buffer, as what that keeps back on a full disk fails at the
-        file's end.
+        """Open the file without HDF5's own buffer.
+
+        What that keeps back on a full disk fails at the file's end.
         """
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
@@ -135,9 +137,7 @@ class FeatureFile:
 
 
 class ArrayFeatures:
-    """Features that already lie in memory, behind the same `read`: array (images, L, D) of any
-    float type.
-    """
+    """Features that lie in memory, (images, L, D) of any float type, behind the same `read`."""
 
     def __init__(self, array: Any) -> None:
         self.array, self.shape = np.asarray(array), np.shape(array)

@@ -136,9 +136,7 @@ def check_vocabulary_options(vocab_size: int, min_count: int, max_length: int) -
 
 @contextlib.contextmanager
 def _writing(out: pathlib.Path) -> Iterator[None]:
-    """Turn what the system says of a disk that is full, a place that is no directory and the like
-    into one line.
-    """
+    """Turn what the system says of a full disk, no directory and the like into one line."""
     try:
         yield
     except BrokenPipeError:  # of `say`: our reader went away
@@ -149,8 +147,9 @@ def _writing(out: pathlib.Path) -> Iterator[None]:
 
 
 def _check_room(path: pathlib.Path, n_bytes: int) -> None:
-    """Refuse features that the disk cannot hold; what an earlier call wrote of them counts as
-    there.
+    """Raise InputError for features that the disk cannot hold.
+
+    What an earlier call wrote of them counts as there.
     """
     there = path.stat().st_blocks * 512 if path.exists() else 0
     place = next(parent for parent in path.absolute().parents if parent.exists())
@@ -178,8 +177,9 @@ def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_
 
 def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.FeatureFile,
              say: Say) -> tuple[dict[int, str], float | None]:
-    """Encode every record that is not done; returns ({row: reason} of unreadable images, images per
-    second).
+    """Encode every record that is not done.
+
+    Returns ({row: reason} of unreadable images, images per second).
     """
     waiting = np.flatnonzero(~features.done())
     if not len(waiting):
@@ -218,8 +218,7 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.F
 
 def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Preprocessing',
              ) -> Generator[tuple[np.ndarray, np.ndarray, dict[int, str]], None, None]:
-    """Decode the images of `rows` with all cores, some batches ahead, into memory that is used
-    again.
+    """Decode the images of `rows` with all cores, into memory that is used again.
 
     Yields:
         (rows of a batch, pixels uint8 (n, size, size, 3), dict of row -> reason of the unreadable
@@ -260,8 +259,9 @@ def _decoded(records: 'Sequence[Record]', rows: np.ndarray, preprocessing: 'Prep
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Uninitialised uint8 array that begins at a multiple of 64 bytes: TensorFlow takes it without
-    a copy.
+    """Return a uint8 array, not initialised, that begins at a multiple of 64 bytes.
+
+    TensorFlow takes it without a copy.
     """
     n_bytes = math.prod(shape)
     spare = np.empty(n_bytes + 63, np.uint8)
@@ -280,9 +280,7 @@ def _unreadable_text(unreadable: dict[int, str]) -> str:
 def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec',
               out: pathlib.Path, plan: dict[str, Any], unreadable: dict[int, str],
               vocabulary: 'Vocabulary | None', rate: float | None, say: Say) -> dict[str, Any]:
-    """Write vocabulary, captions and annotations, then the manifest that makes the directory
-    complete.
-    """
+    """Write vocabulary, captions and annotations, then the manifest that calls them complete."""
     for reason in unreadable.values():
         say(f'left out: {reason}')
     readable = [row not in unreadable for row in range(len(records))]
@@ -340,8 +338,9 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
 
 
 def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
-    """The token lists of each record's captions. Equal words are one object, as all stay while
-    images are encoded.
+    """Return the token lists of each record's captions.
+
+    Equal words are one object, as all stay while images are encoded.
     """
     return [[[sys.intern(word) for word in tokenize(caption)] for caption in record.captions]
             for record in records]
@@ -349,8 +348,9 @@ def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
 
 def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]],
                       plan: dict[str, Any]) -> 'Vocabulary':
-    """Vocabulary of the training captions that have words; `tokens` holds the token lists of each
-    record.
+    """Return the Vocabulary of the training captions that have words.
+
+    `tokens` holds the token lists of each record.
     """
     training = [words for record, captions in zip(records, tokens, strict=True)
                 if record.split == 'train' for words in captions if words]

@@ -60,8 +60,7 @@ def tokenize(caption: str) -> list[str]:
 
 
 class Vocabulary:
-    """The words that a model knows, numbered: the four specials 0 to 3, then the words in the order
-    given.
+    """The words that a model knows, numbered: the four specials 0 to 3, then the others.
 
     Attributes:
         idx_to_word: list of str, the specials first.
@@ -73,9 +72,7 @@ class Vocabulary:
     """
 
     def __init__(self, words: Iterable[str], counts: Sequence[int] | None = None) -> None:
-        """Numbers `words` (iterable of distinct non-empty str, without the specials); ValueError
-        otherwise.
-        """
+        """Number `words`: distinct non-empty str, without the specials; else ValueError."""
         self.idx_to_word = [*SPECIALS, *words]
         if not all(isinstance(word, str) and word for word in self.idx_to_word):
             raise ValueError('every word must be a non-empty string')
@@ -104,8 +101,7 @@ class Vocabulary:
     @classmethod
     def build(cls, token_lists: Iterable[Sequence[str]], vocab_size: int | None = None,
               min_count: int = 1) -> 'Vocabulary':
-        """Makes the vocabulary of the training captions: falling frequency, ties in alphabetical
-        order.
+        """Make the vocabulary of the training captions: most frequent first, ties by alphabet.
 
         Args:
             token_lists: iterable of lists of str, one for each caption.

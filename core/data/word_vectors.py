@@ -1,5 +1,4 @@
-"""Pretrained word vectors: reading those of a vocabulary from the text files of GloVe, word2vec and
-fastText.
+"""Pretrained word vectors of a vocabulary, from the files of GloVe, word2vec and fastText.
 
     indices, matrix = read_word_vectors('glove.6B.300d.txt', vocabulary.idx_to_word, dim=300)
     Solver(model, data, word_vectors=(indices, matrix))
@@ -87,8 +86,9 @@ def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarr
 
 
 def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, bytes, list[bytes]]]:
-    """Yields (line number, word, its numbers as bytes) of a binary file; refuses lines of another
-    size.
+    """Yield (line number, word, its numbers as bytes) of a binary file.
+
+    Raise InputError for a line of another size.
     """
     number = 0
     while line := file.readline(_LONGEST_LINE):

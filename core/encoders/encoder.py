@@ -62,8 +62,9 @@ class EncoderSpec:
         return Preprocessing(self.size, self.resize)
 
     def identity(self) -> dict[str, Any]:
-        """Dict, ready for JSON, of what must agree between features and a model; where the file
-        lies is left out.
+        """Return a dict for JSON of what must agree between features and a model.
+
+        Where the weights file lies is left out.
         """
         fields = self.to_dict()
         del fields['weights'], fields['seed']
@@ -171,8 +172,7 @@ class TrainableEncoder(typing.NamedTuple):
 
 
 def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> TrainableEncoder:
-    """Builds an encoder of which the layers from `first` on, in the network's order, can be
-    trained.
+    """Build an encoder of which the layers from `first` on, in the network's order, are trained.
 
     Batch normalisations run in inference mode and keep their statistics: those of a small batch of
     photos would be worse, and training and decoding see the same features. The frozen variables are

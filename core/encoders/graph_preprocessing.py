@@ -1,5 +1,4 @@
-"""Pixels in the graph, for a SavedModel: what `preprocessing.load` does, by TensorFlow's operations
-alone.
+"""Pixels in the graph, for a SavedModel: `preprocessing.load` in TensorFlow's operations.
 
     pixels = load(tf1.placeholder(tf.string, [None]), Preprocessing(224, 'crop'))
 
@@ -7,15 +6,13 @@ JPEG and PNG. The pixels equal those of `preprocessing.load`, which says what is
 exceptions:
 
 - a JPEG of four inks is at most one level off, as TensorFlow rounds otherwise; without Adobe's
-marker it is refused;
+  marker it is refused;
 - a PNG of another depth than 8 bits with one colour that is transparent is refused: Pillow compares
-that colour with
-  pixels that it has scaled;
+  that colour with pixels that it has scaled;
 - other formats, a JPEG without its end and more pixels than Pillow reads are refused, by the number
-of the image;
+  of the image;
 - damage that only the decoder notices is TensorFlow's own error, which does not name the image. A
-PNG that lacks no
-  more than its end is one of these, though Pillow reads it.
+  PNG that lacks no more than its end is one of these, though Pillow reads it.
 """
 
 from collections.abc import Sequence
@@ -213,8 +210,9 @@ def _after(text: Tensor, n: int) -> Tensor:
 
 
 def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
-    """1 to 8, how the stored picture is to be turned: int32 scalar, as EXIF's tag 274 says, else
-    XMP, else 1.
+    """Return how the stored picture is to be turned, 1 to 8: int32 scalar.
+
+    As EXIF's tag 274 says, else XMP, else 1.
 
     Args:
         exif: string scalar, a TIFF structure of either byte order, or ''. xmp: string scalar, or
@@ -281,9 +279,7 @@ def _on_white(image: Tensor) -> Tensor:
 
 
 def _square(image: Tensor, turn: Tensor, preprocessing: 'Preprocessing') -> Tensor:
-    """The encoder's input (size, size, 3) uint8 of a stored image (H, W, 3) uint8 and its
-    orientation.
-    """
+    """Return the encoder's input (size, size, 3) uint8 of a stored image (H, W, 3) uint8."""
     size = preprocessing.size
     turned = turn >= 5
     mirrored, upside_down = _among(turn, [2, 3, 6, 7]), _among(turn, [3, 4, 7, 8])  # after the turn
@@ -313,9 +309,7 @@ def _turn(image: Tensor) -> Tensor:
 
 def _window(width: Tensor, height: Tensor,
             preprocessing: 'Preprocessing') -> tuple[tuple[Tensor, ...], ...]:
-    """((left, right), (top, bottom)), float32, as `preprocessing.load` takes the window without
-    offset.
-    """
+    """Return ((left, right), (top, bottom)), float32: `preprocessing.load`'s window, no offset."""
     width, height = tf.cast(width, tf.float64), tf.cast(height, tf.float64)
     sides: tuple[tuple[Tensor, Tensor], ...]
     if preprocessing.resize == 'squash':

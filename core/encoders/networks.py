@@ -1,5 +1,4 @@
-"""The convolutional networks behind the encoders: layers, graph, and random weights that keep
-information.
+"""The convolutional networks behind the encoders: layers, graph, and random weights.
 
 A network offers:
 
@@ -7,12 +6,11 @@ A network offers:
 - `shape(layer, size)`: (rows, columns, channels) of a layer's map;
 - `layers(size)`: its layers with weights, all of them, as a list of `weight_files.Layer`;
 - `build(pixels, layer)`: the graph; returns the map (N, rows, columns, channels) and the variables,
-a list of lists
-  in the order of `layers`, which may end early where later layers are not needed;
+  a list of lists in the order of `layers`, which may end early where later layers are not needed;
 - `tail(first, layer, size)`: places in `layers` of what is trained when `layer` is fine-tuned from
-`first` on;
+  `first` on;
 - `random(seed, scale)`: weights in the same order; `scale` turns RGB in 0..255 into the network's
-input.
+  input.
 
 Networks are built inside the default graph, whichever it is. TensorFlow is imported when the first
 is built, so that wrong names and sizes are found without it.
@@ -57,9 +55,7 @@ def assign(session: Session, variables: Sequence[Sequence[Variable]],
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-    """tf_keras uses a deprecated function of TensorFlow's; the notice is of no use to whoever
-    builds an encoder.
-    """
+    """Silence the notice of a deprecated function of TensorFlow's that tf_keras uses."""
     from core.runtime.backend import tf
 
     logger = tf.get_logger()
@@ -79,8 +75,7 @@ def _unknown_layer(what: str, layer: str, known: Iterable[str], default: str) ->
 
 def _tail(what: str, first: str, layer: str, names: Sequence[str],
           weighted: Sequence[str]) -> list[int]:
-    """Places in `weighted` of the layers that stand at `first` or after it in `names`, as `tail` of
-    a network.
+    """Return the places in `weighted` of the layers at `first` or after it in `names`.
 
     Args:
         what: str, the network. first: str. layer: str, the map.
@@ -101,8 +96,7 @@ def _tail(what: str, first: str, layer: str, names: Sequence[str],
 
 
 class Vgg19:
-    """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, built up to the layer that is
-    asked for.
+    """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, up to the layer asked for.
 
     Layers are `conv1_1` ... `conv5_4`, each after its ReLU and before the pooling that may follow,
     and the same names with `_pre` for the maps before the ReLU. Five blocks of (2, 2, 4, 4, 4)
@@ -142,8 +136,9 @@ class Vgg19:
         ]
 
     def tail(self, first: str, layer: str, size: int | None = None) -> list[int]:
-        """Places in `layers` of the convolutions from `first` up to the map; `InputError` names
-        near ones.
+        """Return the places in `layers` of the convolutions from `first` up to the map.
+
+        `InputError` names near ones.
         """
         names = self.convolutions[: self.convolutions.index(layer.removesuffix(_PRE)) + 1]
         return _tail(self.name, first, layer, names, self.convolutions)
@@ -243,8 +238,7 @@ class KerasNetwork:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
     def tail(self, first: str, layer: str, size: int) -> list[int]:
-        """Places in `layers` of the layers from `first` on, in Keras' order, that the map is
-        computed by.
+        """Return the places in `layers` of those from `first` on that the map is computed by.
 
         Of parallel branches all that Keras lists after `first` belong to it.
 
@@ -267,9 +261,7 @@ class KerasNetwork:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
     def _survey(self, size: int) -> tuple[dict[str, tuple[int, int, int]], list[Layer]]:
-        """The maps by name, and the layers with weights; found out by building the network once for
-        show.
-        """
+        """Return the maps by name, and the layers with weights, by building the network once."""
         from core.runtime.backend import tf
 
         with tf.Graph().as_default():
@@ -299,8 +291,7 @@ class KerasNetwork:
         return part(pixels, training=False), [each.weights for each in model.layers if each.weights]
 
     def random(self, seed: int, scale: Callable[[Tensor], Tensor]) -> list[list[np.ndarray]]:
-        """Seeded He-normal kernels, with every batch normalisation set to its statistics on seeded
-        test pictures.
+        """Return seeded He-normal kernels, batch normalisations set to seeded pictures' statistics.
 
         Without the statistics, deep features of such networks overflow float16 or are alike for all
         images. The pictures always have the same size, so the weights depend on nothing but the
@@ -333,8 +324,7 @@ class KerasNetwork:
 
 
 def _dead_leaves(generator: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """Pictures of overlapping rectangles of all scales and colours, whose statistics resemble those
-    of photos.
+    """Draw overlapping rectangles of all scales and colours: statistics like those of photos.
 
     Returns:
         float32 (count, size, size, 3), RGB in 0..255.

@@ -2,7 +2,7 @@
 
 - greyscale of 1, 8 and 16 bits is scaled to 0..255 and repeated in three channels;
 - CMYK (in JPEG with Adobe's inversion), YCbCr, LAB and palettes are converted by Pillow without
-colour profiles;
+  colour profiles;
 - transparent pixels are composited on white, as a browser's page would show them;
 - the EXIF orientation is applied;
 - of an animation the first frame is taken.
@@ -147,9 +147,7 @@ def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> 
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the JPEG's scans are followed by its end marker: Pillow accepts a file whose tail is
-    zeros.
-    """
+    """Say whether the JPEG's scans are followed by its end: Pillow accepts a tail of zeros."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -165,8 +163,7 @@ _lock = threading.Lock()
 
 
 def _silence_pillow() -> None:
-    """Ignores the warnings that Pillow's own modules issue about odd metadata; what matters is
-    raised instead.
+    """Ignore Pillow's warnings about odd metadata; what matters is raised instead.
 
     `warnings.catch_warnings` would be tidier, but it is not safe between threads.
     """

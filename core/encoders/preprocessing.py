@@ -129,8 +129,7 @@ def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
 
 def _window(image_size: tuple[float, float], preprocessing: Preprocessing,
             offset: tuple[float, float] | None = None) -> tuple[float, float, float, float]:
-    """The part of the upright image that becomes the input: (left, top, right, bottom) in its
-    pixels.
+    """Return the part of the upright image that becomes the input: (left, top, right, bottom).
 
     `offset` as in `load`.
     """

@@ -1,5 +1,4 @@
-"""Reading encoder weights from other people's files: Keras `.h5` of every generation and MatConvNet
-`.mat`.
+"""Reading encoder weights from other people's files: Keras `.h5` and MatConvNet `.mat`.
 
 All readers take what the network expects, a list of `Layer` in the network's order, and return the
 arrays of each layer in TensorFlow's layout, kernels (height, width, in, out), or raise an

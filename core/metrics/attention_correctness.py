@@ -1,5 +1,4 @@
-"""Attention correctness: whether the model looks at an object while it writes the word that names
-it.
+"""Attention correctness: whether the model looks at what it names.
 
 For a word that names an object of the image, two questions (Liu et al., "Attention Correctness in
 Neural Image Captioning", 2017): which share of the attention lies on the object, and does the most
@@ -53,8 +52,7 @@ class Item(NamedTuple):
 
 
 def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None) -> dict[str, Any]:
-    """Measures, over all words of all captions that name an object of their image, where the
-    attention lay.
+    """Measure where the attention lay, over all words that name an object of their image.
 
     What a word names is the union of the image's objects of the category that the lexicon gives it.
     A name of several words is one mention, with the mean of its words' attention. Objects of no

@@ -1,5 +1,4 @@
-"""The two Java programs of coco-caption, the PTB tokenizer and METEOR, run without any set-up by
-the user.
+"""The Java programs of coco-caption, PTB tokenizer and METEOR, run without any set-up.
 
 pycocoevalcap brings both programs and starts them as `java`, whatever that is, in the user's
 locale. Here they run on a Java that was seen to work, in a pinned locale (METEOR writes and reads
@@ -75,8 +74,7 @@ def one_line(caption: str) -> str:
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:
-    """Cuts captions into words as coco-caption does: Stanford's PTB tokenizer, lower case,
-    punctuation removed.
+    """Cut captions into words as coco-caption does: PTB tokens, lower case, no punctuation.
 
     All captions go through one run of the program, which takes about as long as starting it.
 
@@ -122,8 +120,7 @@ def _directory(module: Any) -> pathlib.Path:
 
 
 class Meteor:
-    """METEOR 1.5 (Denkowski and Lavie, 2014), English, in one Java process that stays alive between
-    calls.
+    """METEOR 1.5 (Denkowski and Lavie, 2014), English, in one Java process that stays alive.
 
     Starting the process takes 5 to 10 s, so it starts once, with `start` or at the first call, and
     ends with `close`, with the object, or with Python. Calls from several threads wait for each
@@ -214,9 +211,7 @@ class Meteor:
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
-        """Kills the process after the timeout, which ends any wait for it, be it in reading or in
-        writing.
-        """
+        """Kill the process after the timeout, which ends any wait for it, reading or writing."""
         timer = threading.Timer(self._timeout, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -263,9 +258,7 @@ class Meteor:
 
 
 def _field(text: str) -> str:
-    """Returns the text on one line and without the sign that separates the sentences sent to
-    METEOR.
-    """
+    """Return the text on one line and without the sign that separates METEOR's sentences."""
     return one_line(text.replace('|||', ' '))
 
 

@@ -1,5 +1,4 @@
-"""Which words of a caption name which category of object: synonyms, plurals, compounds, and words
-that describe.
+"""Which words of a caption name which category: synonyms, plurals, compounds, descriptions.
 
     lexicon = lexicon_of(data.boxes, 'coco2014')
     lexicon.find(['two', 'men', 'eat', 'hot', 'dogs'])  # 'men' for person, 'hot dogs' for hot dog
@@ -21,8 +20,7 @@ IRREGULAR = {'man': 'men', 'child': 'children', 'person': 'people', 'mouse': 'mi
 
 
 class Mention(NamedTuple):
-    """A name found in a caption: words `start` to `stop` (exclusive) name the objects of
-    `category`.
+    """A name in a caption: words `start` to `stop` (exclusive) name objects of `category`.
 
     Attributes:
         name: str, the name as the lexicon has it, in the singular where the caption has the plural.

@@ -1,5 +1,4 @@
-"""Caption scores: coco-caption's BLEU, METEOR, ROUGE-L and CIDEr, the paper's own way of scoring,
-and diversity.
+"""Caption scores: BLEU, METEOR, ROUGE-L, CIDEr as coco-caption has them, the paper's way.
 
 For example:
     references = load_references('captions_val2014.json')
@@ -93,8 +92,7 @@ class Scorer:
 
     def score(self, results: Mapping[Any, str],
               metrics: Collection[str] = METRICS) -> dict[str, float]:
-        """Scores as coco-caption does: PTB tokens, lower case, no punctuation, BLEU with its
-        brevity penalty.
+        """Score as coco-caption: PTB tokens, lower case, no punctuation, BLEU's brevity penalty.
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
@@ -168,9 +166,7 @@ class Scorer:
 
     def _tokenize(self,
                   results: Mapping[Any, str]) -> tuple[dict[Any, list[str]], dict[Any, list[str]]]:
-        """Returns references and hypotheses as pycocoevalcap wants them: dicts from id to a list of
-        token strings.
-        """
+        """Return references and hypotheses as pycocoevalcap takes them: id -> token strings."""
         hypotheses = [results[image_id] for image_id in self._references]
         # together with the first hypotheses, which saves one start of Java
         if self._tokenized is None:
@@ -282,9 +278,7 @@ def _some(ids: Collection) -> str:
 
 
 def coco_results(results: Mapping[Any, str]) -> list[dict[str, Any]]:
-    """Returns dict id -> caption as the list of {'image_id': ..., 'caption': ...} that COCO's tools
-    read.
-    """
+    """Return dict id -> caption as COCO's list of {'image_id': ..., 'caption': ...}."""
     return [{'image_id': int(image_id) if isinstance(image_id, numbers.Integral) else image_id,
              'caption': caption} for image_id, caption in results.items()]
 

@@ -1,5 +1,6 @@
-"""Where training stands: what a checkpoint holds beside the variables, so that a killed run goes on
-bit for bit.
+"""Where training stands: what a checkpoint holds beside the variables.
+
+With it a killed run goes on bit for bit.
 """
 
 import dataclasses

@@ -1,6 +1,4 @@
-"""Attention pictures: the photo, then one panel a word, lit where the model looked (figures 2-5 of
-the paper).
-"""
+"""Attention pictures: the photo, then a panel a word, lit where the model looked (fig. 2-5)."""
 
 import io
 import math
@@ -198,9 +196,7 @@ def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
 
 
 def _frame(picture: np.ndarray, words: Sequence[str], place: int | None) -> np.ndarray:
-    """The picture with the words below, the one at `place` bright: (H, W, 3) uint8 of one size for
-    all places.
-    """
+    """Return the picture with the words below, the one at `place` bright: (H, W, 3) uint8."""
     font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 15)
     width, margin, leading = picture.shape[1], 8, 21
     lines: list[list[tuple[float, int, str]]] = [[]]

@@ -1,5 +1,4 @@
-"""The page to look at: a folder with index.html, photos and attention that any browser opens from
-the disk.
+"""The page to look at: index.html, photos and attention, opened from the disk.
 
     DIR/index.html, viewer.js, viewer.css, gallery.js, gallery.css   copied from core/viewer/static
     DIR/data/records.js          what the gallery shows of every image
@@ -73,8 +72,7 @@ def _text(path: pathlib.Path) -> str:
 
 def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[str, Any]],
           photo: Callable[[int], np.ndarray], say: Say = print) -> pathlib.Path:
-    """Write the page beside the directory, then put it in its place: there is the old page or the
-    new, never half.
+    """Write the page beside the directory, then put it in its place: never half a page.
 
     Args:
         directory: str or Path, missing, empty or an earlier page.
@@ -151,9 +149,7 @@ def _script(path: pathlib.Path, text: str) -> None:
 
 
 def _json(value: Any) -> str:
-    """JSON that is safe inside a script, even one written into HTML: ASCII, and no '<' that could
-    end it.
-    """
+    """Return JSON that is safe inside a script in HTML: ASCII, and no '<' that could end it."""
     return json.dumps(value, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
 
 
