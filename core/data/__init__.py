@@ -11,7 +11,7 @@ __all__ = ['DataDir']
 
 
 def __getattr__(name: str) -> Any:
-    """`DataDir`, imported when it is asked for, as what it needs is slow to import."""
+    """Import `DataDir` when it is asked for, as what it needs is slow to import."""
     if name == 'DataDir':
         from core.data.data_dir import DataDir
 

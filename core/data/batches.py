@@ -77,7 +77,7 @@ class Batches:
         self._n_batches = len(self.plan(0))
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self._n_batches
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -111,7 +111,7 @@ class Batches:
         return pieces
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yields the epoch's batches as Batch, from batch number `start` on."""
+        """Yield the epoch's batches as Batch, from batch number `start` on."""
         for piece in self.plan(epoch)[start:]:
             index = piece.reshape(-1)
             images = self.data.image_idxs[piece if piece.ndim == 1 else piece[:, 0]]

@@ -144,7 +144,7 @@ class DataDir:
         return [split for split, counts in self.manifest['splits'].items() if counts['images']]
 
     def split(self, name: str) -> CaptionData:
-        """The CaptionData of a split.
+        """Return the CaptionData of a split.
 
         Raises:
             InputError: the directory has no image of that split.

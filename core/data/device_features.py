@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def keeps_features(machine: Machine, n_bytes: int) -> bool:
-    """Whether features of so many bytes are to be kept in the device's memory.
+    """Say whether features of so many bytes are to be kept in the device's memory.
 
     Args:
         machine: Machine. n_bytes: int.
@@ -35,7 +35,7 @@ def keeps_features(machine: Machine, n_bytes: int) -> bool:
 
 
 def memory(machine: Machine) -> int:
-    """Bytes of the machine's GPU that a session can take; of the CPU a number without meaning."""
+    """Return the bytes of the GPU that a session can take; of the CPU a number without meaning."""
     from core.runtime.backend import tf, tf1
 
     kind = 'CPU' if machine.gpu() is None else 'GPU'
@@ -87,7 +87,7 @@ class ResidentFeatures:
         return len(data) * data.features.shape[1] * data.features.shape[2] * dtype.size
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self._data)
 
     def read_batch(self, captions: 'np.ndarray', images: 'np.ndarray',

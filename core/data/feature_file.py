@@ -65,7 +65,7 @@ class FeatureFile:
                                 h5py.h5s.create_simple(dims), plist)
 
     def done(self) -> np.ndarray:
-        """(images,) bool: which rows are written."""
+        """Return (images,) bool: which rows are written."""
         return np.asarray(self._done) == 1
 
     def write(self, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
@@ -129,7 +129,7 @@ class FeatureFile:
             os.close(descriptor)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Features of `rows`, any order and repetition, as (n, L, D) float16."""
+        """Return features of `rows`, any order and repetition, as (n, L, D) float16."""
         rows = np.asarray(rows, np.intp)
         for row in rows[(rows < 0) | (rows >= self.shape[0])]:
             raise IndexError(f'row {row} of {self.shape[0]}')
@@ -143,5 +143,5 @@ class ArrayFeatures:
         self.array, self.shape = np.asarray(array), np.shape(array)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, L, D) features of `rows`."""
+        """Return the features (n, L, D) of `rows`."""
         return self.array[np.asarray(rows, np.intp)]

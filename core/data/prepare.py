@@ -99,7 +99,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
 
 
 def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
-    """The encoder as a context; of None where every image is encoded already."""
+    """Return the encoder as a context; of None where every image is encoded already."""
     if path.exists() and feature_file.FeatureFile(path).done().all():
         return contextlib.nullcontext()
     # TensorFlow is imported only when there is work for it
@@ -127,7 +127,7 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
 
 
 def check_vocabulary_options(vocab_size: int, min_count: int, max_length: int) -> None:
-    """Raises InputError for numbers below 1."""
+    """Raise InputError for numbers below 1."""
     for name, value in (('vocab-size', vocab_size), ('min-count', min_count),
                         ('max-length', max_length)):
         if value < 1:
@@ -162,7 +162,7 @@ def _check_room(path: pathlib.Path, n_bytes: int) -> None:
 
 def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_size: int,
           min_count: int, max_length: int, vocabulary: 'Vocabulary | None') -> dict[str, Any]:
-    """What decides the contents of a DATA DIR."""
+    """Return what decides the contents of a DATA DIR."""
     digest = hashlib.sha256()
     for record in records:
         line = [record.image_id, record.path.name, record.split, record.captions, record.boxes
@@ -358,7 +358,7 @@ def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]]
 
 
 def _boxes(record: 'Record', spec: 'EncoderSpec') -> list[dict[str, Any]] | None:
-    """The record's boxes in fractions of the network's input; None where they are not known."""
+    """Return the record's boxes in fractions of the network's input; None where not known."""
     if record.boxes is None or record.size is None:
         return None
     return [{'names': list(box.names), 'box': box_to_input((box.x, box.y, box.width, box.height),

@@ -136,7 +136,7 @@ class Vocabulary:
         return cls(known, [0, 0, n_captions, unknown, *counts])
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
-        """Numbers one caption: `<START>`, the words, `<END>`, then `<NULL>` up to the full length.
+        """Number one caption: `<START>`, the words, `<END>`, then `<NULL>` up to the full length.
 
         Args:
             tokens: list of str, at most `max_length`; words that are not known become `<UNK>`.
@@ -157,7 +157,7 @@ class Vocabulary:
         return ids
 
     def words(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """Reads one caption back.
+        """Read one caption back.
 
         Args:
             ids: 1-D sequence or array of integers.
@@ -179,17 +179,17 @@ class Vocabulary:
         return found
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns `words(ids)` as one str with blanks between."""
+        """Return `words(ids)` as one str with blanks between."""
         return ' '.join(self.words(ids))
 
     def save(self, path: PathLike) -> None:
-        """Writes the vocabulary as JSON; the file appears whole or not at all."""
+        """Write the vocabulary as JSON; the file appears whole or not at all."""
         write_json(path, {'format': _FORMAT, 'version': _VERSION, 'words': self.idx_to_word,
                           'counts': self.counts}, indent=0)
 
     @classmethod
     def load(cls, path: PathLike) -> 'Vocabulary':
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             InputError: no such file, or not a vocabulary of this version with its specials in

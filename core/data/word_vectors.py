@@ -19,7 +19,7 @@ _LONGEST_LINE = 1 << 20
 
 def read_word_vectors(path: PathLike, words: Sequence[str],
                       dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the vectors of `words`.
+    """Read the vectors of `words`.
 
     A line of the file holds a word and its numbers, with blanks between, in UTF-8; a first line
     'COUNT DIM', as word2vec and fastText write it, is skipped. The file is read line by line. A

@@ -37,7 +37,7 @@ class Augmentation:
         self.sided: Any = np.isin(captions, sides).any(axis=1)
 
     def draw(self, captions: np.ndarray, epoch: int) -> dict[str, Any]:
-        """What is done to the picture of one place in a batch.
+        """Return what is done to the picture of one place in a batch.
 
         Args:
             captions: numbers of the captions that it serves.

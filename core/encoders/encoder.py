@@ -71,12 +71,12 @@ class EncoderSpec:
         return fields
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict ready for JSON."""
+        """Return the fields as a dict ready for JSON."""
         return {**dataclasses.asdict(self), 'grid': list(self.grid)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> 'EncoderSpec':
-        """The inverse of `to_dict`; raises `InputError` for unknown or missing fields."""
+        """Return the inverse of `to_dict`; raises `InputError` for unknown or missing fields."""
         names = {field.name for field in dataclasses.fields(cls)}
         if wrong := sorted(names ^ set(fields)):
             raise InputError('the description of an encoder has missing or unknown fields: '
@@ -86,7 +86,7 @@ class EncoderSpec:
 
 def check_choice(name: str, size: int | None = None, resize: str = 'crop',
                  weights: PathLike = 'random') -> tuple[EncoderRow, int]:
-    """What `describe` finds out without TensorFlow, which takes seconds to import.
+    """Return what `describe` finds out without TensorFlow, which takes seconds to import.
 
     Returns:
         (the encoder's row of `ENCODERS`, size).
@@ -103,7 +103,7 @@ def check_choice(name: str, size: int | None = None, resize: str = 'crop',
 
 def describe(name: str, layer: str | None = None, size: int | None = None, resize: str = 'crop',
              weights: PathLike = 'random', seed: int = 0) -> EncoderSpec:
-    """Checks a choice of encoder and completes it.
+    """Check a choice of encoder and complete it.
 
     Args:
         name: str, a name in `ENCODERS`.
@@ -135,7 +135,7 @@ def describe(name: str, layer: str | None = None, size: int | None = None, resiz
 
 
 def build_encoder(images: Tensor, spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None]]:
-    """Builds an encoder in the default graph.
+    """Build an encoder in the default graph.
 
     Args:
         images: uint8 or float tensor (N, size, size, 3), RGB in 0..255, as `preprocessing.load`
@@ -208,13 +208,13 @@ def build_trainable(images: Tensor, spec: EncoderSpec, first: str) -> TrainableE
 
 
 def check_trainable(spec: EncoderSpec, first: str) -> list[int]:
-    """Places of the layers that `build_trainable` trains; InputError where there are none."""
+    """Return the places of the layers that `build_trainable` trains; InputError for none."""
     return _row(spec.encoder).network.tail(first, spec.layer, spec.size)
 
 
 def _build(images: Tensor,
            spec: EncoderSpec) -> tuple[Tensor, Callable[[Session], None], list[list[Variable]]]:
-    """As `build`, with the list of lists of variables."""
+    """Do what `build_encoder` does, and return the list of lists of variables too."""
     from core.runtime.backend import tf
 
     row = _row(spec.encoder)
@@ -237,7 +237,7 @@ class Encoder:
     """
 
     def __init__(self, spec: EncoderSpec, threads: int = 0, machine: Machine | None = None) -> None:
-        """Builds the graph and loads the weights.
+        """Build the graph and load the weights.
 
         Args:
             spec: `EncoderSpec`.
@@ -265,7 +265,7 @@ class Encoder:
             raise
 
     def encode(self, images: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
-        """Computes features.
+        """Compute features.
 
         Args:
             images: uint8 (N, size, size, 3), RGB; not copied where it is contiguous and begins at a
@@ -282,7 +282,7 @@ class Encoder:
         return self._session.run(self._features[np.dtype(dtype)], {self._images: images})
 
     def close(self) -> None:
-        """Releases the session; the encoder is of no use afterwards."""
+        """Release the session; the encoder cannot be used afterwards."""
         self._session.close()
 
     def __enter__(self) -> 'Encoder':

@@ -58,7 +58,7 @@ class Header(NamedTuple):
 
 
 def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
-    """Decodes images and brings them to the size of the network's input.
+    """Decode images and bring them to the size of the network's input.
 
     Args:
         files: string tensor (N,), bytes of JPEG and PNG files.
@@ -98,7 +98,7 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
 
 
 def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tensor:
-    """The int64 of `n_bytes` of raw (B,) uint8 at `at`, the most significant first unless `little`
+    """Return the int64 of `n_bytes` of raw (B,) uint8 at `at`, most significant first unless `little`
     (scalar bool).
     """
     at = tf.convert_to_tensor(at)
@@ -108,7 +108,7 @@ def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tens
 
 
 def _first(*cases: tuple[Tensor, str]) -> Tensor:
-    """The text of the first (condition, text) that holds, or ''."""
+    """Return the text of the first (condition, text) that holds, or ''."""
     text = tf.constant('')
     for condition, case in reversed(cases):
         text = tf.where(condition, case, text)
@@ -204,7 +204,7 @@ def _starts(text: Tensor, prefix: str | bytes) -> Tensor:
 
 
 def _after(text: Tensor, n: int) -> Tensor:
-    """The text without its first n bytes, or ''."""
+    """Return the text without its first n bytes, or ''."""
     length = tf.strings.length(text)
     return tf.strings.substr(text, tf.minimum(n, length), length)
 
@@ -260,7 +260,7 @@ def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
 
 
 def _grey16(data: Tensor) -> Tensor:
-    """16-bit greyscale in 8 bits, (H, W, 3) uint8."""
+    """Return 16-bit greyscale in 8 bits, (H, W, 3) uint8."""
     grey = tf.cast(tf.io.decode_png(data, 1, tf.uint16), tf.int32)
     # to the nearest; there are no ties
     return tf.repeat(tf.cast((grey + 128) // 257, tf.uint8), 3, axis=2)
@@ -325,7 +325,7 @@ def _window(width: Tensor, height: Tensor,
 
 
 def _weights(length: Tensor, low: Tensor, high: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a pass reads, with a triangle filter that antialiases; in Pillow's order of operations.
+    """Return what a pass reads, with an antialiasing triangle filter, in Pillow's order.
 
     Args:
         length: int32 scalar, pixels that there are. low, high: float32 scalars, the window in them.
@@ -369,7 +369,7 @@ class _Pass(NamedTuple):
     backwards: Tensor
 
     def span(self) -> tuple[Tensor, Tensor]:
-        """(begin, length) of the stored pixels that are read."""
+        """Return (begin, length) of the stored pixels that are read."""
         begin, end = self.first[0], self.first[-1] + self.count[-1]
         return tf.where(self.backwards, self.length - end, begin), end - begin
 

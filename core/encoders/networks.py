@@ -35,7 +35,7 @@ _PRE = '_pre'  # marks the map of a convolution before its ReLU
 
 def assign(session: Session, variables: Sequence[Sequence[Variable]],
            weights: Sequence[Sequence[np.ndarray]]) -> None:
-    """Initialises variables to given values, without adding to the graph or to its constants.
+    """Initialise variables to given values, without adding to the graph or to its constants.
 
     Args:
         session: session of the variables' graph.
@@ -112,7 +112,7 @@ class Vgg19:
                              for i in range(1, n + 1)]
 
     def check_layer(self, layer: str, size: int) -> None:
-        """Raises `InputError` unless the layer exists and the size is a multiple of its stride."""
+        """Raise `InputError` unless the layer exists and the size is a multiple of its stride."""
         if layer.removesuffix(_PRE) not in self.convolutions:
             known = [name + end for name in self.convolutions for end in ('', _PRE)]
             raise _unknown_layer(self.name, layer, known, 'conv5_4')
@@ -122,13 +122,13 @@ class Vgg19:
                              f'of {stride}')
 
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
-        """(rows, columns, channels) of the layer's map for a size x size image."""
+        """Return (rows, columns, channels) of the layer's map for a size x size image."""
         block = int(layer[4])
         side = size // 2 ** (block - 1)
         return side, side, self.blocks[block - 1][1]
 
     def layers(self, size: int | None = None) -> list[Layer]:
-        """The sixteen convolutions with the shapes of kernel and bias."""
+        """Return the sixteen convolutions with the shapes of kernel and bias."""
         widths = [width for n, width in self.blocks for _ in range(n)]
         return [
             Layer(name, 'conv2d', ((3, 3, before, width), (width,)))
@@ -144,7 +144,7 @@ class Vgg19:
         return _tail(self.name, first, layer, names, self.convolutions)
 
     def build(self, pixels: Tensor, layer: str) -> tuple[Tensor, list[list[Variable]]]:
-        """The graph up to `layer`.
+        """Return the graph up to `layer`.
 
         Args:
             pixels: float32 (N, size, size, 3), BGR minus the mean.
@@ -209,7 +209,7 @@ class KerasNetwork:
     """
 
     def __init__(self, application: str, default: str, stride: int = 1, smallest: int = 32) -> None:
-        """Describes a network.
+        """Describe a network.
 
         Args:
             application: str, name of the function in `tf_keras.applications`.
@@ -220,7 +220,7 @@ class KerasNetwork:
         self.name, self.default, self.stride, self.smallest = application, default, stride, smallest
 
     def check_layer(self, layer: str, size: int) -> None:
-        """Raises `InputError` unless the size fits and the layer exists and is a map."""
+        """Raise `InputError` unless the size fits and the layer exists and is a map."""
         if size < self.smallest or size % self.stride:
             raise InputError(f'size {size} does not fit {self.name}: it must be a multiple of '
                              f'{self.stride} of at least {self.smallest}')
@@ -229,11 +229,11 @@ class KerasNetwork:
             raise _unknown_layer(self.name, layer, list(maps), self.default)
 
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
-        """(rows, columns, channels) of the layer's map for a size x size image."""
+        """Return (rows, columns, channels) of the layer's map for a size x size image."""
         return self._maps(size)[layer]
 
     def layers(self, size: int) -> list[Layer]:
-        """All layers with weights, in Keras' order."""
+        """Return all layers with weights, in Keras' order."""
         return self._survey(size)[1]
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - the networks are a module's constants
@@ -283,7 +283,7 @@ class KerasNetwork:
             return application(include_top=False, weights=None, input_shape=(size, size, 3))
 
     def build(self, pixels: Tensor, layer: str) -> tuple[Tensor, list[list[Variable]]]:
-        """The graph in inference mode; the variables are those of the whole network."""
+        """Return the graph in inference mode; the variables are those of the whole network."""
         import tf_keras
 
         model = self._model(int(pixels.shape[1]))

@@ -76,7 +76,7 @@ class UnreadableImage(InputError):
 
 
 def decode(photo: Photo) -> Image.Image:
-    """Decodes an image at its own size.
+    """Decode an image at its own size.
 
     Args:
         photo: str, path or bytes of an image file; or pixels: an array, uint8 (h, w, 3) RGB, (h, w,
@@ -112,7 +112,7 @@ def pixel_count(path_or_bytes: PathLike | Buffer) -> int:
 
 
 def _read(path_or_bytes: PathLike | Buffer, use: Callable[[Image.Image], T]) -> T:
-    """Opens an image, applies `use` to it, and turns whatever goes wrong into `UnreadableImage`."""
+    """Open an image, apply `use` to it, and turn whatever goes wrong into `UnreadableImage`."""
     if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
         data = bytes(path_or_bytes)
         source = f'{len(data)} bytes in memory'
@@ -191,7 +191,7 @@ def _upright(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) 
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode as RGB; itself where it is that."""
+    """Return a loaded image of any mode as RGB; itself where it is that."""
     if image.mode.startswith('I') or image.mode == 'F':
         grey = np.asarray(image).astype(np.float64)
         if image.mode == 'F' or grey.min() < 0 or grey.max() > 65535:

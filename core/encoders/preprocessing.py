@@ -43,12 +43,12 @@ class Preprocessing:
                              f'{", ".join(RESIZES)}')
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dict ready for JSON."""
+        """Return the fields as a dict ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> 'Preprocessing':
-        """The inverse of `to_dict`; raises `InputError` for unknown fields."""
+        """Return the inverse of `to_dict`; raises `InputError` for unknown fields."""
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise InputError(f'unknown preprocessing fields: {", ".join(unknown)}')
@@ -57,7 +57,7 @@ class Preprocessing:
 
 def load(photo: Photo, preprocessing: Preprocessing, offset: tuple[float, float] | None = None,
          flip: bool = False) -> np.ndarray:
-    """Decodes an image and brings it to the size of the network's input.
+    """Decode an image and bring it to the size of the network's input.
 
     Safe to call from many threads at once.
 
@@ -82,7 +82,7 @@ def load(photo: Photo, preprocessing: Preprocessing, offset: tuple[float, float]
 
 def square(image: Image.Image, preprocessing: Preprocessing,
            offset: tuple[float, float] | None = None) -> np.ndarray:
-    """Brings a picture to the size of the network's input.
+    """Bring a picture to the size of the network's input.
 
     Args:
         image: PIL image of mode 'RGB', upright, as `decode` gives.
@@ -102,7 +102,7 @@ def square(image: Image.Image, preprocessing: Preprocessing,
 
 def box_to_input(box_xywh: Sequence[float], image_size: tuple[float, float],
                  preprocessing: Preprocessing) -> Rectangle:
-    """Where a rectangle of the image lies in the network's input.
+    """Return where a rectangle of the image lies in the network's input.
 
     Args:
         box_xywh: (left, top, width, height) in pixels of the upright image.

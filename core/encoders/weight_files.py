@@ -38,7 +38,7 @@ class Layer(typing.NamedTuple):
 
 
 def sha256(path: PathLike) -> str:
-    """The SHA-256 of a file's bytes as a hexadecimal str."""
+    """Return the SHA-256 of a file's bytes as a hexadecimal str."""
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:
@@ -51,7 +51,7 @@ def sha256(path: PathLike) -> str:
 
 def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = False,
          bare: bool = False) -> list[list[np.ndarray]]:
-    """Reads the weights of a network from a file, whose format is recognised by its first bytes.
+    """Read the weights of a network from a file, whose format is recognised by its first bytes.
 
     Args:
         path: str, the file.
@@ -92,7 +92,7 @@ def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = 
 
 def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
                bare: bool = False) -> list[list[np.ndarray]]:
-    """Reads a Keras weights file or whole-model file; arguments and result as `read`.
+    """Read a Keras weights file or whole-model file; arguments and result as `read`.
 
     Keras 1 and 2 (and tf-keras) list layers and weights in the attributes `layer_names` and
     `weight_names`, as bytes or str, in the root or, in whole-model files, in the group
@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """A list attribute; Keras cuts long ones into `attribute0`, `attribute1`, ..."""
+    """Return a list attribute; Keras cuts long ones into `attribute0`, `attribute1`, ..."""
     if attribute in group.attrs:
         return [_text(name) for name in group.attrs[attribute]]
     names, part = [], 0
@@ -175,7 +175,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[list[np.ndarray]]:
-    """Reads a MatConvNet network of plain convolutions; arguments and result as `read`.
+    """Read a MatConvNet network of plain convolutions; arguments and result as `read`.
 
     Two nestings are published: early files give each convolution the fields `filters` and `biases`,
     later ones a cell `weights` with the two arrays; the fields' order differs as well, so they are
@@ -226,7 +226,7 @@ def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[
 
 
 def _innermost(value: Any) -> Any:
-    """The numeric or text array inside cells of one element."""
+    """Return the numeric or text array inside cells of one element."""
     value = np.asarray(value)
     while value.dtype == object and value.size == 1:
         value = np.asarray(value.ravel()[0])
@@ -245,7 +245,7 @@ def _struct(value: Any) -> Any:
 
 def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], what: str,
              bare: bool) -> None:
-    """Raises `InputError` unless the stored layers have the shapes of the network's."""
+    """Raise `InputError` unless the stored layers have the shapes of the network's."""
     for position, layer in enumerate(layers):
         if position >= len(stored):
             raise InputError(f'{path} does not fit {what}: it has {len(stored)} layers with '

@@ -115,7 +115,7 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
 
 
 def _measure_on(rectangles: Sequence[Rectangle], grid: Grid) -> Callable[[np.ndarray], tuple]:
-    """A function from one word's attention (L,) to its row of `_summary`."""
+    """Return a function from one word's attention (L,) to its row of `_summary`."""
     covered, inside = coverage(rectangles, grid).ravel(), centres_inside(rectangles, grid)
     middle = inside[np.ix_(*(sorted({(n - 1) // 2, n // 2}) for n in grid))].mean()
     inside, prior = inside.ravel(), centre_prior(grid).ravel()
@@ -177,7 +177,7 @@ def centre_prior(grid: Grid) -> np.ndarray:
 
 
 def coverage(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
-    """Computes which part of each cell the union of the rectangles covers, exactly.
+    """Compute which part of each cell the union of the rectangles covers, exactly.
 
     Args:
         rectangles: sequence of (x0, y0, x1, y1), fractions of the picture; parts outside of it are
@@ -204,7 +204,7 @@ def coverage(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
 
 
 def centres_inside(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
-    """Tells which cells have their centre in one of the rectangles, whose edges belong to them.
+    """Tell which cells have their centre in one of the rectangles, whose edges belong to them.
 
     Args:
         rectangles: as in `coverage`.
@@ -221,14 +221,14 @@ def centres_inside(rectangles: Sequence[Rectangle], grid: Grid) -> np.ndarray:
 
 
 def _clipped(rectangle: Sequence[float]) -> Rectangle | None:
-    """Returns the rectangle as floats within the picture, or None if no area is left."""
+    """Return the rectangle as floats within the picture, or None if no area is left."""
     x0, y0, x1, y1 = (min(max(float(edge), 0.0), 1.0) for edge in rectangle)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def named_boxes(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rectangle]],
                 lexicon: Lexicon | None = None) -> list[tuple[set[int], Rectangle]]:
-    """Which words of a caption name which objects of its image.
+    """Return which words of a caption name which objects of its image.
 
     Args:
         words: sequence of str, lower case.

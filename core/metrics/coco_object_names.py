@@ -95,7 +95,7 @@ APART = {'seat': 'toilet'}  # the seat of a toilet is no chair (CHAIR)
 
 
 def read_synonyms(path: PathLike) -> dict[str, tuple[str, ...]]:
-    """Reads a list of synonyms in the format of the published one.
+    """Read a list of synonyms in the format of the published one.
 
     Args:
         path: text file, a category a line: its name, then its synonyms, with commas between. Case,

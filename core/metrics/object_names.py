@@ -69,7 +69,7 @@ class Lexicon:
         self._longest = max(map(len, self._patterns), default=0)
 
     def find(self, words: Sequence[str]) -> list[Mention]:
-        """Finds the names of objects in a caption, in the singular or the plural.
+        """Find the names of objects in a caption, in the singular or the plural.
 
         From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is
         not a 'dog'.
@@ -96,7 +96,7 @@ class Lexicon:
         return mentions
 
     def _before(self, words: Sequence[str], start: int) -> tuple[tuple[int, str], ...]:
-        """((place, class), ...) of the modifiers that end where a name starts."""
+        """Return ((place, class), ...) of the modifiers that end where a name starts."""
         first = start
         while first and words[first - 1] in self.modifiers:
             first -= 1
@@ -104,7 +104,7 @@ class Lexicon:
 
 
 def plurals(word: str) -> list[str]:
-    """Returns the forms that an English noun's plural may have, the likely and the odd ('bus':
+    """Return the forms that an English noun's plural may have, the likely and the odd ('bus':
     'buss', 'buses').
     """
     forms = [word + 's']
@@ -119,7 +119,7 @@ def plurals(word: str) -> list[str]:
 
 def lexicon_of(boxes: Boxes, dataset: str = '',
                synonyms: Mapping[str, Iterable[str]] | None = None) -> Lexicon:
-    """The Lexicon for the objects of a split.
+    """Return the Lexicon for the objects of a split.
 
     The boxes' own names always count. To COCO's categories the names of `coco_object_names` are
     added, to those of drawn scenes the words for colours and sizes. Categories of which the split

@@ -75,11 +75,11 @@ class Scorer:
         java_tools.find_java()  # better now than after hours of training
 
     def __enter__(self) -> 'Scorer':
-        """Returns the scorer itself."""
+        """Return the scorer itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the scorer."""
+        """Close the scorer."""
         self.close()
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class Scorer:
         self._meteor.start()
 
     def close(self) -> None:
-        """Ends METEOR's process; a later call would start it again."""
+        """End METEOR's process; a later call would start it again."""
         self._meteor.close()
 
     def score(self, results: Mapping[Any, str],
@@ -123,7 +123,7 @@ class Scorer:
 
     def paper_scores(self, results: Mapping[Any, str],
                      metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
-        """Scores as the paper does, to compare with its Table 1 and nothing else.
+        """Score as the paper does, to compare with its Table 1 and nothing else.
 
         Table 1 of "Show, Attend and Tell" scores against the references as published: cased and
         with punctuation, cut at white space only, so that 'bench.' is another word than 'bench';
@@ -207,13 +207,13 @@ class Scorer:
 
 def paper_scores(results: Mapping[Any, str], references: Mapping[Any, Sequence[str]],
                  metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
-    """Scores `results` against `references` as the paper does: see `Scorer.paper_scores`."""
+    """Score `results` against `references` as the paper does: see `Scorer.paper_scores`."""
     with Scorer(references) as scorer:
         return scorer.paper_scores(results, metrics)
 
 
 def metric_names(with_spice: bool) -> tuple[str, ...]:
-    """The metrics to compute; refuses missing jars of SPICE now rather than after the work."""
+    """Return the metrics to compute; raise InputError for missing jars of SPICE now."""
     if with_spice:
         spice.find()
     return METRICS + (OPTIONAL if with_spice else ())
@@ -221,7 +221,7 @@ def metric_names(with_spice: bool) -> tuple[str, ...]:
 
 def score(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
           metrics: Collection[str] = METRICS) -> dict[str, dict[str, float]]:
-    """Scores of results, a dict by image id, as a `Scorer` gives them.
+    """Score results, a dict by image id, as a `Scorer` does.
 
     Returns:
         dict: 'coco' -> COCO metric names -> float, and with `paper_scoring` 'paper' likewise.
@@ -247,7 +247,7 @@ def score_images(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """The table of `score`'s result; each column says how it was scored."""
+    """Return the table of `score`'s result; each column says how it was scored."""
     columns = [('COCO scoring', scores['coco'])]
     if 'paper' in scores:
         columns.append(("paper's scoring", scores['paper']))
@@ -272,7 +272,7 @@ def _bleu_without_penalty(references: Mapping[Any, Sequence[str]],
 
 
 def _some(ids: Collection) -> str:
-    """Returns e.g. '7 images (1, 2, 3, ...)'."""
+    """Return e.g. '7 images (1, 2, 3, ...)'."""
     names = ', '.join(map(repr, list(ids)[:3])) + (', ...' if len(ids) > 3 else '')
     return f'{len(ids)} image{"s" if len(ids) > 1 else ""} ({names})'
 
@@ -284,12 +284,12 @@ def coco_results(results: Mapping[Any, str]) -> list[dict[str, Any]]:
 
 
 def save_results(path: PathLike, results: Mapping[Any, str]) -> None:
-    """Writes dict id -> caption in the COCO result format; the file appears whole or not at all."""
+    """Write dict id -> caption in the COCO result format; the file appears whole or not at all."""
     write_json(path, coco_results(results), indent=None)
 
 
 def load_results(path: PathLike) -> dict[int | str, str]:
-    """Reads captions in the COCO result format.
+    """Read captions in the COCO result format.
 
     Returns:
         dict from image id (int or str, as in the file) to caption, in the file's order.
@@ -312,7 +312,7 @@ def load_results(path: PathLike) -> dict[int | str, str]:
 
 
 def load_references(path: PathLike) -> dict[int | str, list[str]]:
-    """Reads the captions of a COCO captions file (its 'annotations').
+    """Read the captions of a COCO captions file (its 'annotations').
 
     Returns:
         dict from image id (int or str, as in the file) to a list of str; images that nobody
@@ -344,7 +344,7 @@ def _id_and_caption(path: PathLike, where: str, row: object,
 
 def diversity(captions: Iterable[str],
               training_captions: Iterable[str] | None = None) -> dict[str, float]:
-    """Measures how much captions differ among themselves and from those learnt from.
+    """Measure how much captions differ among themselves and from those learnt from.
 
     Words are what white space separates, so give captions as the model writes them, and training
     captions cut and lower-cased in the same way.

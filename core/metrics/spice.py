@@ -24,7 +24,7 @@ MEMORY = '8G'  # what pycocoevalcap gives it
 
 
 def find(folder: PathLike | None = None) -> pathlib.Path:
-    """The path of SPICE's jar, whose parser lies in `lib` beside it.
+    """Return the path of SPICE's jar, whose parser lies in `lib` beside it.
 
     Args:
         folder: where spice-1.0.jar lies; None: pycocoevalcap's own.

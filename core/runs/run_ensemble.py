@@ -62,7 +62,7 @@ class RunEnsemble(Ensemble):
 
 
 def check_ensemble(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot caption together; needs no graph.
+    """Raise InputError for runs that cannot caption together; needs no graph.
 
     Raises:
         InputError: names the run and what is different.
@@ -85,7 +85,7 @@ def check_ensemble(runs: Sequence[Run]) -> None:
 
 
 def make_ensemble(runs: Sequence[Run]) -> RunEnsemble:
-    """The RunEnsemble of several runs, in the default graph."""
+    """Return the RunEnsemble of several runs, in the default graph."""
     check_ensemble(runs)
     models: list[CaptionGenerator] = []
     scopes = [f'model_{number}' for number in range(len(runs))]

@@ -12,7 +12,7 @@ __all__ = ['Solver']
 
 
 def __getattr__(name: str) -> Any:
-    """`Solver`, imported when it is asked for, as what it needs is slow to import."""
+    """Import `Solver` when it is asked for, as what it needs is slow to import."""
     if name == 'Solver':
         from core.training.solver import Solver
 

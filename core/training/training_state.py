@@ -53,12 +53,12 @@ class TrainingState:
         self.nll, self.entropy, self.words, self.captions = 0.0, 0.0, 0, 0
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON; `from_dict` is the way back."""
+        """Return a dict for JSON; `from_dict` is the way back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any) -> 'TrainingState':
-        """The inverse of `to_dict`.
+        """Return the inverse of `to_dict`.
 
         Raises:
             InputError: not what `to_dict` gave.

@@ -63,7 +63,7 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid,
                       references: Sequence[str] = (),
                       boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = (),
                       name: str = '') -> np.ndarray:
-    """The whole picture for one image.
+    """Return the whole picture for one image.
 
     Args:
         picture: (h, w, 3) uint8, the part of the photo that the encoder sees, of any aspect ratio.
@@ -122,7 +122,7 @@ def attention_picture(picture: np.ndarray, caption: 'Caption', grid: Grid,
 
 
 def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndarray:
-    """What the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
+    """Return what the encoder sees of a photo, large enough to look at: (h, w, 3) uint8.
 
     With resize 'squash' the photo's own aspect ratio is given back, as the attention covers all of
     it.
@@ -145,7 +145,7 @@ def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndar
 
 def picture_of(data: 'Split', image: int, caption: 'Caption',
                boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> np.ndarray:
-    """`attention_picture` of image number `image` of a CaptionData that came from a DATA DIR."""
+    """Return `attention_picture` of image number `image` of a Split that came from a DATA DIR."""
     preprocessing = Preprocessing(data.encoder['size'], data.encoder['resize'])
     photo = view(data.paths[image], preprocessing)
     return attention_picture(photo, caption, tuple(data.encoder['grid']), data.references[image],
@@ -153,7 +153,7 @@ def picture_of(data: 'Split', image: int, caption: 'Caption',
 
 
 def safe_picture(data: 'Split', image: int, caption: 'Caption') -> np.ndarray | None:
-    """`picture_of`, or None where the data have no photos or the photo is gone."""
+    """Return `picture_of`, or None where the data have no photos or the photo is gone."""
     if data.encoder is None or data.paths is None:
         return None
     try:
@@ -163,14 +163,14 @@ def safe_picture(data: 'Split', image: int, caption: 'Caption') -> np.ndarray | 
 
 
 def png(picture: np.ndarray) -> bytes:
-    """(h, w, 3) uint8 -> bytes of a PNG file."""
+    """Return the bytes of a PNG file of (h, w, 3) uint8."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, 'PNG')
     return buffer.getvalue()
 
 
 def animation(picture: np.ndarray, caption: 'Caption', grid: Grid) -> bytes:
-    """The attention moving over the photo, word by word, as a GIF that repeats.
+    """Return the attention moving over the photo, word by word, as a GIF that repeats.
 
     Args:
         picture, caption, grid: as of `attention_picture`.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def caption_record(caption: 'Caption', located: bool = False) -> dict[str, Any]:
-    """A Caption ready for JSON.
+    """Return a Caption ready for JSON.
 
     Args:
         caption: Caption.
@@ -27,7 +27,7 @@ def caption_record(caption: 'Caption', located: bool = False) -> dict[str, Any]:
 
 def page_record(caption: 'Caption', located: bool = False,
                 boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> dict[str, Any]:
-    """`caption_record` for a page: fewer digits, and 'boxes'.
+    """Return `caption_record` for a page: fewer digits, and 'boxes'.
 
     Args:
         caption, located: as of `caption_record`.
@@ -46,7 +46,7 @@ def page_record(caption: 'Caption', located: bool = False,
 
 
 def _common(caption: 'Caption', located: bool, digits: int) -> dict[str, Any]:
-    """What both records have alike, but for the number of digits."""
+    """Return what both records have alike, but for the number of digits."""
     return {
         'words': list(caption.words), 'probabilities': rounded(caption.probabilities, digits),
         'betas': rounded(caption.betas, digits), 'ended': caption.ended,
@@ -55,7 +55,7 @@ def _common(caption: 'Caption', located: bool, digits: int) -> dict[str, Any]:
 
 
 def rounded(values: Any, digits: int) -> Any:
-    """A number or an array as floats of so many digits, for JSON; None stays None."""
+    """Return a number or an array as floats of so many digits, for JSON; None stays None."""
     return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
 
 

@@ -37,7 +37,7 @@ SIDE, QUALITY = 400, 85  # pixels and JPEG quality of a photo
 
 
 def check_directory(directory: PathLike) -> pathlib.Path:
-    """Where a page would be written, if nothing is lost by it.
+    """Return where a page would be written, if nothing is lost by it.
 
     Returns:
         Path, with links followed.
