@@ -98,7 +98,7 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
 
 
 def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tensor:
-    """Return the int64 of `n_bytes` of raw (B,) uint8 at `at`, most significant first unless `little`
+    """Return the int64 of `n_bytes` of raw (B,) uint8 at `at`, big end first unless `little`
     (scalar bool).
     """
     at = tf.convert_to_tensor(at)
