@@ -11,7 +11,7 @@ import scipy.io
 
 from core.common.errors import InputError
 from core.encoders import networks, preprocessing
-from core.encoders.encoder import Encoder, EncoderSpec, build, describe
+from core.encoders.encoder import Encoder, EncoderSpec, build_encoder, describe
 from core.encoders.known_encoders import ENCODERS
 from core.runtime.backend import tf, tf1
 from tests.support import quick_sessions
@@ -74,7 +74,7 @@ def test_every_map_of_vgg19_equals_that_of_keras(vgg19_file, graph):
         spec = dataclasses.replace(base, layer=name, grid=(rows, columns), dim=dim)
         # the towers share their variables
         with tf1.variable_scope('encoder', reuse=tf1.AUTO_REUSE):
-            built[name], restore = build(tf.constant(batch), spec)
+            built[name], restore = build_encoder(tf.constant(batch), spec)
     assert len(built) == 32
     assert len(tf1.global_variables()) == 32
     with tf1.Session(graph=graph) as session:
@@ -98,13 +98,13 @@ def test_encoder_reads_the_file_itself(vgg19_file):
 def test_default_vgg19_is_the_papers(graph):
     spec = describe('vgg19')
     assert (spec.size, spec.resize, spec.grid, spec.dim) == (224, 'crop', (14, 14), 512)
-    features, _ = build(tf1.placeholder(tf.uint8, (None, 224, 224, 3)), spec)
+    features, _ = build_encoder(tf1.placeholder(tf.uint8, (None, 224, 224, 3)), spec)
     assert features.shape.as_list() == [None, 196, 512] and features.dtype == tf.float32
 
 
 def test_only_the_layers_needed_are_built(graph):
     spec = describe('vgg19', 'conv2_1', 32)
-    build(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec)
+    build_encoder(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec)
     assert len(tf1.global_variables()) == 6
 
 
