@@ -161,7 +161,7 @@ class TrainingGraph:
         n_words = tf.reduce_sum(captions.mask)
         entropy = tf.reduce_sum(hard_attention.entropies(alphas) * captions.mask)
         if draws is not None:
-            # Eq. 12: the entropy, and the score function's term of the draws
+            # Eq. 12, with the entropy and the baseline that the paper adds behind it
             loss -= tf.cast(self.inputs.annealed['lambda_e'], decoder.dtype) * entropy / rows
             reinforce = self._reinforce(captions, unrolled, alphas, draws, unrolled_with)
             loss -= options.lambda_r * reinforce / rows
@@ -338,7 +338,7 @@ class TrainingGraph:
 
     def _reinforce(self, captions: CaptionBatch, unrolled: Unrolled, alphas: Tensor, draws: Draws,
                    unrolled_with: Callable[[ContextWeights], Unrolled]) -> Tensor:
-        """Return the sum whose gradient is (log p(y|s,a) - b) d log p(s|a) (eq. 11, 12).
+        """Return the sum whose gradient is (log p(y|s,a) - b) d log p(s|a), of eq. 11 and 12.
 
         See `hard_attention`; `unrolled_with` takes the steps once more, with other ContextWeights.
         """
