@@ -19,6 +19,7 @@ Json = Any  # what json.loads returns: it says no more itself
 Bar = Any  # tqdm.tqdm, which publishes no types either
 PathLike = str | os.PathLike[str]
 Say = Callable[..., object]  # prints a line
+ImageId = int | str  # as a data set has them
 Grid = tuple[int, int]  # (rows, columns)
 Rectangle = tuple[float, float, float, float]  # (x0, y0, x1, y1) in fractions of the picture
 Paths = PathLike | Sequence[PathLike] | None  # one file or several

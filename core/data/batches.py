@@ -8,7 +8,7 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Every caption exactly once an epoch, in an order that depends on `seed` and epoch only.
+    """The batches of each epoch: every caption once, in an order of `seed` and epoch alone.
 
     So training can go on in the middle of an epoch. The number of batches is the same every epoch.
     By `batch_by`:
@@ -134,11 +134,11 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
 
     An exception there is raised here.
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
+    waiting: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
     end = object()
 
-    def put(item: Any) -> None:
+    def put(item: tuple[object, BaseException | None]) -> None:
         while not stopped.is_set():
             try:
                 return waiting.put(item, timeout=0.1)
@@ -165,7 +165,7 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
                 raise error
             if item is end:
                 return
-            yield item
+            yield cast(T, item)
     finally:
         stopped.set()
         thread.join()

@@ -15,8 +15,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
-from core.common.aliases import Boxes, PathLike
+from core.common.aliases import Boxes, ImageId, PathLike
 from core.common.errors import InputError
 from core.common.files import read_json, replacing, write_json
 from core.data.feature_file import ArrayFeatures, FeatureFile
@@ -46,15 +47,15 @@ class CaptionData:
     stored = True
 
     def __init__(self, features: FeatureFile | ArrayFeatures, rows: Sequence[int] | np.ndarray,
-                 captions: Any, image_idxs: Any, image_ids: list, references: list[list[str]],
-                 paths: list[str] | None = None, boxes: Boxes | None = None,
+                 captions: ArrayLike, image_idxs: ArrayLike, image_ids: list[ImageId],
+                 references: list[list[str]], paths: list[str] | None = None,
+                 boxes: Boxes | None = None,
                  encoder: dict[str, Any] | None = None) -> None:
         self.features, self.rows = features, np.asarray(rows, np.int64)
-        self.captions, self.image_idxs = np.asarray(captions, np.int32), np.asarray(
-            image_idxs, np.int32)
+        self.captions = np.asarray(captions, np.int32)
+        self.image_idxs = np.asarray(image_idxs, np.int32)
         self.image_ids, self.references, self.boxes = image_ids, references, boxes
-        self.paths: Any = paths  # of a DATA DIR never None, and neither is `encoder`
-        self.encoder: Any = encoder
+        self.paths, self.encoder = paths, encoder
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -71,10 +72,11 @@ class CaptionData:
     @classmethod
     def from_arrays(cls, data: Mapping[str, Any],
                     idx_to_word: Mapping[int, str] | Sequence[str]) -> 'CaptionData':
-        """From the TF1 code's dict: 'features' (I, L, D), 'captions' (C, T + 1), 'image_idxs' (C,).
+        """Return the CaptionData of the TF1 code's dict.
 
-        References are the captions themselves, written out, unless 'references' holds a list of
-        lists of texts.
+        It holds 'features' (I, L, D), 'captions' (C, T + 1) and 'image_idxs' (C,). References
+        are the captions themselves, written out, unless 'references' holds a list of lists of
+        texts.
         """
         for key in ('features', 'captions', 'image_idxs'):
             if key not in data:
@@ -112,10 +114,11 @@ class DataDir:
             raise InputError(f'{self.path}: there is no such data directory; make it with '
                              f'prepro.py --out {self.path}')
         if not manifest.exists():
-            begun = (self.path / 'plan.json').exists()
+            has_plan = (self.path / 'plan.json').exists()
             raise InputError(
                 f'{self.path}: '
-                + ('prepro.py has not finished here; run the same prepro.py command again' if begun
+                + ('prepro.py has not finished here; run the same prepro.py command again'
+                   if has_plan
                    else 'not a data directory (no manifest.json); make one with prepro.py'))
         self.manifest = read_json(manifest)
         if not isinstance(self.manifest, dict):
@@ -140,7 +143,7 @@ class DataDir:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits that have images."""
+        """The names of the splits that have images."""
         return [split for split, counts in self.manifest['splits'].items() if counts['images']]
 
     def split(self, name: str) -> CaptionData:
@@ -210,12 +213,12 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
             raise InputError(f'{directory}: not empty and not made by prepro.py ({strangers[0]} is '
                              'there); choose another --out')
         return
-    there = read_json(path)
-    different = [key for key in {**plan, **there} if plan.get(key) != there.get(key)]
+    earlier = read_json(path)
+    different = [key for key in {**plan, **earlier} if plan.get(key) != earlier.get(key)]
     if different:
         key = different[0]
-        raise InputError(f'{directory}: made with other options ({key} was {there.get(key)!r}, now '
-                         f'{plan.get(key)!r}); choose another --out')
+        raise InputError(f'{directory}: made with other options ({key} was {earlier.get(key)!r}, '
+                         f'now {plan.get(key)!r}); choose another --out')
 
 
 def write_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:

@@ -5,9 +5,9 @@
         resident.load(session)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.common.aliases import DType, Session
+from core.common.aliases import DType, Session, Tensor
 from core.common.errors import InputError
 from core.runtime.devices import FEATURE_SHARE, GIB, Machine, gibibytes, session_config
 
@@ -21,10 +21,8 @@ def keeps_features(machine: Machine, n_bytes: int) -> bool:
     """Say whether features of so many bytes are to be kept in the device's memory.
 
     Args:
-        machine: Machine. n_bytes: int.
-
-    Returns:
-        bool; with 'on' always True.
+        machine: Machine, whose `features_on_device` decides; with 'on' they always are.
+        n_bytes: int.
     """
     choice = machine.features_on_device
     if choice in ('on', 'off'):
@@ -49,7 +47,8 @@ class ResidentFeatures:
     In the place of the data for `batches.Batches`: `read_batch` gives the numbers themselves.
 
     Args:
-        data: Split of stored features. dtype: of the features, that of `model.inputs`.
+        data: Split of stored features.
+        dtype: of the features, that of `model.inputs`.
         most: numbers in one variable at most; TensorFlow counts those of some operations on GPUs in
             32 bits.
 
@@ -74,12 +73,12 @@ class ResidentFeatures:
             # In no collection: checkpoints do not hold it.
             part = tf1.Variable(lambda n=n_rows: tf.zeros([n, *shape], dtype), trainable=False,
                                 collections=[], use_resource=True, name='features_on_device')
-            here = tf.clip_by_value(self.numbers - start, 0, n_rows - 1)
-            found = part.sparse_read(here)
+            rows = tf.clip_by_value(self.numbers - start, 0, n_rows - 1)
+            values = part.sparse_read(rows)
             later = (self.numbers >= start)[:, tf.newaxis, tf.newaxis]
-            self.features: Any = tf.where(later, found, self.features) if start else found
+            self.features: Tensor = tf.where(later, values, self.features) if start else values
             self._parts.append(part)
-            self._put.append(tf1.scatter_update(part, here, self._piece).op)
+            self._put.append(tf1.scatter_update(part, rows, self._piece).op)
 
     @staticmethod
     def size(data: 'Split', dtype: DType) -> int:

@@ -9,10 +9,10 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from core.common.aliases import PathLike
 from core.common.errors import InputError, first_line
@@ -139,7 +139,7 @@ class FeatureFile:
 class ArrayFeatures:
     """Features that lie in memory, (images, L, D) of any float type, behind the same `read`."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: ArrayLike) -> None:
         self.array, self.shape = np.asarray(array), np.shape(array)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -41,8 +41,10 @@ class ImageData:
 
     Attributes:
         features: its `shape` (I, L, D) is that of what the encoder will give.
-        the others: as of CaptionData. `boxes` is None where the data's own preprocessing shows
-            another part of the photos than the encoder's: the boxes would lie elsewhere.
+        captions, image_idxs, image_ids, references, paths: as of the data.
+        encoder: dict of `spec`.
+        boxes: as of the data; None where the data's own preprocessing shows another part of the
+            photos than the encoder's: the boxes would lie elsewhere.
 
     Raises:
         InputError: image files are gone; says how many and names one.
@@ -54,23 +56,13 @@ class ImageData:
                  augmentation: 'Augmentation | None' = None) -> None:
         self.spec, self.augmentation = spec, augmentation
         self.captions, self.image_idxs = data.captions, data.image_idxs
-        self.image_ids, self.references, self.paths = data.image_ids, data.references, data.paths
-        self.encoder = spec.to_dict()
+        self.image_ids, self.references = data.image_ids, data.references
+        self.paths, self.encoder = _checked(data.paths), spec.to_dict()
         same = data.encoder is not None and (
             (data.encoder['resize'], data.encoder['size']) == (spec.resize, spec.size))
         self.boxes = data.boxes if same else None
         self.features = _Shaped((len(data), spec.grid[0] * spec.grid[1], spec.dim))
-        self._check_files()
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, 'decode')
-
-    def _check_files(self) -> None:
-        if self.paths is None:
-            raise InputError('fine-tuning reads the image files, but these data name none')
-        gone = [path for path in self.paths if not os.path.isfile(path)]
-        if gone:
-            raise InputError(f'{len(gone)} of {len(self.paths)} image files are gone, for example '
-                             f'{gone[0]}; a fine-tuned encoder reads them: put them back, or make '
-                             'the data again with prepro.py')
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -95,13 +87,23 @@ class ImageData:
         return self._load([(image, self.augmentation.draw(numbers, epoch))
                            for image, numbers in zip(images, served, strict=True)])
 
-    def _load(self, wanted: Sequence[tuple[int, dict[str, Any]]]) -> np.ndarray:
+    def _load(self, items: Sequence[tuple[int, dict[str, Any]]]) -> np.ndarray:
+        """Return the pixels of (image, options of `load`), read by several threads."""
         preprocessing = self.spec.preprocessing
-        loaded = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]),
-                                wanted)
-        if not wanted:
+        pictures = self._pool.map(lambda item: load(self.paths[item[0]], preprocessing, **item[1]),
+                                  items)
+        if not items:
             return np.empty((0, self.spec.size, self.spec.size, 3), np.uint8)
-        return np.stack(list(loaded))
+        return np.stack(list(pictures))
 
 
-
+def _checked(paths: list[str] | None) -> list[str]:
+    """Return the paths; raise InputError if there are none, or files are gone."""
+    if paths is None:
+        raise InputError('fine-tuning reads the image files, but these data name none')
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise InputError(f'{len(missing)} of {len(paths)} image files are gone, for example '
+                         f'{missing[0]}; a fine-tuned encoder reads them: put them back, or make '
+                         'the data again with prepro.py')
+    return paths

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 AHEAD = 4  # batches that are decoded or wait for the encoder
-# images that a thread decodes at a time: one by one costs more for the threads than for small
-# images
+# Images that a thread decodes at a time: one by one, threads cost more than small images.
 PIECE = 8
 
 
@@ -98,7 +97,8 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
                                  vocabulary, say)
 
 
-def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None') -> Any:
+def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None',
+             ) -> 'contextlib.AbstractContextManager[Encoder | None]':
     """Return the encoder as a context; of None where every image is encoded already."""
     if path.exists() and feature_file.FeatureFile(path).done().all():
         return contextlib.nullcontext()
@@ -151,11 +151,11 @@ def _check_room(path: pathlib.Path, n_bytes: int) -> None:
 
     What an earlier call wrote of them counts as there.
     """
-    there = path.stat().st_blocks * 512 if path.exists() else 0
+    n_written = path.stat().st_blocks * 512 if path.exists() else 0
     place = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
-    if n_bytes - there > 0.98 * free:
-        raise InputError(f'{path.parent}: {terminal.size_text(n_bytes - there)} needed, '
+    if n_bytes - n_written > 0.98 * free:
+        raise InputError(f'{path.parent}: {terminal.size_text(n_bytes - n_written)} needed, '
                          f'{terminal.size_text(free)} free; make room, choose another --out or use '
                          '--limit')
 
@@ -179,7 +179,8 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.F
              say: Say) -> tuple[dict[int, str], float | None]:
     """Encode every record that is not done.
 
-    Returns ({row: reason} of unreadable images, images per second).
+    Returns:
+        ({row: reason} of unreadable images, images per second or None).
     """
     waiting = np.flatnonzero(~features.done())
     if not len(waiting):
@@ -187,7 +188,7 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.F
     n_done = len(records) - len(waiting)
     if n_done:
         say(f'{n_done} images were encoded before and are kept')
-    unreadable, begun, encoded = {}, None, 0
+    unreadable, start, n_encoded = {}, None, 0
     with (
         concurrent.futures.ThreadPoolExecutor(1, 'write') as writer,
         contextlib.closing(_decoded(records, waiting, encoder.spec.preprocessing)) as batches,
@@ -202,17 +203,18 @@ def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.F
                 rows, pixels = batch[good], pixels[good]
             if len(rows):
                 features_of_batch = encoder.encode(pixels, np.float16)
-                if begun is None:  # the first batch also pays for building and tracing
-                    begun = time.perf_counter()
+                if start is None:  # the first batch also pays for building and tracing
+                    start = time.perf_counter()
                 else:
-                    encoded += len(rows)
+                    n_encoded += len(rows)
                 writing.append(writer.submit(features.write, rows, features_of_batch))
                 while len(writing) > 2 or writing and writing[0].done():
                     writing.popleft().result()
             bar.update(len(batch))
         for write in writing:
             write.result()
-    rate = encoded / (time.perf_counter() - begun) if begun is not None and encoded else None
+    rate = (n_encoded / (time.perf_counter() - start) if start is not None and n_encoded
+            else None)
     return unreadable, rate
 
 
@@ -270,11 +272,11 @@ def aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _unreadable_text(unreadable: dict[int, str]) -> str:
-    shown = '; '.join(list(unreadable.values())[:20])
+    examples = '; '.join(list(unreadable.values())[:20])
     more = f'; and {len(unreadable) - 20} more' if len(unreadable) > 20 else ''
     what = 'image' if len(unreadable) == 1 else 'images'
-    return (f'{len(unreadable)} {what} cannot be read: {shown}{more}. Repair them and run the same '
-            'command again (the others are kept), or leave them out with --skip-unreadable')
+    return (f'{len(unreadable)} {what} cannot be read: {examples}{more}. Repair them and run the '
+            'same command again (the others are kept), or leave them out with --skip-unreadable')
 
 
 def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec',
@@ -285,9 +287,9 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
         say(f'left out: {reason}')
     readable = [row not in unreadable for row in range(len(records))]
     if vocabulary is None:
-        kept = [row for row in range(len(records)) if readable[row]]
-        vocabulary = _build_vocabulary([records[row] for row in kept],
-                                       [tokens[row] for row in kept], plan)
+        rows = [row for row in range(len(records)) if readable[row]]
+        vocabulary = _build_vocabulary([records[row] for row in rows],
+                                       [tokens[row] for row in rows], plan)
     # Until all files fit together again the directory is not complete.
     (out / 'manifest.json').unlink(missing_ok=True)
     vocabulary.save(out / 'vocabulary.json')

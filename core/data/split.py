@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.common.aliases import Boxes
+from core.common.aliases import Boxes, ImageId
 
 
 class Shaped(Protocol):
-    """Something of which the shape is known, whether its numbers are or not.
+    """An array whose shape is known, whether its numbers are or not.
 
     Attributes:
         shape: of all of it.
@@ -20,7 +20,7 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Sizes of all axes."""
+        """The sizes of all axes."""
 
 
 class Batchable(Protocol):
@@ -51,22 +51,27 @@ class Split(Batchable, Protocol):
     Attributes:
         stored: whether `read_features` gives features; else pixels, of which a model's encoder
             makes them.
-        image_ids: list of I ids. references: list of I lists of raw captions.
-        paths: list of I paths of image files, or None.
+        image_ids: list of I ids.
+        references: list of I lists of raw captions.
         boxes: list of I lists of (names, rectangle in fractions of the encoder's input), or None.
-        encoder: dict of the EncoderSpec that made the features, or None.
     """
 
     stored: bool
-    image_ids: list[Any]
+    image_ids: list[ImageId]
     references: list[list[str]]
-    paths: Any  # of a DATA DIR never None, and neither is `encoder`
     boxes: Boxes | None
-    encoder: Any
+
+    @property
+    def paths(self) -> list[str] | None:
+        """The paths of the I image files; None where not known, which is never of a DATA DIR."""
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        """The EncoderSpec that makes the features, as a dict; None as of `paths`."""
 
     @property
     def features(self) -> Shaped:
-        """Something of shape (I, L, D)."""
+        """The features, of shape (I, L, D), as far as they are there to be read."""
 
     def __len__(self) -> int:
         """Return the number of images."""

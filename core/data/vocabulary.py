@@ -51,12 +51,12 @@ def tokenize(caption: str) -> list[str]:
     text = unicodedata.normalize('NFKC', text).translate(_APOSTROPHES).translate(_INVISIBLE)
     if text.isascii():
         return ''.join(c if c.isalnum() else ' ' for c in text).split()
-    kept, on_letter = [], False
+    characters, on_letter = [], False
     for character in text:
         kind = unicodedata.category(character)[0]
         on_letter = kind == 'L' or (kind == 'M' and on_letter)
-        kept.append(character if on_letter or kind == 'N' else ' ')
-    return ''.join(kept).split()
+        characters.append(character if on_letter or kind == 'N' else ' ')
+    return ''.join(characters).split()
 
 
 class Vocabulary:
@@ -88,11 +88,11 @@ class Vocabulary:
                 raise ValueError('every count must be an integer of at least 0')
 
     def __len__(self) -> int:
-        """Number of entries, the four specials included."""
+        """Return the number of entries, the four specials included."""
         return len(self.idx_to_word)
 
     def __eq__(self, other: object) -> bool:
-        """Equal when the same numbers stand for the same words."""
+        """Say whether the same numbers stand for the same words."""
         return isinstance(other, Vocabulary) and self.idx_to_word == other.idx_to_word
 
     # The way to say 'not hashable', which typeshed does not know.
@@ -124,16 +124,16 @@ class Vocabulary:
         for tokens in token_lists:
             frequency.update(tokens)
             n_captions += 1
-        known = [word for word, count in frequency.items() if count >= min_count
+        words = [word for word, count in frequency.items() if count >= min_count
                  and word not in SPECIALS]
-        known = sorted(known, key=lambda word: (-frequency[word], word))[:vocab_size]
-        if not known:
+        words = sorted(words, key=lambda word: (-frequency[word], word))[:vocab_size]
+        if not words:
             raise InputError(f'no word occurs at least {min_count} times in the {n_captions} '
                              'training captions: check that the training split has captions, or '
                              'lower min_count')
-        counts = [frequency[word] for word in known]
+        counts = [frequency[word] for word in words]
         unknown = sum(frequency.values()) - sum(counts)
-        return cls(known, [0, 0, n_captions, unknown, *counts])
+        return cls(words, [0, 0, n_captions, unknown, *counts])
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
         """Number one caption: `<START>`, the words, `<END>`, then `<NULL>` up to the full length.
@@ -168,15 +168,15 @@ class Vocabulary:
         Raises:
             ValueError: a number outside the vocabulary before that.
         """
-        found = []
+        words = []
         for index in np.asarray(ids).reshape(-1).tolist():
             if index in (END, NULL):
                 break
             if not 0 <= index < len(self.idx_to_word):
                 raise ValueError(f'word number {index} in a vocabulary of {len(self.idx_to_word)}')
             if index != START:
-                found.append(self.idx_to_word[index])
-        return found
+                words.append(self.idx_to_word[index])
+        return words
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Return `words(ids)` as one str with blanks between."""

@@ -72,8 +72,8 @@ def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarr
     Raises:
         InputError: indices or matrix do not fit the variable.
     """
-    indices, matrix, (n_words,
-                      dim) = np.asarray(indices), np.asarray(matrix), embedding.shape.as_list()
+    indices, matrix = np.asarray(indices), np.asarray(matrix)
+    n_words, dim = embedding.shape.as_list()
     if (indices.ndim != 1 or matrix.shape != (len(indices), dim)
         or not np.isin(indices, np.arange(n_words)).all()):
         raise InputError(f'word_vectors: {matrix.shape} numbers for words {indices.shape} do not '
@@ -88,7 +88,8 @@ def assign_word_vectors(session: Session, embedding: Variable, indices: np.ndarr
 def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, bytes, list[bytes]]]:
     """Yield (line number, word, its numbers as bytes) of a binary file.
 
-    Raise InputError for a line of another size.
+    Raises:
+        InputError: a line of another size.
     """
     number = 0
     while line := file.readline(_LONGEST_LINE):
@@ -114,12 +115,13 @@ def _lines(file: BinaryIO, path: PathLike, dim: int) -> Iterator[tuple[int, byte
         yield number, fields[0].strip(), fields[1:]
 
 
-def _check_size(found: int, path: PathLike, dim: int) -> None:
-    if found != dim:
-        what = (f'its vectors have {found} numbers, the model\'s words have {dim}; set '
-                f'dim_embed={found}' if found > 0
-                else 'its first line is no word vector; give a text file of word vectors, unpacked')
-        raise InputError(f'{path}: {what}')
+def _check_size(size: int, path: PathLike, dim: int) -> None:
+    if size != dim:
+        difference = (
+            f'its vectors have {size} numbers, the model\'s words have {dim}; set dim_embed={size}'
+            if size > 0
+            else 'its first line is no word vector; give a text file of word vectors, unpacked')
+        raise InputError(f'{path}: {difference}')
 
 
 def _parsed(fields: list[bytes], path: PathLike, number: int) -> np.ndarray:

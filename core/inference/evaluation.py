@@ -219,7 +219,7 @@ def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:
 def _correctness(data: 'Split', captions: 'Mapping[int, Caption]',
                  lexicon: Lexicon | None) -> dict[str, Any]:
     """Return the attention correctness where the data have boxes, else nothing."""
-    if data.boxes is None:
+    if data.boxes is None or data.encoder is None:
         return {}
     grid = tuple(data.encoder['grid'])
     return attention_correctness.attention_correctness(

@@ -32,7 +32,7 @@ DARKEST = 0.2  # brightness of a place without attention
 
 
 def smooth(alpha: np.ndarray, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
-    """Attention over a grid as a smooth map over pixels.
+    """Spread attention over a grid into a smooth map over pixels.
 
     Args:
         alpha: (L,) weights, L = rows * cols, row by row.
@@ -128,8 +128,8 @@ def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndar
     it.
 
     Args:
-        photo: path, bytes or pixels, see `core.encoders.photos.decode`. preprocessing:
-            `Preprocessing`.
+        photo: path, bytes or pixels, see `core.encoders.photos.decode`.
+        preprocessing: `Preprocessing`.
         side: pixels of the longer side.
 
     Raises:
@@ -146,6 +146,7 @@ def view(photo: Photo, preprocessing: Preprocessing, side: int = 320) -> np.ndar
 def picture_of(data: 'Split', image: int, caption: 'Caption',
                boxes: Iterable[tuple[Iterable[int], Sequence[float]]] = ()) -> np.ndarray:
     """Return `attention_picture` of image number `image` of a Split that came from a DATA DIR."""
+    assert data.encoder and data.paths
     preprocessing = Preprocessing(data.encoder['size'], data.encoder['resize'])
     photo = view(data.paths[image], preprocessing)
     return attention_picture(photo, caption, tuple(data.encoder['grid']), data.references[image],

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from core.common.aliases import Json
 
 if TYPE_CHECKING:
     from core.decoding.captions import Caption
@@ -54,7 +57,7 @@ def _common(caption: 'Caption', located: bool, digits: int) -> dict[str, Any]:
     }
 
 
-def rounded(values: Any, digits: int) -> Any:
+def rounded(values: ArrayLike | None, digits: int) -> Json:
     """Return a number or an array as floats of so many digits, for JSON; None stays None."""
     return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
 

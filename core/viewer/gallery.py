@@ -107,7 +107,7 @@ def write(directory: PathLike, info: Mapping[str, Any], records: Iterable[dict[s
 
 def _fill(new: pathlib.Path, info: Mapping[str, Any], records: Iterable[dict[str, Any]],
           photo: Callable[[int], np.ndarray], say: Say) -> None:
-    """Everything into the directory `new`."""
+    """Write everything into the directory `new`."""
     (new / 'photos').mkdir()
     (new / 'data').mkdir()
     cards, chunk, missing = [], [], []
@@ -148,7 +148,7 @@ def _script(path: pathlib.Path, text: str) -> None:
     path.write_text(text + '\n', encoding='ascii')
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     """Return JSON that is safe inside a script in HTML: ASCII, and no '<' that could end it."""
     return json.dumps(value, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
 
