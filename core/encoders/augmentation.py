@@ -23,7 +23,7 @@ SIDES = frozenset(
 
 
 class Augmentation:
-    """Draws windows and mirrorings.
+    """Random windows and mirrorings, of each picture of a batch.
 
     Args:
         seed: int.
@@ -34,7 +34,7 @@ class Augmentation:
     def __init__(self, seed: int, captions: np.ndarray, word_to_idx: Mapping[str, int]) -> None:
         self._seed = seed
         sides = [index for word, index in word_to_idx.items() if word in SIDES]
-        self.sided: Any = np.isin(captions, sides).any(axis=1)
+        self.sided = np.asarray(np.isin(captions, sides).any(axis=1))
 
     def draw(self, captions: np.ndarray, epoch: int) -> dict[str, Any]:
         """Return what is done to the picture of one place in a batch.

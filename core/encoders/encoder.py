@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from core.common.aliases import Grid, PathLike, Session, Tensor, Variable
 from core.common.errors import InputError
@@ -159,8 +160,8 @@ class TrainableEncoder(typing.NamedTuple):
         features: float32 tensor (N, L, D).
         restore: function that takes a session and loads the weights of all variables, trained and
             frozen.
-        trained: list of variables, kernels, biases and what scales and shifts batch normalisations;
-            they are saved with the best model.
+        trained: list of variables: kernels, biases, and what scales and shifts batch
+            normalisations; they are saved with the best model.
         frozen: list of the encoder's other variables.
     """
 
@@ -264,7 +265,7 @@ class Encoder:
             self.close()
             raise
 
-    def encode(self, images: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+    def encode(self, images: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
         """Compute features.
 
         Args:

@@ -42,10 +42,11 @@ class Header(NamedTuple):
 
     Attributes:
         reason: string, why it is refused; '' where it is not.
-        exif: string, the TIFF structure of the EXIF metadata, or ''. xmp: string, the XMP metadata,
-            or ''.
+        exif: string, the TIFF structure of the EXIF metadata, or ''.
+        xmp: string, the XMP metadata, or ''.
         width, height: int64, as stored.
-        grey16: bool, a PNG of 16-bit grey without alpha. alpha: bool, a PNG with transparency.
+        grey16: bool, a PNG of 16-bit grey without alpha.
+        alpha: bool, a PNG with transparency.
     """
 
     reason: Tensor
@@ -82,10 +83,10 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
         with tf.control_dependencies([whole]):
             data = tf.identity(data)
         kinds = tf.stack([is_jpeg, header.grey16, header.alpha, True])
-        image = tf.switch_case(tf.argmax(kinds, output_type=tf.int32),
-                               [
+        image = tf.switch_case(tf.argmax(kinds, output_type=tf.int32), [
             lambda: tf.io.decode_jpeg(data, 3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True),
-            lambda: _grey16(data), lambda: _on_white(tf.io.decode_png(data, 4)),
+            lambda: _grey16(data),
+            lambda: _on_white(tf.io.decode_png(data, 4)),
             lambda: tf.io.decode_png(data, 3)])
         return _square(image, orientation(header.exif, header.xmp), preprocessing)
 
@@ -98,8 +99,11 @@ def load(files: Tensor, preprocessing: 'Preprocessing') -> Tensor:
 
 
 def _number(raw: Tensor, at: Tensor, n_bytes: int, little: bool = False) -> Tensor:
-    """Return the int64 of `n_bytes` of raw (B,) uint8 at `at`, big end first unless `little`
-    (scalar bool).
+    """Return the int64 scalar that `n_bytes` bytes from place `at` on stand for.
+
+    Args:
+        raw: (B,) uint8. at: int scalar. n_bytes: int.
+        little: bool scalar, whether the little end comes first.
     """
     at = tf.convert_to_tensor(at)
     digits = tf.cast(tf.gather(raw, at + tf.range(n_bytes, dtype=at.dtype)), tf.int64)
@@ -116,7 +120,7 @@ def _first(*cases: tuple[Tensor, str]) -> Tensor:
 
 
 def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
-    """Header of a JPEG, from its markers before the first scan."""
+    """Return the Header of a JPEG, from its markers before the first scan."""
     end = tf.strings.length(data)
 
     def body(at: Tensor, _: Tensor, exif: Tensor, xmp: Tensor, frame: Tensor,
@@ -148,17 +152,18 @@ def _jpeg_header(data: Tensor, raw: Tensor) -> Header:
     # In the coded data after the start of a scan FF never stands before D9.
     rest = raw[tf.minimum(at, end):end]
     ends = tf.reduce_any(tf.logical_and(tf.equal(rest[:-1], 0xFF), tf.equal(rest[1:], 0xD9)))
-    reason = _first((tf.logical_not(tf.logical_and(scan, ends)), 'the JPEG is truncated (no end of '
-                     'image)'), (width * height > MOST_PIXELS, 'far more pixels than an image may '
-                                 'have (decompression bomb)'), (
-        tf.logical_and(tf.equal(n_inks, 4), tf.logical_not(adobe)), 'a JPEG of four inks without '
-        'the marker of Adobe; save it as RGB'))
+    reason = _first(
+        (tf.logical_not(tf.logical_and(scan, ends)), 'the JPEG is truncated (no end of image)'),
+        (width * height > MOST_PIXELS,
+         'far more pixels than an image may have (decompression bomb)'),
+        (tf.logical_and(tf.equal(n_inks, 4), tf.logical_not(adobe)),
+         'a JPEG of four inks without the marker of Adobe; save it as RGB'))
     return Header(reason, _after(exif, 6), xmp, width, height,
                   tf.constant(False), tf.constant(False))
 
 
 def _png_header(data: Tensor, raw: Tensor) -> Header:
-    """Header of a PNG, from all its chunks; of what is no PNG, the reason."""
+    """Return the Header of a PNG, from all its chunks; of what is no PNG, the reason."""
     end = tf.strings.length(data)
     is_png = _starts(data, b'\x89PNG\r\n\x1a\n')
     width, height = _number(raw, 16, 4), _number(raw, 20, 4)
@@ -166,11 +171,10 @@ def _png_header(data: Tensor, raw: Tensor) -> Header:
 
     def body(at: Tensor, exif: Tensor, xmp: Tensor, transparency: Tensor) -> tuple:
         length, name = _number(raw, at, 4), tf.strings.substr(data, at + 4, 4)
-        wanted = _among(name, ['eXIf', 'iTXt'])
+        is_metadata = _among(name, ['eXIf', 'iTXt'])
         # Metadata are far smaller than the bound that makes this an int32.
-        part = tf.where(wanted, tf.strings.substr(data, at + 8,
-                                                  tf.cast(tf.minimum(length, 2**31 - 1), tf.int32)),
-                        '')
+        n_bytes = tf.cast(tf.minimum(length, 2**31 - 1), tf.int32)
+        part = tf.where(is_metadata, tf.strings.substr(data, at + 8, n_bytes), '')
         exif = tf.where(tf.equal(name, 'eXIf'), part, exif)
         xmp = tf.where(_starts(part, 'XML:com.adobe.xmp\0\0'), part, xmp)
         transparency = tf.logical_or(transparency, tf.equal(name, 'tRNS'))
@@ -215,17 +219,17 @@ def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
     As EXIF's tag 274 says, else XMP, else 1.
 
     Args:
-        exif: string scalar, a TIFF structure of either byte order, or ''. xmp: string scalar, or
-            ''.
+        exif: string scalar, a TIFF structure of either byte order, or ''.
+        xmp: string scalar, or ''.
     """
     # some programs write that twice
     exif = tf.where(_starts(exif, 'Exif\0\0'), _after(exif, 6), exif)
-    raw, end = tf.pad(tf.io.decode_raw(exif, tf.uint8),
-                      [[0, BEYOND]]), tf.cast(tf.strings.length(exif), tf.int64)
+    raw = tf.pad(tf.io.decode_raw(exif, tf.uint8), [[0, BEYOND]])
+    end = tf.cast(tf.strings.length(exif), tf.int64)
     little = _starts(exif, 'II')
-    known = tf.logical_and(
+    is_tiff = tf.logical_and(
         _among(tf.strings.substr(exif, 0, 4), ['II*\0', 'MM\0*', 'II\0*', 'MM*\0']), end >= 8)
-    table = tf.where(known, _number(raw, 4, 4, little), end)
+    table = tf.where(is_tiff, _number(raw, 4, 4, little), end)
     n = tf.where(table + 2 <= end, _number(raw, tf.minimum(table, end), 2, little), 0)
     n = tf.clip_by_value((end - table - 2) // 12, 0, n)  # entries that are there
     at = tf.range(n)[:, tf.newaxis] * 12 + table + 2 + tf.range(12, dtype=tf.int64)
@@ -245,14 +249,14 @@ def orientation(exif: Tensor, xmp: Tensor) -> Tensor:
                           tf.equal(count, 1))
     value = tf.where(short, field(8, 2), tf.where(long, field(8, 4), 1))
     usable = tf.logical_or(tf.logical_and(kinds >= 1, kinds <= 13), tf.equal(kinds, 16))
-    found = tf.boolean_mask(value, tf.logical_and(usable, tf.equal(field(0, 2), 274)))[:1]
+    tagged = tf.boolean_mask(value, tf.logical_and(usable, tf.equal(field(0, 2), 274)))[:1]
     # XMP is asked where EXIF is fine and does not say.
     digit = tf.strings.regex_replace(xmp, '(?s).*?tiff:Orientation(?:="|>)([0-9]).*', r'\1',
                                      replace_global=False)
-    said = tf.logical_and(tf.equal(tf.strings.length(digit), 1),
-                          tf.logical_or(known, tf.equal(end, 0)))
-    otherwise = tf.strings.to_number(tf.where(said, digit, '1'), tf.int64)
-    chosen = tf.concat([found, [otherwise]], axis=0)[0]
+    in_xmp = tf.logical_and(tf.equal(tf.strings.length(digit), 1),
+                            tf.logical_or(is_tiff, tf.equal(end, 0)))
+    otherwise = tf.strings.to_number(tf.where(in_xmp, digit, '1'), tf.int64)
+    chosen = tf.concat([tagged, [otherwise]], axis=0)[0]
     return tf.cast(tf.where(tf.logical_and(chosen >= 1, chosen <= 8), chosen, 1), tf.int32)
 
 
@@ -267,7 +271,7 @@ def _grey16(data: Tensor) -> Tensor:
 
 
 def _on_white(image: Tensor) -> Tensor:
-    """RGBA (H, W, 4) uint8 on white: (H, W, 3) uint8, with Pillow's rounding."""
+    """Lay RGBA (H, W, 4) uint8 on white: (H, W, 3) uint8, with Pillow's rounding."""
     def composite() -> Tensor:
         colour, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
         share = alpha * 128
@@ -316,8 +320,8 @@ def _window(width: Tensor, height: Tensor,
         nothing = tf.zeros([], tf.float64)
         sides = (nothing, width), (nothing, height)
     else:
-        side = tf.minimum(width,
-                          height) * (preprocessing.size / round(preprocessing.size * 256 / 224))
+        share = preprocessing.size / round(preprocessing.size * 256 / 224)
+        side = tf.minimum(width, height) * share
         sides = tuple(((length - side) / 2, tf.minimum((length - side) / 2 + side, length))
                       for length in (width, height))
     # Pillow takes the corners as single precision.
@@ -328,8 +332,9 @@ def _weights(length: Tensor, low: Tensor, high: Tensor, size: int) -> tuple[Tens
     """Return what a pass reads, with an antialiasing triangle filter, in Pillow's order.
 
     Args:
-        length: int32 scalar, pixels that there are. low, high: float32 scalars, the window in them.
-            size: int.
+        length: int32 scalar, pixels that there are.
+        low, high: float32 scalars, the window in them.
+        size: int, pixels that come out.
 
     Returns:
         first, count and weights of a `_Pass`.
@@ -355,11 +360,11 @@ class _Pass(NamedTuple):
     """One pass of the resizing, to S pixels.
 
     Attributes:
-        first: (S,) int32, the first pixel that each result reads. count: (S,) int32, how many it
-            reads.
+        first: (S,) int32, the first pixel that each result reads.
+        count: (S,) int32, how many it reads.
         weights: (S, places) int32, with `PRECISION` bits after the point.
-        length: int32, pixels that are stored. backwards: bool, whether they are stored the other
-            way round.
+        length: int32, pixels that are stored.
+        backwards: bool, whether they are stored the other way round.
     """
 
     first: Tensor
@@ -374,7 +379,7 @@ class _Pass(NamedTuple):
         return tf.where(self.backwards, self.length - end, begin), end - begin
 
     def run(self, image: Tensor) -> Tensor:
-        """Those pixels, (pixels, M, 3) uint8 -> (S, M, 3) uint8."""
+        """Resize those pixels, (pixels, M, 3) uint8, to (S, M, 3) uint8."""
         begin, n = self.span()
 
         def body(i: Tensor, total: Tensor) -> tuple:

@@ -18,14 +18,14 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 
 
 def caffe(pixels: Tensor) -> Tensor:
-    """RGB in 0..255 to BGR minus the mean, as networks trained in Caffe take it."""
+    """Turn RGB in 0..255 into BGR minus the mean, as networks trained in Caffe take it."""
     from core.runtime.backend import tf
 
     return tf.reverse(pixels, [-1]) - tf.constant(BGR_MEAN)  # five times faster than [..., ::-1]
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """RGB in 0..255 to RGB in [-1, 1]."""
+    """Turn RGB in 0..255 into RGB in [-1, 1]."""
     return pixels / 127.5 - 1.0
 
 

@@ -30,6 +30,8 @@ from core.common.suggestions import near
 from core.encoders.weight_files import Layer
 from core.runtime.devices import CPU, session_config
 
+KerasModel = Any  # tf_keras.Model, which publishes no types
+
 _PRE = '_pre'  # marks the map of a convolution before its ReLU
 
 
@@ -67,31 +69,31 @@ def _without_notices() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _unknown_layer(what: str, layer: str, known: Iterable[str], default: str) -> InputError:
-    found = near(layer, known, 4, 0.3) or list(known)[-4:]
-    return InputError(f'{what} has no map called {layer!r}; near it: {", ".join(found)}; the '
-                      f'default is {default}')
+def _unknown_layer(network: str, layer: str, names: Iterable[str], default: str) -> InputError:
+    proposals = near(layer, names, 4, 0.3) or list(names)[-4:]
+    return InputError(f'{network} has no map called {layer!r}; near it: {", ".join(proposals)}; '
+                      f'the default is {default}')
 
 
-def _tail(what: str, first: str, layer: str, names: Sequence[str],
+def _tail(network: str, first: str, layer: str, names: Sequence[str],
           weighted: Sequence[str]) -> list[int]:
     """Return the places in `weighted` of the layers at `first` or after it in `names`.
 
     Args:
-        what: str, the network. first: str. layer: str, the map.
+        network: str, its name. first: str. layer: str, the map.
         names: list of the names of all layers that the map is computed by, in the network's order.
         weighted: list of the names of the network's layers with weights.
     """
-    known = [name for name in names if name in set(weighted)]
+    trainable = [name for name in names if name in set(weighted)]
     if first not in names:
-        found = near(first, names, 4, 0.3) or known[-4:]
-        raise InputError(f'finetune_from: {what} has no layer {first!r} before its map {layer}; '
-                         f'near it: {", ".join(found)}')
+        proposals = near(first, names, 4, 0.3) or trainable[-4:]
+        raise InputError(f'finetune_from: {network} has no layer {first!r} before its map {layer}; '
+                         f'near it: {", ".join(proposals)}')
     chosen = set(names[names.index(first):])
     places = [place for place, name in enumerate(weighted) if name in chosen]
     if not places:
-        raise InputError(f'finetune_from: from {first} on {what} has nothing to train up to its '
-                         f'map {layer}; the last layers with weights: {", ".join(known[-4:])}')
+        raise InputError(f'finetune_from: from {first} on {network} has nothing to train up to its '
+                         f'map {layer}; the last layers with weights: {", ".join(trainable[-4:])}')
     return places
 
 
@@ -114,8 +116,8 @@ class Vgg19:
     def check_layer(self, layer: str, size: int) -> None:
         """Raise `InputError` unless the layer exists and the size is a multiple of its stride."""
         if layer.removesuffix(_PRE) not in self.convolutions:
-            known = [name + end for name in self.convolutions for end in ('', _PRE)]
-            raise _unknown_layer(self.name, layer, known, 'conv5_4')
+            names = [name + end for name in self.convolutions for end in ('', _PRE)]
+            raise _unknown_layer(self.name, layer, names, 'conv5_4')
         stride = 2 ** (int(layer[4]) - 1)
         if size < 1 or size % stride:
             raise InputError(f'size {size} does not fit {self.name} {layer}: it must be a multiple '
@@ -138,7 +140,8 @@ class Vgg19:
     def tail(self, first: str, layer: str, size: int | None = None) -> list[int]:
         """Return the places in `layers` of the convolutions from `first` up to the map.
 
-        `InputError` names near ones.
+        Raises:
+            InputError: no such layer before the map, with near ones.
         """
         names = self.convolutions[: self.convolutions.index(layer.removesuffix(_PRE)) + 1]
         return _tail(self.name, first, layer, names, self.convolutions)
@@ -148,7 +151,7 @@ class Vgg19:
 
         Args:
             pixels: float32 (N, size, size, 3), BGR minus the mean.
-            layer: str, checked by `check`.
+            layer: str, checked by `check_layer`.
 
         Returns:
             The map (N, rows, columns, channels) and the list of [kernel, bias] variables of the
@@ -177,7 +180,7 @@ class Vgg19:
 
     def random(self, seed: int,
                scale: Callable[[Tensor], Tensor] | None = None) -> list[list[np.ndarray]]:
-        """Seeded kernels that keep images apart sixteen layers deep; biases are zero.
+        """Return seeded kernels that keep images apart sixteen layers deep; biases are zero.
 
         He's initialisation alone would not: a ReLU's outputs have a positive mean, which sixteen
         layers amplify until all images and places look alike. So each kernel tap beyond the first
@@ -275,7 +278,7 @@ class KerasNetwork:
                                 tuple(tuple(w.shape.as_list()) for w in layer.weights))
                           for layer in model.layers if layer.weights]
 
-    def _model(self, size: int) -> Any:
+    def _model(self, size: int) -> KerasModel:
         with _without_notices():
             import tf_keras
 
@@ -348,7 +351,7 @@ def _he_normal(generator: np.random.Generator, variable: Variable) -> np.ndarray
 
 
 def _snake(name: str) -> str:
-    """Keras' rule for the names of classes in files: DepthwiseConv2D -> depthwise_conv2d."""
+    """Return the name of a class in Keras' files: DepthwiseConv2D -> depthwise_conv2d."""
     name = re.sub(r'\W+', '', name)
     name = re.sub('(.)([A-Z][a-z]+)', r'\1_\2', name)
     return re.sub('([a-z])([A-Z])', r'\1_\2', name).lower()

@@ -103,7 +103,7 @@ def decode(photo: Photo) -> Image.Image:
 
 
 def pixel_count(path_or_bytes: PathLike | Buffer) -> int:
-    """Width times height, from the header alone.
+    """Return width times height, from the header alone.
 
     Raises:
         UnreadableImage: if the header cannot be read.

@@ -49,14 +49,14 @@ def sha256(path: PathLike) -> str:
     return digest.hexdigest()
 
 
-def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = False,
+def read(path: PathLike, layers: Sequence[Layer], network: str, matconvnet: bool = False,
          bare: bool = False) -> list[list[np.ndarray]]:
     """Read the weights of a network from a file, whose format is recognised by its first bytes.
 
     Args:
         path: str, the file.
         layers: list of `Layer`, all that the network has.
-        what: str, the network's name in messages.
+        network: str, its name in messages.
         matconvnet: bool, whether a MatConvNet `.mat` is known to exist for this network.
         bare: bool, whether more layers in the file than in the network are fine whatever they are;
             by default only dense layers (a classifier on top) are.
@@ -73,24 +73,24 @@ def read(path: PathLike, layers: Sequence[Layer], what: str, matconvnet: bool = 
     except OSError as error:
         raise InputError(f'cannot read weights file {path}: {error.strerror}') from error
     if head.startswith(_HDF5):
-        return read_keras(path, layers, what, bare)
+        return read_keras(path, layers, network, bare)
     if head.startswith(b'MATLAB') or str(path).endswith('.mat'):
         if not matconvnet:
-            raise InputError(f'{path} is a MATLAB file, but {what} needs a Keras .h5 file of '
+            raise InputError(f'{path} is a MATLAB file, but {network} needs a Keras .h5 file of '
                              'weights')
         if head[512:].startswith(_HDF5):
             raise InputError(f'{path} is a MATLAB 7.3 file; save it with -v7, or use the published '
                              'file')
-        return read_matconvnet(path, layers, what)
+        return read_matconvnet(path, layers, network)
     formats = 'a Keras .h5 or a MatConvNet .mat file' if matconvnet else 'a Keras .h5 file'
-    raise InputError(f'{path} is not {formats} of weights for {what} (wrong or damaged file)')
+    raise InputError(f'{path} is not {formats} of weights for {network} (wrong or damaged file)')
 
 
 # --------------------------------------------------------------------------------------------------
 # Keras
 
 
-def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
+def read_keras(path: PathLike, layers: Sequence[Layer], network: str,
                bare: bool = False) -> list[list[np.ndarray]]:
     """Read a Keras weights file or whole-model file; arguments and result as `read`.
 
@@ -106,8 +106,8 @@ def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
             if 'layer_names' in root.attrs or 'layer_names0' in root.attrs:
                 stored = _attribute_layout(path, root, layers)
             else:
-                stored = _group_layout(path, root, layers, what)
-            _compare(path, stored, layers, what, bare)
+                stored = _group_layout(path, root, layers, network)
+            _compare(path, stored, layers, network, bare)
             return [[np.asarray(array, np.float32) for array in arrays]
                     for _, arrays in stored[: len(layers)]]
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -115,7 +115,8 @@ def read_keras(path: PathLike, layers: Sequence[Layer], what: str,
                          'again') from error
 
 
-def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> list[tuple[str, list]]:
+def _attribute_layout(path: PathLike, root: h5py.Group,
+                      layers: Sequence[Layer]) -> list[tuple[str, list]]:
     if _text(root.attrs.get('backend', 'tensorflow')) == 'theano':
         raise InputError(f'{path} was written by Theano, whose kernels are flipped; use the '
                          'TensorFlow file')
@@ -127,16 +128,16 @@ def _attribute_layout(path: PathLike, root: Any, layers: Sequence[Layer]) -> lis
             stored.append((name, arrays))
     by_name = dict(stored)
     if all(layer.name in by_name for layer in layers):
-        wanted = {layer.name for layer in layers}
-        rest = [(name, arrays) for name, arrays in stored if name not in wanted]
+        names = {layer.name for layer in layers}
+        rest = [(name, arrays) for name, arrays in stored if name not in names]
         return [(layer.name, by_name[layer.name]) for layer in layers] + rest
     return stored
 
 
-def _group_layout(path: PathLike, root: Any, layers: Sequence[Layer],
-                  what: str) -> list[tuple[str, list]]:
+def _group_layout(path: PathLike, root: h5py.Group, layers: Sequence[Layer],
+                  network: str) -> list[tuple[str, list]]:
     if 'layers' not in root:
-        raise InputError(f'{path} holds no Keras layers: is it a file of weights for {what}?')
+        raise InputError(f'{path} holds no Keras layers: is it a file of weights for {network}?')
     groups = {key: group['vars'] for key, group in root['layers'].items() if 'vars' in group}
     by_name = {_text(group.attrs['name']): group for group in groups.values()
                if 'name' in group.attrs}
@@ -155,11 +156,11 @@ def _group_layout(path: PathLike, root: Any, layers: Sequence[Layer],
     ]
 
 
-def _text(value: Any) -> str:
+def _text(value: bytes | str) -> str:
     return value.decode('utf8') if isinstance(value, bytes) else str(value)
 
 
-def _names(group: Any, attribute: str) -> list[str]:
+def _names(group: h5py.Group, attribute: str) -> list[str]:
     """Return a list attribute; Keras cuts long ones into `attribute0`, `attribute1`, ..."""
     if attribute in group.attrs:
         return [_text(name) for name in group.attrs[attribute]]
@@ -174,7 +175,8 @@ def _names(group: Any, attribute: str) -> list[str]:
 # MatConvNet
 
 
-def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[list[np.ndarray]]:
+def read_matconvnet(path: PathLike, layers: Sequence[Layer],
+                    network: str) -> list[list[np.ndarray]]:
     """Read a MatConvNet network of plain convolutions; arguments and result as `read`.
 
     Two nestings are published: early files give each convolution the fields `filters` and `biases`,
@@ -200,7 +202,8 @@ def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[
         net = _struct(content['net'])
         cell = net['layers'] if net is not None and 'layers' in net.dtype.names else None
     if cell is None:
-        raise InputError(f'{path} holds no MatConvNet layers: is it a file of weights for {what}?')
+        raise InputError(f'{path} holds no MatConvNet layers: is it a file of weights for '
+                         f'{network}?')
     stored: list[tuple[str, list]] = []
     for item in np.asarray(cell, object).ravel():
         struct = _struct(item)
@@ -219,7 +222,7 @@ def read_matconvnet(path: PathLike, layers: Sequence[Layer], what: str) -> list[
         name = (str(_innermost(struct['name']).ravel()[0]) if 'name' in fields
                 else f'layer {len(stored)}')
         stored.append((name, [kernel, bias.ravel()]))
-    _compare(path, stored, layers, what, bare=True)
+    _compare(path, stored, layers, network, bare=True)
     arrays = [list(arrays) for _, arrays in stored[: len(layers)]]
     arrays[0][0] = np.ascontiguousarray(arrays[0][0][:, :, ::-1, :])
     return arrays
@@ -243,24 +246,24 @@ def _struct(value: Any) -> Any:
 # checking
 
 
-def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], what: str,
+def _compare(path: PathLike, stored: list[tuple[str, list]], layers: Sequence[Layer], network: str,
              bare: bool) -> None:
     """Raise `InputError` unless the stored layers have the shapes of the network's."""
     for position, layer in enumerate(layers):
         if position >= len(stored):
-            raise InputError(f'{path} does not fit {what}: it has {len(stored)} layers with '
+            raise InputError(f'{path} does not fit {network}: it has {len(stored)} layers with '
                              f'weights, but {len(layers)} are needed ({layer.name} is missing)')
         name, arrays = stored[position]
         shapes = tuple(tuple(array.shape) for array in arrays)
         if shapes != layer.shapes:
-            raise InputError(f'{path} does not fit {what}: layer {layer.name} needs shapes '
+            raise InputError(f'{path} does not fit {network}: layer {layer.name} needs shapes '
                              f'{_show(layer.shapes)}, the file has {_show(shapes)} in {name}')
     extra = stored[len(layers) :]
     if not bare:
         for name, arrays in extra:
             if any(len(array.shape) > 2 for array in arrays) or re.search('conv', name):
-                raise InputError(f'{path} does not fit {what}: it has the further layer {name}; is '
-                                 'it of a larger network?')
+                raise InputError(f'{path} does not fit {network}: it has the further layer {name}; '
+                                 'is it of a larger network?')
 
 
 def _show(shapes: Iterable[Sequence[int]]) -> str:

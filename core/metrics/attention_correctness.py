@@ -65,17 +65,21 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
 
     Returns:
         dict:
-            'n_words': int, mentions measured. 'mass': mean share of attention inside the objects; a
-            cell partly covered counts with the covered part. 'uniform_mass': the same for even
-            attention: the covered share of the picture. 'centre_mass': the same for the attention
-            of `centre_prior`. 'mass_ratio', 'centre_ratio': mass / uniform_mass, mass /
-            centre_mass. 'pointing': share of mentions where the centre of the most attended cell
-            (the first of equals) is inside. 'uniform_pointing': the same for a cell chosen blindly:
-            share of cell centres that are inside. 'centre_pointing': the same for the cell in the
-            middle, blindly one of 2 or 4 where the grid has no middle. 'by_name': dict from name,
-            sorted, to a dict of the nine values above for its mentions. 'by_class': the same by
-            class of the words: the category, or the lexicon's `noun_class`; and those of
-                modifiers.
+            'n_words': int, mentions measured.
+            'mass': mean share of attention inside the objects; a cell partly covered counts with
+                the covered part.
+            'uniform_mass': the same for even attention: the covered share of the picture.
+            'centre_mass': the same for the attention of `centre_prior`.
+            'mass_ratio', 'centre_ratio': mass / uniform_mass, mass / centre_mass.
+            'pointing': share of mentions where the centre of the most attended cell (the first of
+                equals) is inside.
+            'uniform_pointing': the same for a cell chosen blindly: share of cell centres that are
+                inside.
+            'centre_pointing': the same for the cell in the middle, blindly one of 2 or 4 where the
+                grid has no middle.
+            'by_name': dict from name, sorted, to a dict of the nine values above for its mentions.
+            'by_class': the same by class of the words: the category, or the lexicon's
+                `noun_class`; and those of modifiers.
         All values but n_words are floats, or None where there is no mention.
 
     Raises:
@@ -83,7 +87,7 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
     """
     items = list(items)
     lexicon = lexicon or lexicon_of([item.regions for item in items])
-    measured: list[tuple] = []
+    mention_rows: list[tuple] = []
     by_name: dict[str, list[tuple]] = {}
     by_class: dict[str, list[tuple]] = {}
     for item in items:
@@ -102,13 +106,13 @@ def attention_correctness(items: Iterable[Item], lexicon: Lexicon | None = None)
                 continue
             measure = _measure_on(objects[mention.category], item.grid)
             row = measure(alphas[mention.start:mention.stop].mean(0))
-            measured.append(row)
+            mention_rows.append(row)
             by_name.setdefault(mention.name, []).append(row)
             by_class.setdefault(lexicon.noun_class or mention.category, []).append(row)
             for place, kind in mention.modifiers:
                 by_class.setdefault(kind, []).append(measure(alphas[place]))
     return {
-        **_summary(measured),
+        **_summary(mention_rows),
         'by_name': {name: _summary(by_name[name]) for name in sorted(by_name)},
         'by_class': {name: _summary(by_class[name]) for name in sorted(by_class)},
     }
@@ -140,7 +144,7 @@ def _summary(rows: list) -> dict[str, Any]:
 
 
 def class_table(result: Mapping[str, Any], most: int = 12) -> str:
-    """Text table of the result of `attention_correctness` by class, those of the most words first.
+    """Return a table of the result of `attention_correctness` by class, the most words first.
 
     Args:
         result: dict as of `attention_correctness`.
@@ -157,7 +161,7 @@ def class_table(result: Mapping[str, Any], most: int = 12) -> str:
 
 
 def centre_prior(grid: Grid) -> np.ndarray:
-    """Attention that always lies on the middle of the picture, whatever is on it.
+    """Return attention that always lies on the middle of the picture, whatever is on it.
 
     A two-dimensional Gaussian around the centre with a standard deviation of `CENTRE_SIGMA` of each
     side, integrated over each cell, what falls outside of the picture cut off.

@@ -13,62 +13,102 @@ from core.datasets.published_files import read_lines
 
 EXPECTED = 'one category a line, its name first, then its synonyms, with commas between'
 
-SYNONYMS = {
-    category: tuple(filter(None, names.split(', ')))
-    for category, names in {'person': 'man, woman, boy, girl, people, child, children, kid, baby, '
-                            'guy, lady, gentleman, adult, teenager, mother, father, sister, bride, '
-                            'groom, worker, chef, baker, officer, policeman, cop, soldier, doctor, '
-                            'student, driver, passenger, traveler, rider, biker, bicyclist, '
-                            'cowboy, hunter, shopper, walker, camper, player, pitcher, skier, '
-                            'snowboarder, skater, skateboarder', 'bicycle': 'bike, unicycle, trike',
-                            'car': 'automobile, van, minivan, sedan, suv, hatchback, jeep, coupe, '
-                            'cab, taxi, taxicab, limo',
-                            'motorcycle': 'motorbike, motor bike, motor cycle, scooter, moped',
-                            'airplane': 'plane, air plane, aircraft, jet, jetliner, biplane, '
-                            'seaplane', 'bus': 'minibus, trolley', 'train': 'locomotive, caboose',
-                            'truck': 'pickup, lorry, firetruck',
-                            'boat': 'ship, sailboat, motorboat, speedboat, rowboat, houseboat, '
-                            'lifeboat, tugboat, dinghy, canoe, kayak, yacht, catamaran, ferry, '
-                            'barge, vessel, watercraft',
-                            'traffic light': 'traffic signal, street light, streetlight, stop '
-                            'light, stoplight', 'fire hydrant': 'hydrant', 'stop sign': '',
-                            'parking meter': '', 'bench': 'pew',
-                            'bird': 'duck, mallard, goose, gosling, swan, gull, seagull, pigeon, '
-                            'parrot, parakeet, cockatiel, cockatoo, macaw, owl, ostrich, pelican, '
-                            'flamingo, heron, egret, cormorant, crow, raven, robin, sparrow, '
-                            'finch, hummingbird, woodpecker, peacock, turkey, rooster, pheasant, '
-                            'falcon, osprey, vulture, puffin, seabird',
-                            'cat': 'kitten, tabby, feline',
-                            'dog': 'puppy, pup, doggy, mutt, canine, hound, beagle, bulldog, '
-                            'chihuahua, collie, corgi, dachshund, doberman, greyhound, husky, '
-                            'labrador, pitbull, poodle, pug, retriever, rottweiler, schnauzer, '
-                            'sheepdog, spaniel, terrier',
-                            'horse': 'pony, foal, colt, mare, stallion, mustang, racehorse',
-                            'sheep': 'lamb, ram, ewe, goat',
-                            'cow': 'cattle, calf, bull, ox, oxen, heifer, buffalo, bison',
-                            'elephant': '', 'bear': 'panda', 'zebra': '', 'giraffe': '',
-                            'backpack': 'knapsack', 'umbrella': '',
-                            'handbag': 'purse, wallet, briefcase', 'tie': 'bow tie, bow',
-                            'suitcase': 'suit case, luggage', 'frisbee': '', 'skis': 'ski',
-                            'snowboard': '', 'sports ball': 'ball', 'kite': '', 'baseball bat': '',
-                            'baseball glove': '', 'skateboard': '',
-                            'surfboard': 'longboard, wakeboard', 'tennis racket': 'racket',
-                            'bottle': '', 'wine glass': '', 'cup': '', 'fork': '',
-                            'knife': 'pocketknife', 'spoon': '', 'bowl': 'container', 'banana': '',
-                            'apple': '', 'sandwich': 'burger, hamburger, cheeseburger',
-                            'orange': '', 'broccoli': '', 'carrot': '', 'hot dog': '', 'pizza': '',
-                            'donut': 'doughnut, bagel', 'cake': 'cupcake, cheesecake, pancake',
-                            'chair': 'seat, stool', 'couch': 'sofa, loveseat, recliner, futon',
-                            'potted plant': 'houseplant', 'bed': '', 'dining table': 'table, desk',
-                            'toilet': 'urinal, commode, potty', 'tv': 'television, monitor',
-                            'laptop': 'laptop computer, computer, notebook, netbook, macbook',
-                            'mouse': '', 'remote': '', 'keyboard': '',
-                            'cell phone': 'cellphone, mobile phone, smartphone, telephone, phone, '
-                            'iphone', 'microwave': '', 'oven': 'stove, stovetop, stove top oven',
-                            'toaster': '', 'sink': '', 'refrigerator': 'fridge, freezer',
-                            'book': '', 'clock': '', 'vase': '', 'scissors': '',
-                            'teddy bear': 'teddybear', 'hair drier': 'hairdryer',
-                            'toothbrush': ''}.items()}
+SYNONYMS = {category: tuple(filter(None, names.split(', '))) for category, names in {
+    'person': (
+        'man, woman, boy, girl, people, child, children, kid, baby, guy, lady, gentleman, adult, '
+        'teenager, mother, father, sister, bride, groom, worker, chef, baker, officer, policeman, '
+        'cop, soldier, doctor, student, driver, passenger, traveler, rider, biker, bicyclist, '
+        'cowboy, hunter, shopper, walker, camper, player, pitcher, skier, snowboarder, skater, '
+        'skateboarder'),
+    'bicycle': 'bike, unicycle, trike',
+    'car': 'automobile, van, minivan, sedan, suv, hatchback, jeep, coupe, cab, taxi, taxicab, limo',
+    'motorcycle': 'motorbike, motor bike, motor cycle, scooter, moped',
+    'airplane': 'plane, air plane, aircraft, jet, jetliner, biplane, seaplane',
+    'bus': 'minibus, trolley',
+    'train': 'locomotive, caboose',
+    'truck': 'pickup, lorry, firetruck',
+    'boat': (
+        'ship, sailboat, motorboat, speedboat, rowboat, houseboat, lifeboat, tugboat, dinghy, '
+        'canoe, kayak, yacht, catamaran, ferry, barge, vessel, watercraft'),
+    'traffic light': 'traffic signal, street light, streetlight, stop light, stoplight',
+    'fire hydrant': 'hydrant',
+    'stop sign': '',
+    'parking meter': '',
+    'bench': 'pew',
+    'bird': (
+        'duck, mallard, goose, gosling, swan, gull, seagull, pigeon, parrot, parakeet, cockatiel, '
+        'cockatoo, macaw, owl, ostrich, pelican, flamingo, heron, egret, cormorant, crow, raven, '
+        'robin, sparrow, finch, hummingbird, woodpecker, peacock, turkey, rooster, pheasant, '
+        'falcon, osprey, vulture, puffin, seabird'),
+    'cat': 'kitten, tabby, feline',
+    'dog': (
+        'puppy, pup, doggy, mutt, canine, hound, beagle, bulldog, chihuahua, collie, corgi, '
+        'dachshund, doberman, greyhound, husky, labrador, pitbull, poodle, pug, retriever, '
+        'rottweiler, schnauzer, sheepdog, spaniel, terrier'),
+    'horse': 'pony, foal, colt, mare, stallion, mustang, racehorse',
+    'sheep': 'lamb, ram, ewe, goat',
+    'cow': 'cattle, calf, bull, ox, oxen, heifer, buffalo, bison',
+    'elephant': '',
+    'bear': 'panda',
+    'zebra': '',
+    'giraffe': '',
+    'backpack': 'knapsack',
+    'umbrella': '',
+    'handbag': 'purse, wallet, briefcase',
+    'tie': 'bow tie, bow',
+    'suitcase': 'suit case, luggage',
+    'frisbee': '',
+    'skis': 'ski',
+    'snowboard': '',
+    'sports ball': 'ball',
+    'kite': '',
+    'baseball bat': '',
+    'baseball glove': '',
+    'skateboard': '',
+    'surfboard': 'longboard, wakeboard',
+    'tennis racket': 'racket',
+    'bottle': '',
+    'wine glass': '',
+    'cup': '',
+    'fork': '',
+    'knife': 'pocketknife',
+    'spoon': '',
+    'bowl': 'container',
+    'banana': '',
+    'apple': '',
+    'sandwich': 'burger, hamburger, cheeseburger',
+    'orange': '',
+    'broccoli': '',
+    'carrot': '',
+    'hot dog': '',
+    'pizza': '',
+    'donut': 'doughnut, bagel',
+    'cake': 'cupcake, cheesecake, pancake',
+    'chair': 'seat, stool',
+    'couch': 'sofa, loveseat, recliner, futon',
+    'potted plant': 'houseplant',
+    'bed': '',
+    'dining table': 'table, desk',
+    'toilet': 'urinal, commode, potty',
+    'tv': 'television, monitor',
+    'laptop': 'laptop computer, computer, notebook, netbook, macbook',
+    'mouse': '',
+    'remote': '',
+    'keyboard': '',
+    'cell phone': 'cellphone, mobile phone, smartphone, telephone, phone, iphone',
+    'microwave': '',
+    'oven': 'stove, stovetop, stove top oven',
+    'toaster': '',
+    'sink': '',
+    'refrigerator': 'fridge, freezer',
+    'book': '',
+    'clock': '',
+    'vase': '',
+    'scissors': '',
+    'teddy bear': 'teddybear',
+    'hair drier': 'hairdryer',
+    'toothbrush': '',
+}.items()}
 
 # CHAIR's rules for pairs of words: what the pair names, None where it is none of the categories.
 _YOUNG_AND_OLD = ('bird', 'cat', 'dog', 'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra',

@@ -22,6 +22,7 @@ from typing import IO, Any
 from pycocoevalcap.meteor import meteor
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from core.common.aliases import ImageId
 from core.common.errors import InputError
 
 # sun.stdout.encoding is what stdout.encoding was called before Java 19.
@@ -54,7 +55,7 @@ def find_java() -> str:
 
 @functools.lru_cache(maxsize=8)
 def _runs(program: str) -> bool:
-    """True if `program -version` succeeds."""
+    """Say whether `program -version` succeeds."""
     try:
         return subprocess.run([program, '-version'], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -100,23 +101,24 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     try:
         # A session of its own: Ctrl-C is Python's to handle, which ends the program with the wait
         # for it.
-        done = subprocess.run(command, cwd=_directory(ptbtokenizer), capture_output=True,
-                              start_new_session=True, input='\n'.join([*lines, '']).encode('utf8'))
+        process = subprocess.run(command, cwd=_directory(ptbtokenizer.__file__),
+                                 capture_output=True, start_new_session=True,
+                                 input='\n'.join([*lines, '']).encode('utf8'))
     except OSError as error:
         raise InputError(f'PTB tokenizer: could not be started ({error}); check the Java at '
                          f'{command[0]}') from error
-    tokenized = done.stdout.decode('utf8', 'replace').split('\n')
-    if done.returncode or len(tokenized) != len(lines) + 1:
-        complaint = (done.stderr or done.stdout).decode('utf8', 'replace').strip()[-300:]
+    tokenized = process.stdout.decode('utf8', 'replace').split('\n')
+    if process.returncode or len(tokenized) != len(lines) + 1:
+        complaint = (process.stderr or process.stdout).decode('utf8', 'replace').strip()[-300:]
         raise InputError(f'PTB tokenizer: returned {len(tokenized) - 1} of {len(lines)} captions, '
-                         f'exit status {done.returncode} ({complaint}); check the Java at '
+                         f'exit status {process.returncode} ({complaint}); check the Java at '
                          f'{command[0]}')
     return [' '.join(word for word in line.rstrip().split(' ')
                      if word not in ptbtokenizer.PUNCTUATIONS) for line in tokenized[:-1]]
 
 
-def _directory(module: Any) -> pathlib.Path:
-    return pathlib.Path(module.__file__).resolve().parent
+def _directory(file: str) -> pathlib.Path:
+    return pathlib.Path(file).resolve().parent
 
 
 class Meteor:
@@ -138,8 +140,8 @@ class Meteor:
         self._stderr: Any = None
         self._finalizer: Any = None
 
-    def compute_score(self, references: Mapping[Any, Sequence[str]],
-                      results: Mapping[Any, Sequence[str]]) -> tuple[float, list[float]]:
+    def compute_score(self, references: Mapping[ImageId, Sequence[str]],
+                      results: Mapping[ImageId, Sequence[str]]) -> tuple[float, list[float]]:
         """Score one sentence an image, with the arguments of pycocoevalcap's scorers.
 
         Args:
@@ -194,9 +196,9 @@ class Meteor:
         try:
             # In a session of its own, Ctrl-C reaches Python, which may want to finish a validation,
             # but not METEOR.
-            self._process = subprocess.Popen(command, cwd=_directory(meteor), stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, stderr=self._stderr,
-                                             start_new_session=True)
+            self._process = subprocess.Popen(command, cwd=_directory(meteor.__file__),
+                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=self._stderr, start_new_session=True)
         except OSError as error:
             raise InputError(f'METEOR: could not be started ({error}); check the Java at '
                              f'{command[0]}') from error
@@ -231,8 +233,8 @@ class Meteor:
             self._process.stdin.flush()
         except OSError as error:
             # A Java that cannot start says so on its standard output.
-            said = self._process.stdout.read().decode('utf8', 'replace').strip()
-            last_words = f' with {said[:200]!r}' if said else ''
+            output = self._process.stdout.read().decode('utf8', 'replace').strip()
+            last_words = f' with {output[:200]!r}' if output else ''
             raise self._failure(f'the process ended{last_words}') from error
 
     def _numbers(self, expected: int | None = None) -> list[float]:
@@ -248,11 +250,11 @@ class Meteor:
                                 else 'the process gave no answer')
         return numbers
 
-    def _failure(self, what: str) -> InputError:
+    def _failure(self, event: str) -> InputError:
         self._stderr.seek(0)
         complaint = self._stderr.read().decode('utf8', 'replace').strip()[:300]
         complaint = f' ({complaint})' if complaint else ''
-        return InputError(f'METEOR: {what}{complaint}; it needs 2 GB of free memory and must '
+        return InputError(f'METEOR: {event}{complaint}; it needs 2 GB of free memory and must '
                           f'answer within {self._timeout:g} s: free some memory, or leave METEOR '
                           'out of the metrics')
 

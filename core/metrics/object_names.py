@@ -104,8 +104,9 @@ class Lexicon:
 
 
 def plurals(word: str) -> list[str]:
-    """Return the forms that an English noun's plural may have, the likely and the odd ('bus':
-    'buss', 'buses').
+    """Return the forms that an English noun's plural may have.
+
+    The likely and the odd: 'bus' has 'buss' and 'buses'.
     """
     forms = [word + 's']
     if word.endswith(('s', 'x', 'z', 'ch', 'sh', 'o')):  # 'skies' are no skis

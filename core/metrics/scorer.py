@@ -1,4 +1,4 @@
-"""Caption scores: BLEU, METEOR, ROUGE-L, CIDEr as coco-caption has them, the paper's way.
+"""Caption scores: BLEU, METEOR, ROUGE-L, CIDEr as coco-caption has them, and as the paper.
 
 For example:
     references = load_references('captions_val2014.json')
@@ -21,7 +21,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from core.common import terminal
-from core.common.aliases import PathLike, Say
+from core.common.aliases import ImageId, Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
 from core.datasets.published_files import is_id, read_listing
@@ -43,7 +43,7 @@ class Scores(NamedTuple):
     """
 
     corpus: dict[str, float]
-    images: dict[str, dict[Any, float]]
+    images: dict[str, dict[ImageId, float]]
 
 
 class Scorer:
@@ -60,7 +60,7 @@ class Scorer:
         InputError: no reference at all, images without any, or no Java.
     """
 
-    def __init__(self, references: Mapping[Any, Sequence[str]]) -> None:
+    def __init__(self, references: Mapping[ImageId, Sequence[str]]) -> None:
         if not references:
             raise InputError('no reference captions to score against: check the references file or '
                              'the split')
@@ -70,7 +70,7 @@ class Scorer:
                              'references')
         self._references = {image_id: [java_tools.one_line(caption) for caption in captions]
                             for image_id, captions in references.items()}
-        self._tokenized: dict[Any, list[str]] | None = None
+        self._tokenized: dict[ImageId, list[str]] | None = None
         self._meteor = java_tools.Meteor()
         java_tools.find_java()  # better now than after hours of training
 
@@ -90,7 +90,7 @@ class Scorer:
         """End METEOR's process; a later call would start it again."""
         self._meteor.close()
 
-    def score(self, results: Mapping[Any, str],
+    def score(self, results: Mapping[ImageId, str],
               metrics: Collection[str] = METRICS) -> dict[str, float]:
         """Score as coco-caption: PTB tokens, lower case, no punctuation, BLEU's brevity penalty.
 
@@ -110,18 +110,18 @@ class Scorer:
         """
         return self.score_images(results, metrics).corpus
 
-    def score_images(self, results: Mapping[Any, str],
+    def score_images(self, results: Mapping[ImageId, str],
                      metrics: Collection[str] = METRICS) -> Scores:
-        """Like `score`, with the score of every image besides.
+        """Score as `score` does, with the score of every image besides.
 
         Returns:
             `Scores`.
         """
-        self._check(results, metrics, METRICS + OPTIONAL)
+        self._check_ids_and_metrics(results, metrics, METRICS + OPTIONAL)
         references, hypotheses = self._tokenize(results)
         return self._compute(references, hypotheses, metrics, _bleu)
 
-    def paper_scores(self, results: Mapping[Any, str],
+    def paper_scores(self, results: Mapping[ImageId, str],
                      metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
         """Score as the paper does, to compare with its Table 1 and nothing else.
 
@@ -142,16 +142,17 @@ class Scorer:
         Raises:
             InputError: as `score`.
         """
-        self._check(results, metrics, PAPER_METRICS)
+        self._check_ids_and_metrics(results, metrics, PAPER_METRICS)
         hypotheses = {image_id: [java_tools.one_line(results[image_id])]
                       for image_id in self._references}
         return self._compute(self._references, hypotheses, metrics, _bleu_without_penalty).corpus
 
-    def _check(self, results: Mapping[Any, str], metrics: Collection[str],
-               known: Collection[str]) -> None:
-        unknown = [metric for metric in metrics if metric not in known]
+    def _check_ids_and_metrics(self, results: Mapping[ImageId, str], metrics: Collection[str],
+                               choices: Collection[str]) -> None:
+        """Raise InputError for an unknown metric, or other images than the references'."""
+        unknown = [metric for metric in metrics if metric not in choices]
         if unknown:
-            raise InputError(f'unknown metric {unknown[0]!r}: choose from {", ".join(known)}')
+            raise InputError(f'unknown metric {unknown[0]!r}: choose from {", ".join(choices)}')
         missing = [image_id for image_id in self._references if image_id not in results]
         extra = [image_id for image_id in results if image_id not in self._references]
         hint = ''
@@ -164,8 +165,8 @@ class Scorer:
             raise InputError(f'{_some(missing)} in the references but not captioned{hint}: '
                              'caption all of them, or leave the others out of the references')
 
-    def _tokenize(self,
-                  results: Mapping[Any, str]) -> tuple[dict[Any, list[str]], dict[Any, list[str]]]:
+    def _tokenize(self, results: Mapping[ImageId, str],
+                  ) -> tuple[dict[ImageId, list[str]], dict[ImageId, list[str]]]:
         """Return references and hypotheses as pycocoevalcap takes them: id -> token strings."""
         hypotheses = [results[image_id] for image_id in self._references]
         # together with the first hypotheses, which saves one start of Java
@@ -184,8 +185,9 @@ class Scorer:
         return self._tokenized, {image_id: [text]
                                  for image_id, text in zip(self._references, tokens, strict=True)}
 
-    def _compute(self, references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]],
-                 metrics: Collection[str], bleu: Callable[..., tuple]) -> Scores:
+    def _compute(self, references: Mapping[ImageId, Sequence[str]],
+                 hypotheses: Mapping[ImageId, list[str]], metrics: Collection[str],
+                 bleu: Callable[..., tuple]) -> Scores:
         compute = {
             'Bleu': bleu,
             'METEOR': self._meteor.compute_score,
@@ -205,7 +207,7 @@ class Scorer:
         return Scores(corpus, images)
 
 
-def paper_scores(results: Mapping[Any, str], references: Mapping[Any, Sequence[str]],
+def paper_scores(results: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]],
                  metrics: Collection[str] = PAPER_METRICS) -> dict[str, float]:
     """Score `results` against `references` as the paper does: see `Scorer.paper_scores`."""
     with Scorer(references) as scorer:
@@ -213,13 +215,13 @@ def paper_scores(results: Mapping[Any, str], references: Mapping[Any, Sequence[s
 
 
 def metric_names(with_spice: bool) -> tuple[str, ...]:
-    """Return the metrics to compute; raise InputError for missing jars of SPICE now."""
+    """Return the metrics to compute; raise InputError if SPICE lacks its jars."""
     if with_spice:
         spice.find()
     return METRICS + (OPTIONAL if with_spice else ())
 
 
-def score(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
+def score(scorer: Scorer, results: Mapping[ImageId, str], paper_scoring: bool, say: Say = print,
           metrics: Collection[str] = METRICS) -> dict[str, dict[str, float]]:
     """Score results, a dict by image id, as a `Scorer` does.
 
@@ -229,20 +231,20 @@ def score(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: 
     return score_images(scorer, results, paper_scoring, say, metrics)[0]
 
 
-def score_images(scorer: Scorer, results: Mapping[Any, str], paper_scoring: bool, say: Say = print,
-                 metrics: Collection[str] = METRICS,
-                 ) -> tuple[dict[str, dict[str, float]], dict[Any, dict[str, float]]]:
-    """Like `score`, with the COCO scores of every image besides.
+def score_images(scorer: Scorer, results: Mapping[ImageId, str], paper_scoring: bool,
+                 say: Say = print, metrics: Collection[str] = METRICS,
+                 ) -> tuple[dict[str, dict[str, float]], dict[ImageId, dict[str, float]]]:
+    """Score as `score` does, with the COCO scores of every image besides.
 
     Returns:
         (dict as of `score`, dict of image id -> COCO metric names -> float).
     """
     say('scoring (METEOR takes some seconds to start)')
-    found = scorer.score_images(results, metrics)
-    scores = {'coco': found.corpus}
+    coco = scorer.score_images(results, metrics)
+    scores = {'coco': coco.corpus}
     if paper_scoring:
         scores['paper'] = scorer.paper_scores(results)
-    return scores, {image: {name: row[image] for name, row in found.images.items()}
+    return scores, {image: {name: row[image] for name, row in coco.images.items()}
                     for image in results}
 
 
@@ -258,13 +260,14 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     return terminal.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
-def _bleu(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, list[str]]) -> tuple:
+def _bleu(references: Mapping[ImageId, Sequence[str]],
+          hypotheses: Mapping[ImageId, list[str]]) -> tuple:
     return Bleu(4).compute_score(references, hypotheses, verbose=0)
 
 
-def _bleu_without_penalty(references: Mapping[Any, Sequence[str]],
-                          hypotheses: Mapping[Any, list[str]]) -> tuple:
-    """Like `_bleu`: every hypothesis is longer than references that have length 0."""
+def _bleu_without_penalty(references: Mapping[ImageId, Sequence[str]],
+                          hypotheses: Mapping[ImageId, list[str]]) -> tuple:
+    """Compute BLEU as `_bleu`, but against references of length 0: every hypothesis is longer."""
     scorer = BleuScorer(n=4, special_reflen=0)
     for image_id in references:
         scorer += (hypotheses[image_id][0], references[image_id])
@@ -279,16 +282,17 @@ def _some(ids: Collection) -> str:
 
 def coco_results(results: Mapping[Any, str]) -> list[dict[str, Any]]:
     """Return dict id -> caption as COCO's list of {'image_id': ..., 'caption': ...}."""
+    # NumPy's integers, of ids that come from an array, are not JSON's.
     return [{'image_id': int(image_id) if isinstance(image_id, numbers.Integral) else image_id,
              'caption': caption} for image_id, caption in results.items()]
 
 
-def save_results(path: PathLike, results: Mapping[Any, str]) -> None:
+def save_results(path: PathLike, results: Mapping[ImageId, str]) -> None:
     """Write dict id -> caption in the COCO result format; the file appears whole or not at all."""
     write_json(path, coco_results(results), indent=None)
 
 
-def load_results(path: PathLike) -> dict[int | str, str]:
+def load_results(path: PathLike) -> dict[ImageId, str]:
     """Read captions in the COCO result format.
 
     Returns:
@@ -311,7 +315,7 @@ def load_results(path: PathLike) -> dict[int | str, str]:
     return results
 
 
-def load_references(path: PathLike) -> dict[int | str, list[str]]:
+def load_references(path: PathLike) -> dict[ImageId, list[str]]:
     """Read the captions of a COCO captions file (its 'annotations').
 
     Returns:
@@ -322,7 +326,7 @@ def load_references(path: PathLike) -> dict[int | str, list[str]]:
         InputError: no such file, or another format.
     """
     expected = 'a COCO captions file {"annotations": [{"image_id": 1, "caption": "A dog."}]}'
-    references: dict[int | str, list[str]] = {}
+    references: dict[ImageId, list[str]] = {}
     for number, row in enumerate(read_listing(path, expected, 'annotations')['annotations'], 1):
         image_id, caption = _id_and_caption(path, f'annotation {number}', row, expected)
         references.setdefault(image_id, []).append(caption)
@@ -330,9 +334,9 @@ def load_references(path: PathLike) -> dict[int | str, list[str]]:
 
 
 def _id_and_caption(path: PathLike, where: str, row: object,
-                    expected: str) -> tuple[int | str, str]:
-    image_id: Any = row.get('image_id') if isinstance(row, dict) else None
-    caption: Any = row.get('caption') if isinstance(row, dict) else None
+                    expected: str) -> tuple[ImageId, str]:
+    image_id: Json = row.get('image_id') if isinstance(row, dict) else None
+    caption: Json = row.get('caption') if isinstance(row, dict) else None
     if not is_id(image_id):
         raise InputError(f'{path}, {where}: has no "image_id" that is a whole number or text; '
                          f'expected {expected}')
@@ -363,7 +367,7 @@ def diversity(captions: Iterable[str],
     sentences = [tuple(caption.split()) for caption in captions]
     words = [word for sentence in sentences for word in sentence]
     pairs = [pair for sentence in sentences for pair in zip(sentence, sentence[1:], strict=False)]
-    measured = {
+    measures = {
         'captions': len(sentences),
         'distinct': len(set(sentences)),
         'distinct_share': _share(len(set(sentences)), sentences),
@@ -373,10 +377,10 @@ def diversity(captions: Iterable[str],
         'distinct_2': _share(len(set(pairs)), pairs),
     }
     if training_captions is not None:
-        known = {tuple(caption.split()) for caption in training_captions}
-        measured['novel_share'] = _share(sum(sentence not in known for sentence in sentences),
+        training = {tuple(caption.split()) for caption in training_captions}
+        measures['novel_share'] = _share(sum(sentence not in training for sentence in sentences),
                                          sentences)
-    return measured
+    return measures
 
 
 def _share(count: int, everything: Collection) -> float:

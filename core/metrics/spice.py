@@ -12,9 +12,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
 
-from core.common.aliases import PathLike
+from core.common.aliases import ImageId, PathLike
 from core.common.errors import InputError
 from core.metrics import java_tools
 
@@ -42,13 +41,14 @@ def find(folder: PathLike | None = None) -> pathlib.Path:
     return folder / 'spice-1.0.jar'
 
 
-def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[Any, Sequence[str]],
+def compute_score(references: Mapping[ImageId, Sequence[str]],
+                  hypotheses: Mapping[ImageId, Sequence[str]],
                   folder: PathLike | None = None) -> tuple[float, list[float]]:
-    """SPICE as pycocoevalcap computes it.
+    """Compute SPICE as pycocoevalcap does.
 
     Args:
-        references: dict from image id to a list of tokenized captions. hypotheses: the same, of one
-            caption each.
+        references: dict from image id to a list of tokenized captions.
+        hypotheses: the same, of one caption each.
         folder: as of `find`.
 
     Returns:
@@ -60,20 +60,22 @@ def compute_score(references: Mapping[Any, Sequence[str]], hypotheses: Mapping[A
     """
     jar = find(folder)
     with tempfile.TemporaryDirectory() as place:
-        asked, answered = pathlib.Path(place) / 'captions.json', pathlib.Path(place) / 'scores.json'
-        asked.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0],
-                                      'refs': references[image]}
-                                     for number, image in enumerate(references)]), encoding='utf8')
-        command = [java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(asked), '-out',
-                   str(answered), '-silent']
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, errors='replace')
-        if done.returncode or not answered.is_file():
-            said = (done.stderr or done.stdout).strip().splitlines() or ['nothing']
+        question = pathlib.Path(place) / 'captions.json'
+        answer = pathlib.Path(place) / 'scores.json'
+        question.write_text(json.dumps([{'image_id': number, 'test': hypotheses[image][0],
+                                         'refs': references[image]}
+                                        for number, image in enumerate(references)]), 'utf8')
+        command = [java_tools.find_java(), f'-Xmx{MEMORY}', '-jar', str(jar), str(question), '-out',
+                   str(answer), '-silent']
+        process = subprocess.run(command, cwd=place, capture_output=True, text=True,
+                                 errors='replace')
+        if process.returncode or not answer.is_file():
+            lines = (process.stderr or process.stdout).strip().splitlines() or ['nothing']
             raise InputError(
-                f'SPICE failed; it said: {said[0][:300]} (it was written for Java 8 and may take '
+                f'SPICE failed; it said: {lines[0][:300]} (it was written for Java 8 and may take '
                 f'{MEMORY} of memory; leave --spice out to go on without)')
-        rows = json.loads(answered.read_text(encoding='utf8'))
-    found = {row['image_id']: float(row['scores']['All']['f']) for row in rows}
-    scores = [0.0 if math.isnan(found[number]) else found[number]
+        rows = json.loads(answer.read_text(encoding='utf8'))
+    f_scores = {row['image_id']: float(row['scores']['All']['f']) for row in rows}
+    scores = [0.0 if math.isnan(f_scores[number]) else f_scores[number]
               for number in range(len(references))]
     return sum(scores) / len(scores), scores
