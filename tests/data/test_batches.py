@@ -24,10 +24,10 @@ def data_of(words, n_images=4, seed=0):
     for row, length in zip(captions, words, strict=True):
         row[:length + 2] = [1, *range(4, 4 + length), 2]
     images = np.random.default_rng(seed).integers(0, n_images, len(words))
-    stored = np.arange(n_images, dtype=np.float16)[::-1, None, None] * np.ones(
+    array = np.arange(n_images, dtype=np.float16)[::-1, None, None] * np.ones(
         (1, 5, 3), np.float16)
     rows = np.arange(n_images)[::-1]
-    return CaptionData(ArrayFeatures(stored), rows, captions, images, list(range(n_images)),
+    return CaptionData(ArrayFeatures(array), rows, captions, images, list(range(n_images)),
                        [[]] * n_images)
 
 
@@ -156,10 +156,10 @@ def test_batches_by_image(uneven):
     seen = []
     for epoch in range(3):
         sizes = []
-        made = list(batches.epoch(epoch))
-        assert len(made) == len(batches)
-        assert sorted(np.concatenate([batch.index for batch in made]).tolist()) == list(range(45))
-        for batch in made:
+        items = list(batches.epoch(epoch))
+        assert len(items) == len(batches)
+        assert sorted(np.concatenate([batch.index for batch in items]).tolist()) == list(range(45))
+        for batch in items:
             n, per_image = len(batch.features), len(batch.index) // len(batch.features)
             sizes.append((n, per_image))
             assert len(batch.index) == n * per_image <= 7
@@ -169,7 +169,7 @@ def test_batches_by_image(uneven):
                                           uneven.image_idxs[batch.index])
             assert batch.features.shape == (n, 5, 3) and batch.features.dtype == np.float32
         assert sorted(sizes) == [(2, 3)] * 6 + [(3, 1), (3, 2)]
-        seen.append([batch.index.tolist() for batch in made])
+        seen.append([batch.index.tolist() for batch in items])
     again = Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3)
     assert numbers(again, 2) == seen[2] and numbers(again, 1, start=5) == seen[1][5:]
     assert seen[0] != seen[1]
@@ -198,18 +198,18 @@ def test_no_captions_make_no_batches(batch_by):
 
 
 def test_pixels_are_asked_for_with_epoch_and_captions_and_stay_bytes(uneven):
-    """As `finetune.ImageData` gives them, whose augmentation depends on both."""
-    asked = []
+    """As `image_data.ImageData` gives them, whose augmentation depends on both."""
+    requests = []
 
     def read_batch(captions, images, epoch):
-        asked.append((captions.tolist(), images.tolist(), epoch))
+        requests.append((captions.tolist(), images.tolist(), epoch))
         return np.zeros((len(images), 8, 8, 3), np.uint8)
 
     uneven.read_batch = read_batch
-    made = list(
+    batches = list(
         Batches(uneven, 7, seed=3, batch_by='image', captions_per_image=3, dtype=np.uint8).epoch(4))
-    assert all(batch.features.dtype == np.uint8 for batch in made)
-    for batch, (captions, images, epoch) in zip(made, asked, strict=True):
+    assert all(batch.features.dtype == np.uint8 for batch in batches)
+    for batch, (captions, images, epoch) in zip(batches, requests, strict=True):
         assert captions == batch.index.tolist() and epoch == 4
         assert images == uneven.image_idxs[batch.index][:: len(captions) // len(images)].tolist()
 
@@ -240,7 +240,7 @@ def threads():
 
 
 def settled(read):
-    """The value of `read()` once it has not changed for a while."""
+    """Return the value of `read()` once it has not changed for a while."""
     value, since = read(), time.monotonic()
     while time.monotonic() - since < 0.3:
         time.sleep(0.01)
@@ -250,19 +250,19 @@ def settled(read):
 
 
 def test_prefetch_reads_ahead_but_not_further_than_its_depth():
-    made = []
+    produced = []
 
     def items():
         for number in range(1000):
-            made.append(number)
+            produced.append(number)
             yield number
 
     stream = prefetch(items(), depth=3)
-    assert not made  # nothing happens before it is asked for
+    assert not produced  # nothing happens before it is asked for
     for consumed in range(1, 4):
         next(stream)
         # `depth` wait, and one is in the thread's hand
-        assert 3 <= settled(lambda: len(made)) - consumed <= 4
+        assert 3 <= settled(lambda: len(produced)) - consumed <= 4
     stream.close()
 
 

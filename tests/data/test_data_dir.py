@@ -202,7 +202,7 @@ class TestDataDir:
     """Against a directory written by hand."""
 
     @pytest.fixture
-    def made(self, tmp_path, values):
+    def directory(self, tmp_path, values):
         from core.data.vocabulary import Vocabulary
 
         FeatureFile.create(tmp_path / 'features.h5', SHAPE)
@@ -224,8 +224,8 @@ class TestDataDir:
                                                      'test': {'images': 0}}}))
         return tmp_path
 
-    def test_splits(self, made, values):
-        data = DataDir(made)
+    def test_splits(self, directory, values):
+        data = DataDir(directory)
         assert data.splits == ['train', 'dev']
         assert data.max_length == 1
         assert len(data.vocabulary) == 6
@@ -239,44 +239,44 @@ class TestDataDir:
         assert dev.boxes == [[], [(('dog', 'hound'), (0, 0, 0.5, 1))]]
         assert dev.encoder == {'encoder': 'e'}
 
-    def test_a_split_without_images(self, made):
+    def test_a_split_without_images(self, directory):
         with pytest.raises(InputError, match="no image of split 'test' here; there is train, dev"):
-            DataDir(made).split('test')
+            DataDir(directory).split('test')
 
-    def test_incomplete_missing_and_foreign(self, made):
+    def test_incomplete_missing_and_foreign(self, directory):
         with pytest.raises(InputError, match='there is no such data directory'):
-            DataDir(made / 'none')
-        (made / 'manifest.json').unlink()
+            DataDir(directory / 'none')
+        (directory / 'manifest.json').unlink()
         with pytest.raises(InputError, match='not a data directory'):
-            DataDir(made)
-        (made / 'plan.json').write_text('{}')
+            DataDir(directory)
+        (directory / 'plan.json').write_text('{}')
         with pytest.raises(InputError,
                            match='has not finished here; run the same prepro.py command again'):
-            DataDir(made)
+            DataDir(directory)
 
-    def test_another_format(self, made):
-        (made / 'manifest.json').write_text('{"format": 2}')
+    def test_another_format(self, directory):
+        (directory / 'manifest.json').write_text('{"format": 2}')
         with pytest.raises(InputError, match='format 2 is not 1'):
-            DataDir(made)
+            DataDir(directory)
 
     @pytest.mark.parametrize(
         'name', ['manifest.json', 'annotations.json', 'vocabulary.json', 'features.h5'])
-    def test_damaged_files_name_themselves(self, made, name):
-        data = (made / name).read_bytes()
-        (made / name).write_bytes(data[:len(data) // 2])
+    def test_damaged_files_name_themselves(self, directory, name):
+        data = (directory / name).read_bytes()
+        (directory / name).write_bytes(data[:len(data) // 2])
         with pytest.raises(InputError, match=name):
-            DataDir(made)
-        (made / name).unlink()
+            DataDir(directory)
+        (directory / name).unlink()
         with pytest.raises(InputError):
-            DataDir(made)
+            DataDir(directory)
 
-    def test_damaged_captions_name_themselves(self, made):
-        os.truncate(made / 'captions.h5', 700)
+    def test_damaged_captions_name_themselves(self, directory):
+        os.truncate(directory / 'captions.h5', 700)
         with pytest.raises(InputError, match='captions.h5: cannot be read'):
-            DataDir(made).split('dev')
+            DataDir(directory).split('dev')
 
-    def test_it_may_be_moved_and_read_only(self, made, tmp_path_factory, values):
-        moved = shutil.copytree(made, tmp_path_factory.mktemp('elsewhere') / 'data')
+    def test_it_may_be_moved_and_read_only(self, directory, tmp_path_factory, values):
+        moved = shutil.copytree(directory, tmp_path_factory.mktemp('elsewhere') / 'data')
         for file in moved.iterdir():
             file.chmod(0o444)
         moved.chmod(0o555)

@@ -1,6 +1,4 @@
-"""Fine-tuning: which layers learn, that nothing else differs from stored features, and what
-augmentation draws.
-"""
+"""Fine-tuning: which layers learn, that all else is as with stored features, augmentation."""
 
 import dataclasses
 import json
@@ -61,41 +59,42 @@ def test_the_layers_from_the_one_named_on_learn_and_no_other(name, layer, first,
     pictures = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), np.uint8)
     with tf.Graph().as_default() as graph:
         pixels = tf1.placeholder(tf.uint8, (None, 32, 32, 3))
-        tower = build_trainable(pixels, described, first)
-        assert [v.op.name.removeprefix('encoder/') for v in tower.trained] == expected
-        assert [v.op.name for v in tf1.trainable_variables()] == [v.op.name for v in tower.trained]
+        encoder = build_trainable(pixels, described, first)
+        assert [v.op.name.removeprefix('encoder/') for v in encoder.trained] == expected
+        assert [v.op.name for v in tf1.trainable_variables()] == [
+            v.op.name for v in encoder.trained]
         loss = tf.reduce_mean(tf.square(
-            tower.features - tf.random.stateless_normal(tf.shape(tower.features), [1, 2])))
-        gradients = tf1.gradients(loss, tower.trained)
+            encoder.features - tf.random.stateless_normal(tf.shape(encoder.features), [1, 2])))
+        gradients = tf1.gradients(loss, encoder.trained)
         step = tf1.train.GradientDescentOptimizer(0.1).minimize(loss)
-        assert {v.op.name for v in tf1.global_variables()} == {v.op.name for v in tower.trained}
-        assert tower.frozen and not tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)
+        assert {v.op.name for v in tf1.global_variables()} == {v.op.name for v in encoder.trained}
+        assert encoder.frozen and not tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)
         with tf1.Session(graph=graph) as session:
-            tower.restore(session)
-            before = session.run(tower.trained), session.run(tower.frozen)
+            encoder.restore(session)
+            before = session.run(encoder.trained), session.run(encoder.frozen)
             for gradient in session.run(gradients, {pixels: pictures}):
                 assert np.abs(gradient).max() > 0
             for _ in range(2):
                 session.run(step, {pixels: pictures})
-            for old, new in zip(before[0], session.run(tower.trained), strict=True):
+            for old, new in zip(before[0], session.run(encoder.trained), strict=True):
                 assert not np.array_equal(old, new)
-            for old, new in zip(before[1], session.run(tower.frozen), strict=True):
+            for old, new in zip(before[1], session.run(encoder.frozen), strict=True):
                 np.testing.assert_array_equal(new, old)
 
 
-def test_the_tower_begins_as_the_encoder_that_made_the_features(sample_data, spec):
+def test_the_encoder_begins_as_the_encoder_that_made_the_features(sample_data, spec):
     data = image_data.ImageData(DataDir(sample_data).split('train'), spec)
     pictures = data.read_features([0, 3])
     with Encoder(spec) as encoder:
         expected = encoder.encode(pictures)
     with tf.Graph().as_default() as graph:
         pixels = tf1.placeholder(tf.uint8, (None, 32, 32, 3))
-        tower = build_trainable(pixels, spec, 'conv2_2')
+        encoder = build_trainable(pixels, spec, 'conv2_2')
         with tf1.Session(graph=graph) as session:
-            tower.restore(session)
+            encoder.restore(session)
             # another graph, with other fused operations
-            found = session.run(tower.features, {pixels: pictures})
-    np.testing.assert_allclose(found, expected, rtol=summed(9 * 128),
+            features = session.run(encoder.features, {pixels: pictures})
+    np.testing.assert_allclose(features, expected, rtol=summed(9 * 128),
                                atol=summed(9 * 128) * expected.max())
 
 
@@ -154,14 +153,14 @@ def test_with_rate_zero_the_loss_is_that_of_stored_features(trained):
 def test_with_rate_zero_the_encoder_stays_and_else_it_moves(trained, spec):
     place, _ = trained
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        tower = build_trainable(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec, 'conv2_1')
-        tower.restore(session)
-        begun = {v.op.name: session.run(v) for v in tower.trained}
+        encoder = build_trainable(tf1.placeholder(tf.uint8, (None, 32, 32, 3)), spec, 'conv2_1')
+        encoder.restore(session)
+        initial = {v.op.name: session.run(v) for v in encoder.trained}
     for name in ('rate 0', 'tuned'):
         best = tf.train.load_checkpoint(str(run_dir.Run(place / name).best().prefix()))
         assert {key for key in best.get_variable_to_shape_map()
-                if key.startswith('encoder/')} == begun.keys()
-        for key, value in begun.items():
+                if key.startswith('encoder/')} == initial.keys()
+        for key, value in initial.items():
             assert np.array_equal(best.get_tensor(key), value) == (name == 'rate 0')
 
 
@@ -184,9 +183,7 @@ def decoded(run, data):
 
 def test_decoding_reads_the_images_and_the_tuned_encoder(sample_dirs, sample_data, trained,
                                                          tmp_path):
-    """Stored features that say nothing change nothing; the encoder as it was before training
-    changes much.
-    """
+    """Read images and tuned variables, not stored features and those of before training."""
     run = run_dir.Run(trained[0] / 'tuned')
     expected = np.concatenate([c.alphas for c in decoded(run, DataDir(sample_data))])
     # of another kind, which a run of stored features would refuse

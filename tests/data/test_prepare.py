@@ -68,15 +68,15 @@ def test_features_are_the_encoders_own_in_the_order_of_the_records(tmp_path, spe
         expected = encoder.encode(
             np.stack([load(record.path, spec.preprocessing) for record in records]))
     with h5py.File(tmp_path / 'data' / 'features.h5') as file:
-        stored, done = file['features'][:], file['done'][:]
-    assert stored.dtype == np.float16 and done.tolist() == [1] * 70
-    np.testing.assert_allclose(stored.astype(np.float32), expected, rtol=2e-3, atol=1e-4)
+        features, done = file['features'][:], file['done'][:]
+    assert features.dtype == np.float16 and done.tolist() == [1] * 70
+    np.testing.assert_allclose(features.astype(np.float32), expected, rtol=2e-3, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.1  # the pictures do differ
     data = DataDir(tmp_path / 'data')
     for split in data.splits:
         of_split = data.split(split)
         rows = [row for row, record in enumerate(records) if record.split == split]
-        np.testing.assert_array_equal(of_split.read_features(range(len(rows))), stored[rows])
+        np.testing.assert_array_equal(of_split.read_features(range(len(rows))), features[rows])
         assert of_split.image_ids == [records[row].image_id for row in rows]
         assert of_split.paths == [str(records[row].path) for row in rows]
         assert of_split.references == [list(CAPTIONS)] * len(rows)
@@ -88,11 +88,11 @@ def test_features_are_the_encoders_own_in_the_order_of_the_records(tmp_path, spe
 
 def test_a_complete_directory_is_left_alone(tmp_path, spec, lines, decoded):
     records = records_in(tmp_path / 'photos', 6)
-    made = make(records, spec, tmp_path / 'data')
+    manifest = make(records, spec, tmp_path / 'data')
     before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
               for path in (tmp_path / 'data').iterdir()}
     decoded.clear()
-    assert make(records, spec, tmp_path / 'data', lines) == made
+    assert make(records, spec, tmp_path / 'data', lines) == manifest
     assert not decoded and len(lines) == 1 and 'is complete' in lines[0]
     after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
              for path in (tmp_path / 'data').iterdir()}
@@ -143,7 +143,7 @@ def spoil(records):
 
 def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec, lines, decoded):
     records, out = records_in(tmp_path / 'photos'), tmp_path / 'data'
-    kept = {row: records[row].path.read_bytes() for row in (3, 5, 10, 11)}
+    contents = {row: records[row].path.read_bytes() for row in (3, 5, 10, 11)}
     bad = spoil(records)
     with pytest.raises(InputError) as caught:
         make(records, spec, out)
@@ -156,7 +156,7 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
         DataDir(out)
 
     for row in bad[:2]:  # repaired: these are encoded, the rest is still refused
-        records[row].path.write_bytes(kept[row])
+        records[row].path.write_bytes(contents[row])
     decoded.clear()
     with pytest.raises(InputError, match='2 images cannot be read'):
         make(records, spec, out, lines)
@@ -164,7 +164,7 @@ def test_unreadable_images_are_all_named_and_the_others_finished(tmp_path, spec,
     assert any('36 images were encoded before and are kept' in line for line in lines)
 
     for row in bad[2:]:
-        records[row].path.write_bytes(kept[row])
+        records[row].path.write_bytes(contents[row])
     assert make(records, spec, out)['unreadable'] == {}
     make(records, spec, tmp_path / 'whole')
     assert_same_data(out, tmp_path / 'whole')
@@ -328,9 +328,9 @@ class TestCaptions:
         assert data.vocabulary.idx_to_word[4:] == ['dog', 'a', 'red', 'runs']
 
     def test_a_given_vocabulary_is_kept(self, tmp_path, spec):
-        given = Vocabulary(['zebra', 'a'])
-        data = self.make(tmp_path, spec, vocabulary=given)[1]
-        assert data.vocabulary == given
+        vocabulary = Vocabulary(['zebra', 'a'])
+        data = self.make(tmp_path, spec, vocabulary=vocabulary)[1]
+        assert data.vocabulary == vocabulary
         assert data.split('dev').captions.tolist() == [[1, 5, 4, 2, 0, 0], [1, 5, 3, 2, 0, 0]]
 
 
@@ -357,9 +357,7 @@ def test_boxes_become_fractions_of_the_input(tmp_path, resize, expected):
 
 def test_stored_features_are_the_encoders_bit_for_bit_around_unreadable_images(
     tmp_path, spec, monkeypatch):
-    """Memory for pixels is used again five times here, and holes of unreadable images shift
-    nothing.
-    """
+    """Use memory for pixels five times over, with holes where images are unreadable."""
     monkeypatch.setattr(prepare, 'BATCH', 8)
     monkeypatch.setattr(prepare, 'PIECE', 3)
     records, bad = records_in(tmp_path / 'photos', 77), {0, 7, 8, *range(16, 24), 76}

@@ -23,8 +23,8 @@ def test_half_of_the_pictures_are_mirrored_but_none_whose_caption_names_a_side()
 
 def test_draws_are_of_the_seed_the_epoch_and_the_first_caption():
     def draw(seed=3, epoch=0, numbers=(0, 1)):
-        made = Augmentation(seed, np.zeros((3, 4), np.int32), {'<NULL>': 0})
-        return made.draw(np.array(numbers), epoch)['offset']
+        augmentation = Augmentation(seed, np.zeros((3, 4), np.int32), {'<NULL>': 0})
+        return augmentation.draw(np.array(numbers), epoch)['offset']
 
     assert draw() == draw() == draw(numbers=(0, 2))
     assert len({draw(), draw(seed=4), draw(epoch=1), draw(numbers=(1, 0))}) == 4

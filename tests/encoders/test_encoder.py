@@ -1,6 +1,4 @@
-"""Encoders against Keras' own networks, random weights that keep images apart, and descriptions
-that do not fit.
-"""
+"""Encoders against Keras' own networks; random weights; descriptions that do not fit."""
 
 import dataclasses
 import json
@@ -41,9 +39,7 @@ def encode(spec, batch):
 
 @pytest.fixture(scope='module')
 def vgg19_file(tmp_path_factory):
-    """Full VGG19 weights, written by tf_keras; and the maps that tf_keras computes from them on two
-    pictures.
-    """
+    """Return a full VGG19's weights, written by tf_keras, and its maps of two pictures."""
     import tf_keras
 
     path = tmp_path_factory.mktemp('vgg19') / 'vgg19_notop.h5'
@@ -135,8 +131,8 @@ def test_mat_kernels_meet_rgb(thin, tmp_path):
     arrays = [[np.zeros_like(kernel), bias] for kernel, bias in Thin().random(0)]
     arrays[0][0][1, 1, 2, 0] = 1  # in the graph's order, blue first
     write_matconvnet(tmp_path / 'red.mat', arrays, 'weights')
-    stored = scipy.io.loadmat(tmp_path / 'red.mat')['layers'][0, 0]['weights'][0, 0][0, 0]
-    assert stored[1, 1, :, 0].tolist() == [1, 0, 0]
+    kernel = scipy.io.loadmat(tmp_path / 'red.mat')['layers'][0, 0]['weights'][0, 0][0, 0]
+    assert kernel[1, 1, :, 0].tolist() == [1, 0, 0]
     spec = describe('vgg19', 'conv1_1_pre', 16, weights=tmp_path / 'red.mat')
     batch = np.zeros((1, 16, 16, 3), np.uint8)
     batch[..., 0] = 200
@@ -144,9 +140,7 @@ def test_mat_kernels_meet_rgb(thin, tmp_path):
 
 
 def spread(features):
-    """Shares of the features' energy that differ between images at one place, and between places of
-    one image.
-    """
+    """Return the shares of the features' energy that differ between images, and between places."""
     energy = (features**2).mean((0, 1)).sum()
     return features.var(0).mean(0).sum() / energy, features.var(1).mean(0).sum() / energy
 

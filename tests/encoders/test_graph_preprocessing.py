@@ -1,6 +1,4 @@
-"""Pixels made in the graph against those of core.encoders.preprocessing: every kind of file, size
-and orientation.
-"""
+"""The graph's pixels against core.encoders.preprocessing: every file, size, orientation."""
 
 import io
 import struct
@@ -55,10 +53,10 @@ def load():
     """Function from files and a Preprocessing to uint8 (N, size, size, 3), by the graph."""
     with tf.Graph().as_default() as graph:
         files = tf1.placeholder(tf.string, [None])
-        made = {setting: graph_preprocessing.load(files, setting) for setting in (
+        outputs = {setting: graph_preprocessing.load(files, setting) for setting in (
             CROP, SQUASH, Preprocessing(224, 'crop'), Preprocessing(224, 'squash'))}
     with tf1.Session(graph=graph) as session:
-        yield lambda data, setting=CROP: session.run(made[setting], {files: data})
+        yield lambda data, setting=CROP: session.run(outputs[setting], {files: data})
 
 
 def assert_equal(load, data, *settings, most=0):
@@ -180,10 +178,10 @@ def test_orientations_of_both_byte_orders(load, fmt):
                        + tiff(order, MAKER, (274, 3, 1, struct.pack(code + 'HH', value, 0))))
                 for value in values]
         assert_equal(load, data)
-        made = load(data)
+        pictures = load(data)
         # all differ, but for the two that mean nothing
-        assert len({each.tobytes() for each in made}) == 8
-        assert all(np.array_equal(made[0], made[value]) for value in (1, 9))
+        assert len({each.tobytes() for each in pictures}) == 8
+        assert all(np.array_equal(pictures[0], pictures[value]) for value in (1, 9))
 
 
 def test_odd_metadata_turn_nothing_that_pillow_does_not(load):
@@ -210,8 +208,8 @@ def test_orientation_in_xmp_where_exif_has_none(load):
             encode(picture, 'JPEG', xmp=text, exif=three),
             encode(picture, 'JPEG', xmp=text, exif=maker), encode(picture, 'PNG', pnginfo=info)]
     assert_equal(load, data)
-    made = load(data)
-    assert not np.array_equal(made[0], made[1]) and np.array_equal(made[1], made[3])
+    pictures = load(data)
+    assert not np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[1], pictures[3])
 
 
 # -------------------------------------------------------------------------------------------------
@@ -247,9 +245,7 @@ def test_the_bound_of_pixels_is_pillows():
 
 
 def test_damaged_files_are_refused_or_read_as_pillow_reads_them(load):
-    """Bytes changed, lost and put in: no other picture, and none where Pillow finds the pixels
-    broken.
-    """
+    """Change, lose and put in bytes; where Pillow finds the pixels broken, expect none."""
     oriented = tiff(b'MM', MAKER, (274, 3, 1, b'\0\6\0\0'))
     whole = [encode(smooth(), 'JPEG', exif=PREFIX + oriented),
              encode(smooth(), 'JPEG', progressive=True), encode(smooth(), 'PNG'),
@@ -264,10 +260,10 @@ def test_damaged_files_are_refused_or_read_as_pillow_reads_them(load):
         if not more and not less:
             del data[at:]
         try:
-            made = load([bytes(data)])[0]
+            pixels = load([bytes(data)])[0]
         except tf.errors.InvalidArgumentError:
             continue
-        assert np.array_equal(made, preprocessing.load(bytes(data), CROP)), trial
+        assert np.array_equal(pixels, preprocessing.load(bytes(data), CROP)), trial
         read += 1
     assert 20 < read < 180
 

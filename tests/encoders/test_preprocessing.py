@@ -1,6 +1,4 @@
-"""Every kind of file to upright RGB, the geometry of the network's input, and files that are no
-images.
-"""
+"""Files of every kind to upright RGB, the network's input, and files that are no images."""
 
 import concurrent.futures
 import io
@@ -119,7 +117,7 @@ def test_exif_orientation_is_applied(fmt, orientation):
     # The stored picture is the one that the orientation, as the standard words it, turns into the
     # upright one.
     array = np.array(upright)
-    stored = {
+    pixels = {
         1: array,
         2: array[:, ::-1],
         3: array[::-1, ::-1],
@@ -132,7 +130,7 @@ def test_exif_orientation_is_applied(fmt, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {'JPEG': {'quality': 100, 'subsampling': 0}, 'WEBP': {'lossless': True}}.get(fmt, {})
-    data = encode(Image.fromarray(np.ascontiguousarray(stored)), fmt, exif=exif, **options)
+    data = encode(Image.fromarray(np.ascontiguousarray(pixels)), fmt, exif=exif, **options)
     decoded = np.array(photos.decode(data)).astype(int)
     assert decoded.shape == array.shape
     assert np.abs(decoded - array).max() <= 3
@@ -247,8 +245,8 @@ def test_boxes_lie_where_the_pixels_are(resize):
     picture.paste(WHITE, (210, 90, 290, 210))
     setting = Preprocessing(224, resize)
     rows, columns = np.nonzero(preprocessing.load(encode(picture), setting)[..., 0] > 127)
-    measured = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
-    assert np.abs(measured - preprocessing.box_to_input((210, 90, 80, 120), (500, 300),
+    edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
+    assert np.abs(edges - preprocessing.box_to_input((210, 90, 80, 120), (500, 300),
                                                         setting)).max() < 1 / 224
 
 
@@ -349,8 +347,8 @@ def test_threads_give_the_same_pictures():
 
 def test_images_needs_no_tensorflow():
     code = 'import sys, core.encoders.preprocessing; assert "tensorflow" not in sys.modules'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+    process = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (0, '', '')
 
 
 def test_an_image_of_the_right_size_and_kind_is_taken_as_it_is():

@@ -1,6 +1,4 @@
-"""Weight files of every published layout, written here for a thin VGG19, give back the same arrays;
-others do not.
-"""
+"""Weight files of every published layout give back the same arrays; others do not."""
 
 import h5py
 import numpy as np
@@ -46,12 +44,12 @@ def test_matconvnet_nestings(tmp_path, arrays, nesting):
 def test_files_that_keras_itself_writes(tmp_path, arrays, module, end):
     keras = pytest.importorskip(module)
     x = inputs = keras.Input((16, 16, 3))
-    made = []
+    convolutions = []
     for values in arrays:
-        made.append(keras.layers.Conv2D(len(values[1]), 3, padding='same'))
-        x = made[-1](x)
+        convolutions.append(keras.layers.Conv2D(len(values[1]), 3, padding='same'))
+        x = convolutions[-1](x)
     model = keras.Model(inputs, x)
-    for layer, values in zip(made, arrays, strict=True):
+    for layer, values in zip(convolutions, arrays, strict=True):
         layer.set_weights(values)
     path = str(tmp_path / f'w{end}')
     model.save_weights(path) if end == '.weights.h5' else model.save(path)

@@ -161,19 +161,18 @@ def test_words_that_describe_are_measured_on_what_their_noun_names():
 
 
 def test_coco_words_on_coco_boxes():
-    """Words of the published list are measured on their category's boxes; a compound is not its
-    last word.
-    """
+    """Measure listed words on their category's boxes; a compound is not its last word."""
     dog, man = (0, 0, 0.5, 1), (0.5, 0, 1, 1)
     boxes = [[(('dog',), dog), (('person',), man)]]
     words = ('two', 'men', 'eat', 'hot', 'dogs', 'near', 'puppies')
     alphas = np.full((7, 2), 0.5)
     alphas[1], alphas[6] = (0.25, 0.75), (0.625, 0.375)
-    found = attention_correctness([Item(words, alphas, (1, 2), [Region(*box) for box in boxes[0]])],
-                                  lexicon_of(boxes, 'coco2014'))
-    assert {name: (row['n_words'], row['mass']) for name, row in found['by_class'].items()} == {
+    regions = [Region(*box) for box in boxes[0]]
+    result = attention_correctness([Item(words, alphas, (1, 2), regions)],
+                                   lexicon_of(boxes, 'coco2014'))
+    assert {name: (row['n_words'], row['mass']) for name, row in result['by_class'].items()} == {
         'dog': (1, 0.625), 'person': (1, 0.75)}
-    assert list(found['by_name']) == ['man', 'puppy']
+    assert list(result['by_name']) == ['man', 'puppy']
     # Without COCO's words only the categories' names count, and 'hot dogs' are dogs: nothing says
     # otherwise.
     plain = attention_correctness([Item(words, alphas, (1, 2), [Region(*box) for box in boxes[0]])])

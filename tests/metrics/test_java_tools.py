@@ -1,6 +1,4 @@
-"""Java found or clearly missed, the PTB tokenizer's and METEOR's processes, and what happens when
-they break.
-"""
+"""Java, the PTB tokenizer's and METEOR's processes, and what happens when they break."""
 
 import json
 import os
@@ -35,9 +33,7 @@ def meteor():
 
 @pytest.fixture
 def fake_java(tmp_path, monkeypatch):
-    """Returns a function that puts a program on PATH which passes for Java and then runs the given
-    shell lines.
-    """
+    """Return a function that puts shell lines on PATH in the place of Java."""
     def make(lines):
         program = tmp_path / 'bin' / 'java'
         program.parent.mkdir()
@@ -155,16 +151,16 @@ def test_meteor_keeps_hostile_sentences_in_order(meteor):
 def test_meteor_from_several_threads(meteor):
     def work(i):
         hyp, ref, _ = METEOR_BY_HAND[i]
-        found[i] = meteor.compute_score({n: [ref] for n in range(30)},
+        scores[i] = meteor.compute_score({n: [ref] for n in range(30)},
                                         {n: [hyp] for n in range(30)})[1]
 
-    found = {}
+    scores = {}
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(found[i] == pytest.approx([METEOR_BY_HAND[i][2]] * 30) for i in range(4))
+    assert all(scores[i] == pytest.approx([METEOR_BY_HAND[i][2]] * 30) for i in range(4))
 
 
 @pytest.mark.parametrize(('lines', 'complaint'), [
@@ -220,9 +216,9 @@ def test_any_locale_no_java_on_path_and_nothing_left_behind(tmp_path):
 
 def test_meteor_started_ahead_is_the_one_that_scores(tmp_path, monkeypatch):
     log, meteor = logged_java(tmp_path, monkeypatch), java_tools.Meteor()
-    begun = time.monotonic()
+    start = time.monotonic()
     meteor.start()
-    assert time.monotonic() - begun < 4  # it does not wait until the process is ready
+    assert time.monotonic() - start < 4  # it does not wait until the process is ready
     meteor.start()
     hypothesis, reference, score = METEOR_BY_HAND[1]
     for _ in range(2):

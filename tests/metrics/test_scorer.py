@@ -1,6 +1,4 @@
-"""Scores against values worked out by hand or published; captions that stay with their images;
-files; diversity.
-"""
+"""Scores against values by hand or published; captions and their images; files; diversity."""
 
 import collections
 import json
@@ -112,24 +110,22 @@ def test_cider_by_hand():
 
 
 def cider_d(results, references):
-    """CIDEr-D from its formula (Vedantam et al., 2015, section 7), with dense vectors over all
-    n-grams.
-    """
+    """Compute CIDEr-D by its formula (Vedantam et al., 2015, section 7), with dense vectors."""
     def grams(text, n):
         words = text.split()
         return collections.Counter(tuple(words[i:i + n]) for i in range(len(words) - n + 1))
 
     scores = np.zeros(len(references))
     for n in range(1, 5):
-        known = sorted({gram for i in references for text in [*references[i], results[i]]
-                        for gram in grams(text, n)})
+        vocabulary = sorted({gram for i in references for text in [*references[i], results[i]]
+                             for gram in grams(text, n)})
         df = np.array([sum(any(gram in grams(text, n) for text in texts)
-                           for texts in references.values()) for gram in known])
+                           for texts in references.values()) for gram in vocabulary])
         idf = np.log(len(references)) - np.log(np.maximum(df, 1))
 
-        def vector(text, n=n, known=known, idf=idf):
+        def vector(text, n=n, vocabulary=vocabulary, idf=idf):
             counts = grams(text, n)
-            return np.array([counts[gram] for gram in known], float) * idf
+            return np.array([counts[gram] for gram in vocabulary], float) * idf
 
         for row, (image_id, texts) in enumerate(references.items()):
             hypothesis = vector(results[image_id])
@@ -271,9 +267,9 @@ def test_references_from_a_coco_file(tmp_path):
 
 
 def test_diversity_by_hand():
-    measured = diversity(['a dog runs', 'a  dog runs', 'a cat', ''], ['a dog runs', 'a dog'])
+    measures = diversity(['a dog runs', 'a  dog runs', 'a cat', ''], ['a dog runs', 'a dog'])
     # 8 words, of which a, dog, runs, cat differ; 5 pairs, of which a-dog, dog-runs, a-cat differ.
-    assert measured == {'captions': 4, 'distinct': 3, 'distinct_share': 0.75, 'vocabulary': 4,
+    assert measures == {'captions': 4, 'distinct': 3, 'distinct_share': 0.75, 'vocabulary': 4,
                         'mean_length': 2.0, 'distinct_1': 0.5, 'distinct_2': 0.6,
                         'novel_share': 0.5}
     assert 'novel_share' not in diversity(['a'])

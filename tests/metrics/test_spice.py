@@ -1,5 +1,4 @@
-"""SPICE's jars: which are missing is said; what Java is given and gives back is read as
-pycocoevalcap does.
+"""SPICE's jars, those that are missing, and what Java is given and gives back.
 
 The jars of its parser cannot be had here, so a small program stands for Java.
 """

@@ -1,6 +1,4 @@
-"""The page of evaluate.py --html as it is written; tests/viewer/test_viewer_in_browser.py looks at
-it.
-"""
+"""The page of evaluate.py --html as it is written; test_viewer_in_browser.py looks at it."""
 
 import base64
 import json
@@ -143,11 +141,11 @@ def test_an_evaluation_writes_its_page(sample_run, tmp_path):
         assert row['scores'] == pytest.approx(
             {name: values[image] for name, values in expected.items()}, abs=1e-4)
     assert rows[0]['scores'] != rows[1]['scores']
-    found = attention_of(tmp_path / 'page')
+    pages = attention_of(tmp_path / 'page')
     n_best = json.loads((tmp_path / 'out' / 'n_best.json').read_text())
-    assert [[' '.join(c['words']) for c in captions] for captions in found] == [
+    assert [[' '.join(c['words']) for c in captions] for captions in pages] == [
         [c['caption'] for c in entry['captions']] for entry in n_best]
-    for one in (one for captions in found for one in captions):
+    for one in (one for captions in pages for one in captions):
         assert len(base64.b64decode(one['alphas'])) == len(one['words']) * 256
         # The probabilities of the words and of <END> make the caption's.
         assert np.sum(np.log(np.maximum(one['probabilities'], 5e-4))) >= one['log_prob'] - 0.1
