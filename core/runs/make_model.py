@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
-                max_length: int) -> CaptionGenerator:
+               max_length: int) -> CaptionGenerator:
     """Build the CaptionGenerator of a run in the default graph.
 
     It is fed float16 features, as they are stored (`model.inputs`); with the option `finetune_from`
@@ -44,8 +44,8 @@ def make_model(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
 
 
 def make_captioner(config: 'Config', vocabulary: 'Vocabulary', spec: 'EncoderSpec',
-                    max_length: int,
-                    pixels: Tensor) -> tuple[CaptionGenerator, Callable[[Session], None]]:
+                   max_length: int,
+                   pixels: Tensor) -> tuple[CaptionGenerator, Callable[[Session], None]]:
     """Build encoder and model in one, in the default graph: from pixels to captions.
 
     Args:
@@ -90,7 +90,7 @@ def check_finetuning(spec: 'EncoderSpec', first: str, weights: PathLike | None =
 
 
 def make_finetuned(options: Mapping[str, Any], word_to_idx: Mapping[str, int], spec: 'EncoderSpec',
-                    max_length: int, first: str, pixels: Tensor = None) -> CaptionGenerator:
+                   max_length: int, first: str, pixels: Tensor = None) -> CaptionGenerator:
     """Build a CaptionGenerator on top of the encoder, in the default graph.
 
     Its `encoder` is a TrainableEncoder, whose `restore` is to be called in every session, before a
