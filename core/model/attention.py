@@ -116,7 +116,10 @@ class Attention:
         return Projected(p, offset)                                                 # (N, L, A)
 
     def query_weights(self, projected: Projected) -> tuple[Tensor, Tensor]:
-        """Return w (H, A) and b (A,) of the query h w + b; b holds `projected.offset` too."""
+        """Return w (H, A) and b (A,) of the query h w + b; b holds `projected.offset` too.
+
+        That is right for a score of p + q. Another score must leave the offset out here.
+        """
         w = tf.convert_to_tensor(self._score['w'])                                  # (H, A)
         b = self._score['b'] if 'b' in self._score else tf.zeros([self.size], w.dtype)
         return w, b if projected.offset is None else b + projected.offset           # (A,)

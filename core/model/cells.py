@@ -93,9 +93,9 @@ class LSTMCell:
             from_h: (R, G), that of h_{t-1}.
             state: that before the step.
         """
-        # Eq. 1: input gate i, candidate j, forget gate f, output gate o
+        # Eq. 1: input gate i, candidate j (g in the paper), forget f, output o
         i, j, f, o = tf.split(from_inputs + from_h, 4, axis=1)                      # (R, H) each
-        # Eq. 2: c_t = f c_{t-1} + i g; the forget bias lets the cell remember from the beginning
+        # Eq. 2: c_t = f c_{t-1} + i j; the forget bias lets the cell remember from the beginning
         c = tf.sigmoid(f + self.forget_bias) * state.c + tf.sigmoid(i) * tf.tanh(j)     # (R, H)
         # Eq. 3: h_t = o tanh(c_t)
         return LSTMState(c, tf.sigmoid(o) * tf.tanh(c))                             # (R, H) each

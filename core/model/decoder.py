@@ -46,7 +46,8 @@ class StepFunctions(NamedTuple):
     """All that `Decoder.step` computes with constants.
 
     Attributes:
-        from_words: WordProduct, words (R,) -> what they give the gates (R, G).
+        from_words: WordProduct, words (R,) -> what they give the gates (R, G), and with `sentinel`
+            its gate (R, G + H).
         from_h: Product, h (R, H) -> (R, S): what it gives the gates, the query, and beta or the
             sentinel.
         scores: Scores, query (R, A) -> (R, L).
@@ -55,7 +56,8 @@ class StepFunctions(NamedTuple):
         annotations: Annotations of the images.
         offset: (A,), what p of the scores lacks and the query has instead (batch normalisation), or
             None.
-        others: dict of name -> StepFunction, what an extension of the step needs besides.
+        others: dict of name -> StepFunction, what an extension of the step needs besides; of
+            weights, as decoding takes images away from the others alone.
     """
 
     from_words: WordProduct
@@ -76,13 +78,14 @@ class StepFunctions(NamedTuple):
         return self._replace(**fields, others=others)
 
     def projected(self) -> Tensor:
-        """Return p of eq. 4 (N, L, A), whole: for terms of one's own, which may take their time."""
-        p = self.scores.constants[0]
-        return p if self.offset is None else p + cast(self.offset, p.dtype)
+        """Return p of eq. 4 (N, L, A), whole, of the model's own type: for terms of one's own."""
+        p = cast(self.scores.constants[0], self.scores.dtype)
+        return p if self.offset is None else p + self.offset
 
     def annotation_vectors(self) -> Tensor:
-        """Return the a_i (N, L, K), normalised: for terms of one's own."""
-        return self.annotations.affine(self.weighted_sum.constants[0])
+        """Return the a_i (N, L, K), normalised, of the model's own type: for terms of one's own."""
+        return self.annotations.affine(
+            cast(self.weighted_sum.constants[0], self.weighted_sum.dtype))
 
     @property
     def images(self) -> tuple[Tensor, Tensor]:
@@ -93,7 +96,8 @@ class StepFunctions(NamedTuple):
         """Return the same functions of other images, or of fewer: a tuple such as `images`."""
         projected, features = images
         return self._replace(scores=self.scores.of_images(projected),
-                             weighted_sum=self.weighted_sum.of_images(features))
+                             weighted_sum=self.weighted_sum.of_images(features),
+                             annotations=self.annotations._replace(features=features))
 
 
 class Step(NamedTuple):
@@ -132,8 +136,8 @@ class Decoder:
             the last None where there is none. never: list of the numbers of words that are never
             written.
         L, D, K, H, M, T, V: the sizes. hard: whether the attention is hard.
-        variables: after `create_variables`, all of them; cell, attention, output: what they are
-            for; embedding: (V, M).
+        variables: after `create_variables`, all of them but the baseline; cell, attention, output:
+            what they are for; embedding: (V, M).
         baseline: the variable of the moving baseline of hard attention (4.1), or None.
 
     Raises:
@@ -294,7 +298,7 @@ class Decoder:
             annotations: Annotations. jit, least: see `attention_kernels.Scores`.
         """
         cell, dtype = self.cell.weights(), annotations.features.dtype
-        projected = self.attention.project(annotations)                             # (N, L, A)
+        projected = self.attention.project(annotations)         # p (N, L, A), its offset (A,)
         if self.options.cell_input == 'word_context':
             of_word, of_context = tf.split(cell.kernel, [self.M, self.K])           # (M, G), (K, G)
         else:

@@ -8,6 +8,9 @@ there. The bound E_s[log p(y | s, a)] <= log p(y | a) has the gradient
 for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose
 ordinary gradient is the second part: the draw itself passes no gradient.
 
+While decoding, a hard model takes the expected context unless `decode_context` says otherwise, as
+the authors' code does.
+
 Letters in shapes: R captions (or draws of captions), L locations, T' steps, T of them at most.
 """
 
@@ -24,7 +27,8 @@ LOG_FLOOR = 1e-20
 
 # What the annotations are summed with: function from the step t and alpha (R, L) to the weights
 # (R, L) of the locations in the context, which must sum to 1 (`Annotations.affine`), and the
-# locations (R,) int32 that they single out. `expected` alone has none, (), and loops know it so.
+# locations (R,) int32 that they single out. Only `expected` may give () for these: the training
+# loop asks whether it is that very function.
 ContextWeights = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

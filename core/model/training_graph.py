@@ -25,7 +25,7 @@ class TrainingInputs(NamedTuple):
 
     Attributes:
         features: (N, L, D) of any floating type.
-        captions: (R, T+1) int32, see `CaptionGenerator`.
+        captions: int32 (R, T+1), or where they are drawn for (R / n_samples, T+1).
         dropout_seed: (2,) int32, which all masks and draws follow.
         annealed: dict of scalars by the names of the options that change while training.
     """

@@ -350,7 +350,7 @@ class Solver:
             for batch in prefetch(self.batches.epoch(state.epoch, state.position)):
                 result = run.session.run(fetches, {
                     inputs: batch.features, model.captions: batch.captions,
-                    # Masks and draws depend on the step alone, so a resumed run draws the same.
+                    # Masks and draws follow from seed and step, so a resumed run draws the same.
                     model.dropout_seed: (options.seed, state.step),
                     **optimization.feeds(state.step, state.rate_factor)})
                 if diverged(result['nll'], result['norm'], result.get('scale')):

@@ -114,6 +114,34 @@ def test_one_step_is_that_of_the_equations(graph, options):
         np.testing.assert_allclose(found, told, rtol=1e-9)
 
 
+def test_terms_of_ones_own_read_whole_tensors_in_mixed_precision_too(graph):
+    """`projected()`, `annotation_vectors()`: normalised, with offset, of the model's own type."""
+    model = tiny_model.build()
+    a = np.random.default_rng(1).normal(size=(N, L, D)).astype(np.float32)
+    v = tiny_model.values(model)
+    tensors = []
+    for compute_dtype in (None, tf.float16):
+        functions = model.step_functions(model.annotations(tf.constant(a),
+                                                           compute_dtype=compute_dtype))
+        tensors.append((functions.annotation_vectors(), functions.projected()))
+        assert all(tensor.dtype == tf.float32 for tensor in tensors[-1])
+    vectors = equations.normalised(v, a, training=False)
+    with tiny_model.session(model, v) as session:
+        plain, mixed = session.run(tensors)
+    expected = vectors, vectors @ v['project_features/w']
+    for exact, rough, told in zip(plain, mixed, expected, strict=True):
+        np.testing.assert_allclose(exact, told, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rough, told, rtol=2e-2, atol=2e-2)
+
+
+def test_functions_of_fewer_images_have_nothing_of_the_others(graph):
+    model = tiny_model.build(dtype=tf.float64)
+    functions = model.step_functions(model.annotations(tf.zeros([N, L, D], tf.float64)))
+    fewer = functions.of_images(tuple(x[:2] for x in functions.images))
+    shapes = [fewer.projected(), fewer.annotation_vectors(), fewer.annotations.features]
+    assert [tensor.shape[0] for tensor in shapes] == [2, 2, 2]
+
+
 def test_initial_values_of_the_authors_by_the_part_of_each_variable(graph):
     """Square matrices and the state's part of the LSTM are orthogonal, but not the projection of
     the features.
