@@ -26,8 +26,8 @@ def test_a_corpus_has_the_lengths_of_flickr8k_and_batches_of_one_length_stand_fo
     assert np.bincount(words).tolist() == [0, 0, *FLICKR8K[2:16]] and len(words) == 26769
     assert corpus.captions.max() == 49
     assert corpus.captions[:, 0].tolist() == [tiny_model.START] * 26769
-    assert all(caption[n + 1] == END for caption, n in zip(
-        corpus.captions[::1000], words[::1000], strict=True))
+    assert all(caption[n + 1] == END
+               for caption, n in zip(corpus.captions[::1000], words[::1000], strict=True))
     batches = corpus.batches(40)
     assert [batch.shape for batch in batches] == [(16, 17)] * 40
     lengths = np.array([np.count_nonzero(batch, axis=1) for batch in batches])

@@ -24,8 +24,8 @@ def test_mean_and_variance_of_many_draws(options):
     drawn = {**PLAIN, **options}
     mean, variance = exact().moments(**drawn)
     one_error = np.sqrt(variance.sum() / draws)
-    for factor in (-1, 0, 1 / drawn['n_samples'] if drawn['n_samples'] > 1
-                   else 1 / drawn['lambda_r']):
+    share = 1 / drawn['n_samples'] if drawn['n_samples'] > 1 else 1 / drawn['lambda_r']
+    for factor in (-1, 0, share):
         if factor != 1:
             wrong, _ = exact().moments(**{**drawn, 'lambda_r': factor * drawn['lambda_r']})
             assert np.linalg.norm(wrong - mean) > 8 * one_error

@@ -17,10 +17,10 @@ from core.runtime.backend import tf, tf1
 def test_sides_alternate_and_ratios_are_taken_round_by_round(monkeypatch):
     monkeypatch.setattr('benchmarks.measure.SETTLE', 0)
     order = []
-    answers = alternate(
-        {name: lambda k, name=name: order.append((k, name)) or 10 * k for name in 'ab'}, 3)
-    assert order == [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')] and answers == {
-        'a': [0, 10, 20], 'b': [0, 10, 20]}
+    sides = {name: lambda k, name=name: order.append((k, name)) or 10 * k for name in 'ab'}
+    answers = alternate(sides, 3)
+    assert order == [(0, 'a'), (0, 'b'), (1, 'b'), (1, 'a'), (2, 'a'), (2, 'b')]
+    assert answers == {'a': [0, 10, 20], 'b': [0, 10, 20]}
     assert ratio([4, 9, 2], [2, 3, 2]) == (2, 1, 3)
     assert str(ratio([4, 9, 2], [2, 3, 2])) == '2.00x (1.00 to 3.00)'
 

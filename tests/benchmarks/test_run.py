@@ -71,11 +71,11 @@ def command(*arguments):
 
 def test_the_command_measures_prints_and_writes(tmp_path):
     document = tmp_path / 'performance.md'
-    document.write_text('<!-- benchmarks.run machine -->\n<!-- end -->\n<!-- benchmarks.run input '
-                        '-->\n<!-- end -->\n', encoding='utf8')
+    document.write_text('<!-- benchmarks.run machine -->\n<!-- end -->\n'
+                        '<!-- benchmarks.run input -->\n<!-- end -->\n', encoding='utf8')
     sizes = [part for name, value in vars(SIZES).items() for part in ('--size', f'{name}={value}')]
-    done = command('input', *sizes, '--steps', 1, '--json', tmp_path / 'found.json', '--write',
-                   document)
+    done = command('input', *sizes, '--steps', 1, '--json', tmp_path / 'found.json',
+                   '--write', document)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / 'found.json').read_text(encoding='utf8'))
     assert results['sizes'] == vars(SIZES) and len(results['input']['waiting_share']) == 2

@@ -25,8 +25,8 @@ def textbook_session(model, values):
     with model.features.graph.as_default():
         session.run(tf1.global_variables_initializer())
     session.run([variable.initializer for variable in model.variables.values()],
-                {
-        variable.initializer.inputs[1]: values[name] for name, variable in model.variables.items()})
+                {variable.initializer.inputs[1]: values[name]
+                 for name, variable in model.variables.items()})
     return session
 
 
@@ -55,18 +55,18 @@ def test_the_textbook_has_the_loss_and_every_gradient_of_the_model():
     with tiny_model.tf_graph():
         model = textbook(dropout=False, alpha_c=0.7, dtype=tf.float64)
         built = model.build_model()
-        found = [tf.convert_to_tensor(g) for g in tf1.gradients(
-            built, [model.variables[name] for name in gradients])]
+        sources = [model.variables[name] for name in gradients]
+        found = [tf.convert_to_tensor(g) for g in tf1.gradients(built, sources)]
     assert {name: v.shape.as_list() for name, v in model.variables.items()} == {
         name: list(value.shape) for name, value in values.items()}
     with textbook_session(model, values) as session:
         its_loss, its_gradients = session.run((built, found), feeds(model))
-        statistics = session.run(
-            {name: v for name, v in model.variables.items() if 'moving' in name})
+        statistics = session.run({name: v for name, v in model.variables.items()
+                                  if 'moving' in name})
     np.testing.assert_allclose(its_loss, loss, rtol=1e-12)
     for (name, gradient), other in zip(gradients.items(), its_gradients, strict=True):
-        np.testing.assert_allclose(other, gradient, rtol=1e-9, atol=1e-12
-                                   + 1e-9 * abs(gradient).max(), err_msg=name)
+        np.testing.assert_allclose(other, gradient, rtol=1e-9, err_msg=name,
+                                   atol=1e-12 + 1e-9 * abs(gradient).max())
     for name, value in statistics.items():
         np.testing.assert_allclose(value, after[name], rtol=1e-12, err_msg=name)
 
@@ -132,8 +132,8 @@ def test_pytorch_has_the_loss_and_every_gradient_of_the_model(hoisted):
     np.testing.assert_allclose(its_loss, loss, rtol=1e-12)
     assert set(its_gradients) == set(gradients)
     for name, gradient in gradients.items():
-        np.testing.assert_allclose(its_gradients[name], gradient, rtol=1e-9, atol=1e-12
-                                   + 1e-9 * abs(gradient).max(), err_msg=name)
+        np.testing.assert_allclose(its_gradients[name], gradient, rtol=1e-9, err_msg=name,
+                                   atol=1e-12 + 1e-9 * abs(gradient).max())
 
 
 @needs_torch
@@ -153,7 +153,7 @@ def test_pytorch_beam_search_finds_sentences_by_their_log_probabilities(hoisted)
     for row, sentence in zip(captions, sentences, strict=True):
         row[1 : len(sentence) + 1] = sentence
     told = teacher_forcing(values, np.repeat(image[np.newaxis], len(sentences), axis=0), captions,
-                                    training=False)
+                           training=False)
     scores = [told.log_probs[k, range(len(s)), s].sum() for k, s in enumerate(sentences)]
     best = int(np.argmax(scores))
     with captioner(values, hoist_projection=hoisted) as worker:

@@ -16,8 +16,9 @@ END, NEVER = 2, (0, 1)  # words: 0 never written, 1 start, 2 end, the others ord
 
 
 def table(chains, size=7):
-    """Probabilities (1, V, V) from {last word: {next word: probability}}; what is left goes to word
-    0.
+    """Return probabilities (1, V, V) from {last word: {next word: probability}}.
+
+    What is left goes to word 0.
     """
     made = np.zeros((1, size, size))
     for last, following in chains.items():
@@ -29,17 +30,19 @@ def table(chains, size=7):
 
 def search(probabilities, max_len, *arguments, images=None, dtype=np.float64, rules=None,
            **options):
-    """(Hypotheses, steps taken, rows computed)."""
+    """Return (Hypotheses, steps taken, rows computed)."""
     rules = Rules(**{'end': END, 'never': NEVER, **(rules or {})})
-    return table_decoder.run(
-        probabilities, lambda begin: beam_search.beam_search(begin, rules, max_len, *arguments,
-                                                             **options), images, dtype)
+
+    def hypotheses(begin):
+        return beam_search.beam_search(begin, rules, max_len, *arguments, **options)
+
+    return table_decoder.run(probabilities, hypotheses, images, dtype)
 
 
 def sentences(found, image=0):
-    """Words of an image's hypotheses that are used, with the end word."""
-    return [words[:length].tolist() for words, length in zip(found.captions[image],
-                                                             found.lengths[image], strict=True)
+    """Return the words of an image's hypotheses that are used, with the end word."""
+    return [words[:length].tolist()
+            for words, length in zip(found.captions[image], found.lengths[image], strict=True)
             if length]
 
 
@@ -62,8 +65,7 @@ def test_the_search_ends_as_soon_as_nothing_can_win():
     best, steps, rows = search(certain, 9, 2, n_best=1)
     assert sentences(best) == [[END]] and (steps, rows) == (1, 1)
     both, steps, rows = search(certain, 9, 2)
-    # The second best of all is [3] * 9, cut, with .25 * .9**8 = .108: no step may be left out to
-    # know it.
+    # The second best is [3] * 9, cut, with .25 * .9**8 = .108: to know it takes all steps.
     assert steps == 9 and rows == 1 + 8 * 2
     assert sentences(both) == [[END], [3] * 9]
     np.testing.assert_allclose(np.exp(both.scores[0]), [0.6, 0.25 * 0.9**8])
@@ -88,8 +90,8 @@ def test_the_bound_of_the_length_penalty_uses_the_longest_length():
 def test_length_counts_the_end_word():
     found, *_ = search(GARDEN, 6, 3, 0.5)
     expected = sorted([np.log(0.45) / 3**0.5, np.log(0.3), np.log(0.2) / 2**0.5,
-                       np.log(0.05) / 2**0.5])[::-1][:3]
-    np.testing.assert_allclose(found.scores[0], expected)
+                       np.log(0.05) / 2**0.5], reverse=True)
+    np.testing.assert_allclose(found.scores[0], expected[:3])
     assert sentences(found) == [[3, 5, END], [4, END], [END]]
 
 
@@ -115,8 +117,7 @@ def test_slots_without_a_sentence_say_so():
 def test_attention_and_gates_follow_the_parents():
     found, *_ = search(GARDEN, 5, 3)
     assert sentences(found) == [[3, 5, END], [END], [4, END]]
-    assert found.betas.tolist() == [
-        [[1, 13, 135, 135, 135], [1] * 5, [1, 14, 14, 14, 14]]]
+    assert found.betas.tolist() == [[[1, 13, 135, 135, 135], [1] * 5, [1, 14, 14, 14, 14]]]
     assert found.alphas.shape == (1, 3, 5, 1)
 
 
@@ -160,12 +161,19 @@ def test_diverse_groups_by_hand(penalty, expected):
 
 # ---- against plain Python
 
-CASES = [(1, 0.0, {}, {}), (1, 0.8, {}, {}), (2, 0.0, {}, {}), (3, 0.7, {}, {}), (4, 2.0, {}, {}),
-         (3, 0.0, {}, {'min_length': 4}), (4, 0.7, {}, {'no_repeat_ngram': 2, 'min_length': 3}),
-         (3, 0.5, {}, {'no_repeat_ngram': 1, 'min_length': 7}),
-         (4, 0.0, {'groups': 2, 'diversity_penalty': 0.7}, {}),
-         (6, 0.9, {'groups': 3, 'diversity_penalty': 0.4}, {}),
-         (3, 0.6, {'groups': 3, 'diversity_penalty': 0.5}, {'no_repeat_ngram': 2})]
+CASES = [
+    (1, 0.0, {}, {}),
+    (1, 0.8, {}, {}),
+    (2, 0.0, {}, {}),
+    (3, 0.7, {}, {}),
+    (4, 2.0, {}, {}),
+    (3, 0.0, {}, {'min_length': 4}),
+    (4, 0.7, {}, {'no_repeat_ngram': 2, 'min_length': 3}),
+    (3, 0.5, {}, {'no_repeat_ngram': 1, 'min_length': 7}),
+    (4, 0.0, {'groups': 2, 'diversity_penalty': 0.7}, {}),
+    (6, 0.9, {'groups': 3, 'diversity_penalty': 0.4}, {}),
+    (3, 0.6, {'groups': 3, 'diversity_penalty': 0.5}, {'no_repeat_ngram': 2}),
+]
 
 
 @pytest.mark.parametrize(('width', 'length_penalty', 'options', 'rules'), CASES)
@@ -209,8 +217,8 @@ def test_result_does_not_depend_on_batch_mates(options):
 def test_width_one_is_greedy(rules, length_penalty):
     probabilities = table_decoder.random_table(20, 6, seed=3)
     found, *_ = search(probabilities, 8, 1, length_penalty, rules=rules)
-    greedy, *_ = table_decoder.single(probabilities, lambda begin: search_loop.greedy(
-        begin, Rules(END, NEVER, **rules), 8))
+    greedy, *_ = table_decoder.single(
+        probabilities, lambda begin: search_loop.greedy(begin, Rules(END, NEVER, **rules), 8))
     np.testing.assert_array_equal(found.captions[:, 0], greedy.captions)
     np.testing.assert_allclose(found.log_probs[:, 0], greedy.scores, rtol=1e-12)
     np.testing.assert_array_equal(found.lengths[:, 0], greedy.lengths)
@@ -218,10 +226,15 @@ def test_width_one_is_greedy(rules, length_penalty):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'beam_width': 0}, 'beam_width'), ({'length_penalty': -1.0}, 'length_penalty'),
-    ({'n_best': 0}, 'n_best'), ({'n_best': 3}, 'n_best'), ({'groups': 3}, 'groups'),
-    ({'groups': 0}, 'groups'), ({'diversity_penalty': -0.1}, 'diversity_penalty'),
-    ({'rules': {'min_length': 9}}, 'min_length')])
+    ({'beam_width': 0}, 'beam_width'),
+    ({'length_penalty': -1.0}, 'length_penalty'),
+    ({'n_best': 0}, 'n_best'),
+    ({'n_best': 3}, 'n_best'),
+    ({'groups': 3}, 'groups'),
+    ({'groups': 0}, 'groups'),
+    ({'diversity_penalty': -0.1}, 'diversity_penalty'),
+    ({'rules': {'min_length': 9}}, 'min_length'),
+])
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         search(GARDEN, 4, **{'beam_width': 2, **options})
@@ -235,7 +248,7 @@ T = 4
 
 
 def every_sentence():
-    """Words (S, T), padded by <NULL>: all that end within T words, and all of T words."""
+    """Return words (S, T), padded by <NULL>: all that end within T words, and all of T words."""
     rows = [[*words, END] for length in range(T)
             for words in itertools.product((4, 5, 6), repeat=length)]
     rows += [list(words) for words in itertools.product((4, 5, 6), repeat=T)]
@@ -247,23 +260,29 @@ LENGTHS = (ALL != 0).sum(axis=1)
 
 
 def kept(min_length, ngram):
-    """Which of all sentences the rules admit."""
+    """Return which of all sentences the rules admit."""
     def fits(words, length):
         grams = [tuple(words[i:i + ngram]) for i in range(length - ngram + 1)] if ngram else []
         return length >= min_length and len(set(grams)) == len(grams)
 
-    return np.array(
-        [fits(words, length) for words, length in zip(ALL.tolist(), LENGTHS, strict=True)])
+    return np.array([fits(words, length)
+                     for words, length in zip(ALL.tolist(), LENGTHS, strict=True)])
 
 
-@pytest.mark.parametrize('kind', ['soft', 'gru', 'expected', 'argmax', 'sample'])
+KINDS = {
+    'soft': {},
+    'gru': {'cell': 'gru', 'attention_activation': 'tanh', 'selector': False},
+    'expected': {'attention': 'hard', 'decode_context': 'expected'},
+    'argmax': {'attention': 'hard', 'decode_context': 'argmax'},
+    'sample': {'attention': 'hard', 'decode_context': 'sample'},
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_a_wide_beam_finds_the_true_best_sentences_of_the_model(graph, kind):
     """Scores, each word's and the caption's, and attention are those of the training graph."""
-    options = {'soft': {}, 'gru': {'cell': 'gru', 'attention_activation': 'tanh',
-                                   'selector': False}}.get(
-        kind, {'attention': 'hard', 'decode_context': kind})
     model = CaptionGenerator(WORDS, (tiny_model.L, tiny_model.D), tiny_model.M, tiny_model.H, T,
-                             dtype=tf.float64, **options)
+                             dtype=tf.float64, **KINDS[kind])
     model.build_model(training=False)
     width = len(ALL)
     rules = [(0.0, {}), (0.7, {}), (2.0, {'min_length': 3}), (0.7, {'no_repeat_ngram': 3}),

@@ -17,9 +17,8 @@ class Data:
     """Features in memory; `read` says which images were read."""
 
     def __init__(self, n=7):
-        self.features = np.random.default_rng(8).normal(1.0, 2.0,
-                                                        (n, tiny_model.L,
-                                                         tiny_model.D)).astype(np.float16)
+        shape = n, tiny_model.L, tiny_model.D
+        self.features = np.random.default_rng(8).normal(1.0, 2.0, shape).astype(np.float16)
         self.read = []
 
     def __len__(self):
@@ -32,17 +31,17 @@ class Data:
 
 @pytest.fixture(scope='module')
 def made():
-    """The model, its searches by name, and a session."""
+    """Return the model, its searches by name, and a session."""
     with tiny_model.tf_graph():
         model = tiny_model.build()
+        beam = DecodingConfig(max_len=MAX_LEN, beam_width=3, length_penalty=0.7)
         searches = {
             'greedy': model.build_search(DecodingConfig(max_len=MAX_LEN)),
-            'beam': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3,
-                                                      length_penalty=0.7), n_best=2),
-            'single': model.build_search(DecodingConfig(max_len=MAX_LEN, beam_width=3,
-                                                        length_penalty=0.7)),
+            'beam': model.build_search(beam, n_best=2),
+            'single': model.build_search(beam),
             'sample': model.build_search(DecodingConfig(max_len=MAX_LEN, sample=True, top_k=5)),
-            'wide': model.build_search(DecodingConfig(max_len=1, beam_width=20), n_best=20)}
+            'wide': model.build_search(DecodingConfig(max_len=1, beam_width=20), n_best=20),
+        }
         assigned = tiny_model.values(model, seed=1)
         assigned['logits/w_out'] *= 4
         assigned['logits/b_out'][tiny_model.END] += 2.0
@@ -53,7 +52,7 @@ def made():
 def found_by(made, name, images=None, batch_size=3, data=None, **options):
     model, searches, session = made
     return list(generate_n_best(session, model, searches[name], data or Data(), images, batch_size,
-                                           **options))
+                                **options))
 
 
 def same(first, second):
@@ -118,8 +117,8 @@ def test_the_best_of_a_beam_is_the_same_with_fewer_kept(made):
             assert caption.score == pytest.approx(caption.log_prob / length**0.7, rel=1e-5)
             assert caption.alphas.shape == (len(caption.words), tiny_model.L)
     model, searches, session = made
-    assert [caption.text for caption in generate(session, model, searches['beam'], Data())] == [
-        captions[0].text for captions in several]
+    best = generate(session, model, searches['beam'], Data())
+    assert [caption.text for caption in best] == [captions[0].text for captions in several]
 
 
 def test_slots_that_are_not_used_are_left_out(made):

@@ -20,8 +20,9 @@ from tests.support.tolerances import AFTER_CONTEXT
 
 
 def members(*options, **more):
-    """CaptionGenerators under scopes of their own over the first one's features; no options: two
-    alike.
+    """Return CaptionGenerators under scopes of their own over the first one's features.
+
+    A dict of options for each.
     """
     made = []
     for number, chosen in enumerate(options):
@@ -32,13 +33,13 @@ def members(*options, **more):
 
 
 def plain_values(model, seed):
-    """`tiny_model.values` drawn by the variables' names without their scope."""
+    """Draw `tiny_model.values` by the variables' names without their scope."""
     drawn = {}
     random = np.random.default_rng(seed)
     for variable in sorted(model.variables, key=lambda v: v.op.name):
         shape = variable.shape.as_list()
         drawn[variable.op.name] = (random.uniform(0.5, 2.0, shape) if 'variance' in variable.op.name
-                                   else (random.normal(0, 0.5, shape)))
+                                   else random.normal(0, 0.5, shape))
     return drawn
 
 
@@ -50,8 +51,8 @@ def test_a_model_with_itself_is_the_model(graph, options):
     pairs = [(what.build_sampler(6), what.build_beam_search(3, 6, 0.7),
               what.build_sampler(6, sample=True)) for what in (model, both)]
     with tiny_model.session(model, tiny_model.values(model)) as session:
-        alone, together = session.run(
-            pairs, {model.features: tiny_model.batch()[0], model.dropout_seed: (1, 2)})
+        alone, together = session.run(pairs, {model.features: tiny_model.batch()[0],
+                                              model.dropout_seed: (1, 2)})
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), alone, together)
 
 
@@ -78,8 +79,8 @@ def test_two_models_are_the_mean_of_their_probabilities(graph):
         beams, taken = session.run((found, steps), {both.features: tiny_model.batch()[0]})
     total = np.zeros(tiny_model.N)
     for t in range(5):
-        (first, first_alpha, first_beta), (second, second_alpha, second_beta) = taken[t], taken[
-            5 + t]
+        first, first_alpha, first_beta = taken[t]
+        second, second_alpha, second_beta = taken[5 + t]
         assert np.abs(first - second).max() > 0.1
         mean = np.log((np.exp(first) + np.exp(second)) / 2)
         mean[:, both.never] = -np.inf
@@ -110,7 +111,7 @@ def test_models_that_do_not_fit_are_refused(graph):
 # ---- runs
 
 def changed_run(source, place, scale):
-    """A copy of a run whose variables are others."""
+    """Return a copy of a run whose variables are others."""
     shutil.copytree(source, place)
     run = Run(place)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
@@ -125,7 +126,7 @@ def changed_run(source, place, scale):
 
 
 def captions_of(model, restore, data, images=None, **options):
-    """What `generate_n_best` gives for a built model."""
+    """Return what `generate_n_best` gives for a built model."""
     found = model.build_search(DecodingConfig(beam_width=3, max_len=8), n_best=2)
     with tf1.Session(graph=model.graph) as session:
         restore(session)
@@ -143,9 +144,9 @@ def test_runs_are_restored_side_by_side(sample_run, tmp_path):
         with tf.Graph().as_default():
             built = run_ensemble.make_ensemble(runs)
             made[name] = captions_of(built, built.restore, data)
-    texts, log_probs = (
-        {name: [[getattr(caption, field) for caption in captions] for captions in found]
-         for name, found in made.items()} for field in ('text', 'log_prob'))
+    texts, log_probs = ({name: [[getattr(caption, field) for caption in captions]
+                                for captions in found] for name, found in made.items()}
+                        for field in ('text', 'log_prob'))
     for name, again in (('self', 'alone'), ('both', 'reverse')):  # in graphs of their own
         assert texts[name] == texts[again]
         np.testing.assert_allclose(log_probs[name], log_probs[again], rtol=AFTER_CONTEXT)
@@ -187,8 +188,8 @@ def test_runs_that_do_not_fit_are_refused(sample_run, tmp_path):
         with pytest.raises(InputError, match=f'{name}.*{message}'):
             run_ensemble.check_ensemble([run, copied(name, change)])
     tuned = Run(sample_run)
-    tuned.config = dataclasses.replace(tuned.config, training=dataclasses.replace(
-        tuned.config.training, finetune_from='conv2_2'))
+    training = dataclasses.replace(tuned.config.training, finetune_from='conv2_2')
+    tuned.config = dataclasses.replace(tuned.config, training=training)
     with pytest.raises(InputError, match='fine-tuned'):
         run_ensemble.check_ensemble([run, tuned])
     run_ensemble.check_ensemble([run, run])

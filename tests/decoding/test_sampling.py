@@ -21,8 +21,8 @@ def run(fetch, feeds=None):
 
 def test_uniform_numbers_follow_seed_use_image_and_step(graph):
     seed, numbers = tf1.placeholder(tf.int32, [2]), tf1.placeholder(tf.int32, [None])
-    few, many = uniforms(seed, 7, numbers, 5, tf.float64), uniforms(
-        seed, 7, numbers, 11, tf.float64)
+    few = uniforms(seed, 7, numbers, 5, tf.float64)
+    many = uniforms(seed, 7, numbers, 11, tf.float64)
     other = uniforms(seed, 8, numbers, 5, tf.float64)
     whole = run(few, {seed: (1, 2), numbers: np.arange(40)})
     assert whole.shape == (40, 5) and len(np.unique(whole)) == 200
@@ -40,21 +40,26 @@ N = 20000
 
 
 def shares(logits=None, **options):
-    """How often each word is drawn when the uniform numbers are even."""
+    """Return how often each word is drawn when the uniform numbers are even."""
     logits = np.log(P) if logits is None else logits
     with tf.Graph().as_default():
-        words = run(draw(
-            tf.constant(np.tile(logits, (N, 1))), tf.constant((np.arange(N) + 0.5) / N), **options))
+        uniform = tf.constant((np.arange(N) + 0.5) / N)
+        words = run(draw(tf.constant(np.tile(logits, (N, 1))), uniform, **options))
     assert words.dtype == np.int32
     return np.bincount(words, minlength=len(logits)) / N
 
 
 @pytest.mark.parametrize(('options', 'kept'), [
-    ({}, [0, 1, 2, 3, 4]), ({'top_k': 2}, [1, 3]), ({'top_k': 1}, [1]),
+    ({}, [0, 1, 2, 3, 4]),
+    ({'top_k': 2}, [1, 3]),
+    ({'top_k': 1}, [1]),
     ({'top_k': 99}, [0, 1, 2, 3, 4]),
-    ({'top_p': 0.4}, [1]), ({'top_p': 0.41}, [1, 3]), ({'top_p': 0.69}, [1, 3]),
+    ({'top_p': 0.4}, [1]),
+    ({'top_p': 0.41}, [1, 3]),
+    ({'top_p': 0.69}, [1, 3]),
     ({'top_p': 0.71}, [1, 3, 4]),
-    ({'top_p': 0.01}, [1]), ({'top_p': 0.9999}, [0, 1, 2, 3, 4]),
+    ({'top_p': 0.01}, [1]),
+    ({'top_p': 0.9999}, [0, 1, 2, 3, 4]),
     ({'top_k': 3, 'top_p': 0.5}, [1, 3]),  # of .4, .3, .15 over .85: .47 does not reach .5
     ({'top_k': 3, 'top_p': 0.45}, [1]),
 ])
@@ -69,25 +74,28 @@ def test_words_of_probability_zero_are_never_drawn(graph):
     uniform = np.array([0.0, 0.5, 1 - 1e-16, 1.0])
     words = run(draw(tf.constant(np.tile(logits, (4, 1))), tf.constant(uniform)))
     assert words.tolist() == [1, 3, 3, 3]
-    single = run(
-        draw(tf.constant(np.tile(logits, (4, 1)), tf.float32), tf.constant(uniform, tf.float32)))
+    single = run(draw(tf.constant(np.tile(logits, (4, 1)), tf.float32),
+                      tf.constant(uniform, tf.float32)))
     assert single.tolist() == [1, 3, 3, 3]
 
 
 # ---- captions
 
 def drawn(probabilities, uniform, images=None, max_len=6, rules=None, **options):
-    """(Hypotheses, the one of each image; steps, rows)."""
+    """Return (Hypotheses, the one of each image; steps, rows)."""
     rules = Rules(END, NEVER, **(rules or {}))
-    return table_decoder.single(
-        probabilities, lambda begin: sample(begin, rules, max_len, tf.constant(uniform), **options),
-        images)
+
+    def hypotheses(begin):
+        return sample(begin, rules, max_len, tf.constant(uniform), **options)
+
+    return table_decoder.single(probabilities, hypotheses, images)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5, 3.0])
 def test_temperature_and_scores(temperature):
-    """The first word follows p**(1 / temperature); scores are sums of the table's own
-    log-probabilities.
+    """The first word follows p**(1 / temperature).
+
+    Scores are sums of the table's own log-probabilities.
     """
     probabilities = table_decoder.random_table(1, 6, seed=5, sharpness=1.0)
     uniform = np.random.default_rng(1).uniform(size=(4000, 6))
@@ -124,10 +132,10 @@ def test_cold_draws_are_greedy_and_rules_hold():
     for options in ({'temperature': 1e-3}, {'top_k': 1}, {'top_p': 1e-6}):
         found, *_ = drawn(probabilities, uniform, **options)
         for image in range(5):
-            expected = table_decoder.beam_search(lambda s, i=image: np.log(probabilities[i,
-                                                                                         [1,
-                                                                                          *s][-1]]),
-                                                 6, Rules(END, NEVER), 6, 1, 0.0)[0]
+            log_table = np.log(probabilities[image])
+            expected = table_decoder.beam_search(
+                lambda sentence, log_table=log_table: log_table[[1, *sentence][-1]], 6,
+                Rules(END, NEVER), 6, 1, 0.0)[0]
             assert found.captions[image, :found.lengths[image]].tolist() == list(expected[2])
     ruled, *_ = drawn(probabilities, uniform, temperature=5.0,
                       rules={'min_length': 4, 'no_repeat_ngram': 1})
@@ -137,8 +145,11 @@ def test_cold_draws_are_greedy_and_rules_hold():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'temperature': 0.0}, 'temperature'), ({'top_k': -1}, 'top_k'), ({'top_p': 0.0}, 'top_p'),
-    ({'top_p': 1.1}, 'top_p')])
+    ({'temperature': 0.0}, 'temperature'),
+    ({'top_k': -1}, 'top_k'),
+    ({'top_p': 0.0}, 'top_p'),
+    ({'top_p': 1.1}, 'top_p'),
+])
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         drawn(table_decoder.random_table(1, 4, seed=0), np.zeros((1, 6)), **options)
@@ -148,11 +159,10 @@ def test_model_draws_follow_seed_and_image_number(graph):
     model = tiny_model.build(attention='hard', decode_context='sample')
     captions = tiny_model.sampler(model, 8, sample=True, temperature=1.5)
     features = np.repeat(tiny_model.batch()[0][:1], 60, axis=0)
-
     with tiny_model.session(model, tiny_model.values(model)) as session:
         def run(seed=(1, 2), **more):
-            return session.run(
-                captions, {model.features: features, model.dropout_seed: seed, **more})
+            return session.run(captions, {model.features: features, model.dropout_seed: seed,
+                                          **more})
 
         first, again, other = run(), run(), run((1, 3))
         moved = session.run(captions, {model.features: features[:4], model.dropout_seed: (1, 2),

@@ -1,5 +1,6 @@
-"""Greedy decoding over hand-made tables of probabilities, whose best sentences are known; the rules
-of a search.
+"""Greedy decoding over hand-made tables of probabilities, and the rules of a search.
+
+The best sentences of the tables are known.
 """
 
 import numpy as np
@@ -11,8 +12,8 @@ from core.runtime.backend import tf, tf1
 from tests.support import table_decoder
 from tests.support.tolerances import assert_same_but_rounding
 
-# Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary. TABLE[k][w]: what follows word w in
-# caption k.
+# Words: 0 never written, 1 start, 2 end, 3 to 6 ordinary.
+# TABLE[k][w]: what follows word w in caption k.
 END = 2
 TABLE = np.full((3, 7, 7), 0.01)
 for caption, chain in enumerate([(1, 3, 4, 2), (1, 2), (1, 5, 6, 5)]):
@@ -22,7 +23,7 @@ TABLE[0, 2, 6] = TABLE[1, 2, 3] = 0.94  # what would follow an end: must not be 
 
 
 def decode(max_len, captions=(0, 1, 2), table=None, **rules):
-    """(Hypotheses, the one of each image; steps taken, rows computed) for `captions` of TABLE."""
+    """Return (Hypotheses, the one of each image; steps, rows) for `captions` of TABLE."""
     rules, table = Rules(**{'end': END, **rules}), TABLE if table is None else table
     return table_decoder.single(table, lambda begin: search_loop.greedy(begin, rules, max_len),
                                 captions)
@@ -38,8 +39,9 @@ def test_known_sentences_and_scores():
 
 def test_attention_and_gates_are_frozen_after_the_end():
     found, *_ = decode(5)
-    assert found.betas.tolist() == [
-        [1, 13, 134, 134, 134], [1, 1, 1, 1, 1], [1, 15, 156, 1565, 15656]]
+    assert found.betas.tolist() == [[1, 13, 134, 134, 134],
+                                    [1, 1, 1, 1, 1],
+                                    [1, 15, 156, 1565, 15656]]
     assert found.alphas.tolist() == [[[image]] * 5 for image in range(3)]
 
 

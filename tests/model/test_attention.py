@@ -12,8 +12,9 @@ from tests.support.tiny_model import D, H, L, N
 
 
 def attend(weights, features, h, temperature=1.0, scale=None, shift=None, jit=False, **options):
-    """alpha (R, L) and expected context (R, K) of a float64 Attention with `weights` (variable name
-    -> value).
+    """Return alpha (R, L) and expected context (R, K) of an Attention in float64.
+
+    `weights` are the values of its variables by name.
     """
     variables = Variables(tf.float64)
     attention = Attention(variables, D, H, ModelConfig(**options), temperature)
@@ -50,9 +51,9 @@ def test_equations(graph, inputs, activation, jit):
     function = np.tanh if activation == 'tanh' else lambda x: np.maximum(x, 0)
     for n in range(N):
         query = h[n] @ weights['attention_layer/w'] + weights['attention_layer/b']
-        scores = [
-            weights['attention_layer/w_att'][:, 0] @ function(a @ weights['project_features/w']
-                                                              + query) for a in features[n]]
+        w_att = weights['attention_layer/w_att'][:, 0]
+        scores = [w_att @ function(a @ weights['project_features/w'] + query)
+                  for a in features[n]]
         expected = np.exp(scores) / np.exp(scores).sum()
         np.testing.assert_allclose(alpha[n], expected, rtol=1e-9)
         np.testing.assert_allclose(context[n],
@@ -85,23 +86,24 @@ def test_enormous_scores_give_no_nan(graph, inputs):
 
 
 def test_two_layers_biases_size_and_temperature(graph, inputs):
-    """The authors' form: tanh layer over the projected features, biases in both places, another
-    width.
+    """The authors' form: another width, biases in both places.
+
+    A tanh layer is over the projected features.
     """
     _, features, h = inputs
     A, random = 4, np.random.default_rng(2)
-    shapes = {'project_features/w': (D, A), 'project_features/b': A, 'project_features/w_1': (A, A),
-              'project_features/b_1': A, 'attention_layer/w': (H, A), 'attention_layer/b': A,
+    shapes = {'project_features/w': (D, A), 'project_features/b': A,
+              'project_features/w_1': (A, A), 'project_features/b_1': A,
+              'attention_layer/w': (H, A), 'attention_layer/b': A,
               'attention_layer/w_att': (A, 1), 'attention_layer/b_att': 1}
     w = {name: random.normal(size=shape) for name, shape in shapes.items()}
     alpha, _ = attend(w, features, h, temperature=2.5, attention_activation='tanh',
                       attention_size=A, attention_layers=2, attention_bias='both', score_bias=True)
-    p = np.tanh((features @ w['project_features/w']
-                 + w['project_features/b']) @ w['project_features/w_1'] + w['project_features/b_1'])
+    p = features @ w['project_features/w'] + w['project_features/b']
+    p = np.tanh(p @ w['project_features/w_1'] + w['project_features/b_1'])
     query = h @ w['attention_layer/w'] + w['attention_layer/b']
-    scores = (np.tanh(p + query[:, None]) @ w['attention_layer/w_att'])[...,
-                                                                        0] + w[
-        'attention_layer/b_att']
+    scores = (np.tanh(p + query[:, None]) @ w['attention_layer/w_att'])[..., 0]
+    scores = scores + w['attention_layer/b_att']
     expected = np.exp(scores / 2.5)
     np.testing.assert_allclose(alpha, expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
 

@@ -1,5 +1,6 @@
-"""The attention's products by themselves: values, and gradients written by hand against
-TensorFlow's own.
+"""The attention's products by themselves: values, and gradients written by hand.
+
+Both against TensorFlow's own.
 """
 
 import functools
@@ -30,9 +31,9 @@ def drawn(*shape, seed=0):
 
 
 def plain_scores(activation, p, q, w):
-    """w . act(p + q) by broadcasting, with TensorFlow's gradients: (N, C, L)."""
-    return tf.einsum('ncla,a->ncl', ACTIVATIONS[activation](p[:, tf.newaxis] + q[:, :, tf.newaxis]),
-                     w)
+    """Return w . act(p + q) (N, C, L) by broadcasting, with TensorFlow's gradients."""
+    hidden = ACTIVATIONS[activation](p[:, tf.newaxis] + q[:, :, tf.newaxis])
+    return tf.einsum('ncla,a->ncl', hidden, w)
 
 
 def assert_equal(found, expected):
@@ -54,8 +55,8 @@ def test_scores_and_their_gradients_from_all_steps(graph, activation, jit, n_ste
     d_scores = [drawn(N, 1, L, seed=100 + t) for t in range(n_steps)]
     d_queries, shares = zip(*(step_gradient(p, q, w, d)
                               for q, d in zip(queries, d_scores, strict=True)), strict=True)
-    d_p, d_w = projection_gradient(activation, jit, p, w, *(
-        tf.stack([x[:, 0] for x in steps]) for steps in (queries, d_scores, shares)))
+    stacks = (tf.stack([x[:, 0] for x in steps]) for steps in (queries, d_scores, shares))
+    d_p, d_w = projection_gradient(activation, jit, p, w, *stacks)
     plain = [plain_scores(activation, p, q, w) for q in queries]
     assert_equal([*(score(p, q, w) for q in queries), *d_queries, d_p, d_w],
                  [*plain, *tf1.gradients(plain, [*queries, p, w], d_scores)])

@@ -1,5 +1,6 @@
-"""The model against the equations in NumPy; that graphs share variables, padding, dropout, and
-decoding as trained.
+"""The model against the equations in NumPy.
+
+Also: graphs share variables, padding, dropout, and decoding computes what training does.
 """
 
 import numpy as np
@@ -16,11 +17,18 @@ from tests.support.model_cases import PAPER, TF2, VARIABLES, sized
 from tests.support.tiny_model import END, NULL, START, UNK, D, H, L, M, N, T
 from tests.support.tolerances import summed
 
-VARIANTS = [{}, {'alpha_c': 0.7}, {'alpha_c': 0.7, 'mask_padding': False},
-            {'attention_activation': 'tanh'}, {'selector': False}, {'prev2out': False},
-            {'ctx2out': False}, {'attention_activation': 'tanh', 'selector': False,
-                                 'prev2out': False, 'ctx2out': False, 'alpha_c': 0.3},
-            {'sentinel': True, 'selector': False, 'alpha_c': 0.5}]
+VARIANTS = [
+    {},
+    {'alpha_c': 0.7},
+    {'alpha_c': 0.7, 'mask_padding': False},
+    {'attention_activation': 'tanh'},
+    {'selector': False},
+    {'prev2out': False},
+    {'ctx2out': False},
+    {'attention_activation': 'tanh', 'selector': False, 'prev2out': False, 'ctx2out': False,
+     'alpha_c': 0.3},
+    {'sentinel': True, 'selector': False, 'alpha_c': 0.5},
+]
 
 
 def run_once(model, fetches, assigned=None, **feeds):
@@ -30,10 +38,11 @@ def run_once(model, fetches, assigned=None, **feeds):
                                      model.captions: feeds.get('captions', captions)})
 
 
-@pytest.mark.parametrize(
-    ('options', 'dtype', 'tolerance', 'jit'),
-    [*((options, tf.float64, 1e-9, False) for options in VARIANTS),
-     (VARIANTS[0], tf.float32, 1e-4, True), (VARIANTS[7], tf.float32, 1e-4, False)], ids=str)
+@pytest.mark.parametrize(('options', 'dtype', 'tolerance', 'jit'), [
+    *((options, tf.float64, 1e-9, False) for options in VARIANTS),
+    (VARIANTS[0], tf.float32, 1e-4, True),
+    (VARIANTS[7], tf.float32, 1e-4, False),
+], ids=str)
 def test_the_graph_computes_the_equations(graph, options, dtype, tolerance, jit):
     model = tiny_model.build(dropout=False, dtype=dtype, jit=jit, **options)
     loss = model.build_model()
@@ -86,8 +95,8 @@ def test_gradients_are_the_finite_differences_of_the_equations(graph, options):
     def told(v):
         return teacher_forcing({**assigned, **v}, *tiny_model.batch(), **options).loss
 
-    for name, index, slope in finite_differences.some(told,
-                                                      {name: assigned[name] for name in names}, 40):
+    trained = {name: assigned[name] for name in names}
+    for name, index, slope in finite_differences.some(told, trained, 40):
         assert found[name][index] == pytest.approx(slope, rel=1e-4, abs=1e-8), f'{name}{index}'
 
 
@@ -185,8 +194,9 @@ def test_short_batches_are_cut_and_empty_captions_are_harmless(graph):
     model = tiny_model.build(dropout=False, alpha_c=0.7)
     loss = model.build_model()
     assigned = tiny_model.values(model)
-    captions = np.array([[START, 4, END, NULL, NULL], [START, NULL, NULL, NULL, NULL], [
-        START, END, NULL, NULL, NULL]])
+    captions = np.array([[START, 4, END, NULL, NULL],
+                         [START, NULL, NULL, NULL, NULL],
+                         [START, END, NULL, NULL, NULL]])
     found_loss, found = run_once(model, (loss, model.outputs), assigned, captions=captions)
     assert found.alphas.shape == (N, 2, L) and found.mask.tolist() == [[1, 1], [0, 0], [1, 0]]
     expected = teacher_forcing(assigned, tiny_model.batch()[0], captions, alpha_c=0.7)
@@ -211,8 +221,8 @@ def test_dropout_follows_its_seed(graph):
         assert len({losses((1, 2)), losses((1, 3)), losses((2, 2))}) == 3
         assert len({session.run(loss, feeds) for _ in range(4)}) == 4
         assert session.run(evaluated, feeds) == session.run(evaluated, feeds)
-        for first, second in zip(session.run(sampled, feeds), session.run(sampled, feeds),
-                                 strict=True):
+        once, again = (session.run(sampled, feeds) for _ in range(2))
+        for first, second in zip(once, again, strict=True):
             np.testing.assert_array_equal(first, second)
     for options in ({'dropout': False}, {'dropout_rate': 0.0}):
         model = tiny_model.build(**options)
@@ -222,20 +232,26 @@ def test_dropout_follows_its_seed(graph):
 
 
 def own_words(words):
-    """Decoded words (N, T) as captions (N, T + 1): <START> words <END> <NULL>..."""
+    """Return decoded words (N, T) as captions (N, T + 1): <START> words <END> <NULL>..."""
     after = np.cumsum(words == END, axis=1) - (words == END) > 0
     return np.concatenate([np.full((len(words), 1), START), np.where(after, NULL, words)],
                           axis=1).astype(np.int32)
 
 
-@pytest.mark.parametrize(
-    'options', [{}, {'attention_activation': 'tanh', 'selector': False}, {'temperature': 0.5},
-                sized(PAPER), sized(TF2), {'cell': 'gru', 'first_word': 'zero'},
-                {'attention': 'hard', 'decode_context': 'argmax'}, VARIANTS[8]],
-    ids=['default', 'tanh', 'temperature', 'paper', 'tf2', 'gru', 'argmax', 'sentinel'])
+@pytest.mark.parametrize('options', [
+    {},
+    {'attention_activation': 'tanh', 'selector': False},
+    {'temperature': 0.5},
+    sized(PAPER),
+    sized(TF2),
+    {'cell': 'gru', 'first_word': 'zero'},
+    {'attention': 'hard', 'decode_context': 'argmax'},
+    VARIANTS[8],
+], ids=['default', 'tanh', 'temperature', 'paper', 'tf2', 'gru', 'argmax', 'sentinel'])
 def test_decoding_and_training_compute_the_same(graph, options):
-    """Also where <UNK> is likely: words are masked after the log-softmax, so scores are the model's
-    own.
+    """Also where <UNK> is likely: scores are the model's own.
+
+    Words are masked after the log-softmax.
     """
     model = tiny_model.build(dtype=tf.float64, **options)
     model.build_model(training=False)
@@ -249,8 +265,8 @@ def test_decoding_and_training_compute_the_same(graph, options):
             tiny_model.assign(session, model, assigned)
             found, again = session.run((sampled, decoded), {model.features: features})
             captions = own_words(found.captions)
-            nll, forced = session.run((model.nll, model.outputs), {model.features: features,
-                                                                   model.captions: captions})
+            nll, forced = session.run((model.nll, model.outputs),
+                                      {model.features: features, model.captions: captions})
             np.testing.assert_array_equal(found.captions, again.captions[:, 0])
             assert nll * N == pytest.approx(-again.scores[:, 0].sum(), rel=1e-9)
             np.testing.assert_allclose(forced.log_probs.sum(axis=1), again.scores[:, 0], rtol=1e-9)

@@ -13,8 +13,9 @@ R, IN, H = 2, 5, 3  # rows, numbers of an input, hidden units
 
 
 def stepped(cell, variables, assigned, x, state):
-    """The state after one step, computed as the decoder does: products outside, shares of the gates
-    in.
+    """Return the state after one step, computed as the decoder does.
+
+    The products are outside of the cell, which gets their shares of the gates.
     """
     w = cell.weights()
     x, state = tf.constant(x), type(state)(*map(tf.constant, state))
@@ -38,8 +39,8 @@ def test_an_lstm_by_its_equations(graph, random, forget_bias):
     cell = LSTMCell(variables, IN, H, forget_bias)
     kernel, bias = random.normal(size=(IN + H, 4 * H)), random.normal(size=4 * H)
     x, c, h = random.normal(size=(R, IN)), random.normal(size=(R, H)), random.normal(size=(R, H))
-    after = stepped(cell, variables, {'lstm/basic_lstm_cell/kernel': kernel,
-                                      'lstm/basic_lstm_cell/bias': bias}, x, LSTMState(c, h))
+    assigned = {'lstm/basic_lstm_cell/kernel': kernel, 'lstm/basic_lstm_cell/bias': bias}
+    after = stepped(cell, variables, assigned, x, LSTMState(c, h))
     i, j, f, o = np.split(np.concatenate([x, h], axis=1) @ kernel + bias, 4, axis=1)
     expected = sigmoid(f + forget_bias) * c + sigmoid(i) * np.tanh(j)
     np.testing.assert_allclose(after.c, expected, rtol=1e-12)
@@ -50,13 +51,12 @@ def test_an_lstm_by_its_equations(graph, random, forget_bias):
 def test_the_gates_of_an_lstm_keep_its_memory_or_replace_it(graph, random, gates, c):
     (i, f), before = gates, random.normal(size=(R, H))
     variables = Variables(tf.float64)
-    bias = np.repeat([float(i), 0.5, float(f), 0.0], H)
-    after = stepped(LSTMCell(variables, IN, H), variables,
-                    {'lstm/basic_lstm_cell/kernel': np.zeros((IN + H, 4 * H)),
-                     'lstm/basic_lstm_cell/bias': bias}, random.normal(size=(R, IN)),
+    assigned = {'lstm/basic_lstm_cell/kernel': np.zeros((IN + H, 4 * H)),
+                'lstm/basic_lstm_cell/bias': np.repeat([float(i), 0.5, float(f), 0.0], H)}
+    after = stepped(LSTMCell(variables, IN, H), variables, assigned, random.normal(size=(R, IN)),
                     LSTMState(before, before))
-    np.testing.assert_allclose(after.c, before if c == 'kept' else np.full((R, H), np.tanh(0.5)),
-                               rtol=1e-12)
+    expected = before if c == 'kept' else np.full((R, H), np.tanh(0.5))
+    np.testing.assert_allclose(after.c, expected, rtol=1e-12)
 
 
 def test_a_gru_is_that_of_keras(graph, random):

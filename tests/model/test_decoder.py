@@ -1,5 +1,6 @@
-"""The decoder: names, shapes and first values of its variables, its first state, one step, and what
-it refuses.
+"""The decoder: its variables, first state, one step, and the options that it refuses.
+
+Variables have names, shapes and first values.
 """
 
 import numpy as np
@@ -25,9 +26,11 @@ def test_variables_have_the_names_and_shapes_of_the_tf1_code(graph):
     assert trainable == {name for name in VARIABLES if '/moving_' not in name}
 
 
-@pytest.mark.parametrize(
-    ('option', 'gone'), [('selector', {'selector/w', 'selector/b'}),
-                         ('ctx2out', {'logits/w_ctx2out'}), ('prev2out', set())])
+@pytest.mark.parametrize(('option', 'gone'), [
+    ('selector', {'selector/w', 'selector/b'}),
+    ('ctx2out', {'logits/w_ctx2out'}),
+    ('prev2out', set()),
+])
 def test_options_leave_their_variables_out(graph, option, gone):
     model = tiny_model.build(**{option: False})
     assert {v.op.name for v in model.variables} == set(VARIABLES) - gone
@@ -49,9 +52,9 @@ def test_initial_values(graph):
 
 
 def test_parameter_count_of_the_paper_sizes(graph):
-    words = {word: index for index, word in enumerate(
-        tiny_model.WORDS[:4] + [f'w{i}' for i in range(9996)])}
-    model = CaptionGenerator(words, dim_feature=(196, 512))
+    words = tiny_model.WORDS[:4] + [f'w{i}' for i in range(9996)]
+    word_to_idx = {word: index for index, word in enumerate(words)}
+    model = CaptionGenerator(word_to_idx, dim_feature=(196, 512))
     assert (model.H, model.M, model.T) == (1024, 512, 16)
     model.build_model()
     sampled = model.build_sampler()
@@ -63,9 +66,11 @@ def test_parameter_count_of_the_paper_sizes(graph):
     assert model.loss.shape.as_list() == []
 
 
-@pytest.mark.parametrize(('options', 'expected'),
-                         [({'initial_state': 'zero'}, 0), ({'initial_state': 'relu'}, 'relu'),
-                          ({'initial_state': 'linear'}, 'linear')])
+@pytest.mark.parametrize(('options', 'expected'), [
+    ({'initial_state': 'zero'}, 0),
+    ({'initial_state': 'relu'}, 'relu'),
+    ({'initial_state': 'linear'}, 'linear'),
+])
 def test_initial_states(graph, options, expected):
     model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)
     assigned, features = tiny_model.values(model), tiny_model.batch()[0]
@@ -79,8 +84,8 @@ def test_initial_states(graph, options, expected):
         else:
             mean = features.astype(float).mean(axis=1)
             affine = mean @ assigned[f'initial_lstm/w_{part}'] + assigned[f'initial_lstm/b_{part}']
-            np.testing.assert_allclose(value, np.maximum(affine, 0) if expected == 'relu'
-                                       else affine, rtol=1e-6)
+            first = np.maximum(affine, 0) if expected == 'relu' else affine
+            np.testing.assert_allclose(value, first, rtol=1e-6)
 
 
 def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
@@ -91,9 +96,12 @@ def test_a_gru_has_one_state_and_no_names_of_the_lstm(graph):
     assert not {'lstm/basic_lstm_cell/kernel', 'initial_lstm/w_c'} & set(names)
 
 
-@pytest.mark.parametrize('options', [{}, {'attention_activation': 'tanh', 'temperature': 0.5},
-                                     {'selector': False}, {'prev2out': False, 'ctx2out': False}],
-                         ids=str)
+@pytest.mark.parametrize('options', [
+    {},
+    {'attention_activation': 'tanh', 'temperature': 0.5},
+    {'selector': False},
+    {'prev2out': False, 'ctx2out': False},
+], ids=str)
 def test_one_step_is_that_of_the_equations(graph, options):
     model = tiny_model.build(dtype=tf.float64, batch_norm=False, **options)
     v = tiny_model.values(model)
@@ -143,8 +151,9 @@ def test_functions_of_fewer_images_have_nothing_of_the_others(graph):
 
 
 def test_initial_values_of_the_authors_by_the_part_of_each_variable(graph):
-    """Square matrices and the state's part of the LSTM are orthogonal, but not the projection of
-    the features.
+    """Square matrices and the state's part of the LSTM are orthogonal.
+
+    The projection of the features is not.
     """
     tf1.set_random_seed(1)
     model = tiny_model.build(initializer='authors', batch_norm=False, dim_hidden=40, dim_embed=40,
@@ -169,7 +178,8 @@ def test_initial_values_of_keras(graph):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'attention_activation': 'gelu'}, 'relu, tanh'), ({'dropout_rate': 1.0}, 'dropout_rate'),
+    ({'attention_activation': 'gelu'}, 'relu, tanh'),
+    ({'dropout_rate': 1.0}, 'dropout_rate'),
     ({'dropout_rate': -0.1}, 'dropout_rate'),
 ])
 def test_options_out_of_range(graph, options, message):
@@ -178,7 +188,8 @@ def test_options_out_of_range(graph, options, message):
 
 
 @pytest.mark.parametrize('words', [
-    {'<NULL>': 0, '<START>': 1, 'a': 2}, {'<NULL>': 0, '<START>': 1, '<END>': 2, 'a': 4},
+    {'<NULL>': 0, '<START>': 1, 'a': 2},
+    {'<NULL>': 0, '<START>': 1, '<END>': 2, 'a': 4},
     {'<NULL>': 0, '<START>': 1, '<END>': 1, 'a': 2},
 ])
 def test_unusable_vocabularies(graph, words):
@@ -189,7 +200,8 @@ def test_unusable_vocabularies(graph, words):
 @pytest.mark.parametrize(('options', 'names'), [
     ({'output_size': 9}, ('prev2out', 'output_size')),
     ({'initial_state': 'zero', 'initial_layers': 2}, ('initial_state', 'initial_layers')),
-    ({'carry_state': False}, ('carry_state', 'gru')), ({'n_samples': 2}, ('n_samples', 'hard')),
+    ({'carry_state': False}, ('carry_state', 'gru')),
+    ({'n_samples': 2}, ('n_samples', 'hard')),
     ({'attention': 'hard', 'baseline': 'leave_one_out'}, ('leave_one_out', 'n_samples')),
     ({'attention': 'hard', 'scheduled_sampling': 0.2}, ('scheduled_sampling', 'hard')),
     ({'cell': 'gru', 'forget_bias': 0.0}, ('forget_bias', 'lstm')),
@@ -198,7 +210,8 @@ def test_unusable_vocabularies(graph, words):
     ({'sentinel': True, 'selector': False, 'attention': 'hard'}, ('sentinel', 'attention=soft')),
     ({'sentinel': True, 'selector': False, 'cell': 'gru'}, ('sentinel', 'cell=lstm')),
     ({'dropout': False, 'dropout_mask': 'sequence'}, ('dropout_mask',)),
-    ({'n_smaples': 2}, ('n_samples',))])
+    ({'n_smaples': 2}, ('n_samples',)),
+])
 def test_options_that_do_not_fit_are_refused_by_name(graph, options, names):
     with pytest.raises(ValueError) as refused:
         tiny_model.build(**options)

@@ -15,7 +15,7 @@ from tests.support.tiny_model import L, N, T
 
 
 def both(model, captions_per_image=1, training=True, more=()):
-    """Loss and gradients of all trained variables and of `more`: deferred, and plain.
+    """Return loss and gradients of all trained variables and of `more`: deferred, and plain.
 
     Returns:
         list of names, list of deferred values, list of plain values.
@@ -24,10 +24,10 @@ def both(model, captions_per_image=1, training=True, more=()):
     losses = [model.build_model(training=training, plain=plain) for plain in (False, True)]
     features, captions = tiny_model.batch()
     captions = np.concatenate([np.roll(captions, k, axis=0) for k in range(captions_per_image)])
-    fetches = [[loss, *[g if g is None else tf.convert_to_tensor(g)
-                        for g in tf1.gradients(loss, [*trained, *more])]] for loss in losses]
+    fetches = [[loss, *tf1.gradients(loss, [*trained, *more])] for loss in losses]
     assert all(fast is None or slow is not None for fast, slow in zip(*fetches, strict=True))
-    fetches = [[tf.zeros([]) if x is None else x for x in part] for part in fetches]
+    fetches = [[tf.zeros([]) if x is None else tf.convert_to_tensor(x) for x in part]
+               for part in fetches]
     feeds = {model.captions: captions, model.dropout_seed: (3, 4)}
     if not more:
         feeds[model.features] = features
@@ -53,8 +53,8 @@ def assert_equal(names, fast, slow):
 COMPILED = ['default', 'narrow attention', 'hard, samples']
 
 
-@pytest.mark.parametrize(('name', 'jit'), [(name, False) for name in CASES]
-                         + [(name, True) for name in COMPILED])
+@pytest.mark.parametrize(('name', 'jit'), [*((name, False) for name in CASES),
+                                           *((name, True) for name in COMPILED)])
 def test_loss_and_every_gradient(graph, name, jit):
     options = CASES[name]
     names, fast, slow = both(tiny_model.build(dtype=tf.float64, jit=jit, **options))
@@ -75,9 +75,11 @@ def test_without_dropout_and_draws(graph):
     assert_equal(*both(model, training=False))
 
 
-@pytest.mark.parametrize(
-    'options', [{}, {'feature_layer': 9}, {**HARD, 'attention_activation': 'tanh'}],
-    ids=['', 'layer', 'hard'])
+@pytest.mark.parametrize('options', [
+    {},
+    {'feature_layer': 9},
+    {**HARD, 'attention_activation': 'tanh'},
+], ids=['', 'layer', 'hard'])
 def test_gradient_of_the_features(graph, options):
     """What fine-tunes an encoder: through projection, contexts, first state and statistics."""
     features = tf.constant(tiny_model.batch()[0].astype(np.float64))

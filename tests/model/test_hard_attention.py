@@ -1,5 +1,6 @@
-"""Hard attention (paper 4.1) but for its gradient: baseline, given locations, decoding, and the
-single functions.
+"""Hard attention (paper 4.1) but for its gradient.
+
+Baseline, given locations, decoding, and the single functions.
 """
 
 import numpy as np
@@ -48,8 +49,8 @@ def test_the_baseline_moves_only_by_drawn_rows_of_training(graph):
             session.run(validation, feed)
             assert session.run(model.baseline) == -3.0
             _, words = session.run([loss, log_probs], feed)
-            np.testing.assert_allclose(session.run(model.baseline), -2.7
-                                       + 0.1 * words.sum(axis=1).mean(), rtol=1e-5)
+            np.testing.assert_allclose(session.run(model.baseline),
+                                       -2.7 + 0.1 * words.sum(axis=1).mean(), rtol=1e-5)
 
 
 def test_given_locations():

@@ -21,8 +21,9 @@ from tests.support.drawn_gradients import drawn_gradients
 
 @pytest.fixture(scope='module')
 def opened():
-    """DrawnGradients of the sample's variables, one for equal options: building is most of a test's
-    time.
+    """Return a function of options that gives DrawnGradients of the sample's variables.
+
+    One for equal options: building is most of a test's time.
     """
     with contextlib.ExitStack() as stack:
         @functools.cache
@@ -35,7 +36,8 @@ def opened():
 # ---- first link: NumPy alone
 
 @pytest.mark.parametrize('options', [
-    {}, {'lambda_r': 0.3, 'lambda_e': 0.2, 'semi_sampling_p': 0.5},
+    {},
+    {'lambda_r': 0.3, 'lambda_e': 0.2, 'semi_sampling_p': 0.5},
 ])
 def test_the_estimator_has_the_gradient_of_the_objective_as_mean(options):
     enumerated = exact(alpha_c=0.5)
@@ -59,22 +61,23 @@ def test_lambda_r_of_one_is_the_gradient_of_the_expected_likelihood():
 
 # ---- second link: the model, run by run
 
-@pytest.mark.parametrize(
-    'options', [{}, {'lambda_r': 0.3, 'lambda_e': 0.25, 'alpha_c': 0.5},
-                {'baseline': 'moving', 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
-                {'reward': 'to_go', 'baseline': 'moving', 'semi_sampling_p': 0.5, 'n_samples': 3,
-                 'alpha_c': 0.5}, {'baseline': 'leave_one_out', 'n_samples': 4},
-                {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2,
-                 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
-                {'baseline': 'self_critical', 'temperature': 0.5, 'n_samples': 2},
-                {'reward': 'to_go', 'baseline': 'self_critical', 'batch_norm': True,
-                 'attention_activation': 'tanh'}],
-    ids=lambda options: '-'.join(map(str, options.values())) or 'plain')
+@pytest.mark.parametrize('options', [
+    {},
+    {'lambda_r': 0.3, 'lambda_e': 0.25, 'alpha_c': 0.5},
+    {'baseline': 'moving', 'semi_sampling_p': 0.5, 'lambda_e': 0.25},
+    {'reward': 'to_go', 'baseline': 'moving', 'semi_sampling_p': 0.5, 'n_samples': 3,
+     'alpha_c': 0.5},
+    {'baseline': 'leave_one_out', 'n_samples': 4},
+    {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 2, 'semi_sampling_p': 0.5,
+     'lambda_e': 0.25},
+    {'baseline': 'self_critical', 'temperature': 0.5, 'n_samples': 2},
+    {'reward': 'to_go', 'baseline': 'self_critical', 'batch_norm': True,
+     'attention_activation': 'tanh'},
+], ids=lambda options: '-'.join(map(str, options.values())) or 'plain')
 def test_every_run_is_the_estimator_for_its_draws(options):
-    walk_options = {name: options[name] for name in ('alpha_c', 'temperature', 'batch_norm',
-                                                     'attention_activation') if name in options}
-    enumerated, drawn = exact(**walk_options), {name: options.get(name, value)
-                                                for name, value in PLAIN.items()}
+    names = ('alpha_c', 'temperature', 'batch_norm', 'attention_activation')
+    enumerated = exact(**{name: options[name] for name in names if name in options})
+    drawn = {name: options.get(name, value) for name, value in PLAIN.items()}
     n_samples, repeats, p = drawn['n_samples'], 6, drawn.pop('semi_sampling_p')
     with drawn_gradients(enumerated.v, **options) as gradients:
         model = gradients.model
@@ -83,14 +86,14 @@ def test_every_run_is_the_estimator_for_its_draws(options):
         for seed in range(3):
             gradient, out = gradients.run((seed, 4), repeats, outputs)
             rows = N * repeats * n_samples
-            captions, paths = np.repeat(np.arange(N),
-                                        repeats * n_samples), exact().number(out['locations'])
+            captions = np.repeat(np.arange(N), repeats * n_samples)
+            paths = exact().number(out['locations'])
             assert out['locations'].shape == out['log_probs'].shape == (rows, T)
             soft = enumerated.soft_at.words[captions]
             sampled = abs(out['log_probs'] - soft).max(axis=1) > 1e-9
             coins = sampled.reshape(-1, n_samples)
             assert (coins == coins[:, :1]).all()
-            assert (sampled.all() if p == 1 else 0 < sampled.mean() < 1)
+            assert sampled.all() if p == 1 else 0 < sampled.mean() < 1
 
             def walked(name, sampled=sampled, captions=captions, paths=paths):
                 drawn_at, soft_at = (getattr(at, name)
@@ -122,7 +125,7 @@ def test_every_run_is_the_estimator_for_its_draws(options):
 # ---- third link: how locations are drawn
 
 def draws_of_one_run(gradients, repeats):
-    """Locations (N * repeats * n_samples, T) and log_probs of the same shape, from a single run."""
+    """Return locations (N * repeats * n_samples, T) of a single run, and log_probs likewise."""
     outputs = gradients.model.outputs
     return gradients.run((3, 4), repeats, (outputs.locations, outputs.log_probs))[1]
 

@@ -1,5 +1,6 @@
-"""The output layer and its dropout by themselves: eq. 7, a cross entropy with a gradient by hand,
-masks.
+"""The output layer (eq. 7) and its dropout by themselves.
+
+Also a cross entropy with a gradient by hand.
 """
 
 import numpy as np
@@ -16,12 +17,12 @@ P, K = 4, 5  # words, numbers of a context
 
 
 def layer(**options):
-    """An OutputLayer in float64, its Variables and values for them."""
+    """Return an OutputLayer in float64, its Variables and values for them."""
     variables = Variables(tf.float64)
     made = OutputLayer(variables, H, K, V, ModelConfig(dim_embed=M, **options))
     random = np.random.default_rng(1)
-    return made, variables, {v.op.name: random.normal(size=v.shape.as_list())
-                             for v in variables.created}
+    values = {v.op.name: random.normal(size=v.shape.as_list()) for v in variables.created}
+    return made, variables, values
 
 
 def run(variables, assigned, *tensors):
@@ -38,9 +39,14 @@ def inputs():
     return random.normal(size=(P, H)), random.normal(size=(P, K)), random.normal(size=(P, M))
 
 
-@pytest.mark.parametrize(
-    'options', [{}, {'ctx2out': False}, {'prev2out': False}, {'output_activation': 'linear'},
-                {'output_layers': 3}, {'prev2out': False, 'output_size': 9}], ids=str)
+@pytest.mark.parametrize('options', [
+    {},
+    {'ctx2out': False},
+    {'prev2out': False},
+    {'output_activation': 'linear'},
+    {'output_layers': 3},
+    {'prev2out': False, 'output_size': 9},
+], ids=str)
 def test_logits_by_the_equation(graph, inputs, options):
     made, variables, v = layer(**options)
     found, = run(variables, v, made(*map(tf.constant, inputs)))
@@ -90,8 +96,8 @@ def test_dropout_acts_on_h_and_on_the_tanh(graph):
 def test_dropout_of_a_sequence_keeps_its_masks_over_the_steps(graph):
     x, rows = tf.ones([6, 500]), tf.constant([0, 1, 0, 1, 0, 1])
     seed = tf.constant([1, 2])
-    kept, changing = Dropout(seed, 0.2, 2, per_sequence=True)(x, 0, rows), Dropout(seed, 0.2, 2)(
-        x, 0, rows)
+    kept = Dropout(seed, 0.2, 2, per_sequence=True)(x, 0, rows)
+    changing = Dropout(seed, 0.2, 2)(x, 0, rows)
     elsewhere = Dropout(seed, 0.2, 2, per_sequence=True)(x, 1, rows)
     with tf1.Session(config=as_built()) as session:
         kept, changing, elsewhere = session.run((kept, changing, elsewhere))

@@ -30,8 +30,9 @@ LABEL = re.compile(r' = (\w+)\((.*)\)')  # '[memory] name = Kind(inputs)'
 
 
 class Node(NamedTuple):
-    """One execution of an operation: its inputs' names, its outputs' shapes, and bytes of the
-    largest new output.
+    """One execution of an operation.
+
+    Its inputs' names, its outputs' shapes, and bytes of the largest new output.
     """
 
     name: str
@@ -43,8 +44,9 @@ class Node(NamedTuple):
 
 @functools.cache
 def traced(steps, padded=0):
-    """The Nodes of one training step whose captions have `steps` words, `padded` of them one word
-    less.
+    """Return the Nodes of one training step whose captions have `steps` words.
+
+    `padded` of them have one word less.
     """
     with tf.Graph().as_default() as graph:
         words = {word: i for i, word in enumerate([*SPECIALS, *(f'w{i}' for i in range(V - 4))])}
@@ -79,12 +81,15 @@ def traced(steps, padded=0):
 
 
 def count(nodes, kind):
-    """How often operations whose kind contains `kind` were executed."""
+    """Count how often operations whose kind contains `kind` were executed."""
     return sum(kind in node.kind for node in nodes)
 
 
 def multiplications(nodes):
-    """Floating point operations of all matrix products, but for those inside compiled functions."""
+    """Return the floating point operations of all matrix products.
+
+    Those inside compiled functions do not count.
+    """
     shapes = {node.name: node.shapes for node in nodes}
     total = 0
     for node in nodes:
@@ -98,7 +103,7 @@ def multiplications(nodes):
 
 
 def expected_multiplications(steps, n_words):
-    """What the equations need at least, given that features have no gradient."""
+    """Return what the equations need at least, given that features have no gradient."""
     projection = N * L * D * A + D * A
     first = 2 * N * D * H
     words = 2 * M * G  # <START> and the one word of all captions
@@ -111,8 +116,9 @@ def expected_multiplications(steps, n_words):
 
 
 def test_products_of_a_step():
-    """Two products forward and two backward a step at most: no weight has its gradient inside the
-    loop.
+    """Two products forward and two backward a step at most.
+
+    No weight has its gradient inside the loop.
     """
     assert count(traced(8), 'MatMul') - count(traced(4), 'MatMul') <= 4 * 4
 
@@ -137,8 +143,9 @@ def test_no_tensor_of_all_locations_at_every_step():
 
 
 def test_bytes_of_a_step():
-    """What a step allocates is a small multiple of the state, the gates and the attention of its
-    rows.
+    """What a step allocates is a small multiple of what it computes.
+
+    That is the state, the gates and the attention of its rows.
     """
     growth = (sum(node.size for node in traced(8)) - sum(node.size for node in traced(4))) / 4
     assert growth <= 24 * 4 * N * (S + G + L + K)

@@ -12,14 +12,14 @@ from tests.support.tiny_model import END, NULL, START, UNK, D, H, L, M, N, T, V
 
 
 def outputs(model, assigned, features=None, captions=None, feeds=(), fetch=None, **build):
-    """TrainingOutputs (or `fetch`) of one batch."""
+    """Return the TrainingOutputs (or `fetch`) of one batch."""
     if model.outputs is None:
         model.build_model(**build)
     own = tiny_model.batch()
+    feeds = {model.features: own[0] if features is None else features,
+             model.captions: own[1] if captions is None else captions, **dict(feeds)}
     with tiny_model.session(model, assigned) as session:
-        return session.run(fetch if fetch is not None else model.outputs, {
-            model.features: own[0] if features is None else features,
-            model.captions: own[1] if captions is None else captions, **dict(feeds)})
+        return session.run(model.outputs if fetch is None else fetch, feeds)
 
 
 def test_label_smoothing(graph):
@@ -41,10 +41,9 @@ def test_label_smoothing(graph):
 
 @pytest.mark.parametrize('place', [UNK, 5])
 def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph, place):
-    """Of the caption `a <END>` only the input `a` can be replaced, so its loss has exactly two
-    values.
+    """Of the caption `a <END>` only the input `a` can be replaced.
 
-    By <UNK>, wherever that stands in the vocabulary.
+    So its loss has exactly two values. By <UNK>, wherever that stands in the vocabulary.
     """
     words = [word for word in tiny_model.WORDS if word != '<UNK>']
     words.insert(place, '<UNK>')
@@ -57,8 +56,8 @@ def test_word_dropout_replaces_the_share_asked_for_and_never_start(graph, place)
     a, end = words['a'], words['<END>']
     found = outputs(model, assigned, np.repeat(one, n, axis=0),
                     np.repeat([[START, a, end, NULL, NULL]], n, axis=0))
-    told = outputs(plain, assigned, np.repeat(one, 2, axis=0), np.array(
-        [[START, a, end, NULL, NULL], [START, place, end, NULL, NULL]])).log_probs
+    both = np.array([[START, a, end, NULL, NULL], [START, place, end, NULL, NULL]])
+    told = outputs(plain, assigned, np.repeat(one, 2, axis=0), both).log_probs
     first, second = found.log_probs[:, 0], found.log_probs[:, 1]
     np.testing.assert_allclose(first, told[0, 0], rtol=1e-12)
     kept, replaced = (np.isclose(second, log_prob, rtol=1e-9) for log_prob in told[:, 1])
@@ -105,27 +104,27 @@ def test_scheduled_sampling_mixes_by_row_and_draws_from_the_distribution(graph):
         first = begin.step(begin.images, begin.start, begin.state).log_probs
         probabilities = np.exp(session.run(first, {plain.features: features}))[0]
         for word in range(V):
-            found_word = session.run((loss, plain.outputs),
-                                     {plain.features: features,
-                                      plain.captions: np.array([[START, word, END, NULL,
-                                                                 NULL]])})[1].log_probs[0]
+            feeds = {plain.features: features,
+                     plain.captions: np.array([[START, word, END, NULL, NULL]])}
+            _, told = session.run((loss, plain.outputs), feeds)
             if word != NULL:
-                expected[found_word[1].round(9)] = word
+                expected[told.log_probs[0, 1].round(9)] = word
     values, counts = np.unique(found.log_probs[:, 1].round(9), return_counts=True)
     seen = {expected[value]: count / n for value, count in zip(values, counts, strict=True)
             if value in expected}
     # <NULL>, <START> and <UNK> are never written, nor fed
     written = probabilities[[END, *range(4, V)]].sum()
     for word in range(1, V):
-        share = 0.4 * probabilities[word] / written * (word not in (START, UNK)) + (
-            0.6 if word == 4 else 0)
+        share = 0.4 * probabilities[word] / written * (word not in (START, UNK))
+        share += 0.6 if word == 4 else 0
         assert seen.get(word, 0) == pytest.approx(share, abs=4 * (share / n)**0.5 + 2e-3), word
 
 
 @pytest.mark.parametrize('kind', ['sequence', 'step'])
 def test_dropout_masks_of_a_sequence_repeat_at_every_step(graph, kind):
-    """An output that state, context and word cannot change, so that equal words differ by their
-    masks alone.
+    """An output that state, context and word cannot change.
+
+    So equal words differ by their masks alone.
     """
     model = tiny_model.build(dropout_mask=kind, dtype=tf.float64, prev2out=False, ctx2out=False)
     assigned = tiny_model.values(model)
@@ -147,9 +146,11 @@ def test_dropout_masks_of_a_sequence_repeat_at_every_step(graph, kind):
         assert len(np.unique(one.round(9))) > N
 
 
-@pytest.mark.parametrize(('options', 'target', 'divisor'),
-                         [({'regularizer_target': 'one'}, 1, N), ({}, T / L, N),
-                          ({'regularizer_reduction': 'locations'}, T / L, L)])
+@pytest.mark.parametrize(('options', 'target', 'divisor'), [
+    ({'regularizer_target': 'one'}, 1, N),
+    ({}, T / L, N),
+    ({'regularizer_reduction': 'locations'}, T / L, L),
+])
 def test_targets_and_reductions_of_the_regularizer(graph, options, target, divisor):
     model = tiny_model.build(dropout=False, dtype=tf.float64, alpha_c=0.7, **options)
     found = outputs(model, tiny_model.values(model))
@@ -158,12 +159,16 @@ def test_targets_and_reductions_of_the_regularizer(graph, options, target, divis
                                               rel=1e-9)
 
 
-@pytest.mark.parametrize('options', [{}, sized(PAPER, dropout=False), sized(TF2),
-                                     {'attention': 'hard', 'semi_sampling_p': 0.0,
-                                      'dropout': False}], ids=['tf1', 'paper', 'tf2', 'hard'])
+@pytest.mark.parametrize('options', [
+    {},
+    sized(PAPER, dropout=False),
+    sized(TF2),
+    {'attention': 'hard', 'semi_sampling_p': 0.0, 'dropout': False},
+], ids=['tf1', 'paper', 'tf2', 'hard'])
 def test_captions_of_one_image_share_its_projection(graph, options):
-    """Features given once for two captions each, against features repeated: same loss and
-    gradients.
+    """Features given once for two captions each, against features repeated.
+
+    Loss and gradients are the same.
     """
     model = tiny_model.build(dtype=tf.float64, **{'dropout': False, **options})
     loss = model.build_model()
@@ -180,16 +185,18 @@ def test_captions_of_one_image_share_its_projection(graph, options):
 
 
 @pytest.mark.parametrize('options', [
-    sized(TF2, carry_state=True), sized(PAPER, output_layers=2, initial_state='linear'),
-    {'initial_state': 'relu', 'cell': 'gru'}], ids=['tf2', 'deep', 'gru'])
+    sized(TF2, carry_state=True),
+    sized(PAPER, output_layers=2, initial_state='linear'),
+    {'initial_state': 'relu', 'cell': 'gru'},
+], ids=['tf2', 'deep', 'gru'])
 def test_gradient_reaches_every_variable(graph, options):
     """Of what is not among the cases of test_deferred_gradients, which sees to it too."""
     model = tiny_model.build(**{'dropout': False, **options})
     # the softmax cancels it
     variables = [v for v in tf1.trainable_variables() if not v.op.name.endswith('b_att')]
     gradients = [tf.convert_to_tensor(g) for g in tf1.gradients(model.build_model(), variables)]
-    for variable, gradient in zip(
-        variables, outputs(model, tiny_model.values(model), fetch=gradients), strict=True):
+    found = outputs(model, tiny_model.values(model), fetch=gradients)
+    for variable, gradient in zip(variables, found, strict=True):
         assert np.abs(gradient).max() > 0, variable.op.name
 
 

@@ -1,5 +1,6 @@
-"""Files as the authors' code leaves them, of random parameters; captions in their numbers and in
-ours.
+"""Files as the authors' code leaves them, of random parameters.
+
+Captions are in their numbers and in ours.
 """
 
 import pickle
@@ -14,23 +15,27 @@ from tests.support import authors_model
 N, L, D, H, M, T, N_WORDS = 3, 5, 7, 11, 6, 4, 13
 DICTIONARY = {'<eos>': 0, 'UNK': 1, 'a': 2, 'dog': 3, '.': 4, 'Red': 5, 'runs': 6, 'on': 8,
               'grass': 9, 'rare': 13}
-# Their captions, a column each: words, 0, padding. Ours follow word by word: theirs 0 ends, theirs
-# w from 2 is w + 2.
+# Their captions, a column each: words, 0, padding.
+# Ours follow word by word: theirs 0 ends, theirs w from 2 is w + 2.
 WORDS = np.array([[2, 5, 12], [3, 0, 1], [9, 0, 6], [0, 0, 0]])
 OURS = np.array([[START, 4, 5, 11, END], [START, 7, END, NULL, NULL], [START, 14, UNK, 8, END]],
                 np.int32)
 LOCATIONS = np.array([[0, 4, 2], [3, 3, 1], [1, 0, 4], [2, 2, 0]])
-VARIANTS = {'the options of evaluate_coco.py': {}, 'no options': authors_model.PLAIN,
-            'three layers everywhere': {'n_layers_att': 3, 'n_layers_init': 3, 'n_layers_out': 3,
-                                        'selector': False},
-            'dropout on the gates': {'use_dropout_lstm': True, 'ctx2out': False},
-            'hard attention': {
-    'attn_type': 'stochastic', 'temperature': 2.0, 'semi_sampling_p': 0.25, 'alpha_entropy_c': 0.5}}
+VARIANTS = {
+    'the options of evaluate_coco.py': {},
+    'no options': authors_model.PLAIN,
+    'three layers everywhere': {'n_layers_att': 3, 'n_layers_init': 3, 'n_layers_out': 3,
+                                'selector': False},
+    'dropout on the gates': {'use_dropout_lstm': True, 'ctx2out': False},
+    'hard attention': {'attn_type': 'stochastic', 'temperature': 2.0, 'semi_sampling_p': 0.25,
+                       'alpha_entropy_c': 0.5},
+}
 
 
 def save(directory, changes=(), drop=(), ctx_dim=D, **more):
-    """Write model.npz with its pickles; returns (path, parameters, options). `drop` and `more` are
-    entries.
+    """Write model.npz with its pickles; returns (path, parameters, options).
+
+    `drop` and `more` are entries.
     """
     options = {**authors_model.OPTIONS, 'n_words': N_WORDS, 'dim_word': M, 'dim': H,
                'ctx_dim': ctx_dim, **dict(changes)}
@@ -45,7 +50,7 @@ def save(directory, changes=(), drop=(), ctx_dim=D, **more):
 
 
 def build(imported):
-    """The CaptionGenerator of an import, in the default graph."""
+    """Build the CaptionGenerator of an import, in the default graph."""
     vocabulary = Vocabulary(imported.words)
     config = ModelConfig(**imported.options)
     config.check_combination()

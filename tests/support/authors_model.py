@@ -1,10 +1,9 @@
-"""The authors' Theano model (kelvinxu/arctic-captions, capgen.py) in NumPy, float64, in its own
-layout.
+"""The authors' Theano model in NumPy, float64, in its own layout.
 
-Parameters carry the names of the authors' .npz files, gates stand in their order i, f, o, g, word 0
-ends a sentence and word 1 is unknown, so that nothing here shares an assumption with `core`. Theirs
-is dropout without rescaling: units are kept with probability 1/2 in training and all are halved
-afterwards, which is the case transcribed here.
+Their code is kelvinxu/arctic-captions, capgen.py. Parameters carry the names of the authors' .npz
+files, gates stand in their order i, f, o, g, word 0 ends a sentence and word 1 is unknown, so that
+nothing here shares an assumption with `core`. Theirs is dropout without rescaling: units are kept
+with probability 1/2 in training and all are halved afterwards, which is the case transcribed here.
 """
 
 import numpy as np
@@ -16,24 +15,25 @@ OPTIONS = {'attn_type': 'deterministic', 'n_layers_att': 2, 'n_layers_out': 1, '
 PLAIN = {'n_layers_att': 1, 'n_layers_init': 1, 'n_layers_out': 2, 'selector': False,
          'prev2out': False, 'ctx2out': False, 'use_dropout': False}
 
-
-# Scales of random parameters with which the words of a caption depend on each other and on the
-# image.
+# Of random parameters with which the words of a caption depend on each other and on the image.
 SCALES = {'Wemb': 4.0, 'decoder_W': 2.0, 'ff_logit_W': 2.0, 'ff_logit_b': 0.2}
 
 
 def draw(options, n_words, dim_word, dim, ctx_dim, seed=29):
-    """Random float32 parameters of the sizes that `options` ask for, none of them zero; dict by the
-    .npz names.
+    """Draw float32 parameters of the sizes that `options` ask for, none of them zero.
+
+    The dict has the names of the .npz files.
     """
     random = np.random.default_rng(seed)
-    shapes = {'Wemb': (n_words, dim_word), **_ff('ff_state', ctx_dim, dim),
-              **_ff('ff_memory', ctx_dim, dim), 'decoder_W': (dim_word, 4 * dim),
-              'decoder_U': (dim, 4 * dim), 'decoder_b': (4 * dim,),
-              'decoder_Wc': (ctx_dim, 4 * dim), 'decoder_Wc_att': (ctx_dim, ctx_dim),
-              'decoder_Wd_att': (dim, ctx_dim), 'decoder_b_att': (ctx_dim,),
-              'decoder_U_att': (ctx_dim, 1), 'decoder_c_tt': (1,),
-              **_ff('ff_logit_lstm', dim, dim_word), **_ff('ff_logit', dim_word, n_words)}
+    shapes = {
+        'Wemb': (n_words, dim_word),
+        **_ff('ff_state', ctx_dim, dim), **_ff('ff_memory', ctx_dim, dim),
+        'decoder_W': (dim_word, 4 * dim), 'decoder_U': (dim, 4 * dim), 'decoder_b': (4 * dim,),
+        'decoder_Wc': (ctx_dim, 4 * dim),
+        'decoder_Wc_att': (ctx_dim, ctx_dim), 'decoder_Wd_att': (dim, ctx_dim),
+        'decoder_b_att': (ctx_dim,), 'decoder_U_att': (ctx_dim, 1), 'decoder_c_tt': (1,),
+        **_ff('ff_logit_lstm', dim, dim_word), **_ff('ff_logit', dim_word, n_words),
+    }
     for layer in range(1, options['n_layers_init']):
         shapes |= _ff(f'ff_init_{layer}', ctx_dim, ctx_dim)
     for layer in range(1, options['n_layers_att']):
@@ -54,7 +54,7 @@ def _ff(prefix, n_in, n_out):
 
 
 def run(parameters, options, context, words, locations=None):
-    """Teacher forcing after training.
+    """Compute teacher forcing after training.
 
     Args:
         parameters: dict in the .npz layout. options: dict as the authors pickle it.
@@ -75,8 +75,8 @@ def run(parameters, options, context, words, locations=None):
 
     summary = context.mean(axis=1)
     for layer in range(1, options['n_layers_init']):
-        summary = half * np.maximum(summary @ p[f'ff_init_{layer}_W'] + p[f'ff_init_{layer}_b'],
-                                    0.0)
+        summary = summary @ p[f'ff_init_{layer}_W'] + p[f'ff_init_{layer}_b']
+        summary = half * np.maximum(summary, 0.0)
     state = np.tanh(summary @ p['ff_state_W'] + p['ff_state_b'])
     memory = np.tanh(summary @ p['ff_memory_W'] + p['ff_memory_b'])
 
@@ -99,8 +99,8 @@ def run(parameters, options, context, words, locations=None):
         if options['selector']:
             attended = attended * _sigmoid(state @ p['decoder_W_sel'] + p['decoder_b_sel'])
 
-        gates = state @ p['decoder_U'] + word @ p['decoder_W'] + p['decoder_b'] + attended @ p[
-            'decoder_Wc']
+        gates = (state @ p['decoder_U'] + word @ p['decoder_W'] + p['decoder_b']
+                 + attended @ p['decoder_Wc'])
         i, f, o, g = (gates[:, k * dim:(k + 1) * dim] for k in range(4))
         i, f, o = (_sigmoid(gates_half * gate) for gate in (i, f, o))
         memory = f * memory + i * np.tanh(g)
@@ -113,8 +113,8 @@ def run(parameters, options, context, words, locations=None):
             output = output + attended @ p['ff_logit_ctx_W'] + p['ff_logit_ctx_b']
         output = half * np.tanh(output)
         for layer in range(1, options['n_layers_out']):
-            output = half * np.maximum(output @ p[f'ff_logit_h{layer}_W']
-                                       + p[f'ff_logit_h{layer}_b'], 0.0)
+            output = output @ p[f'ff_logit_h{layer}_W'] + p[f'ff_logit_h{layer}_b']
+            output = half * np.maximum(output, 0.0)
         logits = output @ p['ff_logit_W'] + p['ff_logit_b']
         logits = logits - logits.max(axis=1, keepdims=True)
         log_probs.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))

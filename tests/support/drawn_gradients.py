@@ -1,5 +1,6 @@
-"""The training gradient of hard attention for the model and the batch of
-core.reference.sample_model, run by run.
+"""The training gradient of hard attention, run by run.
+
+Of the model and the batch of core.reference.sample_model.
 """
 
 import contextlib
@@ -14,7 +15,10 @@ from tests.support import tiny_model
 
 
 def build(**options):
-    """The CaptionGenerator in float64; if not told, PLAIN, without batch normalisation and XLA."""
+    """Build the CaptionGenerator in float64.
+
+    If not told: PLAIN, without batch normalisation and XLA.
+    """
     return CaptionGenerator(sample_model.WORD_TO_IDX, **sample_model.SIZES, attention='hard',
                             dropout=False, dtype=tf.float64,
                             **{**PLAIN, 'batch_norm': False, 'jit': False, **options})
@@ -31,8 +35,9 @@ class DrawnGradients:
         self.model, self._gradient, self.session = model, gradient, session
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
-        """The gradient (P,) for the sample's batch, `repeats` times over; with `fetch`, (P,) and
-        it.
+        """Return the gradient (P,) for the sample's batch, `repeats` times over.
+
+        With `fetch`, (P,) and its value.
         """
         features, captions = sample_model.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
@@ -45,7 +50,7 @@ class DrawnGradients:
 
 @contextlib.contextmanager
 def drawn_gradients(v, **options):
-    """DrawnGradients by the variables `v` (name -> value), in their order."""
+    """Give DrawnGradients by the variables `v` (name -> value), in their order."""
     with tf.Graph().as_default():
         model = build(**options)
         loss = model.build_model()

@@ -12,13 +12,13 @@ from tests.support.tolerances import assert_same_features
 
 
 def snapshot(*directories):
-    """Every file below `directories` with a hash of its contents."""
+    """Return every file below `directories` with a hash of its contents."""
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
             for directory in directories for path in sorted(pathlib.Path(directory).rglob('*'))}
 
 
 def data_contents(directory):
-    """Contents of every file of a DATA DIR but for what measures speed and time."""
+    """Return the contents of all files of a DATA DIR but for what measures speed and time."""
     contents = {}
     for path in sorted(pathlib.Path(directory).iterdir()):
         if path.name == 'captions.h5':
@@ -34,8 +34,9 @@ def data_contents(directory):
 
 
 def assert_same_data(first, second, n_terms=9 * 128):
-    """Two DATA DIRs of the same photos, encoded in other batches: features but for rounding, all
-    else is equal.
+    """Assert that two DATA DIRs are of the same photos, encoded in other batches.
+
+    Features are equal but for rounding, all else is equal.
 
     n_terms: most that one channel of the encoder sums, of 3 x 3 places.
     """
@@ -53,7 +54,7 @@ def assert_same_data(first, second, n_terms=9 * 128):
 
 @contextlib.contextmanager
 def edited_json(path):
-    """The value in a JSON file, which is written back with what the block has changed in it."""
+    """Give the value in a JSON file; what the block changes in it is written back."""
     value = json.loads(path.read_text())
     yield value
     path.write_text(json.dumps(value))

@@ -26,7 +26,7 @@ _one_at_a_time = threading.Lock()
 
 
 def run(target, arguments, cwd, env, timeout=300):
-    """Runs a script or a module as `subprocess.run(..., capture_output=True, text=True)` would.
+    """Run a script or a module as `subprocess.run(..., capture_output=True, text=True)` would.
 
     Args:
         target: path of a script, or name of a module (what `python -m` takes).
@@ -78,8 +78,9 @@ def _server():
 
 
 def _serve():
-    """Forks a process for each line on stdin; returns the command in a fork, None where there are
-    no more lines.
+    """Fork a process for each line on stdin; returns the command in a fork.
+
+    None where there are no more lines.
     """
     for line in sys.stdin:
         command, cwd, env, outputs = json.loads(line)

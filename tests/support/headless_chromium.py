@@ -13,7 +13,7 @@ PROGRAMS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stab
 
 @contextlib.contextmanager
 def launched():
-    """A playwright Browser."""
+    """Give a playwright Browser."""
     playwright = pytest.importorskip('playwright.sync_api',
                                      reason='needs playwright (pip install playwright)')
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -29,8 +29,9 @@ def launched():
 
 @contextlib.contextmanager
 def page(browser, address, expected_errors=(), **options):
-    """A page of its own at an address, still (reduced motion); it fails where the browser's console
-    shows an error.
+    """Give a page at an address, still (reduced motion).
+
+    It fails where the browser's console shows an error.
 
     Args:
         expected_errors: parts of messages that may be there. options: of playwright's new_context.
@@ -39,31 +40,41 @@ def page(browser, address, expected_errors=(), **options):
     context = browser.new_context(**{**usual, **options})
     context.set_default_timeout(10_000)
     opened, errors = context.new_page(), []
-    opened.on('console', lambda message: errors.append(message.text)
-              if message.type in ('error', 'warning') else None)
+    own = (address.partition('://')[0] + '://', 'data:', 'blob:')
+
+    def on_console(message):
+        if message.type in ('error', 'warning'):
+            errors.append(message.text)
+
+    def on_dialog(dialog):
+        errors.append(f'dialog {dialog.message}')
+        dialog.dismiss()
+
+    def on_request(request):
+        if '://' in request.url and not request.url.startswith(own):
+            errors.append(f'asks {request.url}')
+
+    opened.on('console', on_console)
     opened.on('pageerror', lambda error: errors.append(str(error)))
-    opened.on(
-        'dialog', lambda dialog: (errors.append(f'dialog {dialog.message}'), dialog.dismiss()))
-    opened.on(
-        'request', lambda request: errors.append(f'asks {request.url}') if '://' in request.url
-        and not request.url.startswith((address.partition('://')[0] + '://', 'data:', 'blob:'))
-        else None)
+    opened.on('dialog', on_dialog)
+    opened.on('request', on_request)
     try:
         opened.goto(address)
         yield opened
-        assert [error for error in errors if not any(part in error
-                                                     for part in expected_errors)] == []
+        unexpected = [error for error in errors
+                      if not any(part in error for part in expected_errors)]
+        assert unexpected == []
     finally:
         context.close()
 
 
 def pixels(locator):
-    """What an element looks like: (h, w, 3) uint8."""
+    """Return what an element looks like: (h, w, 3) uint8."""
     return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert('RGB'))
 
 
 def scrolls_sideways(opened):
-    """Whether the page, or the dialog that is open on it, is wider than the window."""
+    """Return whether the page, or the dialog open on it, is wider than the window."""
     return opened.evaluate('''() => [
         document.documentElement, ...document.querySelectorAll('dialog[open]')]
         .some(element => element.scrollWidth > Math.min(innerWidth, element.clientWidth))''')

@@ -1,5 +1,6 @@
-"""A server on 127.0.0.1 that misbehaves as told, and zip archives, honest and not, for the tests of
-downloading.
+"""A server on 127.0.0.1 that misbehaves as told, and zip archives, honest and not.
+
+For the tests of downloading.
 """
 
 import contextlib
@@ -50,8 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page = self.server.pages.get(self.path)
         answer = page.answers[0] if page and page.answers else None
         if page is None or not page.head or answer:
-            self._empty(404 if page is None else answer[0] if answer else 405, answer[1] if answer
-                        else {})
+            self._empty(*(answer or (404 if page is None else 405, {})))
             return
         self.send_response(200)
         self._common(page, len(page.content) if page.announce is None else page.announce)
@@ -71,8 +71,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         begin, body = 0, page.content
         wanted = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
-        if (wanted and page.ranges and self.headers.get('If-Range') in (
-            None, page.tag or page.modified)):
+        unchanged = self.headers.get('If-Range') in (None, page.tag or page.modified)
+        if wanted and page.ranges and unchanged:
             begin, whole = int(wanted[1]), len(body)
             if begin >= whole:
                 self._empty(416, {'Content-Range': f'bytes */{whole}'})
@@ -113,8 +113,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(pages, tls=None):
-    """Serve a dict path -> Page, with an SSLContext over https; gives the address, without a slash
-    at its end.
+    """Serve a dict path -> Page, with an SSLContext over https.
+
+    Gives the address, without a slash at its end.
     """
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
     server.pages, server.daemon_threads = pages, True
@@ -132,12 +133,12 @@ def serve(pages, tls=None):
 
 
 def md5(content):
-    """In hexadecimal."""
+    """Return the MD5 in hexadecimal."""
     return hashlib.md5(content).hexdigest()
 
 
 def archive(files, method=zipfile.ZIP_DEFLATED):
-    """Bytes of a zip archive of (name or ZipInfo, content) pairs."""
+    """Return the bytes of a zip archive of (name or ZipInfo, content) pairs."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w', method) as file:
         for name, content in files:

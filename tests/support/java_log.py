@@ -1,11 +1,11 @@
-"""Programs called `java` for tests: one that notes every start of the real one, one that stands in
-for METEOR.
+"""Programs called `java` for tests.
+
+One notes every start of the real one, one stands in for METEOR.
 """
 
 import os
 
-# METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times in
-# these tests.
+# METEOR reads a table of paraphrases as it starts: 10 seconds of a processor, a dozen times.
 STAND_IN = r'''case "$*" in
   *-stdio*)
     while read -r line; do
@@ -27,7 +27,7 @@ esac
 
 
 def logged_java(folder, monkeypatch, stand_in=False):
-    """Puts a `java` on PATH that notes its arguments, a line a start; returns the log's path.
+    """Put a `java` on PATH that notes its arguments, a line a start; returns the log's path.
 
     Then it is the real one, or with `stand_in` what `meteor_stand_in` puts there.
     """
@@ -38,8 +38,9 @@ def logged_java(folder, monkeypatch, stand_in=False):
 
 
 def meteor_stand_in(folder, monkeypatch):
-    """Puts a `java` on PATH that starts at once where METEOR is asked for, and finds 0.5 for every
-    sentence.
+    """Put a `java` on PATH that starts at once where METEOR is asked for.
+
+    It finds 0.5 for every sentence.
     """
     put_on_path(folder, monkeypatch, STAND_IN)
 
@@ -56,6 +57,6 @@ def put_on_path(folder, monkeypatch, text, first=''):
 
 
 def meteor_processes(log):
-    """Process ids of the METEORs in the log of `logged_java`."""
-    return [int(line.split()[0]) for line in log.read_text().splitlines() if 'meteor' in line
-            and '-stdio' in line]
+    """Return the process ids of the METEORs in the log of `logged_java`."""
+    return [int(line.split()[0]) for line in log.read_text().splitlines()
+            if 'meteor' in line and '-stdio' in line]

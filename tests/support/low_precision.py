@@ -1,5 +1,6 @@
-"""Whether this TensorFlow multiplies bfloat16 matrices where oneDNN is told of a smaller processor
-than there is.
+"""Whether this TensorFlow multiplies bfloat16 matrices.
+
+It may not where oneDNN is told of a smaller processor than there is.
 """
 
 import functools
@@ -20,13 +21,14 @@ with tf.Graph().as_default(), tf1.Session() as session:
 
 
 def skip_where_it_crashes(dtype):
-    """Skip the test where products of this type (tf.DType, its name, or None for float32) end the
-    process.
+    """Skip the test where products of this type end the process.
+
+    `dtype` is a tf.DType, its name, or None for float32.
     """
-    if (getattr(dtype, 'name', dtype) == 'bfloat16' and 'ONEDNN_MAX_CPU_ISA' in os.environ
-        and not _multiplied()):
-        pytest.skip(f'TensorFlow crashes at a product of bfloat16 matrices with ONEDNN_MAX_CPU_ISA='
-                    f'{os.environ["ONEDNN_MAX_CPU_ISA"]} on this processor')
+    isa = os.environ.get('ONEDNN_MAX_CPU_ISA')
+    if getattr(dtype, 'name', dtype) == 'bfloat16' and isa is not None and not _multiplied():
+        pytest.skip('TensorFlow crashes at a product of bfloat16 matrices with '
+                    f'ONEDNN_MAX_CPU_ISA={isa} on this processor')
 
 
 @functools.cache

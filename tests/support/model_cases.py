@@ -1,5 +1,6 @@
-"""Options of CaptionGenerator at the tiny model's sizes: the presets, and a case for every way to
-compute.
+"""Options of CaptionGenerator at the tiny model's sizes.
+
+The presets, and a case for every way to compute.
 """
 
 from core.config import presets
@@ -23,7 +24,7 @@ SMALL = {'dim_embed': M, 'dim_hidden': H, 'output_size': 0, 'attention_size': 0}
 
 
 def sized(options, **more):
-    """A preset's options with sizes of the tiny model."""
+    """Return a preset's options with sizes of the tiny model."""
     small = {**options, **SMALL}
     for name, size in (('output_size', 9), ('attention_size', 8), ('feature_layer', 10)):
         small[name] = size if options[name] else 0

@@ -6,8 +6,9 @@ from core.runtime.backend import tf1
 
 
 def as_built(config=None):
-    """A session's ConfigProto (changed in place) without Grappler, TensorFlow's optimizer of
-    graphs.
+    """Return a session's ConfigProto (changed in place) without Grappler.
+
+    That is TensorFlow's optimizer of graphs.
     """
     config = config or tf1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -15,8 +16,9 @@ def as_built(config=None):
 
 
 def install(monkeypatch=None):
-    """Makes all later sessions of this process such; with a `monkeypatch` until the end of its
-    test.
+    """Make all later sessions of this process such.
+
+    With a `monkeypatch` until the end of its test.
     """
     session = tf1.Session.__base__  # of which InteractiveSession is one too
     begin = session.__init__

@@ -1,8 +1,7 @@
-"""Drawn scenes, DATA DIRs and a RUN DIR: made once in a session, however many processes share the
-tests.
+"""Drawn scenes, DATA DIRs and a RUN DIR, made once in a session.
 
-Tests get them from the fixtures of tests/conftest.py. Nobody changes them: tests that change one
-make a copy, and the end of the session finds out.
+However many processes share the tests. Tests get them from the fixtures of tests/conftest.py.
+Nobody changes them: tests that change one make a copy, and the end of the session finds out.
 """
 
 import contextlib
@@ -24,15 +23,16 @@ class SampleDirs:
         folder.mkdir(exist_ok=True)
 
     def scenes(self):
-        """13 drawn scenes of 32x32 pixels (8 train, 3 dev, 2 test), as prepro.py --draw leaves
-        them.
+        """Return 13 drawn scenes of 32x32 pixels (8 train, 3 dev, 2 test).
+
+        As prepro.py --draw leaves them.
         """
         from core.datasets import shapes
 
         return self._once('scenes', lambda out: shapes.draw(out, 8, 3, 2, seed=1, size=32))
 
     def data(self, layer='conv2_2', seed=1):
-        """A DATA DIR of the scenes with features of a random vgg19."""
+        """Return a DATA DIR of the scenes with features of a random vgg19."""
         from core import datasets
         from core.data import prepare
         from core.encoders import encoder
@@ -46,8 +46,9 @@ class SampleDirs:
         return self._once(f'data-{layer}-{seed}', make)
 
     def run(self, name='run', *assignments):
-        """A RUN DIR that train.py made of `data()` with TINY_RUN and further options; `name` tells
-        them apart.
+        """Return a RUN DIR that train.py made of `data()` with TINY_RUN and further options.
+
+        `name` tells them apart.
         """
         def make(out):
             options = scripts.settings(*TINY_RUN, *assignments)
@@ -58,7 +59,7 @@ class SampleDirs:
         return self._once(name, make)
 
     def _once(self, name, make):
-        """The directory `name`, made by the first process that asks; the others wait for it."""
+        """Return the directory `name`, made by the first process that asks; the others wait."""
         place = self.folder / name
         if name not in self._given:
             with locked(self.folder / f'{name}.lock'):
@@ -72,7 +73,7 @@ class SampleDirs:
         return place
 
     def assert_unchanged(self):
-        """No directory that this process was given has changed since it was made."""
+        """Assert that no directory that this process was given has changed."""
         for name, contents in self._given.items():
             place = self.folder / name
             assert snapshot(place) == contents, f'a test has changed {place}'
@@ -80,7 +81,7 @@ class SampleDirs:
 
 @contextlib.contextmanager
 def locked(path):
-    """Only one process at a time is in this block."""
+    """Let only one process at a time into this block."""
     with open(path, 'w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -15,8 +15,9 @@ CAPTIONS = ['a black dog runs', 'two men ride bikes', 'a dog sleeps', '', 'a red
 
 
 def caption(text, first=0, ended=True):
-    """A Caption whose word t looks at place first + 5 t, a little at all others; its probabilities
-    and gates rise.
+    """Return a Caption whose word t looks at place first + 5 t, a little at all others.
+
+    Its probabilities and gates rise.
     """
     words = text.split()
     alphas = np.full((len(words), ROWS * COLS), 0.02, np.float32)
@@ -50,14 +51,20 @@ def photo(number):
     return GREY
 
 
-INFO = {'title': HOSTILE, 'step': 7, 'coco': {'Bleu_4': 0.25, 'METEOR': 0.5, 'CIDEr': 1.5},
-        'boxes': True, 'decoding': {'beam_width': 3}, 'decode_context': 'sample',
-        'attention': {
-    'entropy': 1.5, 'uniform_entropy': 2.5, 'n_words': 3, 'mass': 0.5, 'uniform_mass': 0.25}}
+INFO = {
+    'title': HOSTILE,
+    'step': 7,
+    'coco': {'Bleu_4': 0.25, 'METEOR': 0.5, 'CIDEr': 1.5},
+    'boxes': True,
+    'decoding': {'beam_width': 3},
+    'decode_context': 'sample',
+    'attention': {'entropy': 1.5, 'uniform_entropy': 2.5, 'n_words': 3, 'mass': 0.5,
+                  'uniform_mass': 0.25},
+}
 
 
 def write(place):
-    """The page of `records()` at `place`; returns what was said."""
+    """Write the page of `records()` to `place`; returns what was said."""
     lines = []
     gallery.write(place, INFO, records(), photo, lines.append)
     return lines

@@ -5,7 +5,7 @@ from PIL import Image
 
 
 def photo(path, seed, size=(40, 36)):
-    """A small picture of noise that no other seed gives; returns its path."""
+    """Write a small picture of noise that no other seed gives; returns its path."""
     noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)
     Image.fromarray(noise.repeat(4, 0).repeat(4, 1)).save(path)
     return path

@@ -12,7 +12,7 @@ from tests.support.forked_scripts import ROOT
 
 
 def settings(*assignments):
-    """--set options."""
+    """Return --set options."""
     return [part for text in assignments for part in ('--set', text)]
 
 
@@ -38,16 +38,18 @@ def run(name, *arguments, cwd=None, fresh=False, env=None):
 
 
 def python(code, *arguments):
-    """Runs a program's text in a Python of its own, in the repository; returns what subprocess.run
-    returns.
+    """Run a program's text in a Python of its own, in the repository.
+
+    Returns what subprocess.run returns.
     """
     return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True,
                           text=True, cwd=ROOT, timeout=300)
 
 
 def run_watched(name, *arguments, cwd):
-    """`run`, in a Python of its own; returns what it returns, and the set of modules that were
-    imported.
+    """Run as `run` does, in a Python of its own.
+
+    Returns what it returns, and the set of modules that were imported.
     """
     done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / name, *map(str, arguments)],
                           text=True, capture_output=True, timeout=120, cwd=cwd)
@@ -59,18 +61,19 @@ def run_watched(name, *arguments, cwd):
 
 
 def assert_refuses(name, *arguments, cwd, parts=()):
-    """A script refuses in one line that holds all `parts`; it changes neither `cwd` nor a directory
-    that is named.
+    """Assert that a script refuses in one line that holds all `parts`.
+
+    It changes neither `cwd` nor a directory that is named.
     """
-    named = [argument for argument in arguments if isinstance(argument, pathlib.Path)
-             and argument.is_dir()]
+    named = [argument for argument in arguments
+             if isinstance(argument, pathlib.Path) and argument.is_dir()]
     before = snapshot(cwd, *named)
     assert_refused(run(name, *arguments, cwd=cwd), *parts)
     assert snapshot(cwd, *named) == before
 
 
 def assert_refused(done, *parts):
-    """One line on stderr that holds all `parts`, status 2, nothing on stdout."""
+    """Assert one line on stderr that holds all `parts`, status 2, nothing on stdout."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert 'Traceback' not in done.stderr and done.stdout == ''
     assert len(done.stderr.splitlines()) == 1 and ': error: ' in done.stderr, done.stderr

@@ -18,8 +18,6 @@ from tests.support.tiny_model import T
 # arguments of a Solver, of no graph
 NO_OPTIONS = {'say', 'log_path', 'pretrained_model', 'word_vectors'}
 QUIET = {'say': lambda line: None, 'decoding': DecodingConfig(max_len=T, decode_batch=4)}
-
-
 # Options of training that no operation of the graph depends on: they reach it through what is fed.
 OUTSIDE_THE_GRAPH = {'n_epochs', 'batch_size', 'batch_by', 'bucket_width', 'captions_per_image',
                      'learning_rate', 'learning_rate_decay', 'learning_rate_schedule',
@@ -56,8 +54,9 @@ class Quick(Solver):
 
 def make(directory, data=None, val_data=None, model_options=None, seed=1, build=tiny_model.build,
          **options):
-    """A Solver over a tiny model, that of `build`, in a graph of its kind alone, with fixed initial
-    weights.
+    """Return a Solver over a tiny model, that of `build`, in a graph of its kind alone.
+
+    Its initial weights are fixed.
     """
     key = None
     if not options.keys() & {'machine', 'decoding'}:
@@ -81,26 +80,29 @@ def make(directory, data=None, val_data=None, model_options=None, seed=1, build=
 
 
 def entries(directory):
-    """What metrics.jsonl says: a list of dicts. A last line that is being written is left out."""
+    """Return what metrics.jsonl says: a list of dicts.
+
+    A last line that is being written is left out.
+    """
     path = directory / 'metrics.jsonl'
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
 def metrics(directory):
-    """`entries` without what depends on the clock."""
+    """Return `entries` without what depends on the clock."""
     return [{key: value for key, value in entry.items()
              if key not in ('time', 'captions_per_second')} for entry in entries(directory)]
 
 
 def saved(directory, step):
-    """All variables of a checkpoint, the optimizer's too, by name."""
+    """Return all variables of a checkpoint, the optimizer's too, by name."""
     reader = tf.train.load_checkpoint(str(directory / 'checkpoints' / f'step-{step}'))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def assert_same_variables(first, second, step):
-    """Two runs have the same variables, bit for bit, the optimizer's too."""
+    """Assert that two runs have the same variables, bit for bit, the optimizer's too."""
     expected, found = saved(first, step), saved(second, step)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -108,7 +110,7 @@ def assert_same_variables(first, second, step):
 
 
 def assert_same_run(first, second, step):
-    """Two runs are the same in all that training has left, but for what depends on the clock."""
+    """Assert that training has left the same, but for what depends on the clock."""
     assert_same_variables(first, second, step)
     assert metrics(second) == metrics(first)
     for place in (f'checkpoints/step-{step}.json', 'best/best.json'):

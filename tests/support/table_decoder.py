@@ -1,5 +1,6 @@
-"""Step functions made of tables of probabilities, whose best sentences are known, and plain Python
-searches.
+"""Step functions made of tables of probabilities, and searches in plain Python.
+
+The best sentences of the tables are known.
 """
 
 import numpy as np
@@ -10,8 +11,9 @@ from tests.support.quick_sessions import as_built
 
 
 class Table:
-    """p(next word | image, last word) as a core.decoding.search_loop.Decoding, in the default
-    graph.
+    """p(next word | image, last word) as a core.decoding.search_loop.Decoding.
+
+    It is in the default graph.
 
     Args:
         probabilities: (I, V, V): image, last word, next word.
@@ -44,8 +46,9 @@ class Table:
                                     {'history': tf.zeros([n], tf.int32)}, tf.fill([n], start))
 
     def run(self, search):
-        """Evaluate what `search`, a function of the Decoding, returns; returns (values, steps
-        taken, rows).
+        """Evaluate what `search`, a function of the Decoding, returns.
+
+        Returns (values, steps taken, rows).
         """
         built = search(self.decoding())
         with tf1.Session(config=as_built()) as session:
@@ -55,26 +58,26 @@ class Table:
 
 
 def run(probabilities, search, images=None, dtype=np.float64):
-    """`Table(probabilities, images).run(search)` in a graph of its own."""
+    """Run `Table(probabilities, images).run(search)` in a graph of its own."""
     with tf.Graph().as_default():
         return Table(probabilities, images, dtype).run(search)
 
 
 def single(probabilities, search, images=None):
-    """As `run`, of a search that writes one caption an image: its Hypotheses without that axis."""
+    """Run a search that writes one caption an image: its Hypotheses have no axis for more."""
     found, *counts = run(probabilities, search, images)
     assert found.captions.shape[1] == 1
     return type(found)(*(value[:, 0] for value in found)), *counts
 
 
 def random_table(n_images, size, seed, sharpness=1.5):
-    """Probabilities (n_images, size, size) with clear winners."""
+    """Draw probabilities (n_images, size, size) with clear winners."""
     logits = sharpness * np.random.default_rng(seed).normal(size=(n_images, size, size))
     return np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
 
 
 def allowed(sentence, word, rules, size):
-    """Whether `word` may follow the words of `sentence`, by plain reading of the rules."""
+    """Return whether `word` may follow the words of `sentence`, by plain reading."""
     def fits(word):
         if word in rules.never:
             return False
@@ -90,8 +93,9 @@ def allowed(sentence, word, rules, size):
 
 def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1,
                 diversity_penalty=0.0):
-    """The search of core.decoding.beam_search in plain Python, over all max_len steps; only greedy
-    stops early.
+    """Search as core.decoding.beam_search does, in plain Python, over all max_len steps.
+
+    Only greedy stops early.
 
     Args:
         log_next: function from a tuple of words to log-probabilities (size,).
@@ -110,10 +114,9 @@ def beam_search(log_next, size, rules, max_len, width, length_penalty, groups=1,
                 log_probs = log_next(sentence)
                 for word in range(size):
                     if allowed(sentence, word, rules, size):
-                        gained = log_probs[word]
+                        log_prob = total + log_probs[word]
                         penalty = diversity_penalty * uses[word]
-                        candidates.append(
-                            (total + gained - penalty, total + gained, (*sentence, word)))
+                        candidates.append((log_prob - penalty, log_prob, (*sentence, word)))
             candidates.sort(key=lambda c: -c[0])
             done = W == 1 and pools[group]
             for _, total, sentence in candidates[:W]:

@@ -18,9 +18,14 @@ print('to stderr', file=sys.stderr)
 '''
 
 
-@pytest.mark.parametrize(
-    'end', ['', 'sys.exit(3)', 'sys.exit("what is wrong")', 'os.kill(os.getpid(), 9)',
-            'raise ValueError("oh")', 'os._exit(5)'])
+@pytest.mark.parametrize('end', [
+    '',
+    'sys.exit(3)',
+    'sys.exit("what is wrong")',
+    'os.kill(os.getpid(), 9)',
+    'raise ValueError("oh")',
+    'os._exit(5)',
+])
 def test_the_same_as_a_python_of_its_own(tmp_path, end):
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT.format(end))
@@ -36,8 +41,8 @@ def test_the_same_as_a_python_of_its_own(tmp_path, end):
 
 def test_processes_do_not_share_random_numbers_and_do_not_wait_for_ever(tmp_path):
     (tmp_path / 'draw.py').write_text('import numpy as np\nprint(np.random.random())\n')
-    assert len({forked_scripts.run(tmp_path / 'draw.py', [], tmp_path, {}).stdout
-                for _ in range(3)}) == 3
+    numbers = {forked_scripts.run(tmp_path / 'draw.py', [], tmp_path, {}).stdout for _ in range(3)}
+    assert len(numbers) == 3
     (tmp_path / 'sleep.py').write_text('import time\ntime.sleep(60)\n')
     with pytest.raises(subprocess.TimeoutExpired):
         forked_scripts.run(tmp_path / 'sleep.py', [], tmp_path, {}, timeout=0.5)

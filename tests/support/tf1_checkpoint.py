@@ -14,20 +14,23 @@ WORD_TO_IDX = {'<NULL>': 0, '<START>': 1, '<END>': 2, 'red': 3, 'a': 4, 'dog': 5
 V = len(WORD_TO_IDX)
 ENCODER = {'name': 'vgg19', 'layer': 'conv2_2', 'size': 32, 'resize': 'crop'}
 # Written out, so that a change of our names or shapes is seen here.
-NAMES = {'conv_featuresbatch_norm/beta': (D,), 'conv_featuresbatch_norm/gamma': (D,),
-         'conv_featuresbatch_norm/moving_mean': (D,),
-         'conv_featuresbatch_norm/moving_variance': (D,), 'initial_lstm/w_h': (D, H),
-         'initial_lstm/b_h': (H,), 'initial_lstm/w_c': (D, H), 'initial_lstm/b_c': (H,),
-         'word_embedding/w': (V, M), 'project_features/w': (D, D), 'attention_layer/w': (H, D),
-         'attention_layer/b': (D,), 'attention_layer/w_att': (D, 1), 'selector/w': (H, 1),
-         'selector/b': (1,), 'lstm/basic_lstm_cell/kernel': (M + D + H, 4 * H),
-         'lstm/basic_lstm_cell/bias': (4 * H,), 'logits/w_h': (H, M), 'logits/b_h': (M,),
-         'logits/w_out': (M, V), 'logits/b_out': (V,), 'logits/w_ctx2out': (D, M)}
+NAMES = {
+    'conv_featuresbatch_norm/beta': (D,), 'conv_featuresbatch_norm/gamma': (D,),
+    'conv_featuresbatch_norm/moving_mean': (D,), 'conv_featuresbatch_norm/moving_variance': (D,),
+    'initial_lstm/w_h': (D, H), 'initial_lstm/b_h': (H,),
+    'initial_lstm/w_c': (D, H), 'initial_lstm/b_c': (H,),
+    'word_embedding/w': (V, M), 'project_features/w': (D, D),
+    'attention_layer/w': (H, D), 'attention_layer/b': (D,), 'attention_layer/w_att': (D, 1),
+    'selector/w': (H, 1), 'selector/b': (1,),
+    'lstm/basic_lstm_cell/kernel': (M + D + H, 4 * H), 'lstm/basic_lstm_cell/bias': (4 * H,),
+    'logits/w_h': (H, M), 'logits/b_h': (M,), 'logits/w_out': (M, V), 'logits/b_out': (V,),
+    'logits/w_ctx2out': (D, M),
+}
 KERNEL, BIAS = 'lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias'
 
 
 def draw(seed=46):
-    """Values of a TF1 model, float32, with which captions of several lengths are written."""
+    """Draw values of a TF1 model, float32, that write captions of several lengths."""
     random = np.random.default_rng(seed)
     values = {name: random.normal(0, 0.3, shape).astype(np.float32)
               for name, shape in NAMES.items()}
@@ -47,7 +50,7 @@ def features(n=6):
 
 
 def write(path, values, slots=True, version=tf1.train.SaverDef.V2):
-    """A TF1 checkpoint: ref variables, and with `slots` what Adam and a step counter add."""
+    """Write a TF1 checkpoint: ref variables, and with `slots` what Adam and a counter add."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.Graph().as_default():
         variables = [tf1.get_variable(name, initializer=value, use_resource=False)
@@ -68,8 +71,9 @@ def write_words(path, word_to_idx=None):
 
 
 def decode(values, a, max_len=8):
-    """The TF1 code's greedy decoder in float64: words, alphas, betas. The equations:
-    tests/support/tiny_model.py.
+    """Decode as the TF1 code's greedy decoder, in float64: words, alphas, betas.
+
+    The equations are those of core.reference.
     """
     captions = np.full((len(a), max_len + 1), WORD_TO_IDX['<START>'])
     for t in range(max_len):

@@ -24,8 +24,9 @@ OURS = np.array([[START, 4, 12, 8, END], [START, 7, END, NULL, NULL], [START, UN
 
 
 def tutorial(k, carry_state=False, images=None, **gru):
-    """The tutorial's encoder and decoder with the layers of `k`, tf_keras or keras; `gru` are
-    options of its GRU.
+    """Return the tutorial's encoder and decoder with the layers of `k`, tf_keras or keras.
+
+    `gru` are options of its GRU.
     """
 
     class Attention(k.Model):
@@ -65,11 +66,11 @@ def tutorial(k, carry_state=False, images=None, **gru):
     encoder, decoder = Encoder(), Decoder()
     decoder(THEIRS[:, :1], encoder(features() if images is None else images), tf.zeros([N, H]))
     random = np.random.default_rng(11)
+    # So that captions are of several words.
+    scales = ((decoder.embedding.embeddings, 4.0), (decoder.fc2.kernel, 1.0),
+              (decoder.fc2.bias, 0.1))
     for variable in encoder.trainable_variables + decoder.trainable_variables:
-        # So that captions are of several words.
-        scale = next((scale for part, scale in (
-            (decoder.embedding.embeddings, 4.0), (decoder.fc2.kernel, 1.0),
-            (decoder.fc2.bias, 0.1)) if variable is part), 0.5)
+        scale = next((scale for part, scale in scales if variable is part), 0.5)
         variable.assign(random.normal(0.0, scale, variable.shape))
     return encoder, decoder
 
@@ -79,10 +80,13 @@ def features():
 
 
 def tutorial_loss(encoder, decoder, images=None):
-    """Sum over steps of the mean over the batch of the masked cross entropy, and its gradients."""
+    """Return the tutorial's loss and its gradients.
+
+    Sum over steps of the mean over the batch of the masked cross entropy.
+    """
     with tf.GradientTape() as tape:
-        annotations, hidden, loss = encoder(features() if images is None
-                                            else images), tf.zeros([N, H]), 0.0
+        annotations = encoder(features() if images is None else images)
+        hidden, loss = tf.zeros([N, H]), 0.0
         for t in range(1, THEIRS.shape[1]):
             logits, hidden = decoder(THEIRS[:, t - 1:t], annotations, hidden)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(THEIRS[:, t], logits)
@@ -94,21 +98,23 @@ def tutorial_loss(encoder, decoder, images=None):
 
 
 def in_our_names(encoder, decoder, arrays):
-    """Arrays in the order of the tutorial's variables -> dict by our names, words in our order."""
+    """Return arrays of the tutorial's variables as a dict by our names, words in our order."""
     attention, gru = decoder.attention, decoder.gru.cell
     names = {
         'feature_layer/w': encoder.fc.kernel, 'feature_layer/b': encoder.fc.bias,
         'project_features/w': attention.W1.kernel, 'project_features/b': attention.W1.bias,
         'attention_layer/w': attention.W2.kernel, 'attention_layer/b': attention.W2.bias,
         'attention_layer/w_att': attention.V.kernel, 'attention_layer/b_att': attention.V.bias,
-        'word_embedding/w': decoder.embedding.embeddings, 'gru/kernel': gru.kernel,
-        'gru/recurrent_kernel': gru.recurrent_kernel, 'gru/bias': gru.bias,
+        'word_embedding/w': decoder.embedding.embeddings,
+        'gru/kernel': gru.kernel, 'gru/recurrent_kernel': gru.recurrent_kernel,
+        'gru/bias': gru.bias,
         'logits/w_h': decoder.fc1.kernel, 'logits/b_h': decoder.fc1.bias,
         'logits/w_out': decoder.fc2.kernel, 'logits/b_out': decoder.fc2.bias,
     }
     variables = encoder.trainable_variables + decoder.trainable_variables
     found = {name: next(array for variable, array in zip(variables, arrays, strict=True)
-                        if variable is wanted) for name, wanted in names.items()}
+                        if variable is wanted)
+             for name, wanted in names.items()}
     rows = [0, 3, 4, 1] + [WORD_INDEX[word] for word in ORDINARY]
     return found | {'word_embedding/w': found['word_embedding/w'][rows],
                     'logits/w_out': found['logits/w_out'][:, rows],
@@ -116,7 +122,7 @@ def in_our_names(encoder, decoder, arrays):
 
 
 def save(directory, encoder, decoder, k=tf_keras):
-    """What the tutorial's CheckpointManager writes after a step of its optimizer."""
+    """Write what the tutorial's CheckpointManager does after a step of its optimizer."""
     optimizer = k.optimizers.Adam(0.0)
     variables = encoder.trainable_variables + decoder.trainable_variables
     optimizer.apply_gradients([(tf.zeros(variable.shape), variable) for variable in variables])
@@ -125,7 +131,7 @@ def save(directory, encoder, decoder, k=tf_keras):
 
 
 def save_words(directory, content=None, name='words.json'):
-    """A vocabulary file; by default the tutorial's tokenizer."""
+    """Write a vocabulary file; by default the tutorial's tokenizer."""
     if content is None:
         config = {'num_words': V, 'oov_token': '<unk>', 'word_index': json.dumps(WORD_INDEX)}
         content = {'class_name': 'Tokenizer', 'config': config}

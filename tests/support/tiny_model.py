@@ -17,8 +17,9 @@ NULL, START, END, UNK = range(4)
 
 
 def build(**options):
-    """The tiny CaptionGenerator in the default graph; without XLA if not told, as compiling takes
-    longest here.
+    """Build the tiny CaptionGenerator in the default graph.
+
+    Without XLA if not told, as compiling takes longest here.
     """
     sizes = {'dim_feature': (L, D), 'dim_embed': M, 'dim_hidden': H, 'n_time_step': T, 'jit': False}
     return CaptionGenerator(WORD_TO_IDX, **{**sizes, **options})
@@ -33,18 +34,19 @@ class Sampled(typing.NamedTuple):
 
 
 def sampler(model, *arguments, **options):
-    """`model.build_sampler(...)` as a Sampled."""
+    """Return `model.build_sampler(...)` as a Sampled."""
     return Sampled(*model.build_sampler(*arguments, **options))
 
 
 def tf_graph():
-    """A context with a fresh default graph."""
+    """Return a context with a fresh default graph."""
     return tf.Graph().as_default()
 
 
 def batch():
-    """Features (N, L, D) float32 and captions (N, T + 1) int32 of three lengths, the longest of T
-    words.
+    """Return features (N, L, D) float32 and captions (N, T + 1) int32.
+
+    The captions have three lengths, the longest of T words.
     """
     features = np.random.default_rng(3).normal(1.0, 2.0, (N, L, D)).astype(np.float32)
     captions = [[START, 4, 9, END, NULL], [START, 5, 7, 10, END], [START, 12, END, NULL, NULL]]
@@ -52,8 +54,9 @@ def batch():
 
 
 def values(model, seed=5):
-    """Random float64 values for every variable of a model, by name; none of them zero, variances
-    positive.
+    """Draw float64 values for every variable of a model, by name.
+
+    None of them is zero, variances are positive.
     """
     random = np.random.default_rng(seed)
     drawn = {}
@@ -66,7 +69,7 @@ def values(model, seed=5):
 
 @contextlib.contextmanager
 def session(model, assigned=None):
-    """A session with initialised variables, set to `assigned` (name -> array) where given."""
+    """Give a session with initialised variables, set to `assigned` (name -> array) if given."""
     with model.graph.as_default():
         initialize = tf1.global_variables_initializer()
     with tf1.Session(graph=model.graph, config=as_built()) as opened:
@@ -84,13 +87,14 @@ def assign(opened, model, assigned):
 
 
 def fetch(opened, model):
-    """Values of the model's variables by name."""
+    """Return the values of the model's variables by name."""
     return {variable.op.name: opened.run(variable) for variable in model.variables}
 
 
 def arrays(n_images=6, per_image=2, seed=1):
-    """The TF1 code's dict of arrays: images whose features tell their captions, which have 2 to T
-    words.
+    """Return the TF1 code's dict of arrays: images whose features tell their captions.
+
+    The captions have 2 to T words.
     """
     random = np.random.default_rng(seed)
     features = random.normal(0.0, 1.0, (n_images, L, D)).astype(np.float32)

@@ -1,8 +1,7 @@
-"""How far apart the same result may lie when another batch, number of threads, graph or processor
-computed it.
+"""How far apart the same result may lie when it was computed otherwise.
 
-Where the processor, the batch, the threads and the graph are the same, tests want every bit and
-need nothing of this.
+In another batch, with another number of threads, graph or processor. Where the processor, the
+batch, the threads and the graph are the same, tests want every bit and need nothing of this.
 """
 
 import numpy as np
@@ -26,15 +25,17 @@ NEAR_ZERO = 1e-6
 
 
 def summed(n_terms, dtype=np.float32):
-    """A sum of n terms differs by at most n roundings, relative to the sum of their sizes, in
-    whatever order.
+    """Return how far a sum of n terms may differ, relative to the sum of their sizes.
+
+    At most by n roundings, in whatever order.
     """
     return n_terms * float(np.finfo(dtype).eps)
 
 
 def assert_same_but_rounding(found, expected, n_terms):
-    """Whole numbers are equal, others but for the rounding of sums of `n_terms` in their dtype; one
-    shape.
+    """Assert one shape and equal whole numbers, others equal but for rounding.
+
+    They are sums of `n_terms` in their dtype.
     """
     found, expected = np.asarray(found), np.asarray(expected)
     if found.dtype.kind == 'f':
@@ -45,8 +46,9 @@ def assert_same_but_rounding(found, expected, n_terms):
 
 
 def assert_same_features(found, expected, n_terms):
-    """One encoder's float16 features: sums of `n_terms` in float32, of which each may round to a
-    neighbour.
+    """Assert that float16 features are one encoder's.
+
+    Sums of `n_terms` in float32, of which each may round to a neighbour.
     """
     found, expected = (np.asarray(values, np.float32) for values in (found, expected))
     np.testing.assert_allclose(found, expected, rtol=FLOAT16_UNIT + summed(n_terms),
@@ -54,8 +56,7 @@ def assert_same_features(found, expected, n_terms):
 
 
 def assert_same_caption(found, expected):
-    """Captions (core.decoding.captions.Caption) of one photo: the same words, numbers as near as
-    features allow.
+    """Assert that Captions are of one photo: same words, numbers as near as features allow.
 
     The sample run's words have a margin: its two best captions of a photo are 3 apart in
     log-probability at least, where the roundings move 1e-4.
@@ -67,8 +68,9 @@ def assert_same_caption(found, expected):
 
 
 def assert_same_record(found, expected):
-    """Captions as in JSON, dicts of one photo: all that is no float is equal, floats as in
-    `assert_same_caption`.
+    """Assert that captions as in JSON are of one photo.
+
+    All that is no float is equal, floats as in `assert_same_caption`.
     """
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -8,12 +8,7 @@ import pytest
 from core.common.errors import InputError
 from core.runtime.backend import tf1
 from core.training import checkpoints as module
-from core.training.checkpoints import (
-    BestModel,
-    Checkpoints,
-    initialize_from,
-    latest_state,
-)
+from core.training.checkpoints import BestModel, Checkpoints, initialize_from, latest_state
 from tests.support import tiny_model
 
 
@@ -98,10 +93,12 @@ def test_damaged_checkpoint_is_one_clear_line(model, tmp_path):
         latest_state(checkpoints.directory)
 
 
-@pytest.mark.parametrize(('name', 'part'), [('load_checkpoint', 'not a TensorFlow checkpoint'),
-                                            ('restore', 'cannot be restored, it is damaged')])
-def test_what_the_reader_raises_for_short_data_is_one_clear_line(
-    model, tmp_path, monkeypatch, name, part):
+@pytest.mark.parametrize(('name', 'part'), [
+    ('load_checkpoint', 'not a TensorFlow checkpoint'),
+    ('restore', 'cannot be restored, it is damaged'),
+])
+def test_what_the_reader_raises_for_short_data_is_one_clear_line(model, tmp_path, monkeypatch,
+                                                                 name, part):
     """The reader of TensorFlow 2.21 raises IndexError there."""
     checkpoints = Checkpoints(tmp_path, model.variables)
 
@@ -110,8 +107,8 @@ def test_what_the_reader_raises_for_short_data_is_one_clear_line(
 
     with tiny_model.session(model) as session:
         checkpoints.save(session, {'step': 5})
-        monkeypatch.setattr(*((module.tf.train, name) if name == 'load_checkpoint'
-                              else (tf1.train.Saver, name)), fail)
+        owner = module.tf.train if name == 'load_checkpoint' else tf1.train.Saver
+        monkeypatch.setattr(owner, name, fail)
         with pytest.raises(InputError, match=rf'step-5: {part} \(Read less bytes'):
             checkpoints.restore(session, {'step': 5})
 
@@ -133,8 +130,8 @@ def test_checkpoint_of_another_model_is_refused(model, tmp_path):
 
 def test_cannot_write(model, tmp_path):
     (tmp_path / 'step-5.json').mkdir()  # a directory cannot be replaced by a file, not even by root
-    with tiny_model.session(model) as session, pytest.raises(InputError,
-                                                             match='cannot write a checkpoint'):
+    with (tiny_model.session(model) as session,
+          pytest.raises(InputError, match='cannot write a checkpoint')):
         Checkpoints(tmp_path, model.variables).save(session, {'step': 5})
 
 

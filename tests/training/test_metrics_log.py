@@ -1,6 +1,5 @@
 """metrics.jsonl and the TensorBoard events."""
 
-
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from tests.support.tiny_model import L
 
 
 def events(directory):
-    """Summary values by (tag, step)."""
+    """Return the summary values by (tag, step)."""
     found = {}
     for path in sorted(directory.glob('events.*')):
         for event in tf1.train.summary_iterator(str(path)):
@@ -25,7 +24,7 @@ def events(directory):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two images of which one has a photo."""
+    """Return two images of which one has a photo."""
     from PIL import Image
 
     photo = tmp_path / 'photo.png'

@@ -30,24 +30,24 @@ GRADIENTS['word_embedding/w'][:2] = 0  # words that do not occur
 
 
 class Made:
-    """A model with a loss that is linear in its variables, and a session; `encoder`: with encoder
-    variables.
+    """A model with a loss that is linear in its variables, and a session.
+
+    With `encoder` it has encoder variables.
     """
 
     def __init__(self, encoder=False, **values):
         with tf.Graph().as_default() as self.graph:
             made = {name: tf1.get_variable(name, initializer=value, trainable='moving' not in name,
-                                           use_resource=True) for name, value in START.items()
-                    if encoder or name not in ENCODER}
+                                           use_resource=True)
+                    for name, value in START.items() if encoder or name not in ENCODER}
             self.variables = made
             # 2 twice: its halves add up
             rows = tf.nn.embedding_lookup(made['word_embedding/w'], [2, 3, 2])
-            half = GRADIENTS['word_embedding/w'][[2, 3, 2]] * np.array(
-                [[0.5], [1], [0.5]], np.float32)
-            loss = tf.reduce_sum(rows * half) + tf.add_n([
+            shares = np.array([[0.5], [1], [0.5]], np.float32)
+            loss = tf.reduce_sum(rows * (shares * GRADIENTS['word_embedding/w'][[2, 3, 2]]))
+            loss += tf.add_n([
                 tf.reduce_sum(variable * GRADIENTS[name]) for name, variable in made.items()
-                if name not in ('word_embedding/w', 'unused/w', 'norm/moving_mean')
-            ])
+                if name not in ('word_embedding/w', 'unused/w', 'norm/moving_mean')])
             moving, before = made['norm/moving_mean'], {}
             # as the model does it: the loss moves a statistic
             if values.get('precision') == 'float16':
@@ -134,8 +134,9 @@ def test_what_two_steps_of_every_update_rule_do(rule):
 
 
 def test_weight_decay_is_apart_from_the_gradient():
-    """Under Adam the first step is the rate with the gradient's sign; decay in the gradient would
-    change nothing.
+    """Under Adam the first step is the rate with the gradient's sign.
+
+    Decay in the gradient would change nothing.
     """
     with Made(encoder=True, update_rule='adam', weight_decay=0.1, finetune_rate=0.2) as made:
         made.step()
@@ -143,9 +144,8 @@ def test_weight_decay_is_apart_from_the_gradient():
     for name, value in found.items():
         rate = 0.5 * 0.2 if name in ENCODER else 0.5
         decay = 0.1 if name in MATRICES else 0.0
-        np.testing.assert_allclose(
-            value, START[name] - rate * (np.sign(GRADIENTS[name]) + decay * START[name]), rtol=1e-3,
-            atol=1e-4, err_msg=name)
+        expected = START[name] - rate * (np.sign(GRADIENTS[name]) + decay * START[name])
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'momentum', 'sgd'])
@@ -210,8 +210,8 @@ def test_averages():
 
 
 def test_averages_do_not_change_training():
-    with Made(update_rule='adam',
-              weight_averaging=0.9) as averaged, Made(update_rule='adam') as plain:
+    with (Made(update_rule='adam', weight_averaging=0.9) as averaged,
+          Made(update_rule='adam') as plain):
         for step in range(3):
             averaged.step(step)
             plain.step(step)
@@ -239,15 +239,17 @@ def set_factor(made, value):
 
 
 def everything(made):
-    """All variables by name, the optimizer's too."""
+    """Return all variables by name, the optimizer's too."""
     with made.graph.as_default():
-        return {v.op.name: value for v, value in zip(
-            tf1.global_variables(), made.session.run(tf1.global_variables()), strict=True)}
+        variables = tf1.global_variables()
+    values = made.session.run(variables)
+    return {v.op.name: value for v, value in zip(variables, values, strict=True)}
 
 
 def test_a_scale_that_fits_changes_nothing():
-    """Powers of two are exact: the variables are those of the same training without a scale, bit
-    for bit.
+    """Powers of two are exact.
+
+    The variables are those of the same training without a scale, bit for bit.
     """
     for rule in ('adam', 'rmsprop'):
         values = {**FULL, 'update_rule': rule, 'encoder': True}
@@ -271,21 +273,20 @@ def test_an_overflow_is_skipped_and_halves_the_scale(rule):
         made.step()
         set_factor(made, 2.0**127)
         before = everything(made)
-        norm, factor = made.step(
-            1, [made.optimization.gradient_norm, made.optimization.loss_scale.value])
+        norm, factor = made.step(1, [made.optimization.gradient_norm,
+                                     made.optimization.loss_scale.value])
         after = everything(made)
         assert not np.isfinite(norm) and factor == 2.0**127
-        assert (before.pop('loss_scale/factor'), after.pop('loss_scale/factor')) == (
-            2.0**127, 2.0**126)
-        assert (before.pop('loss_scale/good_steps'), after.pop('loss_scale/good_steps')) == (1, 0)
+        assert [part.pop('loss_scale/factor') for part in (before, after)] == [2.0**127, 2.0**126]
+        assert [part.pop('loss_scale/good_steps') for part in (before, after)] == [1, 0]
         assert after.keys() == before.keys()
         for name, value in after.items():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
         set_factor(made, 1.0)
         made.step(2)
         assert not any(np.array_equal(value, before[name])
-                       for name, value in everything(made).items() if name in before
-                       and 'unused' not in name)
+                       for name, value in everything(made).items()
+                       if name in before and 'unused' not in name)
 
 
 def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
@@ -308,8 +309,15 @@ def test_the_scale_grows_after_so_many_good_steps_in_a_row(monkeypatch):
 
 
 @pytest.mark.parametrize(('nll', 'norm', 'scale', 'expected'), [
-    (1.0, 1.0, None, False), (1.0, np.nan, None, True), (np.inf, 1.0, None, True),
-    (1.0, np.inf, 2.0**15, False), (1.0, np.nan, 4.0, False), (1.0, np.nan, 2.0, True),
-    (1.0, np.nan, 1.0, True), (np.nan, 1.0, 2.0**15, True), (1.0, 1.0, 1.0, False)])
+    (1.0, 1.0, None, False),
+    (1.0, np.nan, None, True),
+    (np.inf, 1.0, None, True),
+    (1.0, np.inf, 2.0**15, False),
+    (1.0, np.nan, 4.0, False),
+    (1.0, np.nan, 2.0, True),
+    (1.0, np.nan, 1.0, True),
+    (np.nan, 1.0, 2.0**15, True),
+    (1.0, 1.0, 1.0, False),
+])
 def test_what_counts_as_diverged(nll, norm, scale, expected):
     assert optimization.diverged(nll, norm, scale) == expected

@@ -1,5 +1,6 @@
-"""Mixed precision: near float32 by the format's own error, in float32 what must be, and float32
-itself untouched.
+"""Mixed precision: near float32 by the format's own error.
+
+In float32 is what must be, and float32 itself is untouched.
 """
 
 import functools
@@ -28,22 +29,24 @@ NEAR['hard'] = {'attention': 'hard', 'lambda_e': 0.3, 'baseline': 'none'}
 
 @functools.cache
 def loss_and_gradients(compute_dtype, jit, name):
-    """[loss, nll], and the gradients of all trained variables as one vector, of the options
-    NEAR[name].
+    """Return [loss, nll], and the gradients of all trained variables as one vector.
+
+    The model has the options NEAR[name].
     """
     options = NEAR[name]
     with tf.Graph().as_default():
         model = tiny_model.build(jit=jit, **options)
         loss = model.build_model(compute_dtype=compute_dtype)
-        gradients = tf1.gradients(
-            loss, [variable for variable in model.variables if variable.trainable])
+        trained = [variable for variable in model.variables if variable.trainable]
+        gradients = tf1.gradients(loss, trained)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients
                      if gradient is not None]
         assert {gradient.dtype for gradient in gradients} == {tf.float32}
         features, captions = tiny_model.batch()
         with tiny_model.session(model, tiny_model.values(model)) as session:
-            losses, found = session.run([[loss, model.nll], gradients], {
-                model.features: features, model.captions: captions, model.dropout_seed: (3, 4)})
+            losses, found = session.run([[loss, model.nll], gradients],
+                                        {model.features: features, model.captions: captions,
+                                         model.dropout_seed: (3, 4)})
     return np.array(losses), np.concatenate([gradient.ravel() for gradient in found])
 
 
@@ -60,41 +63,42 @@ def test_loss_and_gradients_are_near_those_of_float32(name, jit, dtype):
 
 
 def operations(graph):
-    """Pairs of operation and the names of the types of its attributes, of the graph and all its
-    functions.
+    """Generate pairs of operation and the names of its attributes' types.
 
-    Without the sums in gradients of products, which are over the axes that were broadcast, here
-    none.
+    They are those of the graph and all its functions. Without the sums in gradients of products,
+    which are over the axes that were broadcast, here none.
     """
     definition = graph.as_graph_def()
-    for node in [*definition.node, *(
-        node for function in definition.library.function for node in function.node_def)]:
+    inner = (node for function in definition.library.function for node in function.node_def)
+    for node in [*definition.node, *inner]:
         if 'MatMul_grad/Sum' not in node.name:
             yield node.op, {tf.dtypes.as_dtype(value.type).name for value in node.attr.values()
                             if value.type}
 
 
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
-@pytest.mark.parametrize(
-    'options', [{}, {'attention': 'hard', 'cell': 'gru', 'attention_layers': 2, 'feature_layer': 9,
-                     'initial_layers': 2, 'output_layers': 2}])
+@pytest.mark.parametrize('options', [
+    {},
+    {'attention': 'hard', 'cell': 'gru', 'attention_layers': 2, 'feature_layer': 9,
+     'initial_layers': 2, 'output_layers': 2},
+])
 def test_products_are_low_and_the_rest_is_float32(graph, precision, options):
     model = tiny_model.build(alpha_c=1.0, jit=False, **options)
     loss = model.build_model(compute_dtype=optimization.PRECISIONS[precision])
     Optimization(model, loss, TrainingConfig(precision=precision, weight_decay=0.1), 3)
     low = {op for op, types in operations(graph) if precision in types}
     assert {'MatMul', 'BatchMatMulV2', 'Cast'} <= low
-    others = {op for op in low if op.startswith(
-        ('Softmax', 'SparseSoftmax', 'LogSoftmax', 'ResourceApply', 'Exp', 'Log', 'Rsqrt', 'Sum',
-         'Mean', 'Sigmoid', 'VarHandle', 'ReadVar', 'Assign', 'TensorListReserve',
-         'TensorListStack'))}
-    assert others == set()
-    # What has float32 products: statistics and bias of batch normalisation, gradient of the
-    # attention's vector.
-    assert sum(op in ('MatMul', 'BatchMatMulV2', 'BatchMatMulV3') and 'float32' in types
-               and precision not in types for op, types in operations(graph)) < 16
-    assert {variable.dtype for variable in tf1.global_variables()} == {tf.float32} | (
-        {tf.int64} if precision == 'float16' else set())
+    exact = ('Softmax', 'SparseSoftmax', 'LogSoftmax', 'ResourceApply', 'Exp', 'Log', 'Rsqrt',
+             'Sum', 'Mean', 'Sigmoid', 'VarHandle', 'ReadVar', 'Assign', 'TensorListReserve',
+             'TensorListStack')
+    assert {op for op in low if op.startswith(exact)} == set()
+    # Products in float32: statistics and bias of batch normalisation, gradient of the attention's
+    # vector.
+    products = [types for op, types in operations(graph)
+                if op in ('MatMul', 'BatchMatMulV2', 'BatchMatMulV3')]
+    assert sum('float32' in types and precision not in types for types in products) < 16
+    counters = {tf.int64} if precision == 'float16' else set()
+    assert {variable.dtype for variable in tf1.global_variables()} == {tf.float32} | counters
 
 
 def test_decoding_and_float32_have_no_16_bits(graph):
@@ -135,7 +139,7 @@ def test_one_batch_can_be_overfitted(graph, precision):
 # ---- training
 
 def scales(directory):
-    """What is recorded of the scale."""
+    """Return what is recorded of the scale."""
     return [entry['loss_scale'] for entry in metrics(directory) if 'loss_scale' in entry]
 
 
@@ -156,8 +160,8 @@ def test_training_goes_on_exactly_with_skipped_steps_and_growth(tmp_path, monkey
         if int(path.name.split('.')[0].split('-')[1]) > middle:
             path.unlink()
     before, after = (saved(tmp_path / 'whole', step) for step in (middle, middle + 1))
-    assert {name for name in before if not np.array_equal(before[name],
-                                                          after[name])} == {'loss_scale/factor'}
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {'loss_scale/factor'}
     assert make(tmp_path / 'cut', tiny_model.arrays(10), **options).train() == whole
     assert_same_run(tmp_path / 'whole', tmp_path / 'cut', whole['step'])
 

@@ -19,7 +19,10 @@ from tests.support.tiny_model import D, L, M
 
 @pytest.fixture(scope='module')
 def uncut(tmp_path_factory):
-    """Function that trains without a stop, once for each name: (directory, state at the end)."""
+    """Return a function that trains without a stop, once for each name.
+
+    It returns (directory, state at the end).
+    """
     made = {}
 
     def train(name, *data, **options):
@@ -38,8 +41,8 @@ def test_interrupted_training_goes_on_bit_for_bit(uncut, tmp_path, number):
     expected, whole = uncut('interrupted', watched(data), **options)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     # The 6th read is of the second epoch; reading runs ahead of training by a few batches.
-    stopped = make(tmp_path / 'cut', watched(data, 6, lambda: os.kill(os.getpid(), number)),
-                   **options)
+    cut = watched(data, 6, lambda: os.kill(os.getpid(), number))
+    stopped = make(tmp_path / 'cut', cut, **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -67,8 +70,9 @@ def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
 
 
 def test_checkpoints_inside_an_epoch_and_entries_after_them(tmp_path):
-    """A kill loses what came after the last checkpoint; its later lines in metrics.jsonl go as
-    well.
+    """A kill loses what came after the last checkpoint.
+
+    Its later lines in metrics.jsonl go as well.
     """
     whole = make(tmp_path / 'whole', save_minutes=1e-9, keep_checkpoints=100).train()
     make(tmp_path / 'cut', save_minutes=1e-9, keep_checkpoints=100).train()
@@ -130,17 +134,17 @@ EVERYTHING = {'model_options': {'attention': 'hard', 'n_samples': 2, 'alpha_c': 
 
 
 def test_with_everything_on_training_goes_on_bit_for_bit(tmp_path):
-    """Stopped in the middle of the last epoch, after the rate was lowered and with the annealing
-    under way.
+    """Stopped in the middle of the last epoch.
+
+    The rate was lowered before, and the annealing is under way.
     """
     data, dev = tiny_model.arrays(10), tiny_model.arrays(3, seed=2)
     # no score gets better
     options = {**EVERYTHING, 'val_data': dev, 'learning_rate': 1e-4, 'print_every': 1}
     solver = make(tmp_path / 'whole', watched(data), **options)
     n_batches, whole = len(solver.batches), solver.train()
-    stopped = make(tmp_path / 'cut', watched(data, 2 * n_batches + 3,
-                                             lambda: os.kill(os.getpid(), signal.SIGTERM)),
-                   **options)
+    cut = watched(data, 2 * n_batches + 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stopped = make(tmp_path / 'cut', cut, **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     path = max((tmp_path / 'cut' / 'checkpoints').glob('*.json'),
@@ -212,7 +216,7 @@ def test_hard_attention_starts_from_the_best_model_of_a_soft_run(tmp_path):
 
 
 def with_toy_encoder():
-    """A model with an encoder of two matrices, of which the first is frozen."""
+    """Build a model with an encoder of two matrices, of which the first is frozen."""
     pixels = tf1.placeholder(tf.uint8, [None, L, D])
     with tf1.variable_scope('encoder', use_resource=True):
         frozen = tf1.get_variable('frozen', [D, D], collections=['frozen'], trainable=False)
@@ -223,8 +227,8 @@ def with_toy_encoder():
             session.run(variable.initializer, {variable.initializer.inputs[1]: factor * np.eye(D)})
 
     features = tf.cast(pixels, tf.float32) @ frozen @ trained
-    return tiny_model.build(encoder=TrainableEncoder(pixels, features, restore, [trained],
-                                                     [frozen]))
+    encoder = TrainableEncoder(pixels, features, restore, [trained], [frozen])
+    return tiny_model.build(encoder=encoder)
 
 
 def tunable(directory, data, val_data=None, **options):
@@ -271,13 +275,13 @@ def test_an_interrupt_ends_a_validation_at_once_and_it_is_done_again(uncut, tmp_
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / 'cut', watched(data), dev_data, say=said.append, **options).train()
     done = (at - 1) // 2
-    assert (said[-1] == f'saved at step {n_batches * (done + 1)}; the same command goes on from '
-            'there')
+    step = n_batches * (done + 1)
+    assert said[-1] == f'saved at step {step}; the same command goes on from there'
     assert sum(line.startswith('validation after') for line in said) == done
     assert len(dev_data.features.reads) <= 2 * done + 2  # none of a later validation
     said.clear()
     make(tmp_path / 'cut', watched(data), dev, say=said.append, **options).train()
-    assert said[0].startswith(f'going on from step {n_batches * (done + 1)}')
+    assert said[0].startswith(f'going on from step {step}')
     assert 'validation after' in said[1]
     assert_same_run(expected, tmp_path / 'cut', whole['step'])
 

@@ -72,19 +72,19 @@ def test_annealing_is_linear_in_the_step():
 def test_only_what_is_asked_for_is_annealed():
     names = ('temperature', 'lambda_e', 'scheduled_sampling')
     assert annealed_at(*annealing(annealed=names), 3, 4) == {}
-    assert annealed_at(*annealing(anneal_epochs=1.0, temperature_start=2.0), 0,
-                       4) == {'temperature': 2.0}
-    found = annealed_at(*annealing({'scheduled_sampling': 0.4}, annealed=names, anneal_epochs=1.0),
-                        1, 4)
-    assert found == {'scheduled_sampling': pytest.approx(0.1)}
+    one = annealing(anneal_epochs=1.0, temperature_start=2.0)
+    assert annealed_at(*one, 0, 4) == {'temperature': 2.0}
+    other = annealing({'scheduled_sampling': 0.4}, annealed=names, anneal_epochs=1.0)
+    assert annealed_at(*other, 1, 4) == {'scheduled_sampling': pytest.approx(0.1)}
 
 
 @pytest.mark.parametrize(('values', 'annealed', 'said'), [
     ({'lambda_e_start': 0.1}, ('temperature', 'lambda_e'), 'lambda_e_start needs anneal_epochs'),
     ({'temperature_start': 2.0}, ('temperature',), 'temperature_start needs anneal_epochs'),
-    ({'lambda_e_start': 0.1, 'anneal_epochs': 1.0}, ('temperature',), 'lambda_e_start needs '
-     'attention=hard'), ({'anneal_epochs': 1.0}, ('temperature', 'lambda_e'),
-                         'anneal_epochs has nothing to anneal')])
+    ({'lambda_e_start': 0.1, 'anneal_epochs': 1.0}, ('temperature',),
+     'lambda_e_start needs attention=hard'),
+    ({'anneal_epochs': 1.0}, ('temperature', 'lambda_e'), 'anneal_epochs has nothing to anneal'),
+])
 def test_options_without_effect_are_refused(values, annealed, said):
     with pytest.raises(InputError, match=said):
         check_training_options(*annealing(annealed=annealed, **values))

@@ -1,5 +1,6 @@
-"""Training: it learns, keeps the best model, reports what it does, and says what is wrong in one
-line.
+"""Training: it learns, keeps the best model, and reports what it does.
+
+What is wrong is said in one line.
 """
 
 import collections
@@ -51,8 +52,8 @@ def test_gradients_are_clipped(tmp_path):
                       if 'moving' not in name}
         state = solver.train()
         after = saved(directory, state['step'])
-        moved[clip] = np.sqrt(
-            sum(((after[name] - value)**2).sum() for name, value in before.items()))
+        moved[clip] = np.sqrt(sum(((after[name] - value)**2).sum()
+                                  for name, value in before.items()))
     assert moved[0.01] == pytest.approx(0.01, rel=1e-2)
     assert moved[0.0] > 0.1 and moved[0.0] == pytest.approx(moved[1e6], rel=1e-5)
 
@@ -66,16 +67,18 @@ def test_training_uses_the_schedule(tmp_path):
 
 
 def test_unigram_loss():
-    captions = np.array(
-        [[START, 4, 4, 5, END], [START, 4, END, NULL, NULL], [START, END, NULL, NULL, NULL]])
+    captions = np.array([[START, 4, 4, 5, END],
+                         [START, 4, END, NULL, NULL],
+                         [START, END, NULL, NULL, NULL]])
     # 7 words are predicted: 4 three times, 5 once, <END> three times.
     expected = -(6 * np.log(3 / 7) + np.log(1 / 7)) / 7
     assert unigram_loss(captions, NULL) == pytest.approx(expected)
 
 
 def test_reported_losses_are_those_of_the_steps(tmp_path):
-    """With a rate of nothing and no dropout the loss of an epoch is that of the initial model,
-    however printed.
+    """With a rate of nothing and no dropout the loss stays that of the initial model.
+
+    However it is printed.
     """
     options = {'learning_rate': 0.0, 'n_epochs': 1, 'model_options': {'dropout': False},
                'batch_size': 12}
@@ -94,8 +97,9 @@ def test_reported_losses_are_those_of_the_steps(tmp_path):
 
 
 def test_early_stopping_keeps_the_best_model(tmp_path):
-    """With a rate of nothing only the moving statistics change, so validations soon stop getting
-    better.
+    """With a rate of nothing only the moving statistics change.
+
+    So validations soon stop getting better.
     """
     said, data = [], (tiny_model.arrays(), tiny_model.arrays(3, seed=2))
     options = {'learning_rate': 0.0, 'n_epochs': 9, 'patience': 2, 'validation_metric': 'CIDEr',
@@ -125,8 +129,8 @@ def test_best_model_is_the_one_validated_and_test_reads_it(tmp_path):
     captions = solver.test()
     assert state['best_score'] > 0.9
     references = CaptionData.from_arrays(data, dict(enumerate(tiny_model.WORDS))).references
-    exact = sum(
-        caption.text == texts[0] for caption, texts in zip(captions, references, strict=True))
+    exact = sum(caption.text == texts[0]
+                for caption, texts in zip(captions, references, strict=True))
     assert exact >= 3
     for caption in captions:
         assert caption.alphas.shape == (len(caption.words), L)
@@ -144,7 +148,8 @@ def test_not_a_number(tmp_path):
 
 
 @pytest.mark.parametrize(('option', 'hint'), [
-    ('learning_rat', "did you mean learning_rate"), ('epochs', "did you mean n_epochs"),
+    ('learning_rat', 'did you mean learning_rate'),
+    ('epochs', 'did you mean n_epochs'),
     ('zzz', 'known: n_epochs'),
 ])
 def test_unknown_options_name_the_nearest(tmp_path, option, hint):
@@ -153,9 +158,14 @@ def test_unknown_options_name_the_nearest(tmp_path, option, hint):
 
 
 @pytest.mark.parametrize(('option', 'value'), [
-    ('update_rule', 'adamax'), ('batch_size', 0), ('learning_rate_schedule', 'linear'),
-    ('n_epochs', 0), ('learning_rate', 'fast'), ('validation_metric', 'SPICE'),
-    ('batch_size', 2.5)])
+    ('update_rule', 'adamax'),
+    ('batch_size', 0),
+    ('learning_rate_schedule', 'linear'),
+    ('n_epochs', 0),
+    ('learning_rate', 'fast'),
+    ('validation_metric', 'SPICE'),
+    ('batch_size', 2.5),
+])
 def test_bad_values(tmp_path, option, value):
     with pytest.raises(InputError, match=option):
         make(tmp_path, **{option: value})
@@ -166,7 +176,8 @@ def test_bad_values(tmp_path, option, value):
     ({'captions': np.ones((12, T + 2), int)}, f'the model expects {T + 1}'),
     ({'captions': np.full((12, T + 1), V)}, f'use word {V}, the model has {V} words'),
     ({'captions': np.zeros((0, T + 1), int), 'image_idxs': np.zeros(0, int)},
-     'no training caption')])
+     'no training caption'),
+])
 def test_data_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         make(tmp_path, {**tiny_model.arrays(), 'references': [['a']] * 6, **change})
@@ -187,11 +198,10 @@ def test_test_before_training(tmp_path):
 
 
 def test_default_sizes_of_the_tf1_code_are_positional(graph):
-    model = CaptionGenerator(tiny_model.WORD_TO_IDX, (L, D), M, 8, T, False, False, 1.0, False,
-                             False)
-    options = model.options
+    values = (False, False, 1.0, False, False)
+    options = CaptionGenerator(tiny_model.WORD_TO_IDX, (L, D), M, 8, T, *values).options
     assert (options.prev2out, options.ctx2out, options.alpha_c, options.selector,
-            options.dropout) == (False, False, 1.0, False, False)
+            options.dropout) == values
 
 
 def test_broken_variables_are_never_saved(tmp_path):
@@ -241,8 +251,8 @@ def test_the_best_model_is_the_averages_and_training_goes_on_from_the_raw_ones(t
     raw, kept = saved(tmp_path / 'plain', 6), saved(tmp_path / 'averaged', 6)
     for name, value in raw.items():  # validation in between left no trace
         np.testing.assert_array_equal(kept[name], value, err_msg=name)
-    best = tf.train.load_checkpoint(
-        str(tmp_path / 'averaged' / 'best' / f'step-{state["best_step"]}'))
+    prefix = tmp_path / 'averaged' / 'best' / f'step-{state["best_step"]}'
+    best = tf.train.load_checkpoint(str(prefix))
     at_best = saved(tmp_path / 'averaged', state['best_step'])
     for name in best.get_variable_to_shape_map():
         source = name if 'moving' in name else f'weight_averaging/{name}'
@@ -287,6 +297,6 @@ def test_one_meteor_serves_all_validations(tmp_path, monkeypatch):
     log = logged_java(tmp_path, monkeypatch, stand_in=True)
     make(tmp_path / 'run', tiny_model.arrays(10), tiny_model.arrays(4, seed=2),
          validation_metric='METEOR').train()
-    assert [entry['METEOR'] for entry in metrics(tmp_path / 'run')
-            if 'METEOR' in entry] == [0.5] * 3
+    scores = [entry['METEOR'] for entry in metrics(tmp_path / 'run') if 'METEOR' in entry]
+    assert scores == [0.5] * 3
     assert len(meteor_processes(log)) == 1
