@@ -163,8 +163,8 @@ class Album:
         random = np.random.default_rng([seed, 4])
         corpus = Corpus(sizes, lengths, seed).captions
         corpus = corpus[np.argsort(np.count_nonzero(corpus, axis=1), kind='stable')]
-        self.sentences = corpus[
-            ((np.arange(PROTOTYPES) + 0.5) / PROTOTYPES * len(corpus)).astype(int)]
+        middles = (np.arange(PROTOTYPES) + 0.5) / PROTOTYPES * len(corpus)
+        self.sentences = corpus[middles.astype(int)]
         self._shown = random.standard_normal((PROTOTYPES, 1, sizes.D), np.float32)
 
     def batch(self, number):

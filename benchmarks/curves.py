@@ -49,8 +49,8 @@ def main():
         for name, entries in runs.items():
             points = [(e['step'], e[key or args.metric]) for e in entries
                       if e['kind'] == kind and (key or args.metric) in e]
-            axes.plot(*zip(*points, strict=True) if points else ((), ()), marker='o' if key is None
-                      else None, markersize=4, label=name)
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(steps, values, marker='o' if key is None else None, markersize=4, label=name)
         axes.set_title(title.format(args.metric), fontsize=10)
         axes.set_xlabel('step')
         axes.grid(alpha=0.3)
@@ -58,8 +58,8 @@ def main():
     with replacing(pathlib.Path(args.out), 'wb') as file:
         figure.savefig(file, format='png')
     for name, entries in runs.items():
-        scores = [f'{e[args.metric]:.4f}' for e in entries if e['kind'] == 'validation'
-                  and args.metric in e]
+        scores = [f'{e[args.metric]:.4f}' for e in entries
+                  if e['kind'] == 'validation' and args.metric in e]
         print(f'{name}: {args.metric} after each validation: {" ".join(scores)}')
 
 

@@ -95,12 +95,13 @@ def main():
                 alphas = np.array(found['alphas'][n][k])[:len(caption.words)]
                 alpha = max(alpha, float(np.abs(alphas - caption.alphas).max(initial=0)))
     size = sum(path.stat().st_size for path in args.directory.rglob('*') if path.is_file())
-    print(terminal.table(
-        [('sentences equal', f'{same} of {total}'),
-         ('largest difference of a log-probability', f'{log_prob:.1e}'),
-         ('of an attention weight', f'{alpha:.1e}'), ('size', terminal.size_text(size)),
-         *((f'{name}, s', f'{seconds:.3f}') for name, seconds in times.items())],
-        [f'{len(paths)} photos', '']))
+    print(terminal.table([
+        ('sentences equal', f'{same} of {total}'),
+        ('largest difference of a log-probability', f'{log_prob:.1e}'),
+        ('of an attention weight', f'{alpha:.1e}'),
+        ('size', terminal.size_text(size)),
+        *((f'{name}, s', f'{seconds:.3f}') for name, seconds in times.items()),
+    ], [f'{len(paths)} photos', '']))
     return int(same != total)
 
 

@@ -32,8 +32,9 @@ WARM_UP = 40  # runs that bring the moving baseline to its value
 
 
 def measure(run, features, captions, options, repeats):
-    """(nll, norm of the attention's gradient, norm of the others') of a model with `options` over
-    the run's.
+    """Return (nll, norm of the attention's gradient, norm of the others').
+
+    The model has `options` over the run's.
     """
     settings = {**dataclasses.asdict(run.config.model), **options}
     with tf.Graph().as_default() as graph:
@@ -81,10 +82,10 @@ def main():
         nll, attention, others = measure(run, features, data.captions[chosen], options,
                                          args.repeats)
         more = ''.join(f', {key} {value}' for key, value in case.items() if key != 'attention')
-        rows.append(
-            [options['attention'] + more, f'{nll:.1f}', f'{attention:.1f}', f'{others:.1f}'])
-    print(terminal.table(
-        rows, ['attention', 'nats a caption', 'gradient of the attention', 'of the rest']))
+        rows.append([options['attention'] + more,
+                     *(f'{figure:.1f}' for figure in (nll, attention, others))])
+    print(terminal.table(rows, ['attention', 'nats a caption', 'gradient of the attention',
+                                'of the rest']))
 
 
 if __name__ == '__main__':

@@ -38,9 +38,9 @@ def measure(sizes, threads, steps, points=None, widths=WIDTHS, max_len=20):
                         known[side, changed] = worker.call('step', changed, steps)
                     results[letter][side].append((value, known[side, changed]))
         if widths:
-            results['K'] = {
-                'ours': [(width, workers['ours'].call('beam', sizes, width, max_len, steps))
-                         for width in widths]}
+            seconds = [workers['ours'].call('beam', sizes, width, max_len, steps)
+                       for width in widths]
+            results['K'] = {'ours': list(zip(widths, seconds, strict=True))}
     finally:
         for worker in workers.values():
             worker.__exit__()
@@ -53,8 +53,8 @@ def table(results):
     for letter, sides in results.items():
         what = 'a word of beam search' if letter == 'K' else 'a training step'
         for side, points in sides.items():
-            rows.append([TITLES[letter], f'{what}, {side}', ' · '.join(
-                f'{value}: {1000 * seconds:.0f}' for value, seconds in points)])
+            times = ' · '.join(f'{value}: {1000 * seconds:.0f}' for value, seconds in points)
+            rows.append([TITLES[letter], f'{what}, {side}', times])
     return markdown(['what grows', 'time of', 'ms'], rows)
 
 

@@ -1,5 +1,4 @@
-"""Is the gradient of hard attention the one of paper 4.1, and what do its options do to the
-variance?
+"""Is the gradient of hard attention that of paper 4.1? What do its options do to its variance?
 
     python -m benchmarks.hard_gradient [--draws 100000] [--quick]
 
@@ -55,8 +54,8 @@ class Gradients:
             if missing:
                 raise ValueError(f'the enumeration and the model differ in {sorted(missing)}')
             found = tf1.gradients(loss, [by_name[name] for name in v])
-            self.gradient = tf.concat(
-                [tf.reshape(tf.convert_to_tensor(part), [-1]) for part in found], axis=0)
+            self.gradient = tf.concat([tf.reshape(tf.convert_to_tensor(part), [-1])
+                                       for part in found], axis=0)
             config = tf1.ConfigProto()  # optimizing so small a graph costs more than it saves
             config.graph_options.rewrite_options.disable_meta_optimizer = True
             self.session = tf1.Session(graph=graph, config=config)
@@ -72,8 +71,9 @@ class Gradients:
         self.session.close()
 
     def run(self, seed, repeats=1, fetch=None, feed=None):
-        """The gradient (P,) for the batch of the enumeration, `repeats` times over; with `fetch`,
-        (P,) and it.
+        """Return the gradient (P,) for the batch of the enumeration, `repeats` times over.
+
+        With `fetch`, (P,) and its value.
         """
         features, captions = sample_model.batch()
         feed = {self.model.inputs: np.repeat(features, repeats, axis=0),
@@ -84,15 +84,16 @@ class Gradients:
         return tuple(self.session.run([self.gradient, fetch], feed))
 
     def runs(self, n_runs, repeats, seed=1):
-        """Gradients (n_runs, P) of independent runs, the moving baseline being stationary."""
+        """Return gradients (n_runs, P) of independent runs; the moving baseline is stationary."""
         for k in range(WARM_UP if self.model.baseline is not None else 0):
             self.run((k, seed + 1), repeats)
         return np.stack([self.run((k, seed), repeats) for k in range(n_runs)])
 
 
 def cases():
-    """Options of every case: all combinations for the table of variances, then those that need
-    more.
+    """Return the options of every case.
+
+    All combinations for the table of variances, then those that need more.
     """
     estimators = [('none', 1), ('none', 4), ('moving', 1), ('moving', 4), ('leave_one_out', 4),
                   ('self_critical', 1)]
@@ -100,48 +101,51 @@ def cases():
             for p in (1.0, 0.5) for reward in ('sequence', 'to_go')
             for baseline, n_samples in estimators]
     return grid + [
-        PAPER, {'lambda_e': 0.1}, {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 4,
-                                   'semi_sampling_p': 0.5, 'lambda_e': 0.1},
+        PAPER,
+        {'lambda_e': 0.1},
+        {'reward': 'to_go', 'baseline': 'leave_one_out', 'n_samples': 4, 'semi_sampling_p': 0.5,
+         'lambda_e': 0.1},
         {'reward': 'to_go', 'baseline': 'moving', 'lambda_r': 0.25, 'lambda_e': 0.1, 'alpha_c': 0.5,
          'temperature': 0.5, 'semi_sampling_p': 0.3},
         {'batch_norm': True, 'baseline': 'moving', 'attention_activation': 'tanh', 'lambda_e': 0.1,
-         'alpha_c': 0.5}, {'semi_sampling_p': 0.0}]
+         'alpha_c': 0.5},
+        {'semi_sampling_p': 0.0},
+    ]
 
 
 def label(options):
-    """A case in words."""
+    """Return a case in words."""
     shown = {'reward': 'sequence', 'baseline': 'none', 'n_samples': 1, 'semi_sampling_p': 1.0,
              **options}
-    return ', '.join([shown.pop('reward'), shown.pop('baseline'), *(f'{name} {x:g}' if name not in (
-        'attention_activation',) else str(x) for name, x in shown.items())])
+    names = [shown.pop('reward'), shown.pop('baseline')]
+    return ', '.join([*names, *(str(x) if name == 'attention_activation' else f'{name} {x:g}'
+                                for name, x in shown.items())])
 
 
 def measure(options, draws, expected_error, repeats=REPEATS):
-    """One case by Monte Carlo beside the enumeration.
+    """Measure one case by Monte Carlo beside the enumeration.
 
     Returns:
         dict: draws; variables, of name -> (relative error, distance, largest element's distance);
         variance and exact_variance, the traces of one caption's covariance.
     """
     walk_options = {name: options[name] for name in WALK_OPTIONS if name in options}
-    drawn = {
-        **PLAIN, **{name: value for name, value in options.items() if name not in WALK_OPTIONS}}
+    drawn = PLAIN | {name: value for name, value in options.items() if name not in WALK_OPTIONS}
     enumerated = exact(**walk_options)
     mean, variance = enumerated.moments(**drawn)
     means, variances = enumerated.named(mean), enumerated.named(variance)
-    needed = max(variances[name].sum() / (means[name]**2).sum()
-                 for name in means) / expected_error**2
+    needed = max(variances[name].sum() / (means[name]**2).sum() for name in means)
+    needed /= expected_error**2
     per_run = repeats * sample_model.N
     n_runs = max(2, int(np.ceil(max(draws, needed) / per_run)))
     with Gradients(enumerated.v, **options) as gradients:
         found = gradients.runs(n_runs, repeats)
     spread = found.var(axis=0, ddof=1)
-    difference, error = enumerated.named(found.mean(axis=0) - mean), enumerated.named(
-        spread / n_runs)
+    difference = enumerated.named(found.mean(axis=0) - mean)
+    error = enumerated.named(spread / n_runs)
     compared = {}
     for name, gap in difference.items():
-        # Without draws only rounding is left, which the enumeration's own error (1e-9) must not
-        # blow up.
+        # Without draws only rounding is left: the enumeration's error (1e-9) must not blow it up.
         floor = 1e-7 * np.linalg.norm(means[name])
         compared[name] = (np.linalg.norm(gap) / np.linalg.norm(means[name]),
                           np.linalg.norm(gap) / np.sqrt(error[name].sum() + floor**2),
@@ -152,24 +156,24 @@ def measure(options, draws, expected_error, repeats=REPEATS):
 
 @functools.cache
 def others():
-    """Enumerations of random models of the same size, beside the one that is drawn from."""
+    """Return enumerations of random models of the same size, beside the one drawn from."""
     return [Enumeration(sample_model.variables(seed), *sample_model.batch(), batch_norm=False)
             for seed in range(N_OTHERS)]
 
 
 def typical(options):
-    """Median over `others` of the exact variance's share of the plain one; None for options of the
-    walk.
+    """Return the median over `others` of the exact variance's share of the plain one.
+
+    None for options of the walk.
     """
     if not set(options) <= set(PLAIN):
         return None
-    return np.median(
-        [enumerated.moments(**{**PLAIN, **options})[1].sum() / enumerated.moments(**PLAIN)[1].sum()
-         for enumerated in others()])
+    return np.median([enumerated.moments(**{**PLAIN, **options})[1].sum()
+                      / enumerated.moments(**PLAIN)[1].sum() for enumerated in others()])
 
 
 def markdown(rows, header):
-    """Lines of a Markdown table."""
+    """Return a Markdown table."""
     return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |'
                      for row in [header, ['---'] * len(header), *rows])
 
@@ -194,16 +198,16 @@ def main():
         worst = [max(x[i] for x in found['variables'].values()) for i in range(3)]
         if worst[1] >= WORST_DISTANCE or (worst[0] >= WORST_ERROR and not args.quick):
             failed.append(name)
-        summary.append(
-            [name, f'{found["draws"]:,}', f'{worst[0]:.2%}', f'{worst[1]:.2f}', f'{worst[2]:.2f}'])
+        summary.append([name, f'{found["draws"]:,}', f'{worst[0]:.2%}', f'{worst[1]:.2f}',
+                        f'{worst[2]:.2f}'])
         plain = plain or found
         median = typical(options)
-        table.append([name, *(f'{found[key]:.2f} | {found[key] / plain[key]:.4f}'
-                              for key in ('variance', 'exact_variance')), '' if median is None
-                      else f'{median:.4f}'])
+        shares = [f'{found[key]:.2f} | {found[key] / plain[key]:.4f}'
+                  for key in ('variance', 'exact_variance')]
+        table.append([name, *shares, '' if median is None else f'{median:.4f}'])
     print('\nThe worst variable of each case\n')
-    print(markdown(summary, [
-        'reward, baseline', 'draws', 'relative error', 'standard errors', 'largest element']))
+    print(markdown(summary, ['reward, baseline', 'draws', 'relative error', 'standard errors',
+                             'largest element']))
     print('\nVariance of the gradient of one caption: trace of its covariance, and its share of '
           'the first case\n')
     print(f'(last column: median share, exact, over {N_OTHERS} random models)\n')

@@ -97,8 +97,8 @@ class Worker(contextlib.AbstractContextManager):
             failed, value = self._pipe.recv()
         except EOFError:
             self._process.join()
-            raise RuntimeError(f'a side ended with status {self._process.exitcode}; memory may be '
-                               'short') from None
+            status = self._process.exitcode
+            raise RuntimeError(f'a side ended with status {status}; memory may be short') from None
         if failed:
             raise RuntimeError(value)
         return value
@@ -165,8 +165,8 @@ class Others:
 
         Not idle includes what the host takes away.
         """
-        fields = [int(field)
-                  for field in pathlib.Path('/proc/stat').read_text(encoding='utf8').split()[1:9]]
+        words = pathlib.Path('/proc/stat').read_text(encoding='utf8').split()
+        fields = [int(word) for word in words[1:9]]
         idle = fields[3] + fields[4]
         own = sum(sum(resource.getrusage(who)[:2])
                   for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

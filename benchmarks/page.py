@@ -61,7 +61,8 @@ def measure(browser, address, word, rounds):
         heap = page.evaluate('performance.memory.usedJSHeapSize')
         context.close()
     return [('open, until ten photos stand, s', summary(opened, 2)),
-            (f'search "{word}" and back, ms', summary(searched)), ('sort, ms', summary(sorted_)),
+            (f'search "{word}" and back, ms', summary(searched)),
+            ('sort, ms', summary(sorted_)),
             ('open one image, s', summary(shown, 2)),
             ('JavaScript memory', terminal.size_text(heap))]
 
@@ -84,10 +85,10 @@ def main():
         rows = measure(browser, (args.directory / 'index.html').resolve().as_uri(), args.search,
                        args.rounds)
         browser.close()
-    print(terminal.table(
-        [('size', terminal.size_text(size(args.directory))),
-         ('of which photos, data', f'{terminal.size_text(size(args.directory, "photos"))}, '
-          f'{terminal.size_text(size(args.directory, "data"))}'), *rows], ['', '']))
+    whole, photos, data = (terminal.size_text(size(args.directory, *parts))
+                           for parts in ((), ('photos',), ('data',)))
+    print(terminal.table([('size', whole), ('of which photos, data', f'{photos}, {data}'), *rows],
+                         ['', '']))
 
 
 if __name__ == '__main__':

@@ -47,9 +47,8 @@ class Captioner(nn.Module):
         self.query, self.score = nn.Linear(H, D), nn.Linear(D, 1, bias=False)
         self.gate = nn.Linear(H, 1)
         self.cell = nn.LSTMCell(M + D, H)
-        self.out_h, self.out_context, self.out = nn.Linear(H, M), nn.Linear(D, M,
-                                                                            bias=False), nn.Linear(
-            M, n_words)
+        self.out_h, self.out_context = nn.Linear(H, M), nn.Linear(D, M, bias=False)
+        self.out = nn.Linear(M, n_words)
         self.dropout = nn.Dropout(dropout)
 
     def normalised(self, features):
@@ -99,8 +98,9 @@ class Captioner(nn.Module):
         alphas = features.new_zeros(len(lengths), lengths[0], self.L)
         for t in range(lengths[0]):
             n = sum(length > t for length in lengths)
-            logits, alpha, h, c = self.step(features[:n], projected[:n] if projected is not None
-                                            else None, words[:n, t], h[:n], c[:n])
+            logits, alpha, h, c = self.step(features[:n],
+                                            None if projected is None else projected[:n],
+                                            words[:n, t], h[:n], c[:n])
             predictions[:n, t] = logits
             alphas[:n, t] = alpha
         scores = pack_padded_sequence(predictions, lengths, batch_first=True).data
@@ -170,7 +170,7 @@ def beam_search(model, features, beam_width, max_len):
     for _ in range(max_len):
         n = len(sentences)
         logits, _, h, c = model.step(features.expand(n, -1, -1),
-                                     projected.expand(n, -1, -1) if projected is not None else None,
+                                     None if projected is None else projected.expand(n, -1, -1),
                                      model.embedding(sentences[:, -1]), h, c)
         log_probs = log_softmax(logits, dim=1)
         log_probs[:, [NULL, START, UNK]] = float('-inf')
@@ -181,8 +181,8 @@ def beam_search(model, features, beam_width, max_len):
         ended = words == END
         finished += zip(sentences[ended, 1:].tolist(), scores[ended].tolist(), strict=True)
         going = ~ended & scores.isfinite()  # a wide beam may reach words that are never written
-        sentences, scores, h, c = sentences[going], scores[going], h[parents[going]], c[
-            parents[going]]
+        sentences, scores = sentences[going], scores[going]
+        h, c = h[parents[going]], c[parents[going]]
         if not len(sentences):
             break
     finished += zip(sentences[:, 1:].tolist(), scores.tolist(), strict=True)

@@ -57,9 +57,9 @@ class Benchmarks:
 
     def _workers(self, stack, factories):
         """Return workers of (factory, options) by name, the sides of one comparison."""
-        return {
-            name: stack.enter_context(Worker(factory, **{'threads': self.args.threads, **options}))
-            for name, (factory, options) in factories.items()}
+        usual = {'threads': self.args.threads}
+        return {name: stack.enter_context(Worker(factory, **{**usual, **options}))
+                for name, (factory, options) in factories.items()}
 
     def _training_sides(self, sizes):
         options = {'sizes': sizes, 'lengths': self.lengths}
@@ -78,8 +78,8 @@ class Benchmarks:
                 rows.append([name, f'{statistics.median(values):.1f}', ''])
                 continue
             figures['ratios'][name] = ratio(rates['ours'], values)._asdict()
-            rows.append(
-                [name, f'{statistics.median(values):.1f}', str(ratio(rates['ours'], values))])
+            rows.append([name, f'{statistics.median(values):.1f}',
+                         str(ratio(rates['ours'], values))])
         return figures, rows
 
     def _tell(self, name, header, rows):
@@ -104,8 +104,8 @@ class Benchmarks:
                 for name in ('ours', 'textbook'):
                     start = workers[name].call('start')
                     self.results[f'start N {n} {name}'] = start
-                    started.append(
-                        [n, name, f'{start["build"]:.1f}', f'{start["first"]:.1f}', start['nodes']])
+                    started.append([n, name, f'{start["build"]:.1f}', f'{start["first"]:.1f}',
+                                    start['nodes']])
         self._tell('train', ['N', 'batches', 'side', 'captions/s', 'ours is faster by'], rows)
         self._tell('start', ['N', 'side', 'graph build, s', 'first step, s', 'nodes'], started)
 
@@ -124,10 +124,11 @@ class Benchmarks:
                                   'above_idle': above}
         rows = []
         for name in peaks:
-            cells = [(f'{max(measured[name]):.2f}', '' if name == 'ours'
-                      else str(ratio(measured['ours'], measured[name])))
-                     for measured in (peaks, above)]
-            rows.append([name, *cells[0], *cells[1]])
+            cells = []
+            for measured in (peaks, above):
+                share = '' if name == 'ours' else str(ratio(measured['ours'], measured[name]))
+                cells += [f'{max(measured[name]):.2f}', share]
+            rows.append([name, *cells])
         self._tell('memory', ['side', 'peak, GB', "ours' share", 'above the idle process, GB',
                               "ours' share"], rows)
 
@@ -187,9 +188,9 @@ class Benchmarks:
         options = {'sizes': self.sizes, 'weights': self._weights(), 'beam_width': width,
                    'lengths': self.lengths}
         with contextlib.ExitStack() as stack:
-            workers = self._workers(stack, {'ours': (TF + 'OursDecoding', options)} | {
-                name: (TORCH + 'TorchBeam', {**options, **more}) for name, more in PYTORCH.items()})
-            ours = {'ours': workers.pop('ours')}
+            ours = self._workers(stack, {'ours': (TF + 'OursDecoding', options)})
+            workers = self._workers(stack, {name: (TORCH + 'TorchBeam', {**options, **more})
+                                            for name, more in PYTORCH.items()})
             answers = alternate(_sides(ours, 'decode') | _sides(workers, 'decode', n_images),
                                 self.args.rounds)
         figures, sides = self._compared(_rates(answers), 'images/s')
@@ -198,8 +199,8 @@ class Benchmarks:
         for name, *cells in sides:
             same = sum(a == b for a, b in zip(told['ours'], told[name], strict=True))
             figures.setdefault('same_captions', {})[name] = same
-            rows.append(
-                [name, *cells, f'{same} of {len(told[name])}', f'{_mean_length(told[name]):.1f}'])
+            rows.append([name, *cells, f'{same} of {len(told[name])}',
+                         f'{_mean_length(told[name]):.1f}'])
         self.results[f'beam {width}'] = {**figures, 'images': len(told['ours'])}
         self._tell('beam', ['side', 'images/s', 'ours is faster by', 'same sentence',
                             'mean length with end'], rows)
@@ -248,8 +249,8 @@ class Benchmarks:
             for op, place in zip(profile['ops'][:14], profile['scopes'][:14], strict=False):
                 rows.append([op[0], f'{100 * op[1]:.1f} %', op[2], place[0],
                              f'{100 * place[1]:.1f} %', place[2]])
-            self._tell(
-                f'profile {name}', ['operation', 'share', 'calls', 'scope', 'share', 'calls'], rows)
+            self._tell(f'profile {name}',
+                       ['operation', 'share', 'calls', 'scope', 'share', 'calls'], rows)
             print(f'\n{1000 * profile["seconds"]:.0f} ms traced; the operations, which run beside '
                   f'each other, take {1000 * profile["op_seconds"]:.0f} ms')
 
@@ -315,8 +316,8 @@ def _arguments():
     parser.add_argument('--images', metavar='DIR', help='photos for prepro; default: noise')
     parser.add_argument('--json', metavar='FILE', help='write all figures')
     parser.add_argument('--write', metavar='FILE',
-                        help='put the tables into this document, between its lines <!-- '
-                        'benchmarks.run NAME --> and <!-- end -->')
+                        help='put the tables into this document, between its lines '
+                        '<!-- benchmarks.run NAME --> and <!-- end -->')
     parser.add_argument('--plot', metavar='PNG', help='plot of growth')
     args = parser.parse_args()
     if min(args.rounds, args.steps, args.threads, args.beam_width, args.beam_images,
@@ -361,8 +362,8 @@ def main():
             benchmarks.profile()
         machine['other_programs'] = round(others.share(), 3)
         beside = f'other programs took {100 * machine["other_programs"]:.0f} % of the cores'
-        print(f'\n{beside}' + (
-            '; measure again when the machine is idle' if others.share() > 0.05 else ''))
+        advice = '; measure again when the machine is idle' if others.share() > 0.05 else ''
+        print(f'\n{beside}{advice}')
         if args.json:
             write_json(pathlib.Path(args.json),
                        {'command': command, 'machine': machine, 'sizes': vars(sizes),

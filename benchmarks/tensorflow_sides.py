@@ -1,5 +1,4 @@
-"""The sides of the comparisons that run in TensorFlow: this project, the textbook graph, bare
-convolutions.
+"""The sides of the comparisons that run in TensorFlow: this project and the textbook graph.
 
 Each class is made inside a worker of benchmarks.measure; its methods return dicts with 'seconds'
 and 'items'.
@@ -28,7 +27,7 @@ NEVER = -30.0  # the bias of <END> under which no caption ends
 
 
 def config(threads):
-    """Of a session: both thread pools have `threads` threads."""
+    """Return a session's ConfigProto: both thread pools have `threads` threads."""
     return tf1.ConfigProto(intra_op_parallelism_threads=threads,
                            inter_op_parallelism_threads=threads)
 
@@ -65,7 +64,7 @@ class Training:
         self.first_seconds = time.perf_counter() - begun
 
     def _feeds(self, step):
-        """What a step is fed with besides the batch."""
+        """Return what a step is fed with besides the batch."""
         return {}
 
     def _run(self, captions, **options):
@@ -75,7 +74,7 @@ class Training:
                                  self.captions: captions, **self._feeds(self._step)}, **options)
 
     def train(self, number, steps, order='sorted'):
-        """`steps` steps on batches that stand for an epoch; `number` is the round."""
+        """Run `steps` steps on batches that stand for an epoch; `number` is the round."""
         batches = self.corpus.batches(steps, order, number)
         begun = time.perf_counter()
         for captions in batches:
@@ -85,7 +84,7 @@ class Training:
         return {'seconds': seconds, 'items': steps * self.sizes.N}
 
     def longest(self, steps):
-        """The median time of steps on captions of T words, in 'seconds'."""
+        """Return the median time of steps on captions of T words, in 'seconds'."""
         captions, times = full_captions(self.sizes), []
         for _ in range(steps):
             begun = time.perf_counter()
@@ -94,18 +93,19 @@ class Training:
         return {'seconds': float(np.median(times)), 'items': self.sizes.N}
 
     def memory(self):
-        """Bytes: 'idle' after the import, 'peak' since the process began."""
+        """Return bytes: 'idle' after the import, 'peak' since the process began."""
         return {'idle': self.idle_bytes, 'peak': resident()['VmHWM']}
 
     def start(self):
-        """Seconds: 'build' of the graph, 'first' step with its optimisation of the graph; and the
-        graph's nodes.
+        """Return seconds of 'build' and of the 'first' step, and the graph's 'nodes'.
+
+        The first step optimises the graph.
         """
         return {'build': self.build_seconds, 'first': self.first_seconds,
                 'nodes': len(self.graph.as_graph_def().node)}
 
     def profile(self, number=0):
-        """One step on a batch of middle length through TensorFlow's tracer: op_profile.shares."""
+        """Trace one step on a batch of middle length: op_profile.shares."""
         captions = sorted(self.corpus.batches(3, seed=number), key=np.count_nonzero)[1]
         self._run(captions)
         metadata = tf1.RunMetadata()
@@ -148,15 +148,16 @@ class TextbookTraining(Training):
 
 
 class CommonState(OursTraining):
-    """Weights with which captions end as real ones do: a short training on images that tell their
-    sentence.
+    """Weights with which captions end as real ones do.
 
-    The variables do not depend on the number of locations; few of them make it fast.
+    They come from a short training on images that tell their sentence. The variables do not depend
+    on the number of locations; few of them make it fast.
     """
 
     def learn(self, steps, path, lengths=FLICKR8K):
-        """Train and write the variables to `path` (.npz); returns the loss per caption of the last
-        step.
+        """Train and write the variables to `path` (.npz).
+
+        Returns the loss per caption of the last step.
         """
         album = Album(self.sizes, lengths)
         for step in range(steps):
@@ -201,8 +202,9 @@ class Decoding:
         self.first_seconds = time.perf_counter() - begun
 
     def decode(self, number):
-        """Captions of batch `number`: 'seconds', 'items' (images), 'captions' (lists of words up to
-        <END>).
+        """Return captions of batch `number`.
+
+        'seconds', 'items' (images), 'captions' (lists of words up to <END>).
         """
         features = self.album.batch(number)[0].astype(self.features.dtype.as_numpy_dtype)
         begun = time.perf_counter()
@@ -238,12 +240,16 @@ class TextbookDecoding(Decoding):
 
 
 class InputWaiting(OursTraining):
-    """Training from a features file on the disk, as the Solver reads it: how long does a step wait
-    for its batch?
+    """Training from a features file on the disk, as the Solver reads it.
+
+    How long does a step wait for its batch?
     """
 
     def waiting(self, steps, n_images):
-        """'seconds' in all, 'waiting' of them for batches, for `steps` steps after the first."""
+        """Return 'seconds' in all and 'waiting' of them for batches.
+
+        They are those of `steps` steps after the first.
+        """
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory) / 'features.h5'
             FeatureFile.create(path, (n_images, self.sizes.L, self.sizes.D))
@@ -289,7 +295,7 @@ class Growth:
         self.threads = threads
 
     def step(self, sizes, steps):
-        """Seconds of a training step on captions of T words."""
+        """Return the seconds of a training step on captions of T words."""
         self.training.idle_bytes = 0
         training = self.training(sizes, self.threads)
         try:
@@ -298,7 +304,7 @@ class Growth:
             training.close()
 
     def beam(self, sizes, beam_width, max_len, steps):
-        """Seconds of a step of beam search in which no sentence ends."""
+        """Return the seconds of a step of beam search in which no sentence ends."""
         decoding = OursDecoding(sizes, self.threads, never_end=True, beam_width=beam_width,
                                 max_len=max_len)
         try:

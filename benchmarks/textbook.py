@@ -1,5 +1,6 @@
-"""The default model as the TF1 tutorials write it: the baseline, and the plainest form of the
-equations.
+"""The default model as the TF1 tutorials write it, the baseline of the comparisons.
+
+It is the plainest form of the equations.
 
     with tf.Graph().as_default():
         model = Textbook(n_words=10000)
@@ -65,20 +66,24 @@ class Textbook:
         D, H, M, V = self.D, self.H, self.M, self.V
         glorot = tf1.glorot_uniform_initializer()
         zeros, ones = tf1.zeros_initializer(), tf1.ones_initializer()
-        specs = {'conv_featuresbatch_norm/beta': ([D], zeros),
-                 'conv_featuresbatch_norm/gamma': ([D], ones),
-                 'conv_featuresbatch_norm/moving_mean': ([D], zeros),
-                 'conv_featuresbatch_norm/moving_variance': ([D], ones),
-                 'initial_lstm/w_h': ([D, H], glorot), 'initial_lstm/b_h': ([H], zeros),
-                 'initial_lstm/w_c': ([D, H], glorot), 'initial_lstm/b_c': ([H], zeros),
-                 'word_embedding/w': ([V, M], tf1.random_uniform_initializer(-1.0, 1.0)),
-                 'project_features/w': ([D, D], glorot), 'attention_layer/w': ([H, D], glorot),
-                 'attention_layer/b': ([D], zeros), 'attention_layer/w_att': ([D, 1], glorot),
-                 'selector/w': ([H, 1], glorot), 'selector/b': ([1], zeros),
-                 'lstm/basic_lstm_cell/kernel': ([M + D + H, 4 * H], glorot),
-                 'lstm/basic_lstm_cell/bias': ([4 * H], zeros), 'logits/w_h': ([H, M], glorot),
-                 'logits/b_h': ([M], zeros), 'logits/w_ctx2out': ([D, M], glorot),
-                 'logits/w_out': ([M, V], glorot), 'logits/b_out': ([V], zeros)}
+        specs = {
+            'conv_featuresbatch_norm/beta': ([D], zeros),
+            'conv_featuresbatch_norm/gamma': ([D], ones),
+            'conv_featuresbatch_norm/moving_mean': ([D], zeros),
+            'conv_featuresbatch_norm/moving_variance': ([D], ones),
+            'initial_lstm/w_h': ([D, H], glorot), 'initial_lstm/b_h': ([H], zeros),
+            'initial_lstm/w_c': ([D, H], glorot), 'initial_lstm/b_c': ([H], zeros),
+            'word_embedding/w': ([V, M], tf1.random_uniform_initializer(-1.0, 1.0)),
+            'project_features/w': ([D, D], glorot),
+            'attention_layer/w': ([H, D], glorot), 'attention_layer/b': ([D], zeros),
+            'attention_layer/w_att': ([D, 1], glorot),
+            'selector/w': ([H, 1], glorot), 'selector/b': ([1], zeros),
+            'lstm/basic_lstm_cell/kernel': ([M + D + H, 4 * H], glorot),
+            'lstm/basic_lstm_cell/bias': ([4 * H], zeros),
+            'logits/w_h': ([H, M], glorot), 'logits/b_h': ([M], zeros),
+            'logits/w_ctx2out': ([D, M], glorot),
+            'logits/w_out': ([M, V], glorot), 'logits/b_out': ([V], zeros),
+        }
         return {name: tf1.get_variable(name, shape, self.dtype, initializer=initializer,
                                        use_resource=True, trainable='moving_' not in name)
                 for name, (shape, initializer) in specs.items()}
@@ -87,7 +92,7 @@ class Textbook:
 
     @_scoped('features')
     def _normalised(self, training):
-        """Features (N, L, D), batch-normalised; while training with the batch's statistics."""
+        """Return features (N, L, D), batch-normalised; while training by the batch's statistics."""
         features, v = tf.cast(self.features, self.dtype), self.variables
         mean, variance = (v[f'conv_featuresbatch_norm/moving_{name}']
                           for name in ('mean', 'variance'))
@@ -104,20 +109,20 @@ class Textbook:
 
     @_scoped('initial_state')
     def _initial_state(self, features):
-        """3.1.2: c and h (N, H) from the mean feature."""
+        """Return c and h (N, H) from the mean feature (3.1.2)."""
         v, mean = self.variables, tf.reduce_mean(features, axis=1)
         return tuple(tf.tanh(tf.matmul(mean, v[f'initial_lstm/w_{part}'])
                              + v[f'initial_lstm/b_{part}']) for part in 'ch')
 
     @_scoped('features')
     def _projected(self, features):
-        """The features' share of the score (N, L, D)."""
+        """Return the features' share of the score (N, L, D)."""
         flat = tf.matmul(tf.reshape(features, [-1, self.D]), self.variables['project_features/w'])
         return tf.reshape(flat, [-1, self.L, self.D])
 
     @_scoped('attention')
     def _attend(self, features, projected, h):
-        """Eq. 4 to 6: alpha (N, L), context (N, D)."""
+        """Return alpha (N, L) and context (N, D) by eq. 4 to 6."""
         v = self.variables
         query = tf.matmul(h, v['attention_layer/w']) + v['attention_layer/b']
         hidden = tf.nn.relu(projected + tf.expand_dims(query, 1))
@@ -127,13 +132,13 @@ class Textbook:
 
     @_scoped('gate')
     def _gate(self, context, h):
-        """4.2.1: the context scaled by beta (N, 1)."""
+        """Return the context scaled by beta, and beta (N, 1) (4.2.1)."""
         beta = tf.sigmoid(tf.matmul(h, self.variables['selector/w']) + self.variables['selector/b'])
         return beta * context, beta
 
     @_scoped('lstm')
     def _lstm(self, word, context, c, h):
-        """Eq. 1 to 3, gate order i, j, f, o, forget bias 1."""
+        """Return c and h by eq. 1 to 3, gate order i, j, f, o, forget bias 1."""
         v = self.variables
         gates = tf.matmul(tf.concat([word, context, h], 1), v['lstm/basic_lstm_cell/kernel'])
         i, j, f, o = tf.split(gates + v['lstm/basic_lstm_cell/bias'], 4, axis=1)
@@ -142,7 +147,7 @@ class Textbook:
 
     @_scoped('output')
     def _logits(self, word, h, context, dropout=False):
-        """Eq. 7: logits (N, V)."""
+        """Return logits (N, V) by eq. 7."""
         v = self.variables
         if dropout:
             h = tf.nn.dropout(h, rate=0.5)
@@ -156,7 +161,7 @@ class Textbook:
     # ---- the graphs
 
     def build_model(self):
-        """Scalar loss: cross entropy summed over words, divided by N, plus the regulariser."""
+        """Return the scalar loss: cross entropy summed over words, over N, plus the regulariser."""
         n = tf.cast(tf.shape(self.captions)[0], self.dtype)
         inputs, targets = self.captions[:, :-1], self.captions[:, 1:]
         mask = tf.cast(tf.not_equal(targets, NULL), self.dtype)
@@ -178,11 +183,11 @@ class Textbook:
         return loss / n
 
     def minimize(self, loss, learning_rate=1e-3):
-        """The operation of a step of Adam."""
+        """Return the operation of a step of Adam."""
         return tf1.train.AdamOptimizer(learning_rate).minimize(loss)
 
     def build_sampler(self, max_len=20):
-        """Greedy captions: always `max_len` steps, whether captions have ended or not.
+        """Build greedy captions: always `max_len` steps, whether captions have ended or not.
 
         Returns:
             (alphas (N, max_len, L), betas (N, max_len), captions (N, max_len) int32); what follows
@@ -205,6 +210,6 @@ class Textbook:
 
 
 def until_end(caption):
-    """The words of a caption (max_len,) up to and with <END>, as a list."""
+    """Return the words of a caption (max_len,) up to and with <END>, as a list."""
     words = [int(word) for word in caption]
     return words[: words.index(END) + 1] if END in words else words
