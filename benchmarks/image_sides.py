@@ -11,7 +11,7 @@ from benchmarks import prepro
 from benchmarks.tensorflow_sides import config
 from core import datasets
 from core.encoders.encoder import Encoder, describe
-from core.encoders.networks import Vgg19
+from core.encoders.known_encoders import ENCODERS
 from core.runtime.backend import tf, tf1
 
 
@@ -47,7 +47,7 @@ class BareConvolutions:
         with tf.Graph().as_default() as graph:
             self.input = x = tf1.placeholder(tf.float32, [None, size, size, 3])
             variables = []
-            for block, (count, width) in enumerate(Vgg19.blocks):
+            for block, (count, width) in enumerate(ENCODERS['vgg19'].network.blocks):
                 if block:
                     x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
                 for layer in range(count):

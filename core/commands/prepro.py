@@ -60,10 +60,10 @@ def arguments() -> argparse.Namespace:
     parser.more(words)
     encoder = parser.add_argument_group('encoder')
     name = encoder.add_argument('--encoder', metavar='NAME',
-                                help='vgg19, inception_v3, resnet50, mobilenet_v2')
+                                help='vgg19, vgg16, inception_v3, resnet50, mobilenet_v2')
     encoder.add_argument('--weights', metavar='FILE',
-                         help="its weights (.h5, vgg19 also .mat), 'imagenet' to fetch them "
-                         "(docs/data.md), or 'random'")
+                         help="its weights (.h5; vgg19, vgg16 also .mat), 'imagenet' to "
+                         "fetch them (docs/data.md), or 'random'")
     encoder.add_argument('--preset', metavar='NAME',
                          help='what a published model has, where it is not given: tf1, tf2, paper '
                          '(train.py --options)')
@@ -83,8 +83,8 @@ def arguments() -> argparse.Namespace:
         '--skip-unreadable', action='store_true', help='leave unreadable images out'))
     fetch = parser.add_argument_group('download, instead of the above (docs/data.md)')
     fetch.add_argument('--download', nargs='+', metavar='NAME',
-                       help='coco2014, coco2017, flickr8k-captions, karpathy; vgg19, inception_v3, '
-                       'mobilenet_v2, resnet50')
+                       help='coco2014, coco2017, flickr8k-captions, karpathy; vgg19, vgg16, '
+                       'inception_v3, mobilenet_v2, resnet50')
     fetch.add_argument('--to', metavar='DIR', help='where to put the files')
     parser.more(machine_options.add_arguments(parser))
     # What the shell offers; wrong names are refused later, with the nearest.

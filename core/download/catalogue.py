@@ -93,6 +93,9 @@ WEIGHTS = {
     'vgg19': Weights(
         f'{KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5',
         '253f8cb515780f3b799900260a226db6'),
+    'vgg16': Weights(
+        f'{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5',
+        '6d6bbae143d832006294945121d1f1fc'),
     'inception_v3': Weights(
         f'{KERAS}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5',
         'bcbd6486424b2319ff4ef7d526e38f63'),

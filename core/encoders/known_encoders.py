@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 
 from core.common.aliases import Tensor
-from core.encoders.networks import KerasNetwork, Vgg19
+from core.encoders.networks import KerasNetwork, Vgg
 
 # Mean of ImageNet in the order of Caffe and Keras, blue first.
 BGR_MEAN = (103.939, 116.779, 123.68)
@@ -41,7 +41,7 @@ class EncoderRow(typing.NamedTuple):
         matconvnet: bool, whether MatConvNet's `.mat` is understood.
     """
 
-    network: Vgg19 | KerasNetwork
+    network: Vgg | KerasNetwork
     layer: str
     size: int
     scale: Callable[[Tensor], Tensor]
@@ -51,11 +51,19 @@ class EncoderRow(typing.NamedTuple):
 
 ENCODERS = {
     'vgg19': EncoderRow(
-        Vgg19(),
+        Vgg('vgg19', (2, 2, 4, 4, 4)),
         'conv5_4',
         224,
         caffe,
         'vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 or imagenet-vgg-verydeep-19.mat',
+        matconvnet=True,
+    ),
+    'vgg16': EncoderRow(
+        Vgg('vgg16', (2, 2, 3, 3, 3)),
+        'conv5_3',
+        224,
+        caffe,
+        'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 or imagenet-vgg-verydeep-16.mat',
         matconvnet=True,
     ),
     'inception_v3': EncoderRow(

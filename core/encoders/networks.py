@@ -97,19 +97,26 @@ def _tail(network: str, first: str, layer: str, names: Sequence[str],
     return places
 
 
-class Vgg19:
-    """VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, up to the layer asked for.
+class Vgg:
+    """VGG16 or VGG19 (Simonyan & Zisserman, 2015) of bare `tf.nn.conv2d`, up to a layer.
 
-    Layers are `conv1_1` ... `conv5_4`, each after its ReLU and before the pooling that may follow,
-    and the same names with `_pre` for the maps before the ReLU. Five blocks of (2, 2, 4, 4, 4)
-    convolutions of (64, 128, 256, 512, 512) channels; four poolings before block 5, so that conv5_*
-    of a 224 x 224 image is 14 x 14.
+    Layers are `conv1_1` ... `conv5_4` (VGG16: `conv5_3`), each after its ReLU and before the
+    pooling that may follow, and the same names with `_pre` for the maps before the ReLU. Five
+    blocks of 64, 128, 256, 512 and 512 channels; four poolings before block 5, so that conv5_* of
+    a 224 x 224 image is 14 x 14.
     """
 
-    name = 'vgg19'
-    blocks = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+    def __init__(self, name: str, depths: Sequence[int],
+                 channels: Sequence[int] = (64, 128, 256, 512, 512)) -> None:
+        """Describe a network.
 
-    def __init__(self) -> None:
+        Args:
+            name: str, 'vgg16' or 'vgg19'.
+            depths: ints, the convolutions of each block: (2, 2, 3, 3, 3) or (2, 2, 4, 4, 4).
+            channels: ints, those of each block.
+        """
+        self.name = name
+        self.blocks = tuple(zip(depths, channels, strict=True))
         self.convolutions = [f'conv{b}_{i}' for b, (n, _) in enumerate(self.blocks, 1)
                              for i in range(1, n + 1)]
 
@@ -117,7 +124,7 @@ class Vgg19:
         """Raise `InputError` unless the layer exists and the size is a multiple of its stride."""
         if layer.removesuffix(_PRE) not in self.convolutions:
             names = [name + end for name in self.convolutions for end in ('', _PRE)]
-            raise _unknown_layer(self.name, layer, names, 'conv5_4')
+            raise _unknown_layer(self.name, layer, names, self.convolutions[-1])
         stride = 2 ** (int(layer[4]) - 1)
         if size < 1 or size % stride:
             raise InputError(f'size {size} does not fit {self.name} {layer}: it must be a multiple '
@@ -130,7 +137,7 @@ class Vgg19:
         return side, side, self.blocks[block - 1][1]
 
     def layers(self, size: int | None = None) -> list[Layer]:
-        """Return the sixteen convolutions with the shapes of kernel and bias."""
+        """Return all convolutions with the shapes of kernel and bias."""
         widths = [width for n, width in self.blocks for _ in range(n)]
         return [
             Layer(name, 'conv2d', ((3, 3, before, width), (width,)))
@@ -180,9 +187,9 @@ class Vgg19:
 
     def random(self, seed: int,
                scale: Callable[[Tensor], Tensor] | None = None) -> list[list[np.ndarray]]:
-        """Return seeded kernels that keep images apart sixteen layers deep; biases are zero.
+        """Return seeded kernels that keep images apart through all layers; biases are zero.
 
-        He's initialisation alone would not: a ReLU's outputs have a positive mean, which sixteen
+        He's initialisation alone would not: a ReLU's outputs have a positive mean, which many
         layers amplify until all images and places look alike. So each kernel tap beyond the first
         layer sums to zero over its inputs, which removes the mean wherever it is, borders included,
         and its variance is that of an input whose mean is removed: 1 / (fan_in * Var relu(z)), z

@@ -317,8 +317,8 @@ def test_the_table_against_keras():
     """Addresses and MD5s of the weights are those in the source of the installed tf_keras."""
     package = pathlib.Path(importlib.util.find_spec('tf_keras').origin).parent
     folder = package / 'src' / 'applications'
-    files = {'vgg19': 'vgg19', 'inception_v3': 'inception_v3', 'resnet50': 'resnet',
-             'mobilenet_v2': 'mobilenet_v2'}
+    files = {'vgg19': 'vgg19', 'vgg16': 'vgg16', 'inception_v3': 'inception_v3',
+             'resnet50': 'resnet', 'mobilenet_v2': 'mobilenet_v2'}
     text = {name: (folder / f'{file}.py').read_text().replace('"\n    "', '')
             for name, file in files.items()}
     for encoder, published in text.items():
@@ -334,7 +334,8 @@ def test_the_table_against_keras():
 
 def test_every_name_of_the_issue_and_its_reader():
     assert list(catalogue.SOURCES) == ['coco2014', 'coco2017', 'flickr8k-captions', 'karpathy']
-    assert list(catalogue.WEIGHTS) == ['vgg19', 'inception_v3', 'mobilenet_v2', 'resnet50']
+    assert list(catalogue.WEIGHTS) == ['vgg19', 'vgg16', 'inception_v3', 'mobilenet_v2',
+                                       'resnet50']
     for name, source in catalogue.SOURCES.items():
         words = source.next.format(to='DIR').split()
         options = dict(zip(words[1::2], words[2::2], strict=False))

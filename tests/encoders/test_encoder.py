@@ -13,9 +13,10 @@ from core.encoders.encoder import Encoder, EncoderSpec, build_encoder, describe
 from core.encoders.known_encoders import ENCODERS
 from core.runtime.backend import tf, tf1
 from tests.support import quick_sessions
-from tests.support.thin_vgg import Thin, write_keras, write_matconvnet
+from tests.support.thin_vgg import THIN, write_keras, write_matconvnet
 
-CONVOLUTIONS = networks.Vgg19().convolutions
+# Network, its default layer, and how many convolutions it has.
+VGGS = [('vgg19', 'conv5_4', 16), ('vgg16', 'conv5_3', 13)]
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -37,42 +38,43 @@ def encode(spec, batch):
         return encoder.encode(batch)
 
 
-@pytest.fixture(scope='module')
-def vgg19_file(tmp_path_factory):
-    """Return a full VGG19's weights, written by tf_keras, and its maps of two pictures."""
+@pytest.fixture(scope='module', params=VGGS, ids=[name for name, *_ in VGGS])
+def vgg_file(request, tmp_path_factory):
+    """Return a row of VGGS, the VGG's weights as tf_keras wrote them, two pictures, their maps."""
     import tf_keras
 
-    path = tmp_path_factory.mktemp('vgg19') / 'vgg19_notop.h5'
+    name, *_ = request.param
+    network = ENCODERS[name].network
+    path = tmp_path_factory.mktemp(name) / f'{name}_notop.h5'
     batch = np.random.default_rng(5).integers(0, 256, (2, 32, 32, 3), np.uint8)
     generator = np.random.default_rng(6)
-    weights = networks.Vgg19().random(4)
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
-        model = tf_keras.applications.VGG19(include_top=False, weights=None,
-                                            input_shape=(32, 32, 3))
+        model = getattr(tf_keras.applications, name.upper())(
+            include_top=False, weights=None, input_shape=(32, 32, 3))
         layers = [layer for layer in model.layers if layer.weights]
-        values = [[kernel, generator.normal(0, 0.3, bias.shape)] for kernel, bias in weights]
+        values = [[kernel, generator.normal(0, 0.3, bias.shape)]
+                  for kernel, bias in network.random(4)]
         networks.assign(session, [layer.weights for layer in layers], values)
         model.save_weights(str(path))
-        after = {name: layer.output for name, layer in zip(CONVOLUTIONS, layers, strict=True)}
-        before = {f'{name}_pre': layer.output.op.inputs[0]
-                  for name, layer in zip(CONVOLUTIONS, layers, strict=True)}
-        inputs = tf_keras.applications.vgg19.preprocess_input(batch.astype(np.float32))
+        after = {layer: keras.output
+                 for layer, keras in zip(network.convolutions, layers, strict=True)}
+        before = {f'{layer}_pre': output.op.inputs[0] for layer, output in after.items()}
+        inputs = getattr(tf_keras.applications, name).preprocess_input(batch.astype(np.float32))
         maps = session.run({**after, **before}, {model.input: inputs})
-    return path, batch, maps
+    return request.param, path, batch, maps
 
 
-def test_every_map_of_vgg19_equals_that_of_keras(vgg19_file, graph):
-    path, batch, expected = vgg19_file
-    base = describe('vgg19', 'conv5_4_pre', 32, weights=path)
+def test_every_map_of_a_vgg_equals_that_of_keras(vgg_file, graph):
+    (network, default, convolutions), path, batch, expected = vgg_file
+    base = describe(network, f'{default}_pre', 32, weights=path)
     built = {}
     for name in expected:
-        rows, columns, dim = networks.Vgg19().shape(name, 32)
+        rows, columns, dim = ENCODERS[network].network.shape(name, 32)
         spec = dataclasses.replace(base, layer=name, grid=(rows, columns), dim=dim)
         # the towers share their variables
         with tf1.variable_scope('encoder', reuse=tf1.AUTO_REUSE):
             built[name], restore = build_encoder(tf.constant(batch), spec)
-    assert len(built) == 32
-    assert len(tf1.global_variables()) == 32
+    assert len(built) == len(tf1.global_variables()) == 2 * convolutions
     with tf1.Session(graph=graph) as session:
         restore(session)
         features = session.run(built)
@@ -83,16 +85,24 @@ def test_every_map_of_vgg19_equals_that_of_keras(vgg19_file, graph):
     assert (expected['conv4_2_pre'] < 0).any() and (expected['conv4_2'] >= 0).all()
 
 
-def test_encoder_reads_the_file_itself(vgg19_file):
-    path, batch, expected = vgg19_file
-    spec = describe('vgg19', size=32, weights=path)
-    assert (spec.layer, spec.grid, spec.dim) == ('conv5_4', (2, 2), 512)
-    assert np.allclose(encode(spec, batch).reshape(2, 2, 2, 512), expected['conv5_4'], rtol=1e-4,
+def test_encoder_reads_the_file_itself(vgg_file):
+    (network, default, _), path, batch, expected = vgg_file
+    spec = describe(network, size=32, weights=path)
+    assert (spec.layer, spec.grid, spec.dim) == (default, (2, 2), 512)
+    assert np.allclose(encode(spec, batch).reshape(2, 2, 2, 512), expected[default], rtol=1e-4,
                        atol=1e-5)
 
 
-def test_default_vgg19_is_the_papers(graph):
-    spec = describe('vgg19')
+def test_weights_of_the_other_vgg_are_refused(vgg_file):
+    (network, *_), path, *_ = vgg_file
+    other = {'vgg16': 'vgg19', 'vgg19': 'vgg16'}[network]
+    with pytest.raises(InputError, match=f'does not fit {other}: layer conv[34]_'):
+        Encoder(describe(other, size=32, weights=path))
+
+
+@pytest.mark.parametrize('name', [name for name, *_ in VGGS])
+def test_default_map_is_that_of_the_paper(name, graph):
+    spec = describe(name)
     assert (spec.size, spec.resize, spec.grid, spec.dim) == (224, 'crop', (14, 14), 512)
     features, _ = build_encoder(tf1.placeholder(tf.uint8, (None, 224, 224, 3)), spec)
     assert features.shape.as_list() == [None, 196, 512] and features.dtype == tf.float32
@@ -106,21 +116,24 @@ def test_only_the_layers_needed_are_built(graph):
 
 @pytest.fixture
 def thin(monkeypatch):
-    """VGG19 with few channels, so that files and graphs are small."""
-    monkeypatch.setitem(ENCODERS, 'vgg19', ENCODERS['vgg19']._replace(network=Thin()))
+    """Give VGGs few channels, so that files and graphs are small."""
+    for name, network in THIN.items():
+        monkeypatch.setitem(ENCODERS, name, ENCODERS[name]._replace(network=network))
 
 
-def test_mat_and_h5_of_the_same_weights_give_the_same_features(thin, tmp_path):
-    arrays = [[kernel, bias + 0.1] for kernel, bias in Thin().random(2)]
+@pytest.mark.parametrize('network', list(THIN))
+def test_mat_and_h5_of_the_same_weights_give_the_same_features(network, thin, tmp_path):
+    arrays = [[kernel, bias + 0.1] for kernel, bias in THIN[network].random(2)]
+    layers = THIN[network].layers()
     batch = pictures(3, 48)
     features = {}
     for name in ('notop.h5', 'top.h5', 'filters.mat', 'weights.mat'):
         path = tmp_path / name
         if name.endswith('.mat'):
-            write_matconvnet(path, arrays, name[:-4])
+            write_matconvnet(path, arrays, name[:-4], layers)
         else:
-            write_keras(path, arrays, top=name == 'top.h5')
-        features[name] = encode(describe('vgg19', size=48, weights=path), batch)
+            write_keras(path, arrays, top=name == 'top.h5', layers=layers)
+        features[name] = encode(describe(network, size=48, weights=path), batch)
     assert features['notop.h5'].shape == (3, 9, 9) and features['notop.h5'].std() > 0.01
     for other in features.values():
         assert np.array_equal(other, features['notop.h5'])
@@ -128,7 +141,7 @@ def test_mat_and_h5_of_the_same_weights_give_the_same_features(thin, tmp_path):
 
 def test_mat_kernels_meet_rgb(thin, tmp_path):
     # A net that only looks at red: in MatConvNet's order red is channel 0 of the first layer.
-    arrays = [[np.zeros_like(kernel), bias] for kernel, bias in Thin().random(0)]
+    arrays = [[np.zeros_like(kernel), bias] for kernel, bias in THIN['vgg19'].random(0)]
     arrays[0][0][1, 1, 2, 0] = 1  # in the graph's order, blue first
     write_matconvnet(tmp_path / 'red.mat', arrays, 'weights')
     kernel = scipy.io.loadmat(tmp_path / 'red.mat')['layers'][0, 0]['weights'][0, 0][0, 0]
@@ -191,7 +204,7 @@ def test_mobilenet_equals_keras(mobilenet, tmp_path):
     assert np.allclose(encode(spec, batch).reshape(middle.shape), middle, atol=1e-3)
 
 
-@pytest.mark.parametrize('name', ['vgg19', 'inception_v3', 'resnet50', 'mobilenet_v2'])
+@pytest.mark.parametrize('name', list(ENCODERS))
 def test_pixels_are_scaled_as_keras_does(name, graph):
     import tf_keras
 
@@ -203,27 +216,28 @@ def test_pixels_are_scaled_as_keras_does(name, graph):
 
 
 def test_wrong_weights_for_an_encoder(mobilenet, thin, tmp_path):
-    write_keras(tmp_path / 'thin.h5', Thin().random(0))
+    write_keras(tmp_path / 'thin.h5', THIN['vgg19'].random(0))
     spec = describe('mobilenet_v2', size=96, weights=tmp_path / 'thin.h5')
     with pytest.raises(InputError,
                        match='does not fit mobilenet_v2: layer Conv1 needs shapes 3x3x3x32'):
         Encoder(spec)
     spec = describe('vgg19', size=32, weights=tmp_path / 'thin.h5')
-    write_keras(tmp_path / 'thin.h5', Thin().random(1))
+    write_keras(tmp_path / 'thin.h5', THIN['vgg19'].random(1))
     with pytest.raises(InputError, match='changed'):
         Encoder(spec)
     with pytest.raises(InputError, match='imagenet-vgg-verydeep-19.mat'):
         describe('vgg19', weights=tmp_path / 'missing.h5')
 
 
-def test_real_weights_on_real_photos(shared):
-    weights = shared / 'weights/mobilenet_v2_1.0_224_no_top.h5'
-    spec = describe('mobilenet_v2', weights=weights)
-    assert (spec.grid, spec.dim, spec.size) == ((7, 7), 1280, 224)
+@pytest.mark.parametrize(('name', 'file', 'shape'), [
+    ('mobilenet_v2', 'mobilenet_v2_1.0_224_no_top.h5', (8, 49, 1280)),
+    ('vgg16', 'vgg16_no_top.h5', (8, 196, 512))])
+def test_real_weights_on_real_photos(name, file, shape, shared):
+    spec = describe(name, weights=shared / 'weights' / file)
     paths = sorted((shared / 'data/coco-mini/train2017').glob('*.jpg'))[:8]
     batch = np.stack([preprocessing.load(path, spec.preprocessing) for path in paths])
     features = encode(spec, batch)
-    assert features.shape == (8, 49, 1280)
+    assert features.shape == shape
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
     assert min(spread(features)) > 0.3

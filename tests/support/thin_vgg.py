@@ -1,19 +1,15 @@
-"""A VGG19 with few channels, and its weights as the published files hold them."""
+"""VGGs with few channels, and their weights as the published files hold them."""
 
 import h5py
 import numpy as np
 import scipy.io
 
-from core.encoders.networks import Vgg19
+from core.encoders.networks import Vgg
 
-
-class Thin(Vgg19):
-    """VGG19 with few channels, all widths different."""
-
-    blocks = ((2, 5), (2, 6), (4, 7), (4, 8), (4, 9))
-
-
-LAYERS = Thin().layers()
+# All widths differ.
+THIN = {'vgg19': Vgg('vgg19', (2, 2, 4, 4, 4), (5, 6, 7, 8, 9)),
+        'vgg16': Vgg('vgg16', (2, 2, 3, 3, 3), (5, 6, 7, 8, 9))}
+LAYERS = THIN['vgg19'].layers()
 
 
 def write_keras(path, arrays, style='keras2', top=False, layers=LAYERS):
@@ -57,7 +53,7 @@ def cell(*items):
     return made
 
 
-def write_matconvnet(path, arrays, nesting):
+def write_matconvnet(path, arrays, nesting, layers=LAYERS):
     """Writes weights as MatConvNet does: RGB kernels in the first layer, ReLU and pooling layers
     between.
 
@@ -65,7 +61,7 @@ def write_matconvnet(path, arrays, nesting):
     order; 'net' wraps the latter in a variable `net`.
     """
     made = []
-    for number, (layer, (kernel, bias)) in enumerate(zip(LAYERS, arrays, strict=True)):
+    for number, (layer, (kernel, bias)) in enumerate(zip(layers, arrays, strict=True)):
         if number == 0:
             kernel = kernel[:, :, ::-1]
         if layer.name.endswith('_1') and number:
@@ -81,9 +77,9 @@ def write_matconvnet(path, arrays, nesting):
         made.append({'name': 'relu' + layer.name[4:], 'type': 'relu'})
     made.append({'name': 'prob', 'type': 'softmax'})
     mean = np.broadcast_to(np.array([123.68, 116.779, 103.939], np.float32), (4, 4, 3))
-    layers = cell(*made)
+    content = cell(*made)
     if nesting == 'net':
         scipy.io.savemat(
-            path, {'net': {'layers': layers, 'meta': {'normalization': {'averageImage': mean}}}})
+            path, {'net': {'layers': content, 'meta': {'normalization': {'averageImage': mean}}}})
     else:
-        scipy.io.savemat(path, {'layers': layers, 'normalization': {'averageImage': mean}})
+        scipy.io.savemat(path, {'layers': content, 'normalization': {'averageImage': mean}})
