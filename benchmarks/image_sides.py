@@ -42,8 +42,8 @@ class BareConvolutions:
     """The sixteen convolutions of VGG19 with bias, ReLU and pooling, on float32 pixels."""
 
     def __init__(self, threads=2, n=8, size=224):
-        self.pixels, channels, random = pixels(n,
-                                               size).astype(np.float32), 3, np.random.default_rng(2)
+        self.pixels = pixels(n, size).astype(np.float32)
+        channels, random = 3, np.random.default_rng(2)
         with tf.Graph().as_default() as graph:
             self.input = x = tf1.placeholder(tf.float32, [None, size, size, 3])
             variables = []
@@ -51,14 +51,14 @@ class BareConvolutions:
                 if block:
                     x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
                 for layer in range(count):
-                    spread = np.sqrt(2 / (9 * channels))
-                    kernel = random.standard_normal((3, 3, channels, width),
-                                                    np.float32) * np.float32(spread)
-                    variables.append((tf1.get_variable(f'kernel_{block}_{layer}', kernel.shape,
-                                                       use_resource=True), kernel))
+                    kernel = random.standard_normal((3, 3, channels, width), np.float32)
+                    kernel *= np.float32(np.sqrt(2 / (9 * channels)))
+                    variable = tf1.get_variable(f'kernel_{block}_{layer}', kernel.shape,
+                                                use_resource=True)
+                    variables.append((variable, kernel))
                     bias = tf1.get_variable(f'bias_{block}_{layer}', [width],
                                             initializer=tf1.zeros_initializer(), use_resource=True)
-                    x = tf.nn.conv2d(x, variables[-1][0], 1, 'SAME')
+                    x = tf.nn.conv2d(x, variable, 1, 'SAME')
                     # bias_add: so that it can be fused
                     x, channels = tf.nn.relu(tf.nn.bias_add(x, bias)), width
             self.output, initialize = x, tf1.global_variables_initializer()
@@ -87,9 +87,8 @@ class Extraction:
             self._drawn = tempfile.TemporaryDirectory()
             directory = self._drawn.name
             for number, photo in enumerate(pixels(n, 300)):
-                Image.fromarray(photo).resize((500,
-                                               375)).save(
-                    pathlib.Path(directory) / f'{number:05d}.jpg')
+                path = pathlib.Path(directory) / f'{number:05d}.jpg'
+                Image.fromarray(photo).resize((500, 375)).save(path)
         self.spec = describe(encoder, resize='crop', weights=weights)
         self.records = datasets.select(datasets.read('folder', directory), n)
         self.pixels = prepro.load(self.records, self.spec.preprocessing)

@@ -13,8 +13,9 @@ LAYERS = THIN['vgg19'].layers()
 
 
 def write_keras(path, arrays, style='keras2', top=False, layers=LAYERS):
-    """Writes weights as Keras 1 (bytes), Keras 2 (str), a whole model, or a Keras 1 list cut into
-    pieces.
+    """Write weights as Keras does.
+
+    Keras 1 (bytes), Keras 2 (str), a whole model, or a Keras 1 list cut into pieces.
     """
     text = (lambda name: name.encode()) if style == 'keras1' else str
     with h5py.File(path, 'w') as file:
@@ -46,7 +47,7 @@ def write_keras(path, arrays, style='keras2', top=False, layers=LAYERS):
 
 
 def cell(*items):
-    """A MATLAB cell array of one row."""
+    """Return a MATLAB cell array of one row."""
     made = np.empty((1, len(items)), object)
     for index, item in enumerate(items):
         made[0, index] = item
@@ -54,32 +55,33 @@ def cell(*items):
 
 
 def write_matconvnet(path, arrays, nesting, layers=LAYERS):
-    """Writes weights as MatConvNet does: RGB kernels in the first layer, ReLU and pooling layers
-    between.
+    """Write weights as MatConvNet does.
 
-    The nesting 'filters' is the early one, 'weights' the later, whose fields also come in another
-    order; 'net' wraps the latter in a variable `net`.
+    RGB kernels in the first layer, ReLU and pooling layers between. The nesting 'filters' is the
+    early one, 'weights' the later, whose fields also come in another order; 'net' wraps the latter
+    in a variable `net`.
     """
     made = []
     for number, (layer, (kernel, bias)) in enumerate(zip(layers, arrays, strict=True)):
         if number == 0:
             kernel = kernel[:, :, ::-1]
         if layer.name.endswith('_1') and number:
-            made.append(
-                {'name': f'pool{number}', 'type': 'pool', 'stride': [2.0, 2.0], 'pool': [2.0, 2.0]})
+            made.append({'name': f'pool{number}', 'type': 'pool', 'stride': [2.0, 2.0],
+                         'pool': [2.0, 2.0]})
         common = {'stride': [1.0, 1.0], 'pad': [1.0, 1.0, 1.0, 1.0]}
         if nesting == 'filters':
             made.append({'filters': kernel, 'biases': bias[None], **common, 'type': 'conv',
                          'name': layer.name})
         else:
-            made.append({'name': layer.name, 'type': 'conv', **common, 'weights': cell(
-                kernel, bias[:, None])})
+            made.append({'name': layer.name, 'type': 'conv', **common,
+                         'weights': cell(kernel, bias[:, None])})
         made.append({'name': 'relu' + layer.name[4:], 'type': 'relu'})
     made.append({'name': 'prob', 'type': 'softmax'})
     mean = np.broadcast_to(np.array([123.68, 116.779, 103.939], np.float32), (4, 4, 3))
     content = cell(*made)
+    normalization = {'averageImage': mean}
     if nesting == 'net':
-        scipy.io.savemat(
-            path, {'net': {'layers': content, 'meta': {'normalization': {'averageImage': mean}}}})
+        network = {'layers': content, 'meta': {'normalization': normalization}}
+        scipy.io.savemat(path, {'net': network})
     else:
-        scipy.io.savemat(path, {'layers': content, 'normalization': {'averageImage': mean}})
+        scipy.io.savemat(path, {'layers': content, 'normalization': normalization})
