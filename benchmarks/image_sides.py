@@ -91,7 +91,7 @@ class Extraction:
                 Image.fromarray(photo).resize((500, 375)).save(path)
         self.spec = describe(encoder, resize='crop', weights=weights)
         self.records = datasets.select(datasets.read('folder', directory), n)
-        self.pixels = prepro.load(self.records, self.spec.preprocessing)
+        self.pixels = prepro.read_all(self.records, self.spec.preprocessing)
 
     def bare(self, number):
         """Return the images a second of the encoder alone."""
