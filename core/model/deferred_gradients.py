@@ -233,17 +233,17 @@ class _Deferred:
     """One function of `DeferredGradients`, which stands for it in the loop.
 
     Attributes:
-        constants: of the function, in plain sight.
+        constants, dtype: of the function, in plain sight.
         input: x_t of the step being built; None before the function is called.
         inputs: x of all steps (T', R, I), once the loop is built.
         record: TensorArray that x_t is written to.
     """
 
     def __init__(self, function: StepFunction, n_steps: Tensor, n_rows: Tensor) -> None:
-        self._function, self.constants = function, function.constants
+        self._function, self.constants, self.dtype = function, function.constants, function.dtype
         self.input: Tensor = None
         self.inputs: Tensor = None
-        size, dtype = function.input_size, function.dtype
+        size, dtype = function.input_size, self.dtype
         self.record = tf.TensorArray(
             tf.int32 if size is None else dtype, n_steps,
             element_shape=[None] if size is None else [None, size])
