@@ -112,6 +112,7 @@ class Config:
              drawing and model.lambda_r > 0, ('reward', 'baseline')),
             ('attention=hard and semi_sampling_p > 0', drawing, ('lambda_r', 'n_samples')),
             ('alpha_c > 0', model.alpha_c > 0, ('regularizer_target', 'regularizer_reduction')),
+            ('self_critical=true', model.self_critical, ('bleu_reward', 'sentence_baseline')),
             ('dropout=true', model.dropout, ('dropout_rate',)),
             ('update_rule=momentum', training.update_rule == 'momentum', ('momentum',)),
             ('batch_by=bucket', training.batch_by == 'bucket', ('bucket_width',)),

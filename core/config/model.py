@@ -66,6 +66,14 @@ class ModelConfig:
                                     maximum=0.9)
     scheduled_sampling: float = option(0.0, "share of input words drawn from the model's own "
                                        "distribution", minimum=0, maximum=1)
+    # self-critical sequence training (docs/model.md)
+    self_critical: bool = option(False, 'captions are drawn and trained by what they earn in '
+                                 'CIDEr-D, no longer by the references word for word')
+    bleu_reward: float = option(0.0, 'share of BLEU-4 in what a drawn caption earns', minimum=0,
+                                maximum=1)
+    sentence_baseline: str = option(
+        'leave_one_out', "subtracted from what a drawn caption earns: the mean of the image's "
+        'others, or what greedy decoding earns', choices=('leave_one_out', 'greedy'))
     # hard attention (4.1)
     lambda_r: float = option(1.0, 'weight of the REINFORCE term', minimum=0)
     lambda_e: float = option(0.002, 'weight of the entropy of alpha', minimum=0)
@@ -130,6 +138,17 @@ class ModelConfig:
             (self.attention == 'hard' and self.scheduled_sampling > 0,
              'scheduled_sampling and attention=hard exclude each other: words drawn inside the '
              'caption would bias the gradient of the locations'),
+            (self.self_critical and self.attention == 'hard', 'self_critical needs attention=soft: '
+             'locations that are drawn too would need a gradient of their own'),
+            (self.self_critical and self.scheduled_sampling > 0, 'self_critical draws every word; '
+             'set scheduled_sampling=0'),
+            (self.self_critical and self.word_dropout > 0, 'self_critical needs word_dropout=0: '
+             'the words that are drawn are those that are fed'),
+            (self.self_critical and self.label_smoothing > 0, 'self_critical has no target to '
+             'smooth; set label_smoothing=0'),
+            (self.self_critical and self.dropout and self.dropout_mask == 'step',
+             'self_critical draws a caption under the mask that its gradient has; set '
+             'dropout_mask=sequence or dropout=false'),
             (not self.dropout and self.dropout_mask == 'sequence', 'dropout_mask=sequence needs '
              'dropout=true')):
             if wrong:

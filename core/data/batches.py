@@ -28,11 +28,13 @@ class Batch(NamedTuple):
         features: (N, L, D) of the Batches' dtype, or (N, size, size, 3) uint8 pixels.
         captions: (R, T + 1) int32.
         index: (R,) int, which captions of the data these are.
+        images: (N,) int, which images.
     """
 
     features: np.ndarray
     captions: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # hides tuple's method, which nobody needs here
+    images: np.ndarray
 
 
 class Batches:
@@ -116,7 +118,8 @@ class Batches:
             index = piece.reshape(-1)
             images = self.data.image_idxs[piece if piece.ndim == 1 else piece[:, 0]]
             features = self.data.read_batch(index, images, epoch)
-            yield Batch(features.astype(self.dtype, copy=False), self.data.captions[index], index)
+            yield Batch(features.astype(self.dtype, copy=False), self.data.captions[index], index,
+                        images)
 
 
 def _grouped(shuffled: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

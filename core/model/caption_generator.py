@@ -19,7 +19,9 @@ from core.common.errors import InputError
 from core.config.config import Config
 from core.decoding.sampling import uniforms
 from core.decoding.search_graphs import Searches
-from core.decoding.search_loop import Decoding, NextWord
+from core.decoding.search_loop import Decoding, NextWord, greedy
+from core.decoding.self_critical import Rewards, SelfCritic
+from core.decoding.word_rules import Rules
 from core.model import hard_attention
 from core.model.decoder import Decoder
 from core.model.hard_attention import ContextWeights
@@ -132,7 +134,7 @@ class CaptionGenerator(Decoder, Searches):
 
     def build_model(self, training: bool = True, locations: Tensor = None, *,
                     features: Tensor = None, compute_dtype: DType = None, jit: bool | None = None,
-                    plain: bool = False) -> Tensor:
+                    plain: bool = False, rewards: Rewards | None = None) -> Tensor:
         """Build the training graph under teacher forcing.
 
         Its gradient is the training gradient, hard attention's too.
@@ -152,11 +154,17 @@ class CaptionGenerator(Decoder, Searches):
             jit: XLA here, or not; None: as the model was made.
             plain: TensorFlow's own gradient of the loop over the words in the place of
                 `deferred_gradients`: the same numbers, in more time and memory.
+            rewards: with `self_critical` while training, what a drawn caption earns; `captions`
+                then says only how many are drawn for an image, and `image_numbers` has to be fed.
 
         Returns:
             Scalar loss: cross entropy summed over words, divided by R, plus the regularisers.
-            Padding carries none.
+            Padding carries none. With `self_critical` it is a number without a meaning of its own,
+            whose gradient is minus that of the expected reward.
         """
+        critical = training and self.options.self_critical
+        if critical != (rewards is not None):
+            raise ValueError('rewards belong to training with self_critical=true, which needs them')
         if locations is not None and not self.hard:
             raise ValueError('locations belong to attention=hard')
         with tf1.name_scope('training' if training else 'loss'):
@@ -165,9 +173,10 @@ class CaptionGenerator(Decoder, Searches):
             with tf.control_dependencies(list(self.before.values())):
                 weights = (self.decoding_weights() if locations is None
                            else hard_attention.at(locations))
+                jit = self.jit if jit is None else jit
                 graph = TrainingGraph(
-                    self, self.training_inputs(features), weights, training, compute_dtype,
-                    self.jit if jit is None else jit, plain)
+                    self, self.training_inputs(features), weights, training, compute_dtype, jit,
+                    plain, self._critic(rewards, features, jit) if rewards else None)
                 self.loss, self.outputs = graph.build(drawing=locations is None)
             self.nll = self.outputs.nll
         return self.loss
@@ -180,6 +189,14 @@ class CaptionGenerator(Decoder, Searches):
         """
         return TrainingInputs(self.features if features is None else features, self.captions,
                               self.dropout_seed, self.annealed)
+
+    def _critic(self, rewards: Rewards, features: Tensor, jit: bool) -> SelfCritic:
+        """Return the SelfCritic that the option `sentence_baseline` asks for."""
+        written = None
+        if self.options.sentence_baseline == 'greedy':
+            rules = Rules(self.end, self.never)
+            written = greedy(self.decoding(self.T, jit, features), rules, self.T).captions[:, 0]
+        return SelfCritic(rewards, self.image_numbers, written, self.end, self.null)
 
     def _values_before(self) -> dict[Any, Tensor]:
         """Read the moving statistics and the moving baseline, for `before`."""
@@ -210,16 +227,18 @@ class CaptionGenerator(Decoder, Searches):
         return uniforms(self.dropout_seed, RandomStream.DECODED_LOCATIONS, self.image_numbers,
                         n_steps, self.dtype)
 
-    def decoding(self, max_len: int = 20, jit: bool | None = None) -> Decoding:
+    def decoding(self, max_len: int = 20, jit: bool | None = None,
+                 features: Tensor = None) -> Decoding:
         """Return what every search of `core.decoding.search_graphs` starts from.
 
         Args:
             max_len: steps that can be taken. jit: XLA, or not; None: as the model was made.
+            features: (N, L, D); None: those of the model.
         """
-        annotations = self.annotations(self.features)
+        annotations = self.annotations(self.features if features is None else features)
         functions = self.step_functions(annotations, self.jit if jit is None else jit,
                                         DECODED_TOGETHER)
-        n_images = tf.shape(self.features)[0]
+        n_images = tf.shape(annotations.features)[0]
         images = {'attended': functions.images}
         if self.options.decode_context == 'sample':
             images['uniform'] = self.location_draws(max_len)                        # (N, max_len)

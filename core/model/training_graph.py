@@ -1,5 +1,7 @@
 """The training graph: teacher forcing of a Decoder, its loss, hard attention's bound (4.1).
 
+With `self_critical` the captions are not given but drawn, and earn what they are worth.
+
 Used through `CaptionGenerator.build_model`.
 
 Letters in shapes as in core/model/decoder.py; a row is a caption, or with hard attention one of the
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from core.common.aliases import DType, Tensor
+from core.decoding.self_critical import SelfCritic
 from core.decoding.word_rules import mask_words
 from core.model import hard_attention
 from core.model.decoder import Decoder, Step, StepFunctions
@@ -52,6 +55,8 @@ class TrainingOutputs(NamedTuple):
         entropy: scalar, mean entropy of alpha over the words, in nats.
         locations: (R, T') int32, those looked at; an empty tuple with the expected context.
         log_probs: (R, T') log-probability of each target word, 0 at padding.
+        reward: scalar, what the drawn captions earn in the mean; an empty tuple where none are
+            drawn.
     """
 
     nll: Tensor
@@ -63,6 +68,7 @@ class TrainingOutputs(NamedTuple):
     entropy: Tensor
     locations: Tensor
     log_probs: Tensor
+    reward: Tensor
 
 
 class CaptionBatch(NamedTuple):
@@ -106,14 +112,15 @@ class TrainingGraph:
         decoder: Decoder. inputs: TrainingInputs.
         context_weights: ContextWeights where nothing is drawn for training.
         training, compute_dtype, jit, plain: see `CaptionGenerator.build_model`.
+        critic: SelfCritic, with which captions are drawn; None: they are given.
     """
 
     def __init__(self, decoder: Decoder, inputs: TrainingInputs, context_weights: ContextWeights,
                  training: bool = True, compute_dtype: DType = None, jit: bool = False,
-                 plain: bool = False) -> None:
+                 plain: bool = False, critic: SelfCritic | None = None) -> None:
         self.decoder, self.inputs, self.options = decoder, inputs, decoder.options
         self.context_weights, self.training, self.jit = context_weights, training, jit
-        self.compute_dtype = compute_dtype
+        self.compute_dtype, self.critic = compute_dtype, critic
         self.gradients = PlainGradients if plain else DeferredGradients
 
     def build(self, drawing: bool = True) -> tuple[Tensor, TrainingOutputs]:
@@ -148,13 +155,20 @@ class TrainingGraph:
         def unrolled_with(weights: ContextWeights) -> Unrolled:
             return self._unrolled(captions, functions, state, weights, dropout)
 
-        unrolled = unrolled_with(context_weights)
+        if self.critic is not None:  # -(r(w) - b) log p(w), see core/decoding/self_critical.py
+            captions, unrolled = self._drawn(self.critic, captions, functions, state, dropout)
+            earned = self.critic(captions.targets, decoder.dtype)                   # (R,) each
+            losses = unrolled.losses * tf.gather(earned.advantage, captions.real[:, 1])  # (P,)
+            reward = tf.reduce_mean(earned.reward)
+        else:
+            unrolled = unrolled_with(context_weights)
+            losses, reward = unrolled.losses, ()                                    # (P,)
         rows = tf.cast(captions.n_rows, decoder.dtype)
         alphas = tf.transpose(unrolled.steps.alpha, [1, 0, 2])                      # (R, T', L)
         # Eq. 14: L_d = -log p(y | x) + lambda sum_i (1 - sum_t alpha_ti)^2, where the 1 is what
         # `_regularizer` says
         nll = -tf.reduce_sum(unrolled.log_probs) / rows
-        loss = tf.reduce_sum(unrolled.losses) / rows
+        loss = tf.reduce_sum(losses) / rows
         regularizer = self._regularizer(captions, alphas, n_samples)
         if options.alpha_c > 0:
             loss += regularizer
@@ -171,7 +185,7 @@ class TrainingGraph:
             betas=tf.transpose(unrolled.steps.beta[:, :, 0]), mask=captions.mask,
             entropy=entropy / tf.maximum(n_words, 1),
             locations=() if isinstance(locations, tuple) else tf.transpose(locations),
-            log_probs=unrolled.log_probs)
+            log_probs=unrolled.log_probs, reward=reward)
 
     # ---- what the steps begin with
 
@@ -183,7 +197,7 @@ class TrainingGraph:
         targets = captions[:, 1:]                                                   # (R, T)
         is_real = tf.not_equal(targets, decoder.null)                               # (R, T)
         n_steps = tf.constant(decoder.T)
-        if options.mask_padding:  # padding counts nowhere: no step is taken for it
+        if options.mask_padding and not self.critic:  # no step is taken for padding
             lengths = tf.where(is_real, tf.range(1, decoder.T + 1)[tf.newaxis], 0)  # (R, T)
             n_steps = tf.maximum(tf.reduce_max(lengths), 1)                         # T'
             targets, is_real = targets[:, :n_steps], is_real[:, :n_steps]           # (R, T')
@@ -218,11 +232,28 @@ class TrainingGraph:
                   context_weights: ContextWeights, dropout: Dropout | None) -> Unrolled:
         """Take the decoder's step for all words, and compare what it says with the captions."""
         if self.training and self.options.scheduled_sampling:
-            steps, words = self._sampling_loop(captions, functions, state, context_weights)
+            uniform = tf.random.stateless_uniform(tf.shape(captions.inputs),
+                                                  self._seed(RandomStream.SCHEDULED_SAMPLING))
+            own_word = uniform < self.inputs.annealed['scheduled_sampling']         # (T', R)
+            steps, words, _ = self._sampling_loop(captions, functions, state, context_weights,
+                                                  own_word)
         else:
             steps = self._loop(captions, functions, state, context_weights)
             words = captions.inputs
         return self._score(captions, steps, self.decoder.word_vectors(words), dropout)
+
+    def _drawn(self, critic: SelfCritic, captions: CaptionBatch, functions: StepFunctions,
+               state: Tensor, dropout: Dropout | None) -> tuple[CaptionBatch, Unrolled]:
+        """Draw captions, as many as there are: returns them, and what was said of their words."""
+        own_word = tf.fill(tf.shape(captions.inputs), True)                         # (T, R)
+        steps, words, said = self._sampling_loop(captions, functions, state, self.context_weights,
+                                                 own_word, dropout)
+        targets = critic.captions(tf.transpose(said))                               # (R, T)
+        is_real = tf.not_equal(targets, self.decoder.null)                          # (R, T)
+        drawn = captions._replace(
+            inputs=words, targets=targets, mask=tf.cast(is_real, self.decoder.dtype),
+            real=tf.where(tf.transpose(is_real)))
+        return drawn, self._score(drawn, steps, self.decoder.word_vectors(words), dropout)
 
     def _loop(self, captions: CaptionBatch, functions: StepFunctions, state: Tensor,
               context_weights: ContextWeights) -> Step:
@@ -247,40 +278,43 @@ class TrainingGraph:
         return tf.nest.map_structure(lambda array: array.stack(), kept)             # (T', R, ...)
 
     def _sampling_loop(self, captions: CaptionBatch, functions: StepFunctions, state: Tensor,
-                       context_weights: ContextWeights) -> tuple[Step, Tensor]:
+                       context_weights: ContextWeights, own_word: Tensor,
+                       dropout: Dropout | None = None) -> tuple[Step, Tensor, Tensor]:
         """Feed the model's own words in the place of some (Bengio et al. 2015, arXiv 1506.03099).
 
+        Args:
+            own_word: (T', R) bool, where the word drawn at the step before is fed; the first word
+                is <START>, as nothing was said before it.
+            dropout: Dropout under which words are drawn, of one mask a caption, or None.
+
         Returns:
-            (Step of (T', R, ...), words (T', R) int32 that were fed).
+            (Step of (T', R, ...), words (T', R) int32 that were fed, those that were drawn).
         """
         decoder, n_steps = self.decoder, captions.n_steps
         gradients = self.gradients(functions, n_steps, captions.n_rows)
-        uniform = tf.random.stateless_uniform(tf.shape(captions.inputs),
-                                              self._seed(RandomStream.SCHEDULED_SAMPLING))
-        # The first word is <START>: nothing was said before it.
-        own_word = tf.logical_and(uniform < self.inputs.annealed['scheduled_sampling'],
-                                  tf.range(n_steps)[:, tf.newaxis] > 0)             # (T', R)
 
         def body(t: Tensor, state: Tensor, said: Tensor, kept: tuple, records: tuple) -> tuple:
             here = gradients.at(t)
-            words = tf.where(own_word[t], said, captions.inputs[t])                 # (R,)
+            own = tf.logical_and(own_word[t], t > 0)                                # (R,)
+            words = tf.where(own, said, captions.inputs[t])                         # (R,)
             state, step = decoder.step(here, state, here.from_words(words), t, context_weights)
             vectors = tf.stop_gradient(decoder.word_vectors(words))                 # (R, M)
-            logits = decoder.output(step.h, step.context, vectors,
-                                    compute_dtype=self.compute_dtype)               # (R, V)
+            logits = decoder.output(step.h, step.context, vectors, dropout,
+                                    tf.range(captions.n_rows), self.compute_dtype)  # (R, V)
             # Words that decoding never writes are not fed either.
             said = tf.random.stateless_categorical(
                 mask_words(logits, decoder.never), 1,
                 self._seed(RandomStream.SAMPLED_WORDS + t), tf.int32)[:, 0]         # (R,)
-            kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept, (step, words))
+            kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept,
+                                         (step, words, said))
             return t + 1, state, said, kept, gradients.write(t, records)
 
-        words = tf.TensorArray(tf.int32, n_steps, element_shape=[None])
-        kept = self._arrays(n_steps, context_weights), words
-        said = tf.fill([captions.n_rows], decoder.start)
+        words, said = (tf.TensorArray(tf.int32, n_steps, element_shape=[None]) for _ in range(2))
+        kept = self._arrays(n_steps, context_weights), words, said
+        start = tf.fill([captions.n_rows], decoder.start)
         _, _, _, kept, records = tf.while_loop(
             lambda t, *_: t < n_steps, body,
-            (tf.constant(0), state, said, kept, gradients.records()))
+            (tf.constant(0), state, start, kept, gradients.records()))
         gradients.finish(records)
         return tf.nest.map_structure(lambda array: array.stack(), kept)
 
@@ -309,7 +343,10 @@ class TrainingGraph:
         targets = tf.gather_nd(tf.transpose(captions.targets), real)                # (P,)
         arguments = h, context, vectors, dropout, real[:, 1], self.compute_dtype
         smoothing = self.options.label_smoothing if self.training else 0
-        if not smoothing:
+        if self.critic:  # drawn among the words that decoding may write
+            logits = mask_words(output(*arguments), self.decoder.never)             # (P, V)
+            losses = cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        elif not smoothing:
             cross_entropy = output.cross_entropy(output.hidden(*arguments), targets,
                                                  self.compute_dtype)                # (P,)
             losses = cross_entropy

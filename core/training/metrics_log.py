@@ -118,7 +118,7 @@ class Report:
 
     Args:
         options: TrainingConfig. optimization: Optimization. journal: Journal.
-        unigram: `unigram_loss` of the training captions.
+        unigram: `unigram_loss` of the training captions; None where captions are drawn.
         n_captions: of an epoch. n_batches: of an epoch.
 
     Attributes:
@@ -126,7 +126,7 @@ class Report:
     """
 
     def __init__(self, options: 'TrainingConfig', optimization: Optimization, journal: Journal,
-                 unigram: float, n_captions: int, n_batches: int) -> None:
+                 unigram: float | None, n_captions: int, n_batches: int) -> None:
         self._options, self._optimization, self._journal = options, optimization, journal
         self._unigram, self._n_captions, self._n_batches = unigram, n_captions, n_batches
         self.loss_scale: float | None = None
@@ -152,10 +152,15 @@ class Report:
         n_left = (n_epochs - state.epoch - state.position / size) * self._n_captions
         left = n_left / max(speed, 1e-9)                                            # seconds
         time_left = f'  {terminal.duration(left)} left without validation' if left > 0 else ''
+        if self._unigram is None:
+            reward = state.reward / state.captions
+            means, values = f'reward {reward:.3f} a drawn caption', {'reward': reward}
+        else:
+            means = f'loss {loss:.3f} a word (unigram model {self._unigram:.3f})'
+            values = {'unigram_loss': self._unigram}
         progress.write(bar, f'epoch {state.epoch + 1}/{n_epochs}  step {state.position}/{size}  '
-                       f'loss {loss:.3f} a word (unigram model {self._unigram:.3f})  '
-                       f'entropy {entropy:.2f}  {speed:.0f} captions/s{time_left}')
-        values = {'loss_per_word': loss, 'unigram_loss': self._unigram,
+                       f'{means}  entropy {entropy:.2f}  {speed:.0f} captions/s{time_left}')
+        values |= {'loss_per_word': loss,
                   'loss_per_caption': state.nll / state.captions, 'attention_entropy': entropy,
                   'learning_rate': self._optimization.learning_rate_at(step, state.rate_factor),
                   **self._optimization.annealed_at(step), 'captions_per_second': speed}

@@ -49,6 +49,13 @@ def check_training_options(options: 'TrainingConfig', model: 'CaptionGenerator')
     if options.anneal_epochs and not annealed_at(options, model, 0, 1):
         raise InputError('anneal_epochs has nothing to anneal: set lambda_e_start, '
                          'temperature_start or scheduled_sampling, or leave it out')
+    if model.options.self_critical:
+        if options.batch_by != 'image':
+            raise InputError('self_critical draws several captions of an image; set batch_by=image '
+                             'and captions_per_image, how many')
+        if model.options.sentence_baseline == 'leave_one_out' and options.captions_per_image < 2:
+            raise InputError('sentence_baseline=leave_one_out needs captions_per_image of 2 or '
+                             'more')
 
 
 def diverged(nll: float, norm: float, scale: float | None = None) -> bool:

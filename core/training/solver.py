@@ -25,6 +25,7 @@ from core.data.data_dir import CaptionData
 from core.data.word_vectors import assign_word_vectors
 from core.decoding.captions import Caption, generate
 from core.decoding.search_loop import Hypotheses
+from core.metrics.sentence_rewards import training_rewards
 from core.runtime import devices
 from core.runtime.backend import tf, tf1
 from core.runtime.xla import with_working_xla
@@ -146,13 +147,16 @@ class Solver:
         """Add loss, optimizer and search to the model's graph; `train` calls this where needed."""
         if self._optimization is not None:
             return
-        compute_dtype = PRECISIONS[self.options.precision]
-        with self.model.graph.as_default():
+        model = self.model
+        rewards = training_rewards(self.data.references, model.word_to_idx, model.options,
+                                   self.model_path)
+        with model.graph.as_default():
             self._search()
             self._keep_features()
-            loss = self.model.build_model(features=self._resident and self._resident.features,
-                                          compute_dtype=compute_dtype, jit=self._jit())
-            self._optimization = Optimization(self.model, loss, self.options, len(self.batches))
+            loss = model.build_model(features=self._resident and self._resident.features,
+                                     compute_dtype=PRECISIONS[self.options.precision],
+                                     jit=self._jit(), rewards=rewards)
+            self._optimization = Optimization(model, loss, self.options, len(self.batches))
 
     def _keep_features(self) -> None:
         """Have batches hold image numbers, where the features are to stay on the device."""
@@ -239,7 +243,8 @@ class Solver:
                 self._begin(session, optimization)
             journal = Journal(self.model_path, self.log_path, state.step)
             stack.callback(journal.close)
-            unigram = unigram_loss(self.data.captions, self.model.null)
+            unigram = (None if self.model.options.self_critical else
+                       unigram_loss(self.data.captions, self.model.null))
             report = Report(self.options, optimization, journal, unigram,
                             len(self.data.captions), len(self.batches))
             self._loop(_Run(session, state, optimization, checkpoints, best, journal, interrupts,
@@ -338,7 +343,8 @@ class Solver:
         optimization, outputs = run.optimization, self.model.outputs
         assert outputs
         fetches = {'train': optimization.train_op, 'nll': model.nll, 'words': outputs.n_words,
-                   'entropy': outputs.entropy, 'norm': optimization.gradient_norm}
+                   'entropy': outputs.entropy, 'norm': optimization.gradient_norm,
+                   'reward': outputs.reward}
         if optimization.loss_scale:
             fetches['scale'] = optimization.loss_scale.value
         inputs = self._resident.numbers if self._resident else model.inputs
@@ -352,12 +358,13 @@ class Solver:
                     inputs: batch.features, model.captions: batch.captions,
                     # Masks and draws follow from seed and step, so a resumed run draws the same.
                     model.dropout_seed: (options.seed, state.step),
+                    model.image_numbers: batch.images,
                     **optimization.feeds(state.step, state.rate_factor)})
                 if diverged(result['nll'], result['norm'], result.get('scale')):
                     self._diverged(state.step + 1)
                 run.report.loss_scale = result.get('scale')
                 state.add(len(batch.index), float(result['nll']), round(float(result['words'])),
-                          float(result['entropy']))
+                          float(result['entropy']), float(result['reward'] or 0))
                 run.report.add(len(batch.index))
                 bar.update()
                 if state.step % options.print_every == 0:

@@ -18,8 +18,8 @@ class TrainingState:
         best_score, best_step: of the best validation so far and its step; None before the first.
         waited: validations since the last better one.
         rate_factor: share of the learning rate that schedule plateau has left.
-        nll, entropy, words, captions: sums since the last report: nats, nats times words, and how
-            many of each.
+        nll, entropy, reward, words, captions: sums since the last report: nats, nats times words,
+            what drawn captions earned, and how many of each.
     """
 
     step: int = 0
@@ -31,15 +31,17 @@ class TrainingState:
     rate_factor: float = 1.0
     nll: float = 0.0
     entropy: float = 0.0
+    reward: float = 0.0
     words: int = 0
     captions: int = 0
 
-    def add(self, n_captions: int, nll: float, n_words: int, entropy: float) -> None:
+    def add(self, n_captions: int, nll: float, n_words: int, entropy: float,
+            reward: float = 0.0) -> None:
         """Count a step.
 
         Args:
             n_captions, n_words: of the batch. nll: cross entropy of a caption, in nats. entropy: of
-                alpha, mean over the words, in nats.
+                alpha, mean over the words, in nats. reward: of a drawn caption.
         """
         self.step += 1
         self.position += 1
@@ -47,10 +49,11 @@ class TrainingState:
         self.nll += nll * n_captions
         self.words += n_words
         self.entropy += entropy * n_words
+        self.reward += reward * n_captions
 
     def forget_sums(self) -> None:
         """Begin the sums again, after a report."""
-        self.nll, self.entropy, self.words, self.captions = 0.0, 0.0, 0, 0
+        self.nll, self.entropy, self.reward, self.words, self.captions = 0.0, 0.0, 0.0, 0, 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict for JSON; `from_dict` is the way back."""

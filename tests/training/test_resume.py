@@ -55,6 +55,24 @@ def test_interrupted_training_goes_on_bit_for_bit(uncut, tmp_path, number):
     assert_same_run(expected, tmp_path / 'cut', whole['step'])
 
 
+def test_self_critical_training_goes_on_bit_for_bit(uncut, tmp_path):
+    data = tiny_model.arrays(10)
+    options = {'model_options': {'self_critical': True, 'dropout_mask': 'sequence', 'alpha_c': 0.5,
+                                 'bleu_reward': 0.3},
+               'val_data': tiny_model.arrays(3, seed=2), 'batch_by': 'image', 'batch_size': 4,
+               'captions_per_image': 2, 'validation_metric': 'CIDEr'}
+    expected, whole = uncut('critical', watched(data), **options)
+    cut = watched(data, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / 'cut', cut, **options).train()
+    state = json.loads(max((tmp_path / 'cut' / 'checkpoints').glob('*.json')).read_text())
+    assert 0 < state['step'] < whole['step'] == 15
+    assert make(tmp_path / 'cut', watched(data), **options).train() == whole
+    assert_same_run(expected, tmp_path / 'cut', whole['step'])
+    rewards = [entry['reward'] for entry in metrics(expected) if 'reward' in entry]
+    assert len(rewards) > 3 and all(np.isfinite(rewards))
+
+
 def test_interrupt_is_saved_in_the_middle_of_an_epoch(tmp_path):
     data = tiny_model.arrays(40)  # 16 batches an epoch
     whole = make(tmp_path / 'whole', data, n_epochs=1).train()
