@@ -13,7 +13,7 @@ from core.runs.run_dir import Run
 from core.runtime.backend import tf
 from tests.support import quick_sessions, tiny_model
 from tests.support.model_cases import HARD, TF2, sized
-from tests.support.tiny_model import START, H, L, N
+from tests.support.tiny_model import START, L, N
 
 MAX_LEN = 6
 N_PLACES = [1, 3, L]
@@ -272,6 +272,7 @@ def test_captions_without_words_have_no_figures(sample_run):
     assert 'all, 2 places' in faithfulness.table(result)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_is_tested_on_its_own_encoders_features(sample_dirs):
     run = Run(sample_dirs.run('tuned', 'finetune_from=conv2_2', 'augment=false'))
     data = run.split(run.data(), 'dev')
