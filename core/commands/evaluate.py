@@ -52,6 +52,11 @@ def arguments() -> argparse.Namespace:
     parser.more(
         parser.add_argument('--spice', action='store_true',
                             help='also SPICE, where its jars are (docs/results.md)'),
+        parser.add_argument('--faithfulness', action='store_true',
+                            help='also how far words lose probability without the places they '
+                            'attend to (docs/attention.md)'),
+        parser.add_argument('--faithfulness-places', nargs='+', type=int, metavar='K',
+                            help='... with K places replaced; default: 1, 5, 10 and 20 %% of all'),
         parser.add_argument('--picture-ids', nargs='+', metavar='ID', default=(),
                             help='of these images instead'),
         parser.add_argument('--limit', type=int, metavar='N',
@@ -103,6 +108,9 @@ def main() -> None:
         score_file(args)
         return
     command_line.check_seed(args.seed)
+    if args.faithfulness_places and not args.faithfulness:
+        raise InputError('--faithfulness-places says how many places --faithfulness replaces; give '
+                         'both')
     if not args.run:
         raise InputError('name a run: evaluate.py RUN, or --results FILE --references FILE')
     decoding_assignments(args)  # a misspelt option is known before TensorFlow is there
@@ -139,7 +147,8 @@ def main() -> None:
     scores = evaluation.evaluate(
         run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
         args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,
-        synonyms=synonyms, html=args.html, spice=args.spice, say=terminal.say)
+        synonyms=synonyms, html=args.html, spice=args.spice, say=terminal.say,
+        replaced=(args.faithfulness_places or ()) if args.faithfulness else None)
     if args.quiet and 'coco' in scores:
         print(score_table(scores))
 

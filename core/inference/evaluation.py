@@ -16,6 +16,7 @@ from core.common.files import replacing, write_json
 from core.config.decoding import DecodingConfig
 from core.data.vocabulary import tokenize
 from core.decoding.captions import generate_n_best
+from core.inference import faithfulness
 from core.metrics import attention_correctness
 from core.metrics.object_names import Lexicon, lexicon_of
 from core.metrics.scorer import (
@@ -47,7 +48,7 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
              seed: int = 1, say: Say = print, weights: PathLike | None = None, n_best: int = 1,
              ensemble: 'Sequence[Run]' = (), machine: Machine | None = None,
              synonyms: Mapping[str, Iterable[str]] | None = None, html: PathLike | None = None,
-             spice: bool = False) -> dict[str, Any]:
+             spice: bool = False, replaced: Sequence[int] | None = None) -> dict[str, Any]:
     """Caption, score and picture a split.
 
     Args:
@@ -69,6 +70,8 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         html: directory for a page to look at, see core.viewer.gallery; None: no page.
         synonyms: dict from category to names, for attention correctness
             (`core.metrics.object_names.lexicon_of`).
+        replaced: numbers of places that the faithfulness test replaces; empty: its own shares of
+            them; None: no test. See core.inference.faithfulness.
 
     Returns:
         dict, as in scores.json.
@@ -91,6 +94,8 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
                          f'{run.config.decoding.beam_width}, not {n_best}; --beam-width widens it')
     if ensemble:
         check_ensemble([run, *ensemble])
+    if replaced is not None:
+        replaced = faithfulness.check_places(run, replaced, ensemble)
     if html is not None:
         place = gallery.check_directory(html)
         if place in (out.resolve(), *out.resolve().parents):
@@ -127,6 +132,10 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
     scores['diversity'] = diversity(results.values(), _training_captions(run, data, split))
     scores['attention'] = {**_entropy(captions.values()),
                            **_correctness(selected, captions, lexicon)}
+    if replaced is not None:
+        scores['faithfulness'] = faithfulness.measure(
+            run, selected, captions, replaced, _object_words(selected, captions, lexicon), seed,
+            weights, machine, say)
     write_json(out / 'scores.json', scores)
     if html is not None:
         scores['page'] = str(
@@ -227,6 +236,15 @@ def _correctness(data: 'Split', captions: 'Mapping[int, Caption]',
                                     [attention_correctness.Region(*box)
                                      for box in data.boxes[image]])
          for image, caption in captions.items()), lexicon)
+
+
+def _object_words(data: 'Split', captions: 'Mapping[int, Caption]',
+                  lexicon: Lexicon | None) -> dict[int, set[int]] | None:
+    """Return the places of the words that name an object of their image; None without boxes."""
+    if data.boxes is None:
+        return None
+    return {image: attention_correctness.object_words(caption.words, data.boxes[image], lexicon)
+            for image, caption in captions.items()}
 
 
 def _to_picture(data: 'Split', images: np.ndarray, n_pictures: int, image_ids: Sequence[str],
@@ -347,6 +365,10 @@ def _show(scores: dict[str, Any], data: 'Split', captions: 'Mapping[int, Caption
             f'{attention["pointing"]:.3f} (evenly: {attention["uniform_pointing"]:.3f}, centre: '
             f'{attention["centre_pointing"]:.3f})')
         say(attention_correctness.class_table(attention))
+    if 'faithfulness' in scores:
+        say("fall of the words' log-probability, in nats a word, with places replaced by the mean "
+            'feature:')
+        say(faithfulness.table(scores['faithfulness']))
     say(f'captions and scores: {out / "captions.json"}, {out / "scores.json"}')
     if (out / 'n_best.json').exists():
         say(f'the n best captions of each image: {out / "n_best.json"}')

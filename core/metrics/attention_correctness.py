@@ -246,3 +246,13 @@ def named_boxes(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rec
     for mention in (lexicon or lexicon_of([boxes])).find(words):
         places.setdefault(mention.category, set()).update(range(mention.start, mention.stop))
     return [(places.get(names[0], set()), rectangle) for names, rectangle in boxes]
+
+
+def object_words(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rectangle]],
+                 lexicon: Lexicon | None = None) -> set[int]:
+    """Return the places of the words that name an object of their image, as `named_boxes`.
+
+    Objects of no area (outside the crop) are no objects.
+    """
+    seen = [box for box in boxes if _clipped(box[1]) is not None]
+    return set().union(*(places for places, _ in named_boxes(words, seen, lexicon)))

@@ -245,7 +245,8 @@ class Decoder:
         flat = matmul(tf.reshape(features, [-1, self.D]), cast(w, features.dtype))  # (N L, K)
         # The bias is added in its own type, as its gradient is a sum over all locations.
         flat = tf.nn.relu(cast(flat, self.dtype) + b)                               # (N L, K)
-        return Annotations(tf.reshape(cast(flat, features.dtype), [-1, self.L, self.K]))
+        flat = cast(flat, features.dtype)
+        return Annotations(tf.reshape(flat, [-1, features.shape[1], self.K]))
 
     def _normalisation(self, features: Tensor, training: bool,
                        jit: bool) -> tuple[Tensor, Tensor]:

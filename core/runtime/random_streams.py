@@ -20,6 +20,7 @@ class RandomStream(enum.IntEnum):
     SEMI_SAMPLING = 102  # the coin of each caption: its drawn locations, or the expectation
     DECODED_LOCATIONS = 103  # locations of hard attention while decoding
     DECODED_WORDS = 104  # words of a sampled caption
+    REPLACED_PLACES = 105  # random places of the faithfulness test
     WORD_DROPOUT = 201  # which input words become <UNK>
     SCHEDULED_SAMPLING = 202  # which input words are drawn from the model
     SAMPLED_WORDS = 1000  # plus the step (from 0): the words that the model draws for itself

@@ -17,6 +17,7 @@ from core.metrics.attention_correctness import (
     class_table,
     coverage,
     named_boxes,
+    object_words,
 )
 from core.metrics.object_names import Lexicon, lexicon_of
 
@@ -188,6 +189,13 @@ def test_boxes_of_words():
     kept_apart = named_boxes(('hot', 'dog'), [(('dog',), (0, 0, 1, 1))],
                              Lexicon({'dog': (), 'hot dog': ()}))
     assert kept_apart == [(set(), (0, 0, 1, 1))]
+
+
+def test_words_of_objects_outside_the_crop_name_no_object():
+    words = ('a', 'hot', 'dog', 'by', 'a', 'cat')
+    boxes = [(('hot dog',), (0.5, 0, 1, 1)), (('cat',), (1, 0, 1.5, 1))]
+    assert object_words(words, boxes) == {1, 2}
+    assert object_words(words, boxes[1:]) == object_words(words, []) == set()
 
 
 def test_table_by_class():

@@ -13,8 +13,8 @@ def test_values_are_those_that_older_runs_drew_with():
     assert {stream.name: stream.value for stream in RandomStream} == {
         'DROPOUT_STATE': 0, 'DROPOUT_OUTPUT': 1, 'OUTPUT_LAYERS': 10, 'INITIAL_LAYERS': 20,
         'LOCATIONS': 101, 'SEMI_SAMPLING': 102, 'DECODED_LOCATIONS': 103, 'DECODED_WORDS': 104,
-        'WORD_DROPOUT': 201, 'SCHEDULED_SAMPLING': 202, 'SAMPLED_WORDS': 1000,
-        'AUGMENTATION': 0x0F11}
+        'REPLACED_PLACES': 105, 'WORD_DROPOUT': 201, 'SCHEDULED_SAMPLING': 202,
+        'SAMPLED_WORDS': 1000, 'AUGMENTATION': 0x0F11}
 
 
 def test_no_name_is_another_of_the_same_value():

@@ -116,6 +116,8 @@ def test_wrong_arguments(refused, arguments, parts):
     (['--pictures', '-1'], ['--pictures must be at least 0']),
     (['--data', 'nowhere'], ['no such data directory']),
     (['--weights', 'a.h5'], ['--weights belongs to runs with a fine-tuned encoder']),
+    (['--faithfulness-places', '3'], ['--faithfulness-places', 'give both']),
+    (['--faithfulness', '--faithfulness-places', '3', '257'], ['must be 1 to the 256', '257']),
 ])
 def test_wrong_choices(refused, sample_run, arguments, parts):
     refused(sample_run, *arguments, parts=parts)
@@ -185,6 +187,28 @@ def test_damaged_runs(sample_run, tmp_path):
         assert done.returncode == 2 and 'Traceback' not in done.stderr and part in done.stderr
         assert {path: value for path, value in snapshot(run).items()
                 if 'evaluation' not in path} == before
+
+
+def test_faithfulness_is_written_and_shown(sample_run, data_copy, photos, tmp_path):
+    output = evaluate(sample_run, '--data', without_captions(data_copy), '--pictures', '0', '--out',
+                      tmp_path / 'a', '--faithfulness')
+    result = json.loads((tmp_path / 'a' / 'scores.json').read_text())['faithfulness']
+    assert (result['locations'], result['random_draws']) == (256, 5)
+    assert result['words']['n_words'] > 0 > result['words']['log_prob']
+    assert result['object_words']['n_words'] < result['words']['n_words']
+    assert [row['k'] for row in result['words']['falls']] == [3, 13, 26, 51]
+    assert 'most attended' in output and f'{result["words"]["falls"][1]["most"]["mean"]:.3f} ±' in (
+        next(line for line in output.splitlines() if line.startswith('all, 13 places')))
+
+    evaluate(sample_run, '--data', photos, '--limit', '2', '--pictures', '0', '--out',
+             tmp_path / 'b', '--beam-width', '2', '--faithfulness', '--faithfulness-places', '256',
+             '1')
+    result = json.loads((tmp_path / 'b' / 'scores.json').read_text())['faithfulness']
+    falls = result['words']['falls']
+    assert [row['k'] for row in falls] == [1, 256] and 'object_words' not in result
+    # with all places replaced it is all the same which were chosen
+    assert falls[1]['most'] == falls[1]['random'] == falls[1]['least']
+    assert falls[0]['most'] != falls[0]['least']
 
 
 # ---- decoding
@@ -273,9 +297,12 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(sample_run, run_copy, photo
     (['--set', 'sample=true', '--beam-width', '2'], ['sample=true needs beam_width=1']),
     (['--set', 'dim_hidden=5'], ['options of decoding only', 'beam_width']),
     (['--ensemble', 'nowhere'], ['nowhere', 'not a run']),
+    (['--ensemble', '{run}', '--faithfulness'], ['--faithfulness tests the attention of one model',
+                                                 '{run}']),
 ])
 def test_decoding_that_does_not_fit_is_refused(refused, sample_run, arguments, parts):
-    refused(sample_run, *arguments, parts=parts)
+    refused(sample_run, *(argument.format(run=sample_run) for argument in arguments),
+            parts=[part.format(run=sample_run) for part in parts])
 
 
 def test_runs_of_other_words_do_not_caption_together(refused, sample_run, run_copy):
