@@ -24,6 +24,7 @@ from core.common import terminal
 from core.common.aliases import ImageId, Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
+from core.data.vocabulary import tokenize_raw
 from core.datasets.published_files import is_id, read_listing
 from core.metrics import java_tools, spice
 
@@ -128,7 +129,8 @@ class Scorer:
         Table 1 of "Show, Attend and Tell" scores against the references as published: cased and
         with punctuation, cut at white space only, so that 'bench.' is another word than 'bench';
         and BLEU there has no brevity penalty. METEOR gets the same raw text (and does its own
-        tokenizing). Other papers use coco-caption, which `score` is: on people's captions the two
+        tokenizing). Captions are cut as `tokenize_raw` does on both sides, so those of a model with
+        raw tokens are compared like with like. Other papers use coco-caption, which `score` is: on people's captions the two
         differ by up to 3.5 points of BLEU-1, so never mix them.
 
         Args:
@@ -143,9 +145,10 @@ class Scorer:
             InputError: as `score`.
         """
         self._check_ids_and_metrics(results, metrics, PAPER_METRICS)
-        hypotheses = {image_id: [java_tools.one_line(results[image_id])]
-                      for image_id in self._references}
-        return self._compute(self._references, hypotheses, metrics, _bleu_without_penalty).corpus
+        references = {image_id: [_raw(caption) for caption in captions]
+                      for image_id, captions in self._references.items()}
+        hypotheses = {image_id: [_raw(results[image_id])] for image_id in self._references}
+        return self._compute(references, hypotheses, metrics, _bleu_without_penalty).corpus
 
     def _check_ids_and_metrics(self, results: Mapping[ImageId, str], metrics: Collection[str],
                                choices: Collection[str]) -> None:
@@ -260,6 +263,11 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     return terminal.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
+def _raw(caption: str) -> str:
+    """Return a caption's raw tokens with blanks between."""
+    return ' '.join(tokenize_raw(java_tools.one_line(caption)))
+
+
 def _bleu(references: Mapping[ImageId, Sequence[str]],
           hypotheses: Mapping[ImageId, list[str]]) -> tuple:
     return Bleu(4).compute_score(references, hypotheses, verbose=0)
@@ -351,7 +359,7 @@ def diversity(captions: Iterable[str],
     """Measure how much captions differ among themselves and from those learnt from.
 
     Words are what white space separates, so give captions as the model writes them, and training
-    captions cut and lower-cased in the same way.
+    captions cut in the same way (`core.data.vocabulary.TOKENS`).
 
     Args:
         captions: iterable of str, one for each image.
