@@ -227,7 +227,7 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
                              'there); choose another --out')
         return
     earlier = read_json(path)
-    earlier['tokens'] = tokens_of(earlier)
+    plan, earlier = ({**entries, 'tokens': tokens_of(entries)} for entries in (plan, earlier))
     different = [key for key in {**plan, **earlier} if plan.get(key) != earlier.get(key)]
     if different:
         key = different[0]

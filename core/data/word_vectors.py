@@ -42,8 +42,8 @@ def read_word_vectors(path: PathLike, words: Sequence[str],
     path = pathlib.Path(path)
     exact = {word.encode('utf8', 'surrogatepass'): index for index, word in enumerate(words)}
     lowered: dict[str, list[int]] = {}
-    for index, word in enumerate(words):
-        lowered.setdefault(word.lower(), []).append(index)
+    for index, spelling in enumerate(words):
+        lowered.setdefault(spelling.lower(), []).append(index)
     vectors, same_spelling = {}, set()
     try:
         with open(path, 'rb') as file:

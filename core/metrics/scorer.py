@@ -69,7 +69,7 @@ class Scorer:
         if without:
             raise InputError(f'{_some(without)} without reference captions: leave them out of the '
                              'references')
-        self._references = {image_id: [java_tools.one_line(caption) for caption in captions]
+        self._references = {image_id: list(captions)
                             for image_id, captions in references.items()}
         self._tokenized: dict[ImageId, list[str]] | None = None
         self._meteor = java_tools.Meteor()
@@ -129,9 +129,9 @@ class Scorer:
         Table 1 of "Show, Attend and Tell" scores against the references as published: cased and
         with punctuation, cut at white space only, so that 'bench.' is another word than 'bench';
         and BLEU there has no brevity penalty. METEOR gets the same raw text (and does its own
-        tokenizing). Captions are cut as `tokenize_raw` does on both sides, so those of a model with
-        raw tokens are compared like with like. Other papers use coco-caption, which `score` is: on people's captions the two
-        differ by up to 3.5 points of BLEU-1, so never mix them.
+        tokenizing). Both sides are cut as `tokenize_raw` does, so a model whose words are raw
+        tokens is compared like with like. Other papers use coco-caption, which `score` is: on
+        people's captions the two differ by up to 3.5 points of BLEU-1, so never mix them.
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
@@ -265,7 +265,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 def _raw(caption: str) -> str:
     """Return a caption's raw tokens with blanks between."""
-    return ' '.join(tokenize_raw(java_tools.one_line(caption)))
+    return ' '.join(tokenize_raw(caption))
 
 
 def _bleu(references: Mapping[ImageId, Sequence[str]],
