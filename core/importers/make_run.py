@@ -210,6 +210,7 @@ def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, s
     model = config.model
     say(f'{source}, kind {kind}: {len(imported.words)} words, dim_embed={model.dim_embed}, '
         f'dim_hidden={model.dim_hidden}, cell={model.cell}; features {spec.encoder} {spec.layer} '
-        f'{rows}x{columns}x{spec.dim}, images {spec.resize} to {spec.size}')
+        f'{rows}x{columns}x{spec.dim}, images {spec.resize} to {spec.size}; captions cut into '
+        f'tokens {_tokens(kind, imported.words)}')
     place = data.path if data else f"DATA, made by prepro.py ... --like {out} --weights FILE"
     say(f'next: python evaluate.py {out} --data {place}')

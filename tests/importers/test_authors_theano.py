@@ -190,7 +190,7 @@ def test_a_run_of_it(tmp_path):
     path, parameters, options = save(tmp_path, ctx_dim=512)
     lines = []
     make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)
-    assert any('kind authors' in line for line in lines)
+    assert any('kind authors' in line and 'tokens raw' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
     assert run.tokens == 'raw'  # its words have a full stop and capitals
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
