@@ -82,7 +82,8 @@ def test_paper_is_the_authors_code(dataset, hard):
         'batch_by': 'one_length', 'clip_norm': 0.0, 'weight_decay': 0.0})
     assert presets.prepro(f'paper-{dataset}') == {'encoder': 'vgg19', 'layer': 'conv5_4',
                                                   'image_size': 224, 'resize': 'crop',
-                                                  'vocab_size': 10000, 'max_length': 99}
+                                                  'vocab_size': 10000, 'tokens': 'raw',
+                                                  'max_length': 99}
 
 
 @pytest.mark.parametrize(('dataset', 'meant'),
