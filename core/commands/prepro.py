@@ -53,6 +53,9 @@ def arguments() -> argparse.Namespace:
     words = parser.add_argument_group('captions')
     words.add_argument('--vocab-size', type=int, metavar='N',
                        help='most frequent words kept (10000)')
+    words.add_argument('--tokens', choices=('words', 'raw', 'raw_lower'),
+                       help='words: lower case, no punctuation (default); raw: what stands between '
+                       'blanks, as the paper; raw_lower: the same in lower case')
     words.add_argument('--min-count', type=int, default=1, metavar='N',
                        help='a word must occur so often (1)')
     words.add_argument('--max-length', type=int, metavar='N',
@@ -68,7 +71,7 @@ def arguments() -> argparse.Namespace:
                          help='what a published model has, where it is not given: tf1, tf2, paper '
                          '(train.py --options)')
     encoder.add_argument('--like', metavar='RUN',
-                         help='encoder and vocabulary of a trained run instead')
+                         help='encoder, vocabulary and --tokens of a trained run instead')
     parser.more(encoder.add_argument('--layer',
                                      help="map that is attended to (default: the paper's conv5_4, "
                                      "or the last)"),
@@ -126,7 +129,7 @@ def main() -> None:
 
     formats.check_dataset_name(args.dataset)
     if args.like:
-        for name in ('encoder', 'layer', 'image_size', 'resize'):
+        for name in ('encoder', 'layer', 'image_size', 'resize', 'tokens'):
             if getattr(args, name) is not None:
                 raise InputError(f'--{name.replace("_", "-")} and --like exclude each other: the '
                                  'run decides')
@@ -153,18 +156,18 @@ def main() -> None:
         records = datasets.read(args.dataset, args.images, args.captions, splits, args.instances)
         return datasets.select(records, args.limit, args.split)
 
-    # Bad lists are known before TensorFlow, which `encoder_of` imports; scenes are drawn only where
-    # it succeeds.
+    # Bad lists are known before TensorFlow, which `words_and_encoder` imports; scenes are drawn
+    # only where it succeeds.
     records = [] if args.draw else read()
     if args.weights == 'imagenet':
         args.weights = imagenet(args)
-    vocabulary, spec = encoder_of(args)
+    vocabulary, tokens, spec = words_and_encoder(args)
     if args.draw:
         draw_scenes(args)
         records = read()
     prepare.prepare(records, spec, pathlib.Path(args.out), args.dataset, args.vocab_size,
                     args.min_count, args.max_length, args.skip_unreadable, vocabulary, terminal.say,
-                    machine)
+                    machine, tokens)
 
 
 def imagenet(args: argparse.Namespace) -> str:
@@ -183,17 +186,17 @@ def imagenet(args: argparse.Namespace) -> str:
     return str(imagenet_weights.fetch(encoder, say=terminal.say))
 
 
-def encoder_of(args: argparse.Namespace) -> 'tuple[Vocabulary | None, EncoderSpec]':
-    """Return (Vocabulary of the run of --like, else None; EncoderSpec)."""
+def words_and_encoder(args: argparse.Namespace) -> 'tuple[Vocabulary | None, str, EncoderSpec]':
+    """Return (Vocabulary of the run of --like, else None; name of the tokens; EncoderSpec)."""
     if args.like:
         from core.runs.run_dir import Run
 
         run = Run(args.like)
-        return run.vocabulary, run.encoder(args.weights)
+        return run.vocabulary, run.tokens, run.encoder(args.weights)
     from core.encoders.encoder import describe
 
-    return None, describe(args.encoder, args.layer, args.image_size, args.resize or 'crop',
-                          args.weights, args.seed)
+    return None, args.tokens or 'words', describe(args.encoder, args.layer, args.image_size,
+                                                  args.resize or 'crop', args.weights, args.seed)
 
 
 def set_defaults(args: argparse.Namespace) -> None:

@@ -233,7 +233,7 @@ def describe_training(preset: str | None, start: Start, train_data: 'Split',
     if not config.training.train_embedding:
         learnt = [variable for variable in learnt if variable is not model.embedding]
     if preset:
-        terminal.say('\n'.join(presets.notes(preset, data.dataset, data.encoder)))
+        terminal.say('\n'.join(presets.notes(preset, data.dataset, data.encoder, data.tokens)))
     if idle := config.idle():
         terminal.say(f'without effect here: {", ".join(idle)}')
     n_learnt = sum(v.shape.num_elements() for v in learnt)

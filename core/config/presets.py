@@ -37,7 +37,7 @@ _TF2: Sections = {
                  'batch_size': 64}}
 _PAPER: Sections = {
     'prepro': {'encoder': 'vgg19', 'layer': 'conv5_4', 'image_size': 224, 'resize': 'crop',
-               'vocab_size': 10000,
+               'vocab_size': 10000, 'tokens': 'raw',  # the authors' code splits at blanks
                'max_length': 99},  # the authors' maxlen is 100, the end included
     'model': {
         'dim_embed': 512, 'batch_norm': False, 'initial_layers': 2, 'attention_activation': 'tanh',
@@ -115,12 +115,14 @@ def resolve(name: str, dataset: str | None) -> str:
     return f'paper-{next((known for known in _DATASETS if wanted.startswith(known)), "coco")}{hard}'
 
 
-def notes(name: str, dataset: str | None, encoder: Mapping[str, Json]) -> list[str]:
-    """Return the lines that `train.py --preset` prints: on the preset, on features of another kind.
+def notes(name: str, dataset: str | None, encoder: Mapping[str, Json],
+          tokens: str = 'words') -> list[str]:
+    """Return the lines that `train.py --preset` prints: on the preset, on data of another kind.
 
     Args:
         name, dataset: as of `config`.
         encoder: dict of the EncoderSpec of the features.
+        tokens: as `DataDir.tokens`.
     """
     lines = [f'preset {resolve(name, dataset)}']
     wanted = {key.replace('image_size', 'size'): value for key, value in prepro(name).items()
@@ -129,6 +131,9 @@ def notes(name: str, dataset: str | None, encoder: Mapping[str, Json]) -> list[s
              if encoder[key] != value]
     if other:
         lines.append(f"note: these features are not the preset's: {'; '.join(other)}")
+    if tokens != (usual := prepro(name).get('tokens', 'words')):
+        lines.append(f"note: these captions are not cut as the preset's: tokens {tokens}, not "
+                     f'{usual}')
     return lines
 
 

@@ -21,7 +21,7 @@ from core.common.aliases import Boxes, ImageId, PathLike
 from core.common.errors import InputError
 from core.common.files import read_json, replacing, write_json
 from core.data.feature_file import ArrayFeatures, FeatureFile
-from core.data.vocabulary import Vocabulary
+from core.data.vocabulary import TOKENS, Vocabulary
 
 FORMAT = 1
 FILES = ('manifest.json', 'features.h5', 'captions.h5', 'annotations.json', 'vocabulary.json',
@@ -102,6 +102,7 @@ class DataDir:
         manifest: dict, see `core.data.prepare`.
         vocabulary: Vocabulary of the training split.
         max_length: int, words of a training caption at most.
+        tokens: str, how captions are cut into words, a name in `core.data.vocabulary.TOKENS`.
 
     Raises:
         InputError: missing, incomplete, or not of this program's format.
@@ -130,10 +131,14 @@ class DataDir:
         try:
             self.max_length, self.encoder = self.manifest['max_length'], self.manifest['encoder']
             self.dataset, self.records = self.manifest['dataset'], self.manifest['records_sha256']
+            self.tokens = tokens_of(self.manifest)
             self.manifest['splits'].items()
         except (KeyError, AttributeError) as error:
             raise InputError(
                 f'{manifest}: lacks or has damaged {error}; make the data again') from None
+        if self.tokens not in [*TOKENS]:
+            raise InputError(f'{manifest}: has captions cut in an unknown way, {self.tokens!r}; '
+                             'make the data again')
         self._features = FeatureFile(self.path / 'features.h5')
         self._images = read_json(self.path / 'annotations.json')
         if len(self._images) != self._features.shape[0]:
@@ -175,6 +180,14 @@ class DataDir:
                            [image['file'] for image in images], boxes, self.encoder)
 
 
+def tokens_of(entries: Mapping[str, Any]) -> str:
+    """Return how captions are cut, of a manifest, a plan or the entry data of a run.
+
+    Those made before there was a choice do not say.
+    """
+    return entries.get('tokens', 'words')
+
+
 def write_captions(path: PathLike, splits: Mapping[str, tuple]) -> None:
     """Write `captions.h5` atomically: `splits` is a dict of split -> (captions, image_idxs)."""
     with replacing(path, 'w+b') as temporary, h5py.File(temporary, 'w') as file:
@@ -214,6 +227,7 @@ def check_plan(directory: PathLike, plan: Mapping[str, Any]) -> None:
                              'there); choose another --out')
         return
     earlier = read_json(path)
+    plan, earlier = ({**entries, 'tokens': tokens_of(entries)} for entries in (plan, earlier))
     different = [key for key in {**plan, **earlier} if plan.get(key) != earlier.get(key)]
     if different:
         key = different[0]

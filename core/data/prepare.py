@@ -26,7 +26,7 @@ from core.common.errors import InputError
 from core.common.files import write_json
 from core.common.version import __version__
 from core.data import data_dir, feature_file
-from core.data.vocabulary import Vocabulary, tokenize
+from core.data.vocabulary import TOKENS, Vocabulary
 from core.datasets.records import SPLITS
 from core.encoders.photos import UnreadableImage
 from core.encoders.preprocessing import box_to_input, load
@@ -47,7 +47,7 @@ PIECE = 8
 def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dataset: str,
             vocab_size: int = 10000, min_count: int = 1, max_length: int = 15,
             skip_unreadable: bool = False, vocabulary: 'Vocabulary | None' = None, say: Say = print,
-            machine: 'Machine | None' = None) -> dict[str, Any]:
+            machine: 'Machine | None' = None, tokens: str = 'words') -> dict[str, Any]:
     """Make or complete the DATA DIR `out`.
 
     Args:
@@ -62,6 +62,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         vocabulary: Vocabulary to use instead of counting the training captions.
         say: function that prints a line.
         machine: Machine, where to encode; None: Machine().
+        tokens: how captions are cut into words, a name in `core.data.vocabulary.TOKENS`.
 
     Returns:
         dict, the manifest.
@@ -72,7 +73,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
     """
     out = pathlib.Path(out)
     check_vocabulary_options(vocab_size, min_count, max_length)
-    plan = _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary)
+    plan = _plan(records, spec, dataset, vocab_size, min_count, max_length, vocabulary, tokens)
     with _writing(out):
         data_dir.check_plan(out, plan)
         if (out / 'manifest.json').exists():
@@ -80,10 +81,10 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
             if skip_unreadable or not manifest['unreadable']:
                 say(f'{out} is complete: {_counts(manifest)}')
                 return manifest
-        tokens = _tokens(records)
+        words = _words(records, tokens)
         if vocabulary is None:
             # an error now rather than after the last image
-            _build_vocabulary(records, tokens, plan)
+            _build_vocabulary(records, words, plan)
         n_bytes = 2 * len(records) * spec.grid[0] * spec.grid[1] * spec.dim
         say(f'{len(records)} images x {spec.grid[0]}x{spec.grid[1]} locations x {spec.dim} float16 '
             f'from {spec.encoder} {spec.layer}: {terminal.size_text(n_bytes)} in {out}')
@@ -93,7 +94,7 @@ def prepare(records: 'Sequence[Record]', spec: 'EncoderSpec', out: PathLike, dat
         with _encoder(spec, path, machine) as encoder:
             out.mkdir(parents=True, exist_ok=True)
             with files.lock(out, 'prepro.py'):
-                return _complete(records, tokens, encoder, spec, out, plan, skip_unreadable,
+                return _complete(records, words, encoder, spec, out, plan, skip_unreadable,
                                  vocabulary, say)
 
 
@@ -108,7 +109,7 @@ def _encoder(spec: 'EncoderSpec', path: pathlib.Path, machine: 'Machine | None',
     return Encoder(spec, machine=machine)
 
 
-def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encoder: 'Encoder | None',
+def _complete(records: 'Sequence[Record]', words: list[list[list[str]]], encoder: 'Encoder | None',
               spec: 'EncoderSpec', out: pathlib.Path, plan: dict[str, Any], skip_unreadable: bool,
               vocabulary: 'Vocabulary | None', say: Say) -> dict[str, Any]:
     """Do what is left to do in `out`, which is locked."""
@@ -121,7 +122,7 @@ def _complete(records: 'Sequence[Record]', tokens: list[list[list[str]]], encode
     unreadable, rate = _extract(records, encoder, features, say)
     if unreadable and (not skip_unreadable or len(unreadable) == len(records)):
         raise InputError(_unreadable_text(unreadable))
-    manifest = _annotate(records, tokens, spec, out, plan, unreadable, vocabulary, rate, say)
+    manifest = _annotate(records, words, spec, out, plan, unreadable, vocabulary, rate, say)
     say(f'{out} is complete: {_counts(manifest)}')
     return manifest
 
@@ -161,18 +162,19 @@ def _check_room(path: pathlib.Path, n_bytes: int) -> None:
 
 
 def _plan(records: 'Sequence[Record]', spec: 'EncoderSpec', dataset: str, vocab_size: int,
-          min_count: int, max_length: int, vocabulary: 'Vocabulary | None') -> dict[str, Any]:
+          min_count: int, max_length: int, vocabulary: 'Vocabulary | None',
+          tokens: str) -> dict[str, Any]:
     """Return what decides the contents of a DATA DIR."""
     digest = hashlib.sha256()
     for record in records:
         line = [record.image_id, record.path.name, record.split, record.captions, record.boxes
                 and [(b.names, b.x, b.y, b.width, b.height) for b in record.boxes], record.size]
         digest.update(json.dumps(line).encode())
-    words = (hashlib.sha256(json.dumps(vocabulary.idx_to_word).encode()).hexdigest() if vocabulary
+    known = (hashlib.sha256(json.dumps(vocabulary.idx_to_word).encode()).hexdigest() if vocabulary
              else None)
     return {'dataset': dataset, 'images': len(records), 'records_sha256': digest.hexdigest(),
             **spec.identity(), 'vocab_size': vocab_size, 'min_count': min_count,
-            'max_length': max_length, 'vocabulary_sha256': words}
+            'max_length': max_length, 'vocabulary_sha256': known, 'tokens': tokens}
 
 
 def _extract(records: 'Sequence[Record]', encoder: Any, features: feature_file.FeatureFile,
@@ -279,7 +281,7 @@ def _unreadable_text(unreadable: dict[int, str]) -> str:
             'same command again (the others are kept), or leave them out with --skip-unreadable')
 
 
-def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 'EncoderSpec',
+def _annotate(records: 'Sequence[Record]', words: list[list[list[str]]], spec: 'EncoderSpec',
               out: pathlib.Path, plan: dict[str, Any], unreadable: dict[int, str],
               vocabulary: 'Vocabulary | None', rate: float | None, say: Say) -> dict[str, Any]:
     """Write vocabulary, captions and annotations, then the manifest that calls them complete."""
@@ -289,7 +291,7 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
     if vocabulary is None:
         rows = [row for row in range(len(records)) if readable[row]]
         vocabulary = _build_vocabulary([records[row] for row in rows],
-                                       [tokens[row] for row in rows], plan)
+                                       [words[row] for row in rows], plan)
     # Until all files fit together again the directory is not complete.
     (out / 'manifest.json').unlink(missing_ok=True)
     vocabulary.save(out / 'vocabulary.json')
@@ -299,13 +301,13 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
         rows = [row for row in range(len(records)) if readable[row] and records[row].split == split]
         captions, image_idxs, too_long, empty = [], [], 0, 0
         for image, row in enumerate(rows):
-            for words in tokens[row]:
-                if not words:
+            for caption in words[row]:
+                if not caption:
                     empty += 1
-                elif len(words) > plan['max_length']:
+                elif len(caption) > plan['max_length']:
                     too_long += 1
                 else:
-                    captions.append(vocabulary.encode(words, plan['max_length']))
+                    captions.append(vocabulary.encode(caption, plan['max_length']))
                     image_idxs.append(image)
         shape = (len(captions), plan['max_length'] + 2)
         captions_of[split] = (np.asarray(captions, np.int32).reshape(shape), image_idxs)
@@ -331,6 +333,7 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
         'format': data_dir.FORMAT, 'made_by': f'show-attend-tell {__version__}',
         'dataset': plan['dataset'], 'records_sha256': plan['records_sha256'],
         'encoder': spec.to_dict(), 'splits': counts, 'max_length': plan['max_length'],
+        'tokens': plan['tokens'],
         'vocabulary': {'words': len(vocabulary), 'vocab_size': plan['vocab_size'],
                        'min_count': plan['min_count']},
         'unreadable': {str(records[row].path): reason for row, reason in unreadable.items()},
@@ -339,23 +342,23 @@ def _annotate(records: 'Sequence[Record]', tokens: list[list[list[str]]], spec: 
     return manifest
 
 
-def _tokens(records: 'Sequence[Record]') -> list[list[list[str]]]:
-    """Return the token lists of each record's captions.
+def _words(records: 'Sequence[Record]', tokens: str) -> list[list[list[str]]]:
+    """Return the token lists of each record's captions, cut by the function of that name.
 
     Equal words are one object, as all stay while images are encoded.
     """
-    return [[[sys.intern(word) for word in tokenize(caption)] for caption in record.captions]
+    return [[[sys.intern(word) for word in TOKENS[tokens](caption)] for caption in record.captions]
             for record in records]
 
 
-def _build_vocabulary(records: 'Sequence[Record]', tokens: list[list[list[str]]],
+def _build_vocabulary(records: 'Sequence[Record]', words: list[list[list[str]]],
                       plan: dict[str, Any]) -> 'Vocabulary':
     """Return the Vocabulary of the training captions that have words.
 
-    `tokens` holds the token lists of each record.
+    `words` holds the token lists of each record.
     """
-    training = [words for record, captions in zip(records, tokens, strict=True)
-                if record.split == 'train' for words in captions if words]
+    training = [caption for record, captions in zip(records, words, strict=True)
+                if record.split == 'train' for caption in captions if caption]
     return Vocabulary.build(training, plan['vocab_size'], plan['min_count'])
 
 

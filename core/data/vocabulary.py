@@ -5,11 +5,13 @@ For example:
     vocabulary = Vocabulary.build([tokens], vocab_size=10000)
     ids = vocabulary.encode(tokens, max_length=16)  # int32 (18,): <START> a mans ... <END> <NULL>
     vocabulary.decode(ids)                                # 'a mans red t shirt'
+
+`TOKENS` has the ways to cut a caption by the names that prepro.py --tokens takes.
 """
 
 import collections
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +27,10 @@ _APOSTROPHES = dict.fromkeys(map(ord, '\'’‘`´\u02bc'))
 # What has no width of its own: soft hyphen, joiners inside Indic and Persian words, variation
 # selectors.
 _INVISIBLE = dict.fromkeys([0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+# What ends a raw token without being a blank to Python: control characters, halves of surrogate
+# pairs (no UTF-8), the zero-width space and the byte order mark.
+_BREAKS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000), 0x200B, 0xFEFF],
+                        ' ')
 
 
 def tokenize(caption: str) -> list[str]:
@@ -57,6 +63,32 @@ def tokenize(caption: str) -> list[str]:
         on_letter = kind == 'L' or (kind == 'M' and on_letter)
         characters.append(character if on_letter or kind == 'N' else ' ')
     return ''.join(characters).split()
+
+
+def tokenize_raw(caption: str) -> list[str]:
+    """Cut a caption at blanks and leave the rest as it is: case, punctuation, symbols.
+
+    Line ends and control characters count as blanks. The text is brought into Unicode form NFC, so
+    that letters that look the same are the same; texts with the same tokens are the same text for
+    the paper's scoring.
+
+    Args:
+        caption: str.
+
+    Returns:
+        list of str, empty when the caption is blank. A token may be spelt like one of `SPECIALS`;
+        `Vocabulary` takes it for an unknown word.
+    """
+    return unicodedata.normalize('NFC', caption).translate(_BREAKS).split()
+
+
+def tokenize_raw_lower(caption: str) -> list[str]:
+    """Cut a caption as `tokenize_raw` does, in lower case."""
+    return tokenize_raw(unicodedata.normalize('NFC', caption).lower())
+
+
+TOKENS: dict[str, Callable[[str], list[str]]] = {
+    'words': tokenize, 'raw': tokenize_raw, 'raw_lower': tokenize_raw_lower}
 
 
 class Vocabulary:

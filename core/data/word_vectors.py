@@ -23,8 +23,8 @@ def read_word_vectors(path: PathLike, words: Sequence[str],
 
     A line of the file holds a word and its numbers, with blanks between, in UTF-8; a first line
     'COUNT DIM', as word2vec and fastText write it, is skipped. The file is read line by line. A
-    word takes the vector of the same spelling; without one, the first whose lower-case spelling is
-    the word.
+    word takes the vector of the same spelling; without one, the first that is the same in lower
+    case.
 
     Args:
         path: of the file.
@@ -41,20 +41,20 @@ def read_word_vectors(path: PathLike, words: Sequence[str],
     """
     path = pathlib.Path(path)
     exact = {word.encode('utf8', 'surrogatepass'): index for index, word in enumerate(words)}
-    lowered = {word: index for index, word in enumerate(words)}
+    lowered: dict[str, list[int]] = {}
+    for index, spelling in enumerate(words):
+        lowered.setdefault(spelling.lower(), []).append(index)
     vectors, same_spelling = {}, set()
     try:
         with open(path, 'rb') as file:
             for number, word, fields in _lines(file, path, dim):
-                index = exact.get(word)
-                if index is not None:
-                    if index not in same_spelling:  # the first counts
-                        same_spelling.add(index)
+                own = exact.get(word)
+                if own is not None and own not in same_spelling:  # the first counts
+                    same_spelling.add(own)
+                    vectors[own] = _parsed(fields, path, number)
+                for index in lowered.get(word.decode('utf8', 'replace').lower(), ()):
+                    if index not in vectors:
                         vectors[index] = _parsed(fields, path, number)
-                    continue
-                index = lowered.get(word.decode('utf8', 'replace').lower())
-                if index is not None and index not in vectors:
-                    vectors[index] = _parsed(fields, path, number)
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}); give a text file of word '
                          'vectors') from None

@@ -4,6 +4,7 @@ Every choice is a function of the seed, the epoch and the caption's number, so t
 goes on in the middle of an epoch sees the pictures that it would have seen.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ class Augmentation:
 
     def __init__(self, seed: int, captions: np.ndarray, word_to_idx: Mapping[str, int]) -> None:
         self._seed = seed
-        sides = [index for word, index in word_to_idx.items() if word in SIDES]
+        sides = [index for word, index in word_to_idx.items() if names_side(word)]
         self.sided = np.asarray(np.isin(captions, sides).any(axis=1))
 
     def draw(self, captions: np.ndarray, epoch: int) -> dict[str, Any]:
@@ -52,3 +53,8 @@ class Augmentation:
             [self._seed, epoch, int(captions[0]), RandomStream.AUGMENTATION])
         offset, flip = tuple(random.random(2)), random.random() < 0.5
         return {'offset': offset, 'flip': bool(flip and not self.sided[captions].any())}
+
+
+def names_side(word: str) -> bool:
+    """Say whether a word names a side, also one with case and punctuation ('Left-hand,')."""
+    return not SIDES.isdisjoint(re.findall(r'\w+', word.lower()))

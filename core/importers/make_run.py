@@ -21,7 +21,7 @@ from core.common.aliases import PathLike, Say
 from core.common.errors import InputError
 from core.config.config import Config
 from core.data import data_dir
-from core.data.vocabulary import Vocabulary
+from core.data.vocabulary import TOKENS, Vocabulary
 from core.encoders.encoder import EncoderSpec, describe
 from core.encoders.networks import assign
 from core.importers.imported import MOST_LENGTH, check_shapes, open_checkpoint
@@ -90,7 +90,8 @@ def make_run(source: PathLike, vocab: PathLike | None, out: PathLike, *, kind: s
     _check_features(imported, spec, source, features)
     vocabulary = Vocabulary(imported.words)
     entry = {'path': None, 'encoder': spec.to_dict(), 'max_length': max_length,
-             'dataset': 'imported', 'records_sha256': None}
+             'tokens': _tokens(kind, imported.words), 'dataset': 'imported',
+             'records_sha256': None}
 
     with tf.Graph().as_default() as graph:
         model = make_model(config, vocabulary, spec, max_length)
@@ -138,6 +139,18 @@ def detect(source: PathLike, kind: str | None = None) -> tuple[str, str]:
         return 'tf1', prefix
     raise InputError(f'{prefix}: neither a checkpoint of the TF1 code nor of the TF2 tutorial; it '
                      f'holds, for example, {", ".join(sorted(names)[:5])}')
+
+
+def _tokens(kind: str, words: Iterable[str]) -> str:
+    """Return how captions are cut to get such words, a name in `TOKENS`.
+
+    The tutorials remove punctuation and case. The authors' code splits captions at blanks, whatever
+    was done to them before; that is seen from its words.
+    """
+    own = [word for word in words if not word.startswith('<unused-')]
+    names = ('words', 'raw_lower') if kind == 'authors' else ()
+    return next((name for name in names if all(TOKENS[name](word) == [word] for word in own)),
+                'raw' if kind == 'authors' else 'words')
 
 
 def _prefix(path: pathlib.Path) -> str:
@@ -197,6 +210,7 @@ def _report(kind: str, source: PathLike, imported: 'Imported', config: Config, s
     model = config.model
     say(f'{source}, kind {kind}: {len(imported.words)} words, dim_embed={model.dim_embed}, '
         f'dim_hidden={model.dim_hidden}, cell={model.cell}; features {spec.encoder} {spec.layer} '
-        f'{rows}x{columns}x{spec.dim}, images {spec.resize} to {spec.size}')
+        f'{rows}x{columns}x{spec.dim}, images {spec.resize} to {spec.size}; captions cut into '
+        f'tokens {_tokens(kind, imported.words)}')
     place = data.path if data else f"DATA, made by prepro.py ... --like {out} --weights FILE"
     say(f'next: python evaluate.py {out} --data {place}')

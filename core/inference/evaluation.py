@@ -14,7 +14,7 @@ from core.common.aliases import PathLike, Rectangle, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
 from core.config.decoding import DecodingConfig
-from core.data.vocabulary import tokenize
+from core.data.vocabulary import TOKENS
 from core.decoding.captions import generate_n_best
 from core.inference import faithfulness
 from core.metrics import attention_correctness
@@ -206,7 +206,7 @@ def _training_captions(run: 'Run', data: 'DataDir', split: str) -> list[str] | N
         references = own.split('train').references
     except InputError:
         return None
-    return [' '.join(tokenize(text)) for texts in references for text in texts]
+    return [' '.join(TOKENS[run.tokens](text)) for texts in references for text in texts]
 
 
 def _entropy(captions: 'Iterable[Caption]') -> dict[str, float | None]:

@@ -38,7 +38,7 @@ class Item(NamedTuple):
     """One captioned image.
 
     Attributes:
-        words: sequence of T str, lower case.
+        words: sequence of T str.
         alphas: float array (T or more, L), the attention of each word over the L places; further
             rows are ignored.
         grid: (rows, columns) of the places, rows * columns = L, place l in row l // columns.
@@ -235,7 +235,7 @@ def named_boxes(words: Sequence[str], boxes: Sequence[tuple[tuple[str, ...], Rec
     """Return which words of a caption name which objects of its image.
 
     Args:
-        words: sequence of str, lower case.
+        words: sequence of str.
         boxes: sequence of (names, rectangle), as `Region`.
         lexicon: Lexicon; None: the boxes' own names.
 

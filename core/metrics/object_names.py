@@ -72,15 +72,25 @@ class Lexicon:
         """Find the names of objects in a caption, in the singular or the plural.
 
         From left to right; of names that begin at the same word the longest wins, so a 'hot dog' is
-        not a 'dog'.
+        not a 'dog'. Case and punctuation do not count, whichever way the words were cut: 'Dogs,' is
+        a dog, and 'T-shirt' one word that has the name 't shirt'.
 
         Args:
-            words: sequence of str, lower case.
+            words: sequence of str.
 
         Returns:
-            list of `Mention` in the order of the words; no word belongs to two.
+            list of `Mention` in the order of the words; no word belongs to two, but one that holds
+            two names ('cat/dog').
         """
-        words = tuple(words)
+        parts = [(place, part) for place, word in enumerate(words) for part in tokenize(word)]
+        places = [place for place, _ in parts]
+        return [mention._replace(
+            start=places[mention.start], stop=places[mention.stop - 1] + 1,
+            modifiers=tuple((places[place], kind) for place, kind in mention.modifiers))
+            for mention in self._find(tuple(part for _, part in parts))]
+
+    def _find(self, words: tuple[str, ...]) -> list[Mention]:
+        """Find names as `find`, in words as `tokenize` cuts them."""
         mentions, start = [], 0
         while start < len(words):
             for stop in range(min(start + self._longest, len(words)), start, -1):
@@ -95,7 +105,7 @@ class Lexicon:
                 start += 1
         return mentions
 
-    def _before(self, words: Sequence[str], start: int) -> tuple[tuple[int, str], ...]:
+    def _before(self, words: tuple[str, ...], start: int) -> tuple[tuple[int, str], ...]:
         """Return ((place, class), ...) of the modifiers that end where a name starts."""
         first = start
         while first and words[first - 1] in self.modifiers:

@@ -24,6 +24,7 @@ from core.common import terminal
 from core.common.aliases import ImageId, Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import write_json
+from core.data.vocabulary import tokenize_raw
 from core.datasets.published_files import is_id, read_listing
 from core.metrics import java_tools, spice
 
@@ -68,7 +69,7 @@ class Scorer:
         if without:
             raise InputError(f'{_some(without)} without reference captions: leave them out of the '
                              'references')
-        self._references = {image_id: [java_tools.one_line(caption) for caption in captions]
+        self._references = {image_id: list(captions)
                             for image_id, captions in references.items()}
         self._tokenized: dict[ImageId, list[str]] | None = None
         self._meteor = java_tools.Meteor()
@@ -128,8 +129,9 @@ class Scorer:
         Table 1 of "Show, Attend and Tell" scores against the references as published: cased and
         with punctuation, cut at white space only, so that 'bench.' is another word than 'bench';
         and BLEU there has no brevity penalty. METEOR gets the same raw text (and does its own
-        tokenizing). Other papers use coco-caption, which `score` is: on people's captions the two
-        differ by up to 3.5 points of BLEU-1, so never mix them.
+        tokenizing). Both sides are cut as `tokenize_raw` does, so a model whose words are raw
+        tokens is compared like with like. Other papers use coco-caption, which `score` is: on
+        people's captions the two differ by up to 3.5 points of BLEU-1, so never mix them.
 
         Args:
             results: dict from image id to one caption (str); its ids are those of the references.
@@ -143,9 +145,10 @@ class Scorer:
             InputError: as `score`.
         """
         self._check_ids_and_metrics(results, metrics, PAPER_METRICS)
-        hypotheses = {image_id: [java_tools.one_line(results[image_id])]
-                      for image_id in self._references}
-        return self._compute(self._references, hypotheses, metrics, _bleu_without_penalty).corpus
+        references = {image_id: [_raw(caption) for caption in captions]
+                      for image_id, captions in self._references.items()}
+        hypotheses = {image_id: [_raw(results[image_id])] for image_id in self._references}
+        return self._compute(references, hypotheses, metrics, _bleu_without_penalty).corpus
 
     def _check_ids_and_metrics(self, results: Mapping[ImageId, str], metrics: Collection[str],
                                choices: Collection[str]) -> None:
@@ -260,6 +263,11 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     return terminal.table(rows, ['x 100'] + [title for title, _ in columns])
 
 
+def _raw(caption: str) -> str:
+    """Return a caption's raw tokens with blanks between."""
+    return ' '.join(tokenize_raw(caption))
+
+
 def _bleu(references: Mapping[ImageId, Sequence[str]],
           hypotheses: Mapping[ImageId, list[str]]) -> tuple:
     return Bleu(4).compute_score(references, hypotheses, verbose=0)
@@ -351,7 +359,7 @@ def diversity(captions: Iterable[str],
     """Measure how much captions differ among themselves and from those learnt from.
 
     Words are what white space separates, so give captions as the model writes them, and training
-    captions cut and lower-cased in the same way.
+    captions cut in the same way (`core.data.vocabulary.TOKENS`).
 
     Args:
         captions: iterable of str, one for each image.

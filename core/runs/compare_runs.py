@@ -18,6 +18,7 @@ from core.common import files, terminal
 from core.common.aliases import Json, PathLike, Say
 from core.common.errors import InputError
 from core.common.files import replacing, write_json
+from core.data.data_dir import tokens_of
 from core.runs import run_dir
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def read(path: PathLike) -> Curves:
         options.update(section)
     encoder = data.get('encoder') if isinstance(data.get('encoder'), dict) else {}
     options.update((name, data.get(key)) for name, key in ENTRIES.items())
+    options['tokens'] = tokens_of(data)
     options.update((name, encoder.get(name)) for name in ENCODER)
     entries, unreadable = _read_entries(path / 'metrics.jsonl')
     best = path / 'best' / 'best.json'

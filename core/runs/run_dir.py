@@ -18,8 +18,8 @@ from core.common.files import lock, read_json
 from core.common.suggestions import near
 from core.config.config import Config
 from core.data import image_data
-from core.data.data_dir import DataDir
-from core.data.vocabulary import Vocabulary
+from core.data.data_dir import DataDir, tokens_of
+from core.data.vocabulary import TOKENS, Vocabulary
 from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import EncoderSpec, describe
 
@@ -45,7 +45,8 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
 
     path = pathlib.Path(path)
     entry = {'path': str(data.path.absolute()), 'encoder': data.encoder,
-             'max_length': data.max_length, 'dataset': data.dataset, 'records_sha256': data.records}
+             'max_length': data.max_length, 'tokens': data.tokens, 'dataset': data.dataset,
+             'records_sha256': data.records}
     exists = (path / 'config.json').exists()
     if exists:
         run = Run(path)
@@ -57,9 +58,10 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
         if run.data_entry.get('records_sha256') != data.records:
             raise InputError(f'{path}: was trained on other images or captions than those of '
                              f'{data.path}; choose another --out')
-        if run.vocabulary != data.vocabulary or run.max_length != data.max_length:
-            raise InputError(f'{path}: this run has another vocabulary or caption length than '
-                             f'{data.path}; choose another --out')
+        if (run.vocabulary != data.vocabulary or run.max_length != data.max_length
+            or run.tokens != data.tokens):
+            raise InputError(f'{path}: this run has another vocabulary, caption length or way to '
+                             f'cut captions than {data.path}; choose another --out')
         # Before anything is trained, a mistaken option can still be corrected.
         if latest_state(path / 'checkpoints') or run.best().info():
             _check_options(path, run.config, config)
@@ -101,7 +103,7 @@ class Run:
 
     Attributes:
         config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at
-            most.
+            most. tokens: str, how captions are cut, a name in `core.data.vocabulary.TOKENS`.
         spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning
             began with.
         data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an
@@ -119,11 +121,15 @@ class Run:
             self.data_entry = entries.pop('data')
             self.spec = EncoderSpec.from_dict(self.data_entry['encoder'])
             self.max_length = self.data_entry['max_length']
+            self.tokens = tokens_of(self.data_entry)
         except (KeyError, TypeError, AttributeError):
             raise InputError(f'{self.path / "config.json"}: lacks the entry data; it was not '
                              'written by train.py') from None
         except InputError as error:
             raise InputError(f'{self.path / "config.json"}: {error}') from None
+        if self.tokens not in [*TOKENS]:
+            raise InputError(f'{self.path / "config.json"}: has captions cut in an unknown way, '
+                             f'{self.tokens!r}; its data need another version of this program')
         self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
         self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
 

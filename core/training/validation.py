@@ -49,7 +49,8 @@ class Validation:
     def __init__(self, data: 'Split', options: 'TrainingConfig', decoding: 'DecodingConfig',
                  say: Say) -> None:
         self._data, self._options, self._decoding, self._say = data, options, decoding, say
-        # Images whose references hold no word cannot be scored.
+        # Images whose references hold no word cannot be scored: COCO scoring, which this is however
+        # captions are cut, knows neither case nor punctuation.
         images = [i for i in range(len(data)) if any(tokenize(text) for text in data.references[i])]
         if not images:
             raise InputError('validation: no dev image has a caption; add captions, or make data '

@@ -50,8 +50,11 @@ def test_tf1_is_the_default():
 
 def test_notes_name_the_values_taken_and_features_of_another_kind():
     paper = {'encoder': 'vgg19', 'layer': 'conv5_4', 'size': 224, 'resize': 'crop'}
-    assert presets.notes('paper-hard', 'flickr8k', paper) == ['preset paper-flickr8k-hard']
-    assert presets.notes('paper', 'karpathy', paper) == ['preset paper-coco']
+    assert presets.notes('paper-hard', 'flickr8k', paper, 'raw') == ['preset paper-flickr8k-hard']
+    assert presets.notes('paper', 'karpathy', paper, 'raw') == ['preset paper-coco']
+    assert presets.notes('paper', 'coco2014', paper) == [
+        'preset paper-coco',
+        "note: these captions are not cut as the preset's: tokens words, not raw"]
     first, second = presets.notes('tf2', 'coco2014', paper)
     assert first == 'preset tf2'
     assert 'encoder vgg19, not inception_v3' in second and 'resize crop' in second
@@ -79,7 +82,8 @@ def test_paper_is_the_authors_code(dataset, hard):
         'batch_by': 'one_length', 'clip_norm': 0.0, 'weight_decay': 0.0})
     assert presets.prepro(f'paper-{dataset}') == {'encoder': 'vgg19', 'layer': 'conv5_4',
                                                   'image_size': 224, 'resize': 'crop',
-                                                  'vocab_size': 10000, 'max_length': 99}
+                                                  'vocab_size': 10000, 'tokens': 'raw',
+                                                  'max_length': 99}
 
 
 @pytest.mark.parametrize(('dataset', 'meant'),

@@ -18,7 +18,7 @@ from core.data.vocabulary import Vocabulary
 from core.datasets.records import Box, Record
 from core.encoders.encoder import Encoder, describe
 from core.encoders.preprocessing import load
-from tests.support.files import assert_same_data, data_contents
+from tests.support.files import assert_same_data, data_contents, edited_json
 from tests.support.sample_photos import photo
 from tests.support.tolerances import assert_same_features
 
@@ -106,6 +106,7 @@ def test_a_complete_directory_is_left_alone(tmp_path, spec, lines, decoded):
     ({'spec': describe('vgg19', 'conv1_2', 32, seed=4)}, 'weights_sha256'),
     ({'spec': describe('vgg19', 'conv1_2', 32, 'squash', seed=3)}, 'resize'),
     ({'vocabulary': Vocabulary(['dog'])}, 'vocabulary_sha256'),
+    ({'tokens': 'raw'}, "tokens was 'words', now 'raw'"),
     ({'captions': ('A cat',)}, 'records_sha256'), ({'fewer': True}, 'images was 8, now 7')])
 def test_other_options_are_refused_and_change_nothing(made_once, change, named):
     records, spec, out = made_once
@@ -332,6 +333,49 @@ class TestCaptions:
         data = self.make(tmp_path, spec, vocabulary=vocabulary)[1]
         assert data.vocabulary == vocabulary
         assert data.split('dev').captions.tolist() == [[1, 5, 4, 2, 0, 0], [1, 5, 3, 2, 0, 0]]
+
+
+    def test_raw_tokens(self, tmp_path, spec):
+        manifest, data, _ = self.make(tmp_path, spec, tokens='raw')
+        assert manifest['tokens'] == data.tokens == 'raw'
+        assert data.vocabulary.idx_to_word[4:] == [
+            'a', 'dog', 'red', '...', 'A', 'Dog!', 'RED-dog', 'big', 'fast', 'runs', 'runs.',
+            'very']
+        train = data.split('train')
+        assert [data.vocabulary.decode(caption) for caption in train.captions] == [
+            'A red dog runs.', 'a Dog!', '...', 'RED-dog']
+        assert data.vocabulary.decode(data.split('dev').captions[1]) == 'a dog'
+        # Only punctuation is a caption too.
+        assert manifest['splits']['train'] == {'images': 3, 'captions': 4, 'too_long': 1,
+                                               'empty': 0}
+
+    def test_raw_tokens_in_lower_case(self, tmp_path, spec):
+        data = self.make(tmp_path, spec, tokens='raw_lower')[1]
+        assert [data.vocabulary.decode(caption) for caption in data.split('train').captions] == [
+            'a red dog runs.', 'a dog!', '...', 'red-dog']
+
+
+def test_data_from_before_there_was_a_choice_have_words(tmp_path, spec):
+    records = records_in(tmp_path / 'photos', 4)
+    make(records, spec, tmp_path / 'data')
+    for name in ('plan.json', 'manifest.json'):
+        with edited_json(tmp_path / 'data' / name) as entries:
+            assert entries.pop('tokens') == 'words'
+    before = data_contents(tmp_path / 'data')
+    assert DataDir(tmp_path / 'data').tokens == 'words'
+    make(records, spec, tmp_path / 'data')
+    with pytest.raises(InputError, match="tokens was 'words', now 'raw_lower'"):
+        make(records, spec, tmp_path / 'data', tokens='raw_lower')
+    assert data_contents(tmp_path / 'data') == before
+
+
+@pytest.mark.parametrize('tokens', ['letters', ['raw'], None])
+def test_an_unknown_way_to_cut_is_refused(tmp_path, spec, tokens):
+    make(records_in(tmp_path / 'photos', 4), spec, tmp_path / 'data')
+    with edited_json(tmp_path / 'data' / 'manifest.json') as manifest:
+        manifest['tokens'] = tokens
+    with pytest.raises(InputError, match='manifest.json: has captions cut in an unknown way'):
+        DataDir(tmp_path / 'data')
 
 
 @pytest.mark.parametrize('resize, expected', [

@@ -1,12 +1,24 @@
 """Tokens and vocabulary."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 
 from core.common.errors import InputError
-from core.data.vocabulary import END, NULL, SPECIALS, START, UNK, Vocabulary, tokenize
+from core.data.vocabulary import (
+    END,
+    NULL,
+    SPECIALS,
+    START,
+    TOKENS,
+    UNK,
+    Vocabulary,
+    tokenize,
+    tokenize_raw,
+    tokenize_raw_lower,
+)
 
 
 @pytest.mark.parametrize(('caption', 'tokens'), [
@@ -38,6 +50,36 @@ def test_tokens_are_stable():
     """A caption made of tokens has those tokens, so that text can go back and forth."""
     for text in ("It's a Straße, ½ of ﷺ", 'हिन्दी é q\u0308 ΣΑΣ'):
         assert tokenize(' '.join(tokenize(text))) == tokenize(text)
+
+
+@pytest.mark.parametrize(('caption', 'tokens'), [
+    ("A man's  red T-shirt .", ['A', "man's", 'red', 'T-shirt', '.']),
+    ('Two "dogs",\t(running)... ', ['Two', '"dogs",', '(running)...']),
+    ('a\u2028b\u2029c\x85d\xa0e\u3000f\x1cg\rh\ni', list('abcdefghi')),
+    ('a\x00b\x07c\x7fd\x9fe\u200bf\ufeff', list('abcdef')),
+    ('\ud800 lone\udfff', ['lone']),
+    ('Cafe\u0301 CAFÉ', ['Café', 'CAFÉ']),
+    ('Ｆｕｌｌ ﬁsh', ['Ｆｕｌｌ', 'ﬁsh']),          # NFKC would make them others
+    ('👩‍🚀 1️⃣ <UNK> <b>', ['👩‍🚀', '1️⃣', '<UNK>', '<b>']),
+    ('.', ['.']), (' \t', []), ('', []),
+])
+def test_raw_tokens_are_what_stands_between_blanks(caption, tokens):
+    assert tokenize_raw(caption) == tokens
+    assert tokenize_raw(' '.join(tokens)) == tokens
+
+
+def test_raw_tokens_in_lower_case():
+    assert tokenize_raw_lower("A man's RED T-shirt .") == ['a', "man's", 'red', 't-shirt', '.']
+    assert tokenize_raw_lower('E\u0301COLE ÉCOLE') == ['école', 'école']
+    for text in ('İstanbul ΣΑΣ, Straße', 'Ǆ A\u030a.'):
+        tokens = tokenize_raw_lower(text)
+        assert tokenize_raw_lower(' '.join(tokens)) == tokens
+        assert all(unicodedata.is_normalized('NFC', token) for token in tokens)
+
+
+def test_the_names_of_the_ways_to_cut():
+    assert {name: cut('A Dog .') for name, cut in TOKENS.items()} == {
+        'words': ['a', 'dog'], 'raw': ['A', 'Dog', '.'], 'raw_lower': ['a', 'dog', '.']}
 
 
 CAPTIONS = ['b a', 'b c', 'b a d d', 'e']
@@ -88,6 +130,15 @@ def test_text_spelt_like_a_special_is_unknown():
     assert vocabulary.idx_to_word == [*SPECIALS, 'a']
     assert vocabulary.counts[UNK] == 2
     assert vocabulary.encode(['<END>', 'a', '<START>'], 3).tolist() == [START, UNK, 4, UNK, END]
+
+
+def test_raw_text_cannot_end_a_caption():
+    tokens = tokenize_raw('A <END> dog <NULL> .')
+    vocabulary = Vocabulary.build([tokens])
+    assert sorted(vocabulary.idx_to_word[4:]) == ['.', 'A', 'dog']
+    ids = vocabulary.encode(tokens, 5)
+    assert (ids == END).nonzero()[0].tolist() == [6] and NULL not in ids
+    assert vocabulary.decode(ids) == 'A <UNK> dog <UNK> .'
 
 
 def test_encode():

@@ -49,6 +49,14 @@ def test_which_vector_a_word_gets(tmp_path, lines, expected):
     np.testing.assert_array_equal(matrix, [[expected, expected]])
 
 
+def test_raw_words_share_the_vector_of_another_case(tmp_path):
+    words = [*WORDS[:4], 'Dog', 'dog', 'The', 'dog.', 'Cat']
+    lines = 'the 1 1\ndog 2 2\nDOG 3 3\nCAT 4 4\nCat 5 5\ncat 6 6\n'
+    indices, matrix = read_word_vectors(write(tmp_path, lines), words, 2)
+    assert dict(zip(indices.tolist(), matrix[:, 0].tolist(), strict=True)) == {
+        4: 2, 5: 2, 6: 1, 8: 5}
+
+
 def test_a_header_is_no_word(tmp_path):
     indices, _ = read_word_vectors(write(tmp_path, '2 3\n' + GLOVE), [*WORDS, '2'], 3)
     assert 8 not in indices

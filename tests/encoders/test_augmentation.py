@@ -37,3 +37,11 @@ def test_sides_are_words_as_captions_have_them():
         assert SIDES & set(tokenize(caption)), caption
     for caption in ('a bright upright lamp', 'leftovers'):
         assert not SIDES & set(tokenize(caption)), caption
+
+
+def test_raw_tokens_name_sides_too():
+    named = ['left', 'Left,', '"RIGHT', 'left-handed', "right's", 'top-right.']
+    others = ['bright', 'Leftovers', '.', 'upright,']
+    words = {word: number for number, word in enumerate([*named, *others])}
+    augmentation = Augmentation(1, np.arange(len(words))[:, np.newaxis], words)
+    assert augmentation.sided.tolist() == [True] * len(named) + [False] * len(others)

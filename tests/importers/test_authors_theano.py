@@ -174,13 +174,25 @@ def test_special_spellings_in_the_dictionary(tmp_path):
     Vocabulary(words)
 
 
+@pytest.mark.parametrize(('words', 'tokens'), [
+    ({'a': 2, 'dog': 3}, 'words'), ({'a': 2, 'dog': 3, '.': 4}, 'raw_lower'),
+    ({'a': 2, 'Dog': 3}, 'raw')])
+def test_its_words_tell_how_captions_were_cut(tmp_path, words, tokens):
+    path, *_ = save(tmp_path, ctx_dim=512)
+    (tmp_path / 'dictionary.pkl').write_bytes(pickle.dumps(words))
+    make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1,
+             say=lambda line: None)
+    assert run_dir.Run(tmp_path / 'run').tokens == tokens
+
+
 def test_a_run_of_it(tmp_path):
     """The whole way: files of the authors in, a RUN DIR out that has their probabilities."""
     path, parameters, options = save(tmp_path, ctx_dim=512)
     lines = []
     make_run(path, None, tmp_path / 'run', encoder={'size': 32}, max_length=T - 1, say=lines.append)
-    assert any('kind authors' in line for line in lines)
+    assert any('kind authors' in line and 'tokens raw' in line for line in lines)
     run = run_dir.Run(tmp_path / 'run')
+    assert run.tokens == 'raw'  # its words have a full stop and capitals
     features = np.random.default_rng(4).normal(0.1, 0.2, (N, 4, 512)).astype(np.float32)
     with tiny_model.tf_graph():
         model = run.make_model()

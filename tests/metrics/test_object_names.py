@@ -39,6 +39,24 @@ def test_names_in_captions(words, names, expected):
     assert found(Lexicon(dict.fromkeys(names, ())), words) == expected
 
 
+@pytest.mark.parametrize(('words', 'names', 'expected'), [
+    ('Two Dogs, a "BUS" .', ['dog', 'bus'], [('dog', 1, 2), ('bus', 3, 4)]),
+    ('. ( Hot -- dog!', ['dog', 'hot dog'], [('hot dog', 2, 5)]),
+    ('A T-shirt .', ['t-shirt'], [('t-shirt', 1, 2)]),
+    ('cat/dog', ['cat', 'dog'], [('cat', 0, 1), ('dog', 0, 1)]),
+    ('... . !', ['dog'], [])])
+def test_names_in_raw_captions(words, names, expected):
+    assert found(Lexicon(dict.fromkeys(names, ())), words) == expected
+
+
+def test_modifiers_of_raw_words_have_their_places():
+    lexicon = Lexicon({'ball': ()}, modifiers={'red': 'colour', 'small': 'size'},
+                      apart={'ball': 'glass'})
+    assert mentions(lexicon, '" A small, RED Balls .') == [
+        Mention('ball', 4, 5, 'ball', ((2, 'size'), (3, 'colour')))]
+    assert mentions(lexicon, 'A Ball of Glass.') == []
+
+
 def test_a_mention_knows_its_category_and_what_describes_it():
     lexicon = Lexicon({'person': ('man',), 'sports ball': ('ball',)},
                       modifiers={'red': 'colour', 'small': 'size'})

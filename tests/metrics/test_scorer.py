@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.common.errors import InputError
+from core.data.vocabulary import tokenize_raw
 from core.metrics.scorer import (
     Scorer,
     coco_results,
@@ -21,6 +22,7 @@ from core.metrics.scorer import (
     score_images,
 )
 
+BLEU = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4')
 NO_METEOR = ('Bleu', 'ROUGE_L', 'CIDEr')
 LINGUISTIC = {  # image id -> (caption, references); ids of both kinds
     1: ('a dog runs on the grass', ['A dog runs on the grass.', 'The brown dog is running.']),
@@ -69,6 +71,38 @@ def test_paper_bleu_by_hand():
     coco = Scorer(references).score(results, ['Bleu'])
     # coco-caption: every word matches; 7 words against 5 + 3.
     assert coco['Bleu_1'] == pytest.approx(math.exp(1 - 8 / 7), rel=1e-6)
+
+
+def test_raw_captions_of_a_model_are_compared_like_with_like():
+    references = {1: ['A man , on a "bench" .', 'Someone sits .'],
+                  2: ['Two  dogs,\trunning\u2028fast .\n'], 3: ['Le cafe\u0301\x00 noir !\ud800']}
+    results = {1: 'A man , on a "bench" .', 2: ' '.join(tokenize_raw(references[2][0])),
+               3: ' '.join(tokenize_raw(references[3][0]))}
+    assert results[3] == 'Le café noir !'
+    with Scorer(references) as scorer:
+        perfect = scorer.paper_scores(results)
+        lower = scorer.paper_scores({image: text.lower() for image, text in results.items()})
+        stopped = scorer.paper_scores({**results, 1: 'A man , on a "bench"'}, ['Bleu'])
+    assert {name: perfect[name] for name in BLEU} == pytest.approx(dict.fromkeys(BLEU, 1))
+    assert perfect['METEOR'] == pytest.approx(1)
+    # Of 16 words, 'A', 'Two', 'Le' are others in lower case.
+    assert lower['Bleu_1'] == pytest.approx(13 / 16)
+    assert stopped['Bleu_1'] == pytest.approx(1)  # no penalty for what is missing
+
+
+def test_coco_scoring_knows_neither_case_nor_punctuation_of_raw_captions():
+    references = {1: ['A man , on a "bench" .'], 2: ['Two dogs, running .']}
+    raw = {image: texts[0] for image, texts in references.items()}
+    plain = {1: 'a man on a bench', 2: 'two dogs running'}
+    with Scorer(references) as scorer:
+        scores = scorer.score_images(raw)
+        assert scorer.score_images(plain) == scores
+        nothing = scorer.score_images({**raw, 2: '. , "'})
+    assert {name: scores.corpus[name] for name in BLEU[:3]} == pytest.approx(
+        dict.fromkeys(BLEU[:3], 1))
+    assert scores.corpus['METEOR'] == scores.corpus['ROUGE_L'] == pytest.approx(1)
+    for metric, values in nothing.images.items():  # a caption of punctuation has no word
+        assert values[1] == pytest.approx(scores.images[metric][1]) and values[2] < 1e-6, metric
 
 
 def test_paper_bleu_has_no_brevity_penalty():

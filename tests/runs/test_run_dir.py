@@ -9,7 +9,7 @@ from core.config.config import Config
 from core.data.data_dir import DataDir
 from core.runs import run_dir
 from tests.support import tiny_model
-from tests.support.files import snapshot
+from tests.support.files import edited_json, snapshot
 from tests.support.sample_dirs import TINY_RUN
 
 CONFIG = Config().override(TINY_RUN)
@@ -30,6 +30,24 @@ def test_all_that_a_later_step_needs_travels_in_the_run(sample_data, tmp_path):
     rows, cols = run.spec.grid
     sizes = (model.L, model.D, model.H, model.T, model.V)
     assert sizes == (rows * cols, run.spec.dim, 12, data.max_length + 1, len(data.vocabulary))
+
+
+def test_the_way_to_cut_captions_travels_too(sample_data, data_copy, tmp_path):
+    run_dir.create(tmp_path / 'words', CONFIG, DataDir(sample_data)).close()
+    with edited_json(data_copy / 'manifest.json') as manifest:
+        manifest['tokens'] = 'raw'
+    data = DataDir(data_copy)
+    run_dir.create(tmp_path / 'run', CONFIG, data).close()
+    assert run_dir.Run(tmp_path / 'run').tokens == 'raw'
+    with pytest.raises(InputError, match='another vocabulary, caption length or way to cut'):
+        run_dir.create(tmp_path / 'words', CONFIG, data)
+    with edited_json(tmp_path / 'words' / 'config.json') as config:
+        assert config['data'].pop('tokens') == 'words'
+    assert run_dir.Run(tmp_path / 'words').tokens == 'words'
+    with edited_json(tmp_path / 'run' / 'config.json') as config:
+        config['data']['tokens'] = 'letters'
+    with pytest.raises(InputError, match="config.json: has captions cut in an unknown way, 'let"):
+        run_dir.Run(tmp_path / 'run')
 
 
 def test_going_on_admits_longer_training_only(sample_data, tmp_path):

@@ -79,6 +79,8 @@ WRONG = {
                         '--preset and --like exclude'),
     'like and encoder': ([*FOLDER, '--like', 'photos', '--encoder', 'vgg19'],
                          '--encoder and --like exclude'),
+    'like and tokens': ([*FOLDER, '--like', 'photos', '--tokens', 'raw'],
+                        '--tokens and --like exclude'),
     'download unknown': (['--download', 'vgg91', '--to', 'new'],
                          "--download vgg91: not known; did you mean vgg19?"),
     'download and more': (['--download', 'vgg19', '--to', 'new', '--limit', '3'],
@@ -156,20 +158,23 @@ def test_help_lists_the_options():
 
 
 @pytest.mark.parametrize(('arguments', 'expected'), [
-    ([], (None, None, None, None, 10000, 15)),
-    (['--preset', 'tf2'], ('inception_v3', 'mixed10', 299, 'squash', 5000, 50)),
-    (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 99)),
+    ([], (None, None, None, None, 10000, 15, None)),
+    (['--preset', 'tf2'], ('inception_v3', 'mixed10', 299, 'squash', 5000, 50, None)),
+    (['--preset', 'paper'], ('vgg19', 'conv5_4', 224, 'crop', 10000, 99, 'raw')),
     (['--preset', 'tf2', '--layer', 'mixed9', '--vocab-size', '7', '--max-length', '9'],
-     ('inception_v3', 'mixed9', 299, 'squash', 7, 9)),
+     ('inception_v3', 'mixed9', 299, 'squash', 7, 9, None)),
     (['--preset', 'tf2', '--encoder', 'vgg19', '--resize', 'crop'],
-     ('vgg19', None, None, 'crop', 5000, 50))])
+     ('vgg19', None, None, 'crop', 5000, 50, None)),
+    (['--preset', 'paper', '--tokens', 'words'],
+     ('vgg19', 'conv5_4', 224, 'crop', 10000, 99, 'words'))])
 def test_presets_fill_in_what_was_not_given(monkeypatch, arguments, expected):
     from core.commands import prepro
 
     monkeypatch.setattr(sys, 'argv', ['prepro.py', *FOLDER, *arguments])
     args = prepro.arguments()
     prepro.set_defaults(args)
-    names = ('encoder', 'layer', 'image_size', 'resize', 'vocab_size', 'max_length')
+    names = ('encoder', 'layer', 'image_size', 'resize', 'vocab_size', 'max_length',
+             'tokens')
     assert tuple(getattr(args, name) for name in names) == expected
 
 
