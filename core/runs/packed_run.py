@@ -10,6 +10,7 @@ nor of a training's state. Equal runs give equal bytes: files are in the order o
 no time, and are stored as they are, so that no archive can unpack to more bytes than it has.
 """
 
+import errno
 import os
 import pathlib
 import re
@@ -240,8 +241,9 @@ def unpack(path: PathLike, to: PathLike) -> None:
         raise InputError(f'{path}: not a whole zip archive ({first_line(error)}); fetch it '
                          'again') from None
     except OSError as error:
-        raise InputError(f'{path}: cannot be unpacked into {to} ({error.strerror or error})'
-                         ) from None
+        if error.errno in (None, errno.EINVAL):  # an entry begins before the file does
+            raise InputError(f'{path}: not a whole zip archive; fetch it again') from None
+        raise InputError(f'{path}: cannot be unpacked into {to} ({error.strerror})') from None
     try:
         _check_contents(path, to, [info.filename for info in members])
     except InputError as error:  # in a directory that the user has not heard of
