@@ -1,15 +1,17 @@
-"""Other people's models in and out, and a SavedModel for programs without this project.
+"""Other people's models in and out; a run as one file, or a SavedModel for other programs.
 
 examples:
   python -m core import model/lstm/model-20 --vocab word_to_idx.pkl --out runs/tf1
   python -m core import coco.npz --vocab dictionary.pkl --options coco.npz.pkl --out runs/authors
   python -m core import checkpoints/train --vocab tokenizer.json --out runs/tf2
   python -m core export-tf1 runs/flickr8k old/model-1
+  python -m core pack runs/flickr8k --out flickr8k.zip
   python -m core export runs/flickr8k captioner/1
   python -m core export runs/flickr8k captioner/2 --beam-width 3 --n-best 3 --length-penalty 0.7
 
 What is imported becomes a run that evaluate.py uses. Pickles are read without being executed. What
-is exported needs nothing of this project:
+is packed is for other users of this project: caption.py takes it as a run. What is exported needs
+nothing of this project:
 tf.saved_model.load('captioner/1').signatures['serving_default'], or TensorFlow Serving with
 --model_base_path=.../captioner. docs/export.md names inputs and outputs.
 """
@@ -36,6 +38,7 @@ def _parser() -> command_line.Parser:
                                  help="write a run's best model as a checkpoint for the TF1 code")
     export.add_argument('run', metavar='RUN', help='run directory')
     export.add_argument('prefix', metavar='PREFIX', help='path of the new files without endings')
+    _add_pack(commands)
     _add_export(commands)
     return parser
 
@@ -69,6 +72,16 @@ def _add_import(commands: Commands) -> None:
                      'tf1: 15; largest: 1000)')
 
 
+def _add_pack(commands: Commands) -> None:
+    """Add the command `pack`."""
+    pack = commands.add_parser('pack', help='write a run as one file for other people, without '
+                               'data: model, words, a model card')
+    pack.add_argument('run', metavar='RUN', help='run directory')
+    pack.add_argument('--out', metavar='FILE', help='archive to write (default: RUN.zip)')
+    pack.add_argument('--data-licence', metavar='TEXT',
+                      help='licence of the training data, for the card')
+
+
 def _add_export(commands: Commands) -> None:
     """Add the command `export`."""
     parser = commands.add_parser('export', help='write a run, encoder included, as a SavedModel')
@@ -97,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.print_help()
     elif args.command == 'import':
         import_run(args)
+    elif args.command == 'pack':
+        pack_run(args)
     elif args.command == 'export':
         export_run(args)
     else:
@@ -118,6 +133,21 @@ def import_run(args: argparse.Namespace) -> None:
     make_run(args.source, args.vocab, args.out, kind=args.kind, options=args.options,
              data=args.data, encoder=encoder, assignments=args.assignments,
              max_length=args.max_length)
+
+
+def pack_run(args: argparse.Namespace) -> None:
+    """Write a run as one archive: `python -m core pack`."""
+    from core.runs import packed_run
+    from core.runs.run_dir import Run, check_run
+
+    check_run(args.run)
+    out = packed_run.check_out(args.out or packed_run.default_out(args.run))
+    about = packed_run.pack(Run(args.run), out, args.data_licence)
+    terminal.say(f'{out}: the model of step {about["step"]}, {terminal.size_text(about["bytes"])}; '
+                 f'python caption.py {out} PHOTO')
+    if about['weights'] not in packed_run.NO_FILE:
+        terminal.say(f'not inside: the weights of the encoder, {about["weights"]}; CARD.md in it '
+                     'says how to get them')
 
 
 def export_run(args: argparse.Namespace) -> None:

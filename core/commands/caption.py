@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def arguments() -> argparse.Namespace:
     """Return the arguments of the command line."""
     parser = command_line.Parser(__doc__, 'RUN PHOTO... [options]  |  RUN --serve')
-    parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
+    parser.add_argument('run', metavar='RUN', nargs='?',
+                        help='run directory that train.py made, or one that was packed, RUN.zip')
     parser.add_argument('photos', metavar='PHOTO', nargs='*',
                         help='file, folder, pattern, or - for standard input')
     parser.add_argument('--n-best', type=int, metavar='N', default=1,

@@ -35,14 +35,15 @@ def arguments() -> argparse.Namespace:
     """Return the arguments of the command line."""
     parser = command_line.Parser(__doc__, 'RUN [options]  |  %(prog)s --results FILE --references '
                                  'FILE')
-    parser.add_argument('run', metavar='RUN', nargs='?', help='run directory that train.py made')
+    parser.add_argument('run', metavar='RUN', nargs='?',
+                        help='run directory that train.py made, or one that was packed, RUN.zip')
     parser.add_argument('--split', metavar='SPLIT', choices=('train', 'dev', 'test'),
                         help='train, dev or test; default: test where there is one, else dev')
     parser.add_argument('--data', metavar='DATA',
                         help="another data directory, with the run's kind of features")
     parser.add_argument('--out', metavar='DIR',
                         help='default: RUN/evaluation/SPLIT, with other data or decoding a name '
-                        'that says so')
+                        'that says so; of RUN.zip in RUN_evaluation')
     parser.add_argument('--html', metavar='DIR',
                         help='also a page of all images to look at: DIR/index.html')
     parser.add_argument('--paper-scoring', action='store_true',
@@ -143,7 +144,10 @@ def main() -> None:
     split = args.split or ('test' if 'test' in data.splits else 'dev')
     place = f'{data.path.absolute().name}-{split}' if args.data else split
     place += decoding_place(args, own, run)
-    out = pathlib.Path(args.out) if args.out else run.path / 'evaluation' / place
+    home = run.path / 'evaluation'
+    if run.folder != run.path:  # a packed run
+        home = run.path.with_name(f'{run.path.stem}_evaluation')
+    out = pathlib.Path(args.out) if args.out else home / place
     scores = evaluation.evaluate(
         run, data, split, out, args.limit, args.paper_scoring, args.pictures, args.picture_ids,
         args.seed, weights=args.weights, n_best=args.n_best, ensemble=others, machine=machine,

@@ -172,7 +172,7 @@ def prepare(args: argparse.Namespace) -> Start:
     # Before TensorFlow, which takes seconds to import.
     data = None if args.resume else DataDir(args.data)
     if args.resume:
-        run_dir.check_run(args.resume)
+        run_dir.check_run(args.resume, packed=False)
     machine = machine_options.from_arguments(args)
 
     path, source, config = args.out, args.data, None

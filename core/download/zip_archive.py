@@ -50,7 +50,7 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
             members = [info for info in archive.infolist()
                        if not info.is_dir() and not info.filename.startswith('__MACOSX/')]
             for info in members:
-                _check_entry(path, info)
+                check_entry(path, info)
             todo = [info for info in members if not _is_there(path, info, to)]
             n_bytes = sum(info.file_size for info in todo)
             free = shutil.disk_usage(to).free if free is None else free
@@ -73,7 +73,7 @@ def unpack(path: pathlib.Path, to: pathlib.Path, free: int | None = None) -> dic
     return contents
 
 
-def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
+def check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
     """Raise InputError for an entry that no honest data set has.
 
     `zipfile` would unpack it to another place, or as something else.

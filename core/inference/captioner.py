@@ -199,7 +199,8 @@ class Captioner:
         """Return the Captioner of a run directory.
 
         Args:
-            path: the directory that train.py made, or `python -m core import`.
+            path: the directory that train.py made, or `python -m core import`; or the archive of
+                `python -m core pack`.
             weights, n_best, seed, machine: see the class.
             decoding: options of DecodingConfig instead of the run's own, for example beam_width=3.
 

@@ -138,7 +138,7 @@ def read(path: PathLike) -> Curves:
         InputError: not a run, or its config.json is damaged.
     """
     path = pathlib.Path(path)
-    run_dir.check_run(path)
+    run_dir.check_run(path, packed=False)
     sections = files.read_json(path / 'config.json')
     if (not isinstance(sections, dict) or not all(
         isinstance(section, dict) for section in sections.values())):

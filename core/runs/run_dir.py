@@ -4,6 +4,8 @@
     RUN/vocabulary.json  words of the model
     RUN/checkpoints/, RUN/best/, RUN/metrics.jsonl, RUN/tensorboard/   see core.training
 
+A packed run, RUN.zip (core.runs.packed_run), is read in its place.
+
 Nothing here imports TensorFlow before a model is asked for.
 """
 
@@ -22,6 +24,7 @@ from core.data.data_dir import DataDir, tokens_of
 from core.data.vocabulary import TOKENS, Vocabulary
 from core.encoders.augmentation import Augmentation
 from core.encoders.encoder import EncoderSpec, describe
+from core.runs import packed_run
 
 if TYPE_CHECKING:
     from core.data.split import Split
@@ -99,27 +102,32 @@ def _check_options(path: PathLike, before: Config, now: Config) -> None:
 
 
 class Run:
-    """A RUN DIR.
+    """A RUN DIR, or a packed one.
 
     Attributes:
+        path: as it was named. folder: where its files lie; of a packed run a temporary directory,
+            which is removed with this object.
         config: Config. vocabulary: Vocabulary. max_length: int, words of a training caption at
             most. tokens: str, how captions are cut, a name in `core.data.vocabulary.TOKENS`.
         spec: EncoderSpec of the features it was trained on, or of the encoder that fine-tuning
             began with.
-        data_entry: dict of what it was trained on; 'path' and 'records_sha256' are None in an
-            imported run.
+        data_entry: dict of what it was trained on; 'path' is None in an imported or packed run,
+            'records_sha256' in an imported one.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: missing or damaged, or an unsafe archive.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = pathlib.Path(path)
         check_run(self.path)
-        entries = read_json(self.path / 'config.json')
+        self.folder = self.path
+        if packed_run.is_packed(self.path):
+            self.folder = packed_run.unpack_for(self, self.path)
+        entries = read_json(self.folder / 'config.json')
         try:
             self.data_entry = entries.pop('data')
-            self.spec = EncoderSpec.from_dict(self.data_entry['encoder'])
+            self.spec = self._beside(EncoderSpec.from_dict(self.data_entry['encoder']))
             self.max_length = self.data_entry['max_length']
             self.tokens = tokens_of(self.data_entry)
         except (KeyError, TypeError, AttributeError):
@@ -131,13 +139,19 @@ class Run:
             raise InputError(f'{self.path / "config.json"}: has captions cut in an unknown way, '
                              f'{self.tokens!r}; its data need another version of this program')
         self.config = Config.from_dict(entries, where=str(self.path / 'config.json'))
-        self.vocabulary = Vocabulary.load(self.path / 'vocabulary.json')
+        self.vocabulary = Vocabulary.load(self.folder / 'vocabulary.json')
+
+    def _beside(self, spec: EncoderSpec) -> EncoderSpec:
+        """Return an EncoderSpec whose weights, if it has but their name, lie beside the run."""
+        if spec.weights in packed_run.NO_FILE or pathlib.Path(spec.weights).is_absolute():
+            return spec
+        return dataclasses.replace(spec, weights=str(self.path.parent / spec.weights))
 
     @property
     def imported(self) -> bool:
         """Return whether the model comes from elsewhere, without data of its own.
 
-        Such a run was made by `python -m core import`.
+        Such a run was made by `python -m core import`, or packed by `python -m core pack`.
         """
         return self.data_entry.get('path') is None
 
@@ -161,8 +175,9 @@ class Run:
             raise InputError(f'no weights file {weights}; {self.path} was trained with '
                              f'{spec.weights}')
         if not weights and spec.weights != 'random' and not pathlib.Path(spec.weights).is_file():
-            raise InputError(f"{self.path}: the weights of its {spec.encoder} are gone from "
-                             f"{spec.weights}; name the file where it lies now: --weights FILE")
+            where = 'not at' if self.imported else 'gone from'
+            raise InputError(f'{self.path}: the weights of its {spec.encoder} are {where} '
+                             f'{spec.weights}; name the file where it lies now: --weights FILE')
         present = describe(spec.encoder, spec.layer, spec.size, spec.resize,
                            weights or spec.weights, spec.seed)
         self._check_identity(present.identity(), weights or spec.weights)
@@ -175,7 +190,8 @@ class Run:
             InputError: it is gone, or has other features than the run was trained on.
         """
         if path is None and self.imported:
-            raise InputError(f'{self.path}: an imported run has no data of its own; make some with '
+            kind = 'a packed' if self.data_entry.get('records_sha256') else 'an imported'
+            raise InputError(f'{self.path}: {kind} run has no data of its own; make some with '
                              f'prepro.py ... --like {self.path} --weights FILE --out DATA, then '
                              f'evaluate.py {self.path} --data DATA')
         if path is None and not pathlib.Path(self.data_entry['path']).is_dir():
@@ -303,7 +319,7 @@ class Run:
         """Return the BestModel of the run."""
         from core.training.checkpoints import BestModel
 
-        return BestModel(self.path / 'best', variables)
+        return BestModel(self.folder / 'best', variables)
 
     def restore(self, session: Session, model: 'CaptionGenerator') -> dict[str, Any]:
         """Load the best model, its encoder too if that is fine-tuned.
@@ -318,9 +334,18 @@ class Run:
         return best.info() or {}
 
 
-def check_run(path: PathLike) -> None:
-    """Raise InputError unless `path` is a run; `Run` looks closer."""
+def check_run(path: PathLike, packed: bool = True) -> None:
+    """Raise InputError unless `path` is a run; `Run` looks closer.
+
+    Args:
+        path: of a RUN DIR. packed: whether an archive will do, which has no record of its training.
+    """
     path = pathlib.Path(path)
+    if packed_run.is_packed(path):
+        if packed:
+            return
+        raise InputError(f'{path}: a packed run has neither data nor a record of its training; '
+                         'name a run directory')
     if (path / 'config.json').exists():
         return
     if (path / 'manifest.json').exists():

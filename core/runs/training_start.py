@@ -16,6 +16,7 @@ from core.data.data_dir import DataDir
 from core.data.image_data import ImageData
 from core.data.vocabulary import Vocabulary
 from core.encoders.encoder import EncoderSpec, check_trainable
+from core.runs.packed_run import is_packed
 from core.runs.run_dir import Run
 
 
@@ -40,7 +41,7 @@ def pretrained_run(path: PathLike, data: DataDir, needed: bool) -> Run | None:
         InputError: `needed` and neither; or a run of other words than those of the DataDir: its
             word vectors would stand for other words.
     """
-    if not (pathlib.Path(path) / 'config.json').exists():
+    if not is_packed(path) and not (pathlib.Path(path) / 'config.json').exists():
         if needed and not (pathlib.Path(f'{path}.index').exists() or pathlib.Path(path).is_file()):
             raise InputError(f'--pretrained-model {path}: neither a run directory nor a TensorFlow '
                              'checkpoint (its path without .index)')

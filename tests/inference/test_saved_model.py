@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -15,12 +14,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 from core import Captioner
 from core.__main__ import main
 from core.common.errors import InputError
-from core.common.files import read_json, write_json
+from core.common.files import read_json
 from core.config.decoding import DecodingConfig
 from core.inference import saved_model
 from core.runs.run_dir import Run
 from core.runtime.backend import tf, tf1
 from tests.support import scripts, tolerances
+from tests.support.changed_runs import changed_run, put
 from tests.support.scripts import ROOT
 
 # As a program of anybody's: no module of this project, nor any other that the project needs and
@@ -196,38 +196,6 @@ def test_slots_without_a_sentence(sample_run, tmp_path, photos):
     assert set(outputs['captions'][empty]) == {b''}
     assert set(outputs['words'][empty].ravel()) == {b''}
     assert not outputs['alphas'][empty].any() and not outputs['probabilities'][empty].any()
-
-
-def changed_run(source, place, changes, change=None):
-    """Return a copy of a run with other options and a changed best model.
-
-    Options are {section: {name: value}}.
-
-    Args:
-        change: function of the session and the dict of the best model's variables by name.
-    """
-    shutil.copytree(source, place)
-    config = read_json(place / 'config.json')
-    for section, values in changes.items():
-        config[section].update(values)
-    write_json(place / 'config.json', config)
-    run = Run(place)
-    if change:
-        with tf.Graph().as_default() as graph:
-            model = run.make_model()
-            with tf1.Session(graph=graph) as session:
-                if run.finetuned:  # for the first time: the best model has nothing of the encoder
-                    model.encoder.restore(session)
-                info = run.best().info()
-                run.best(model.variables).restore(session)
-                change(session, {variable.op.name: variable for variable in model.saved})
-                run.best(model.saved).save(session, info)
-    return run
-
-
-def put(session, variable, value):
-    session.run(variable.initializer, {
-        variable.initializer.inputs[1]: np.broadcast_to(value, variable.shape)})
 
 
 def test_hard_attention_and_drawn_words(sample_run, tmp_path, photos):

@@ -27,6 +27,8 @@ def test_without_a_command_it_shows_help(capsys):
     (['import', 'x', '--out', 'y', '--data', 'd', '--layer', 'l'], 'leave --encoder, --layer'),
     (['export-tf1', 'x'], 'PREFIX'),
     (['export-tf1', 'nowhere', 'x'], 'nowhere: not a run'),
+    (['pack'], 'RUN'),
+    (['pack', 'nowhere'], 'nowhere: not a run'),
 ])
 def test_wrong_arguments_are_one_error(tmp_path, monkeypatch, arguments, part):
     monkeypatch.chdir(tmp_path)
