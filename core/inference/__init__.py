@@ -1,5 +1,6 @@
 """From a RUN DIR to captions: of photos, of a split with its scores, over HTTP, by a SavedModel.
 
 `captioner.Captioner` (also `core.Captioner`) holds a run open; `evaluation` is evaluate.py,
-`server` is `caption.py --serve`, `saved_model` is `python -m core export`.
+`score_comparison` its `--compare-scores`, `server` is `caption.py --serve`, `saved_model` is
+`python -m core export`.
 """

@@ -146,10 +146,7 @@ def compare(first: Sequence[ImageStatistics], second: Sequence[ImageStatistics],
     Raises:
         InputError: too few resamples, a negative seed, or other numbers of images.
     """
-    if n_resamples < 100:
-        raise InputError(f'a bootstrap needs at least 100 resamples, not {n_resamples}')
-    if seed < 0:
-        raise InputError(f'the seed of a bootstrap must be at least 0, not {seed}')
+    check_resamples(n_resamples, seed)
     runs = [*first, *second]
     n_images = {len(run.bleu) for run in runs}
     if not first or not second or len(n_images) > 1:
@@ -166,6 +163,14 @@ def compare(first: Sequence[ImageStatistics], second: Sequence[ImageStatistics],
         found[name] = Difference(float(difference), float(low), float(high),
                                  min(1.0, 2 * (rarer + 1) / (n_resamples + 1)))
     return found
+
+
+def check_resamples(n_resamples: int, seed: int) -> None:
+    """Raise InputError for too few resamples, or a negative seed."""
+    if n_resamples < 100:
+        raise InputError(f'a bootstrap needs at least 100 resamples, not {n_resamples}')
+    if seed < 0:
+        raise InputError(f'the seed of a bootstrap must be at least 0, not {seed}')
 
 
 def _differences(runs: Sequence[ImageStatistics], n_first: int,
