@@ -229,6 +229,7 @@ def score_file(args: argparse.Namespace) -> None:
 
 def compare_sets(args: argparse.Namespace) -> None:
     """Print the scores of --compare-scores, and how far they are from those of --against."""
+    command_line.check_seed(args.seed)
     from core.inference import score_comparison
     from core.metrics.significance import N_RESAMPLES
 

@@ -90,9 +90,8 @@ def compare_scores(first: Sequence[PathLike], second: Sequence[PathLike] = (),
         'sets': [_summary(chosen, [corpus for corpus, _ in scores])
                  for chosen, scores in zip(sets, of_sets, strict=True)]}
     if len(sets) > 1:
-        differences = significance.compare(
-            *([statistics for _, statistics in scores] for scores in of_sets),
-            n_resamples=n_resamples, seed=seed)
+        one, other = ([statistics for _, statistics in scores] for scores in of_sets)
+        differences = significance.compare(one, other, n_resamples, seed)
         result.update(differences={name: row._asdict() for name, row in differences.items()},
                       resamples=n_resamples, seed=seed)
     return result
