@@ -146,9 +146,10 @@ class _Training:
             self._held = held
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._pass_on)
+            self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._pause)
         else:
             os.close(held)
-            os.setpgrp()  # the terminal's Ctrl-C comes once, through `_pass_on`
+            os.setpgrp()  # the terminal's Ctrl-C and Ctrl-Z come through the other process alone
             threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
@@ -163,6 +164,14 @@ class _Training:
 
     def _pass_on(self, number: int, frame: Any) -> None:
         self.interrupted = True
+        self._send(number)
+
+    def _pause(self, number: int, frame: Any) -> None:
+        self._send(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # until SIGCONT
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(self.process, number)
 

@@ -158,7 +158,7 @@ def compare(first: Sequence[ImageStatistics], second: Sequence[ImageStatistics],
     for name, [difference] in _differences(runs, len(first), np.ones((1, n))).items():
         values = np.concatenate([chunk[name] for chunk in drawn])
         low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        rarer = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
+        rarer = int(min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0)))
         # The data themselves count as one more sample, so that p is never 0.
         found[name] = Difference(float(difference), float(low), float(high),
                                  min(1.0, 2 * (rarer + 1) / (n_resamples + 1)))

@@ -152,6 +152,13 @@ def test_interrupted_and_killed_commands_go_on_bit_for_bit(sample_data, tmp_path
             while not any(entry['step'] > 6 for entry in entries(run)):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.005)
+            if number == signal.SIGINT:  # first Ctrl-Z, which halts the training as well
+                process.send_signal(signal.SIGTSTP)
+                time.sleep(0.5)
+                n_entries = len(entries(run))
+                time.sleep(1)
+                assert len(entries(run)) == n_entries
+                process.send_signal(signal.SIGCONT)
             process.send_signal(number)
             # to its end: the training holds it too, and saves and ends by itself
             return process.wait(), process.stderr.read()
