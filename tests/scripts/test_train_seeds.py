@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,72 @@ def test_a_started_run_of_other_data_is_no_surprise(pair, sample_data, tmp_path)
     assert done.returncode == 2 and 'other images or captions' in done.stderr
 
 
+WRITING = """
+import sys, time
+from core.commands.train_seeds import _Training
+
+training = _Training()
+if training.process:
+    print(training.wait(), training.interrupted)
+    sys.exit()
+with open(sys.argv[1], 'w') as file:
+    while True:
+        print(file=file, flush=True)
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """Start a command whose training writes lines to a file; yield it and a function `grows`.
+
+    That says whether the training goes on.
+    """
+    place = tmp_path / 'lines'
+    process = subprocess.Popen([sys.executable, '-c', WRITING, place], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def grows(expected):
+        """Wait until the file grows, or until it does not for a second."""
+        deadline, before = time.monotonic() + 60, 0
+        while time.monotonic() < deadline:
+            now = place.stat().st_size if place.exists() else 0
+            if (now != before) == expected and now:
+                return True
+            before = now
+            time.sleep(1)
+        return False
+
+    assert grows(True)
+    yield process, grows
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, -2), (signal.SIGTERM, -15)])
+def test_signals_are_passed_on(writing, number, status):
+    process, grows = writing
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert out == f'{status} True\n' and process.returncode == 0
+    assert ('KeyboardInterrupt' in errors) == (number == signal.SIGINT)  # of the training
+    assert grows(False)
+
+
+def test_a_halted_command_halts_its_training(writing):
+    process, grows = writing
+    process.send_signal(signal.SIGTSTP)
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1]) and grows(False)
+    process.send_signal(signal.SIGCONT)
+    assert grows(True)
+
+
+def test_no_training_outlives_a_command_that_is_killed(writing):
+    process, grows = writing
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and grows(False)
+
+
 @pytest.mark.slow
 def test_interrupted_and_killed_commands_go_on_bit_for_bit(sample_data, tmp_path):
     """In processes, with graphs as users have them: kill -9 in seed 1, Ctrl-C in seed 2."""
@@ -152,13 +219,6 @@ def test_interrupted_and_killed_commands_go_on_bit_for_bit(sample_data, tmp_path
             while not any(entry['step'] > 6 for entry in entries(run)):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.005)
-            if number == signal.SIGINT:  # first Ctrl-Z, which halts the training as well
-                process.send_signal(signal.SIGTSTP)
-                time.sleep(0.5)
-                n_entries = len(entries(run))
-                time.sleep(1)
-                assert len(entries(run)) == n_entries
-                process.send_signal(signal.SIGCONT)
             process.send_signal(number)
             # to its end: the training holds it too, and saves and ends by itself
             return process.wait(), process.stderr.read()
