@@ -288,7 +288,7 @@ def comparison_table(result: Mapping[str, Any]) -> str:
 
 
 def _first_and_last(paths: Sequence[str]) -> str:
-    return paths[0] if len(paths) == 1 else f'{paths[0]} {"..." * (len(paths) > 2)} {paths[-1]}'
+    return ', '.join(paths) if len(paths) < 3 else f'{paths[0]} ... {paths[-1]}'
 
 
 def save_comparison(path: PathLike, result: Mapping[str, Any]) -> pathlib.Path:

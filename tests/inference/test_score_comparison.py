@@ -92,7 +92,7 @@ def test_two_sets(sets, tmp_path):
         # the stand-in finds METEOR the same everywhere
         assert (entry['p'] == 1) if name == 'METEOR' else (entry['low'] > 0 and entry['p'] < 0.01)
     table = comparison_table(result)
-    assert f'A: 2 evaluations, {first["evaluations"][0]}  {first["evaluations"][1]}' in table
+    assert f'A: 2 evaluations, {first["evaluations"][0]}, {first["evaluations"][1]}' in table
     assert f'{second["evaluations"][0]} ... {second["evaluations"][2]}' in table
     assert 'paired bootstrap over images, 500 resamples, seed 4' in table and '8 images' in table
     row = next(line for line in table.splitlines() if line.startswith('Bleu_1'))

@@ -303,7 +303,7 @@ def test_runs_over_seeds_are_compared(sample_run, sample_data, quick_meteor, tmp
     output = evaluate('--compare-scores', *soft, '--against', tmp_path / 'other', '--resamples',
                       '100', '--seed', '3', '--out', tmp_path / 'out', '-q')
     lines = output.splitlines()
-    assert lines[0] == f'A: 2 evaluations, {soft[0]}  {soft[1]}'
+    assert lines[0] == f'A: 2 evaluations, {soft[0]}, {soft[1]}'
     assert '100 resamples, seed 3' in output and 'as JSON' not in output
     result = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
     assert result['images'] == 8 and result['references'] is None
