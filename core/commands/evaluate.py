@@ -7,6 +7,7 @@ examples:
   evaluate.py runs/flickr8k --data data/flickr8k_test --split test --out results/test
   evaluate.py runs/flickr8k --beam-width 3 --ensemble runs/flickr8k_b runs/flickr8k_c
   evaluate.py --results captions.json --references captions_val2014.json
+  evaluate.py --compare-scores runs/soft --against runs/hard --split dev   # runs over seeds
 
 Captions are written in the COCO result format; the scores' names are those of coco-caption.
 """
@@ -93,13 +94,35 @@ def arguments() -> argparse.Namespace:
     scoring = parser.add_argument_group('scoring captions of anybody')
     scoring.add_argument('--results', metavar='FILE', help='a COCO result file ...')
     scoring.add_argument('--references', metavar='FILE', help='... against a COCO captions file')
+    comparing = parser.add_argument_group('comparing runs over seeds (docs/decoding.md)')
+    comparing.add_argument('--compare-scores', nargs='+', metavar='DIR', default=(),
+                           help='mean and standard deviation of the scores of evaluations, or of '
+                           'runs with one evaluation each')
+    comparing.add_argument('--against', nargs='+', metavar='DIR', default=(),
+                           help='and how far they are from these, with a paired bootstrap over '
+                           'images')
+    parser.more(comparing.add_argument('--resamples', type=int, metavar='N',
+                                       help='of the bootstrap (1000)'))
     parser.more(machine_options.add_arguments(parser, xla=('kernels', 'off', 'all')))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.compare_scores:
+        given = command_line.given_options(parser, args, {
+            'compare_scores', 'against', 'references', 'split', 'seed', 'resamples', 'out'},
+            {'run': 'RUN', 'assignments': '--set'})
+        if given:
+            raise InputError('--compare-scores takes --against, --references, --split, '
+                             f'--resamples, --seed and --out; leave {given[0]} out')
+    elif args.against or args.resamples is not None:
+        raise InputError('--against and --resamples belong to --compare-scores DIR ...')
+    return args
 
 
 def main() -> None:
     """Parse the arguments and evaluate, or score a file."""
     args = arguments()
+    if args.compare_scores:
+        compare_sets(args)
+        return
     if args.results or args.references:
         if args.run or not (args.results and args.references):
             raise InputError('--results FILE and --references FILE go together, without RUN')
@@ -215,6 +238,20 @@ def score_file(args: argparse.Namespace) -> None:
     if args.out:
         pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)
         write_json(pathlib.Path(args.out) / 'scores.json', scores)
+
+
+def compare_sets(args: argparse.Namespace) -> None:
+    """Print the scores of --compare-scores, and how far they are from those of --against."""
+    command_line.check_seed(args.seed)
+    from core.inference import score_comparison
+    from core.metrics.significance import N_RESAMPLES
+
+    result = score_comparison.compare_scores(
+        args.compare_scores, args.against, args.references, args.split,
+        N_RESAMPLES if args.resamples is None else args.resamples, args.seed, terminal.say)
+    print(score_comparison.comparison_table(result))
+    if args.out:
+        terminal.say(f'as JSON: {score_comparison.save_comparison(args.out, result)}')
 
 
 def cli() -> None:

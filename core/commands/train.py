@@ -7,6 +7,7 @@ examples:
   train.py data/flickr8k --out runs/paper --preset paper-hard
   train.py data/flickr8k --out runs/tuned --pretrained-model runs/flickr8k --finetune-from conv5_1 \
       --set learning_rate=1e-4 --set batch_by=image
+  train.py data/flickr8k --out runs/soft --seeds 1,2,3
   train.py --compare runs/soft runs/hard --out compare.png
 
 The same command goes on where it stopped. Ctrl-C saves first.
@@ -56,6 +57,8 @@ def arguments() -> argparse.Namespace:
                         help='one option, over those of --config; may be repeated')
     parser.add_argument('--seed', type=int, metavar='N',
                         help='of weights, order, dropout and draws: --set seed=N')
+    parser.add_argument('--seeds', metavar='N,N,...',
+                        help='train once with each of these seeds, into RUN/seedN')
     parser.add_argument('--options', action='store_true',
                         help='list the presets and the options with their values, and stop')
     parser.more(parser.add_argument('--all', action='store_true', help='with --options: also those '
@@ -79,10 +82,8 @@ def arguments() -> argparse.Namespace:
                 machine_options.add_arguments(parser, xla=('kernels', 'off', 'all'), features=True))
     args = parser.parse_args()
     if args.compare:
-        others = [{'data': 'DATA', 'assignments': '--set'}.get(name, f'--{name.replace("_", "-")}')
-                  for name, value in vars(args).items()
-                  if name not in ('compare', 'out', 'quiet', 'verbose')
-                  and value != parser.get_default(name)]
+        others = command_line.given_options(parser, args, {'compare', 'out'},
+                                            {'data': 'DATA', 'assignments': '--set'})
         if others:
             raise InputError(f'--compare RUN ... [--out FILE] stands alone, without {others[0]}')
         return args
@@ -91,6 +92,10 @@ def arguments() -> argparse.Namespace:
     if args.finetune_from is not None:
         args.assignments.append(f'finetune_from={json.dumps(args.finetune_from)}')
     check_arguments(args)
+    if args.seeds is not None:
+        from core.commands.train_seeds import read_seeds
+
+        args.seeds = read_seeds(args)
     return args
 
 
@@ -118,17 +123,27 @@ def check_arguments(args: argparse.Namespace) -> None:
                          'its own vectors')
 
 
-def main() -> None:
-    """Prepare the run, build its model and train it."""
+def main() -> int:
+    """Train, or show what --compare and --options ask for; return the status."""
     args = arguments()
     if args.compare:
         from core.runs.compare_runs import compare
 
         compare(args.compare, args.out)
-        return
+        return 0
     if args.options:
         show_options(configuration(args, dataset_of(args.data)), args.all)
-        return
+        return 0
+    if args.seeds:
+        from core.commands.train_seeds import train_seeds
+
+        return train_seeds(args)
+    train(args)
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Prepare the run, build its model and train it."""
     start = prepare(args)
     from core.runs import run_dir
     from core.runtime.backend import tf

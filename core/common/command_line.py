@@ -7,7 +7,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NoReturn
 
 from core.common.errors import InputError
@@ -128,6 +128,19 @@ def complete(action: argparse.Action, module: str, table: str) -> None:
     # argcomplete looks for this attribute
     action.completer = (  # type: ignore[attr-defined]
         lambda **_: list(getattr(importlib.import_module(module), table)))
+
+
+def given_options(parser: Parser, args: argparse.Namespace, apart: Container[str],
+                  names: Mapping[str, str]) -> list[str]:
+    """Return the arguments that were given, but for those that any command takes.
+
+    Args:
+        parser: what parsed them. args: the parsed arguments. apart: names in `args` to leave out.
+        names: name in `args` -> what the user types, where that is not `--name`.
+    """
+    return [names.get(name, f'--{name.replace("_", "-")}') for name, value in vars(args).items()
+            if name not in apart and name not in ('quiet', 'verbose')
+            and value != parser.get_default(name)]
 
 
 def check_seed(seed: int) -> None:

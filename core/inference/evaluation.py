@@ -116,8 +116,9 @@ def evaluate(run: 'Run', data: 'DataDir', split: str, out: PathLike, limit: int 
         save_results(out / 'captions.json', results)
         _save_n_best(out / 'n_best.json', selected, hypotheses, n_best)
 
-        scores = {'run': str(run.path), 'step': best and best['step'], 'split': split,
-                  'images': len(images), 'decoding': changed_decoding(run.config.decoding)}
+        scores = {'run': str(run.path), 'step': best and best['step'],
+                  'data': str(data.path.absolute()), 'split': split, 'images': len(images),
+                  'decoding': changed_decoding(run.config.decoding)}
         if ensemble:
             scores['ensemble'] = [str(other.path) for other in ensemble]
         if run.config.model.attention == 'hard':

@@ -41,10 +41,14 @@ class Scores(NamedTuple):
         images: dict from the metric's name to a dict from image id to a float. BLEU and METEOR of
             all captions are not the means of these, but come from the summed counts; ROUGE-L and
             CIDEr are the means.
+        references, hypotheses: dicts from image id to the tokenized texts that were scored, words
+            separated by blanks; one hypothesis an image.
     """
 
     corpus: dict[str, float]
     images: dict[str, dict[ImageId, float]]
+    references: Mapping[ImageId, Sequence[str]]
+    hypotheses: Mapping[ImageId, Sequence[str]]
 
 
 class Scorer:
@@ -207,7 +211,7 @@ class Scorer:
                 corpus[name] = float(value)
                 images[name] = {image_id: float(v)
                                 for image_id, v in zip(references, row, strict=True)}
-        return Scores(corpus, images)
+        return Scores(corpus, images, references, hypotheses)
 
 
 def paper_scores(results: Mapping[ImageId, str], references: Mapping[ImageId, Sequence[str]],

@@ -11,6 +11,7 @@ Nothing here imports TensorFlow before a model is asked for.
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -67,7 +68,7 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
                              f'cut captions than {data.path}; choose another --out')
         # Before anything is trained, a mistaken option can still be corrected.
         if latest_state(path / 'checkpoints') or run.best().info():
-            _check_options(path, run.config, config)
+            check_options(path, run.config, config)
     elif path.exists() and (not path.is_dir() or any(
             # These two: killed in its making
             p.name not in ('.lock', 'vocabulary.json') for p in path.iterdir())):
@@ -81,12 +82,13 @@ def create(path: PathLike, config: Config, data: DataDir) -> TextIO:
 
 
 # Options that may change when a run goes on: they say how long and how loudly, not what is
-# computed. (The schedule cosine is computed from n_epochs, see _check_options.)
+# computed. (The schedule cosine is computed from n_epochs, see check_options.)
 FREE = {'n_epochs', 'print_every', 'save_every', 'save_minutes', 'keep_checkpoints', 'patience',
         'tensorboard_images', 'decode_batch'}
 
 
-def _check_options(path: PathLike, before: Config, now: Config) -> None:
+def check_options(path: PathLike, before: Config, now: Config) -> None:
+    """Raise InputError if the run at `path`, begun with `before`, cannot go on with `now`."""
     for section, values in now.to_dict().items():
         for name, value in values.items():
             old = before.to_dict()[section][name]
@@ -358,3 +360,13 @@ def check_run(path: PathLike, packed: bool = True) -> None:
         raise InputError(f'{path}: not a run, there is no such directory'
                          + (meant or [f'; train.py DATA --out {path} makes one'])[0])
     raise InputError(f'{path}: not a run (no config.json); train.py DATA --out RUN makes one')
+
+
+def seed_directories(path: PathLike) -> list[pathlib.Path]:
+    """Return the runs seed1, seed2 ... in a directory, as `train.py --seeds` makes them.
+
+    They are in the order of their numbers; [] where there are none.
+    """
+    runs = [run.parent for run in pathlib.Path(path).glob('seed*/config.json')
+            if re.fullmatch(r'seed\d+', run.parent.name)]
+    return sorted(runs, key=lambda run: int(run.name.removeprefix('seed')))

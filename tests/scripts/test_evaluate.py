@@ -105,6 +105,13 @@ def test_photos_without_captions(sample_run, photos, tmp_path):
     (['--results', 'a.json'], ['go together']),
     (['--results', 'a.json', '--references', 'b.json'], ['a.json']),
     (['nowhere', '--results', 'a.json', '--references', 'b.json'], ['without RUN']),
+    (['--compare-scores', 'nowhere'], ['nowhere: no such directory', 'evaluate.py RUN']),
+    (['run', '--compare-scores', 'a'], ['leave RUN out']),
+    (['--compare-scores', 'a', '--beam-width', '3'], ['leave --beam-width out']),
+    (['--compare-scores', 'a', '--results', 'b.json'], ['leave --results out']),
+    (['--compare-scores', 'a', '--seed', '-1'], ['--seed must be 0 to']),
+    (['--against', 'a'], ['--against and --resamples belong to --compare-scores']),
+    (['run', '--resamples', '200'], ['--against and --resamples belong to --compare-scores']),
 ])
 def test_wrong_arguments(refused, arguments, parts):
     refused(*arguments, parts=parts)
@@ -309,3 +316,27 @@ def test_runs_of_other_words_do_not_caption_together(refused, sample_run, run_co
     with edited_json(run_copy / 'vocabulary.json') as vocabulary:
         vocabulary['words'][-1] += 'x'
     refused(sample_run, '--ensemble', run_copy, parts=['another vocabulary'])
+
+
+# ---- runs over seeds
+
+def test_runs_over_seeds_are_compared(sample_run, sample_data, quick_meteor, tmp_path):
+    """From train.py's directories of runs to the table and its JSON, as a shell's * names them."""
+    for name in ('soft/seed1', 'soft/seed2', 'other/seed1'):
+        shutil.copytree(sample_run, tmp_path / name)
+        evaluate(tmp_path / name, '--split', 'train', '--pictures', '0', '--min-length',
+                 str(len(name)), '--out', tmp_path / name / 'evaluation' / 'train-x')
+    soft = sorted((tmp_path / 'soft').glob('seed*/evaluation/train-x'))
+    output = evaluate('--compare-scores', *soft, '--against', tmp_path / 'other', '--resamples',
+                      '100', '--seed', '3', '--out', tmp_path / 'out', '-q')
+    lines = output.splitlines()
+    assert lines[0] == f'A: 2 evaluations, {soft[0]}, {soft[1]}'
+    assert '100 resamples, seed 3' in output and 'as JSON' not in output
+    result = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
+    assert result['images'] == 8 and result['references'] is None
+    scores = json.loads((soft[0] / 'scores.json').read_text())
+    assert scores['data'] == str(sample_data)
+    # what was scored at the evaluation, exactly
+    assert {name: row[0] for name, row in result['sets'][0]['scores'].items()} == scores['coco']
+    output = evaluate('--compare-scores', tmp_path / 'soft')
+    assert 'scoring 2 evaluations of 8 images' in output and 'bootstrap' not in output

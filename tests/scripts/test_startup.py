@@ -40,6 +40,8 @@ def test_help_imports_nothing_slow(script, tmp_path):
     ('train.py', ['nowhere', '--out', 'x', '--set', 'dim_hiden=5'], "did you mean dim_hidden"),
     ('evaluate.py', [], 'name a run'), ('evaluate.py', ['nowhere'], 'nowhere: not a run'),
     ('evaluate.py', ['nowhere', '--set', 'n_epochs=1'], 'sets options of decoding only'),
+    ('evaluate.py', ['--compare-scores', 'nowhere'], 'nowhere: no such directory'),
+    ('train.py', ['nowhere', '--out', 'x', '--seeds', '1,1'], '1 is there twice'),
     ('evaluate.py', ['--results', 'gone.json', '--references', 'gone.json'], 'gone.json')])
 def test_wrong_arguments_are_known_without_tensorflow(script, arguments, part, tmp_path):
     done, modules = scripts.run_watched(script, *arguments, cwd=tmp_path)
