@@ -42,6 +42,7 @@ class CaptionData:
         boxes: list of I lists of (names, (x0, y0, x1, y1) in fractions of the network's input), or
             None.
         encoder: dict of the EncoderSpec that made the features, or None.
+        tokens: str, how captions are cut into words, a name in `core.data.vocabulary.TOKENS`.
     """
 
     stored = True
@@ -50,12 +51,12 @@ class CaptionData:
                  captions: ArrayLike, image_idxs: ArrayLike, image_ids: list[ImageId],
                  references: list[list[str]], paths: list[str] | None = None,
                  boxes: Boxes | None = None,
-                 encoder: dict[str, Any] | None = None) -> None:
+                 encoder: dict[str, Any] | None = None, tokens: str = 'words') -> None:
         self.features, self.rows = features, np.asarray(rows, np.int64)
         self.captions = np.asarray(captions, np.int32)
         self.image_idxs = np.asarray(image_idxs, np.int32)
         self.image_ids, self.references, self.boxes = image_ids, references, boxes
-        self.paths, self.encoder = paths, encoder
+        self.paths, self.encoder, self.tokens = paths, encoder, tokens
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -177,7 +178,7 @@ class DataDir:
         return CaptionData(self._features, rows, captions, image_idxs,
                            [image['id'] for image in images],
                            [image['captions'] for image in images],
-                           [image['file'] for image in images], boxes, self.encoder)
+                           [image['file'] for image in images], boxes, self.encoder, self.tokens)
 
 
 def tokens_of(entries: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ class ImageData:
 
     Attributes:
         features: its `shape` (I, L, D) is that of what the encoder will give.
-        captions, image_idxs, image_ids, references, paths: as of the data.
+        captions, image_idxs, image_ids, references, tokens, paths: as of the data.
         encoder: dict of `spec`.
         boxes: as of the data; None where the data's own preprocessing shows another part of the
             photos than the encoder's: the boxes would lie elsewhere.
@@ -57,6 +57,7 @@ class ImageData:
         self.spec, self.augmentation = spec, augmentation
         self.captions, self.image_idxs = data.captions, data.image_idxs
         self.image_ids, self.references = data.image_ids, data.references
+        self.tokens = data.tokens
         self.paths, self.encoder = _checked(data.paths), spec.to_dict()
         same = data.encoder is not None and (
             (data.encoder['resize'], data.encoder['size']) == (spec.resize, spec.size))

@@ -53,12 +53,14 @@ class Split(Batchable, Protocol):
             makes them.
         image_ids: list of I ids.
         references: list of I lists of raw captions.
+        tokens: str, how they are cut into words, a name in `core.data.vocabulary.TOKENS`.
         boxes: list of I lists of (names, rectangle in fractions of the encoder's input), or None.
     """
 
     stored: bool
     image_ids: list[ImageId]
     references: list[list[str]]
+    tokens: str
     boxes: Boxes | None
 
     @property

@@ -2,6 +2,5 @@
 
 `captioner.Captioner` (also `core.Captioner`) holds a run open; `evaluation` is evaluate.py, with
 `faithfulness`, which tests its attention, and `score_comparison`, its `--compare-scores`; `server`
-is `caption.py --serve`, `saved_model` is
-`python -m core export`.
+is `caption.py --serve`, `saved_model` is `python -m core export`.
 """

@@ -23,7 +23,7 @@ from scipy import sparse
 from core.common.aliases import PathLike
 from core.common.errors import InputError
 from core.common.files import replacing
-from core.data.vocabulary import NULL, SPECIALS, tokenize
+from core.data.vocabulary import NULL, SPECIALS, TOKENS
 
 if TYPE_CHECKING:
     from core.config.model import ModelConfig
@@ -222,7 +222,8 @@ class SentenceRewards:
 
 
 def training_rewards(references: Sequence[Sequence[str]], word_to_idx: Mapping[str, int],
-                     options: 'ModelConfig', run: PathLike) -> SentenceRewards | None:
+                     options: 'ModelConfig', run: PathLike,
+                     tokens: str = 'words') -> SentenceRewards | None:
     """Return the SentenceRewards of training images, whose document frequencies a run keeps.
 
     None without `self_critical`.
@@ -231,6 +232,7 @@ def training_rewards(references: Sequence[Sequence[str]], word_to_idx: Mapping[s
         references: I lists of raw captions. word_to_idx: dict of the model's words.
         options: ModelConfig, of which self_critical and bleu_reward are read.
         run: directory, in which FILE is written where it is missing.
+        tokens: str, how captions are cut, a name in `core.data.vocabulary.TOKENS`.
 
     Raises:
         InputError: FILE counts other captions than these.
@@ -238,7 +240,8 @@ def training_rewards(references: Sequence[Sequence[str]], word_to_idx: Mapping[s
     if not options.self_critical:
         return None
     path = pathlib.Path(run) / FILE
-    rewards = SentenceRewards(numbered(references, word_to_idx), bleu_share=options.bleu_reward)
+    rewards = SentenceRewards(numbered(references, word_to_idx, tokens),
+                              bleu_share=options.bleu_reward)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         rewards.frequencies.save(path)
@@ -248,8 +251,8 @@ def training_rewards(references: Sequence[Sequence[str]], word_to_idx: Mapping[s
     return rewards
 
 
-def numbered(references: Sequence[Sequence[str]],
-             word_to_idx: Mapping[str, int]) -> list[list[list[int]]]:
+def numbered(references: Sequence[Sequence[str]], word_to_idx: Mapping[str, int],
+             tokens: str = 'words') -> list[list[list[int]]]:
     """Return the references of images as word numbers, <END> behind each.
 
     Words that the model does not have get numbers behind its own, a number each: no drawn caption
@@ -257,7 +260,7 @@ def numbered(references: Sequence[Sequence[str]],
 
     Args:
         references: I lists of texts, of which those without a word are left out.
-        word_to_idx: dict of the model's words.
+        word_to_idx: dict of the model's words. tokens: as of `training_rewards`.
     """
     others: dict[str, int] = {}
     own = {word: index for word, index in word_to_idx.items() if word not in SPECIALS}
@@ -267,7 +270,7 @@ def numbered(references: Sequence[Sequence[str]],
         return others.setdefault(word, len(word_to_idx) + len(others)) if index is None else index
 
     end = word_to_idx['<END>']
-    return [[[*map(number, words), end] for words in map(tokenize, texts) if words]
+    return [[[*map(number, words), end] for words in map(TOKENS[tokens], texts) if words]
             for texts in references]
 
 

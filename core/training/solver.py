@@ -114,25 +114,23 @@ class Solver:
         if not len(self.batches):
             raise InputError('there is no training caption: raise --max-length, or look at the '
                              'split')
-        # Of the graph, once `build` has made it.
         self._hypotheses: Hypotheses | None = None
         self._optimization: Optimization | None = None
         self._resident: device_features.ResidentFeatures | None = None
 
     def _checked(self, data: 'Split | Arrays', name: str) -> 'Split':
         """Return the data as a Split; raise InputError if it does not fit the model."""
-        split = (CaptionData.from_arrays(data, self.model.idx_to_word) if isinstance(data, dict)
-                 else data)
-        expected = (self.model.L, self.model.D)
-        if tuple(split.features.shape[1:]) != expected:
-            raise InputError(f'{name}: features are {split.features.shape[1:]}, the model expects '
-                             f'{expected}')
-        if split.captions.shape[1] != self.model.T + 1:
-            raise InputError(f'{name}: captions have {split.captions.shape[1]} places, the model '
-                             f'expects {self.model.T + 1} (n_time_step + 1)')
-        if split.captions.size and split.captions.max() >= self.model.V:
-            raise InputError(f'{name}: captions use word {split.captions.max()}, the model has '
-                             f'{self.model.V} words')
+        model = self.model
+        split = CaptionData.from_arrays(data, model.idx_to_word) if isinstance(data, dict) else data
+        sizes, captions = tuple(split.features.shape[1:]), split.captions
+        if sizes != (model.L, model.D):
+            raise InputError(f'{name}: features are {sizes}, the model expects {model.L, model.D}')
+        if captions.shape[1] != model.T + 1:
+            raise InputError(f'{name}: captions have {captions.shape[1]} places, the model expects '
+                             f'{model.T + 1} (n_time_step + 1)')
+        if captions.size and captions.max() >= model.V:
+            raise InputError(f'{name}: captions use word {captions.max()}, the model has {model.V} '
+                             'words')
         return split
 
     def _batches(self, data: 'Batchable', dtype: DType) -> Batches:
@@ -149,7 +147,7 @@ class Solver:
             return
         model = self.model
         rewards = training_rewards(self.data.references, model.word_to_idx, model.options,
-                                   self.model_path)
+                                   self.model_path, self.data.tokens)
         with model.graph.as_default():
             self._search()
             self._keep_features()

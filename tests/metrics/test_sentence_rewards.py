@@ -114,6 +114,7 @@ def test_references_as_numbers():
     assert numbered(TEXTS, WORDS) == [
         [[4, 5, dog, 7, END], [4, dog, 4, dog, END]],
         [[8, END], [4, cat, 7, 8, END], [4, 5, cat, END]]]
+    assert numbered([['A Dog .']], {**WORDS, 'Dog': 9, '.': 10}, 'raw') == [[[11, 9, 10, END]]]
     # A text spelt like a special word is text: its letters are words of no model.
     assert numbered([['<END>', '...']], WORDS) == [[[len(WORDS), END]]]
 
