@@ -22,8 +22,9 @@ class ModelConfig:
     dim_hidden: int = option(1024, 'size H of the decoder state', minimum=1)
     prev2out: bool = option(True, 'the previous word feeds the output layer (eq. 7)')
     ctx2out: bool = option(True, 'the context feeds the output layer (eq. 7)')
-    # 1 as in the paper, for all who train with train.py; the signature of `CaptionGenerator` has 0,
-    # that of the TF1 code, which callers of the class rely on.
+    # The lambda of eq. 14, for which the paper gives no number: 1 as in the authors' code, for all
+    # who train with train.py; the signature of `CaptionGenerator` has that of the TF1 code, 0, which
+    # its callers rely on.
     alpha_c: float = option(1.0, 'weight of the doubly stochastic regulariser (4.2.1)', minimum=0)
     selector: bool = option(True, 'gate beta scales the context (4.2.1)')
     dropout: bool = option(True, 'dropout on h, the output layer and extra initial layers while '
@@ -51,7 +52,8 @@ class ModelConfig:
     forget_bias: float = option(1.0, 'added to the forget gate of the LSTM')
     # output
     output_size: int = option(0, 'hidden units of the output layer; 0: dim_embed', minimum=0)
-    output_activation: str = option('tanh', 'of the output layer (eq. 7: tanh)',
+    output_activation: str = option('tanh', "of the output layer (tanh: the authors' code; eq. 7 "
+                                    'has none)',
                                     choices=('tanh', 'linear'))
     # loss
     mask_padding: bool = option(True, 'padding steps do not count in the regulariser (the TF1 code '
@@ -74,7 +76,7 @@ class ModelConfig:
     sentence_baseline: str = option(
         'leave_one_out', "subtracted from what a drawn caption earns: the mean of the image's "
         'others, or what greedy decoding earns', choices=('leave_one_out', 'greedy'))
-    # hard attention (4.1)
+    # hard attention (4.1); reward to_go, baselines but `moving`, and temperature are later ideas
     lambda_r: float = option(1.0, 'weight of the REINFORCE term', minimum=0)
     lambda_e: float = option(0.002, 'weight of the entropy of alpha', minimum=0)
     semi_sampling_p: float = option(0.5, 'probability, a caption, of using the drawn locations',

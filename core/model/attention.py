@@ -151,8 +151,8 @@ class Sentinel:
 
         s_t    = sigmoid(W_x E y_{t-1} + W_h h_{t-1}) * tanh(c_{t-1})       their eq. 9, 10
         beta_t = weight of all locations in softmax([e_t, e_s]),            their eq. 12, 1 - beta
-                 e_s = w_att . act(W_s s_t + h_{t-1} W + b)
-        z_t    = beta_t sum_i alpha_ti a_i + (1 - beta_t) W_z s_t           their eq. 11
+                 e_s = w_att . act(W_score s_t + h_{t-1} W + b)
+        z_t    = beta_t sum_i alpha_ti a_i + (1 - beta_t) W_context s_t     their eq. 11
 
     Variables `sentinel/{w_x, w_h, w_score, w_context}` (M, H), (H, H), (H, A), (H, K).
 
@@ -175,7 +175,7 @@ class Sentinel:
         self._w_score, self._w_context = v['w_score'], v['w_context']
 
     def weights(self, projected: Projected) -> tuple[Tensor, Tensor]:
-        """Return w (H, A + K) and b (A + K,) of s_t w + b: W_s s_t of its score, and W_z s_t.
+        """Return w (H, A + K) and b (A + K,) of s_t w + b: W_score s_t, and W_context s_t.
 
         Args:
             projected: Projected of the images, whose offset is in the queries and not for s_t.
@@ -183,6 +183,7 @@ class Sentinel:
         w = tf.concat([self._w_score, self._w_context], axis=1)                     # (H, A + K)
         bias = tf.zeros([w.shape[1]], w.dtype)
         if projected.offset is not None:
+            # `mix` adds the query, which holds the offset of the locations.
             bias = tf.concat([-projected.offset, bias[self._sizes[0]:]], axis=0)    # (A + K,)
         return w, bias
 

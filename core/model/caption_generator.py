@@ -50,7 +50,7 @@ class CaptionGenerator(Decoder, Searches):
         n_time_step: T, words of a training caption at most, <END> included.
         prev2out, ctx2out: the previous word and the context feed the output layer (eq. 7).
         alpha_c: weight of the doubly stochastic regulariser (4.2.1). 0 here, as in the signature of
-            the TF1 code; train.py's default is 1, the paper's (`ModelConfig`).
+            the TF1 code; train.py's default is 1 (`ModelConfig`).
         selector: the gate beta scales the context (4.2.1).
         dropout: dropout while training.
         features: float32 tensor (N, L, D) to use in the place of the placeholder.

@@ -1,9 +1,9 @@
 """Stochastic hard attention (paper section 4.1): drawing locations, and the gradient of the bound.
 
 At every step a location s_t is drawn from Multinoulli(alpha_t) and the context is the annotation
-there. The bound E_s[log p(y | s, a)] <= log p(y | a) has the gradient
+there. The bound E_s[log p(y | s, a)] <= log p(y | a) (eq. 10) has the gradient
 
-    E_s[ d log p(y|s,a) + (log p(y|s,a) - b) d log p(s|a) ]
+    E_s[ d log p(y|s,a) + (log p(y|s,a) - b) d log p(s|a) ]                     eq. 11, there b = 0
 
 for every baseline b that does not depend on the draw (REINFORCE). `surrogate` is the scalar whose
 ordinary gradient is the second part: the draw itself passes no gradient.

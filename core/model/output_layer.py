@@ -127,7 +127,7 @@ class OutputLayer:
         def dropped(x: Tensor, stream: int) -> Tensor:
             return dropout(x, stream, rows) if dropout else x
 
-        # Eq. 7: tanh(E y_{t-1} + L_h h_t + L_z z_t)
+        # Eq. 7: E y_{t-1} + L_h h_t + L_z z_t, and the tanh of the authors' code
         hidden = matmul(dropped(h, RandomStream.DROPOUT_STATE), v['w_h']) + v['b_h']    # (P, S)
         if self.ctx2out:
             hidden += matmul(context, v['w_ctx2out'])

@@ -1,9 +1,10 @@
-"""The paper in plain NumPy (arXiv 1502.03044), each line beside its equation: read this first.
+"""The model in plain NumPy, each line beside its equation in arXiv 1502.03044: read this first.
 
     told = teacher_forcing(v, features, captions, alpha_c=1.0)
     told.loss, told.alphas[0, 2]        # where the model looks for the third word of caption 0
 
 Everything is float64 and computed as it is written: nothing is merged, moved or saved for later.
+Where it is not the paper's, the line says so; docs/model.md lists these differences.
 `step` is one word, soft attention or hard (with a `location`); `teacher_forcing` is a caption.
 Keyword options have the names of `CaptionGenerator`'s and mean the same; `variants` has the others.
 The variables are a dict `v` of arrays by name, see docs/model.md.
@@ -159,15 +160,17 @@ def step(v: Weights, a: np.ndarray, word: np.ndarray, h: np.ndarray, c: np.ndarr
         share = np.exp(log_softmax(all_e))[..., -1:]                                # (..., 1)
         z = (1 - share) * z + share * (s @ v['sentinel/w_context'])                 # (..., D)
         beta = 1 - share[..., 0]                                                    # (...,)
-    # Eq. 1: input gate i, candidate j, forget gate f, output gate o, of [E y_{t-1}, z_t, h_{t-1}]
+    # Eq. 1: input gate i, candidate j (the paper's g), forget gate f, output gate o, of the word,
+    # the context and the state (the paper stacks E y_{t-1}, h_{t-1}, z_t)
     M, D = word.shape[-1], z.shape[-1]
     of_word, of_z, of_h = np.split(v['lstm/basic_lstm_cell/kernel'], [M, M + D])    # (M|D|H, 4H)
     gates = word @ of_word + z @ of_z + h @ of_h + v['lstm/basic_lstm_cell/bias']   # (..., 4H)
     i, j, f, o = np.split(gates, 4, axis=-1)                                        # (..., H) each
-    # Eq. 2 and 3: the memory cell, and what it shows of it; it forgets little at first (+ 1)
+    # Eq. 2 and 3: the memory cell, and what it shows of it; it forgets little at first (+ 1, which
+    # the paper has not)
     c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)                                # (..., H)
     h = sigmoid(o) * np.tanh(c)                                                     # (..., H)
-    # Eq. 7: p(y_t) ~ exp(L_o tanh(E y_{t-1} + L_h h_t + L_z z_t))
+    # Eq. 7: p(y_t) ~ exp(L_o (E y_{t-1} + L_h h_t + L_z z_t)); the authors' code has the tanh, too
     output = h @ v['logits/w_h'] + v['logits/b_h']                                  # (..., M)
     if ctx2out:
         output = output + z @ v['logits/w_ctx2out']
@@ -222,7 +225,8 @@ def teacher_forcing(v: Weights, features: np.ndarray, captions: np.ndarray,
     is_real = targets != NULL                                                       # (..., T)
     words = np.take_along_axis(log_probs, targets[..., np.newaxis], axis=-1)[..., 0]
     entropy = -(alphas * log_alphas).sum(axis=-1)                                   # (..., T)
-    # Section 4.2.1: sum_i (T/L - sum_t alpha_ti)^2, so that every place gets its share
+    # Section 4.2.1: sum_i (1 - sum_t alpha_ti)^2, so that every place gets its share; T words have
+    # T/L for each of L places, which here stands for the 1
     counted = alphas * is_real[..., np.newaxis] if mask_padding else alphas
     T, L = alphas.shape[-2:]
     penalty = alpha_c * ((T / L - counted.sum(axis=-2))**2).sum(axis=-1)            # (...,)

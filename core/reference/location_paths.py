@@ -141,7 +141,7 @@ class Enumeration:
         return differentiate(loss, self.v)
 
     def total_gradient(self, step: float = STEP) -> np.ndarray:
-        """Return the gradient (P,) of -sum_s p(s) log p(y|s): what lambda_r = 1 must give."""
+        """Return the gradient (P,) of -sum_s p(s) log p(y|s), minus eq. 11: lambda_r = 1."""
         def loss(v: Weights) -> float:
             at = self._told(v, self.paths)
             return -(at.probability * at.words.sum(axis=2)).sum() / len(self.captions)

@@ -314,7 +314,7 @@ def _is_matrix(variable: Variable) -> bool:
 
 
 def _optimizer(options: 'TrainingConfig', rate: Tensor) -> Any:
-    """Return the tf.train.Optimizer that `update_rule` names."""
+    """Return the tf.train.Optimizer that `update_rule` names (4.3: RMSProp and Adam)."""
     return {
         'adam': lambda: tf1.train.AdamOptimizer(rate),
         'rmsprop': lambda: tf1.train.RMSPropOptimizer(rate),
