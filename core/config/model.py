@@ -23,8 +23,8 @@ class ModelConfig:
     prev2out: bool = option(True, 'the previous word feeds the output layer (eq. 7)')
     ctx2out: bool = option(True, 'the context feeds the output layer (eq. 7)')
     # The lambda of eq. 14, for which the paper gives no number: 1 as in the authors' code, for all
-    # who train with train.py; the signature of `CaptionGenerator` has that of the TF1 code, 0, which
-    # its callers rely on.
+    # who train with train.py; the signature of `CaptionGenerator` has 0, that of the TF1 code, on
+    # which callers rely.
     alpha_c: float = option(1.0, 'weight of the doubly stochastic regulariser (4.2.1)', minimum=0)
     selector: bool = option(True, 'gate beta scales the context (4.2.1)')
     dropout: bool = option(True, 'dropout on h, the output layer and extra initial layers while '
@@ -73,6 +73,8 @@ class ModelConfig:
                                  'CIDEr-D, no longer by the references word for word')
     bleu_reward: float = option(0.0, 'share of BLEU-4 in what a drawn caption earns', minimum=0,
                                 maximum=1)
+    draw_temperature: float = option(1.0, 'captions are drawn from softmax(logits / temperature), '
+                                     'and made likelier there', minimum=0.01)
     sentence_baseline: str = option(
         'leave_one_out', "subtracted from what a drawn caption earns: the mean of the image's "
         'others, or what greedy decoding earns', choices=('leave_one_out', 'greedy'))

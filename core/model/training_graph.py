@@ -1,8 +1,6 @@
 """The training graph: teacher forcing of a Decoder, its loss, hard attention's bound (4.1).
 
-With `self_critical` the captions are not given but drawn, and earn what they are worth.
-
-Used through `CaptionGenerator.build_model`.
+Used through `CaptionGenerator.build_model`. With `self_critical` captions are drawn, not given.
 
 Letters in shapes as in core/model/decoder.py; a row is a caption, or with hard attention one of the
 `n_samples` draws of a caption. R rows, T' steps that are taken, P real words of all captions.
@@ -292,6 +290,7 @@ class TrainingGraph:
         """
         decoder, n_steps = self.decoder, captions.n_steps
         gradients = self.gradients(functions, n_steps, captions.n_rows)
+        temperature = self.options.draw_temperature if self.critic else 1.0
 
         def body(t: Tensor, state: Tensor, said: Tensor, kept: tuple, records: tuple) -> tuple:
             here = gradients.at(t)
@@ -303,7 +302,7 @@ class TrainingGraph:
                                     tf.range(captions.n_rows), self.compute_dtype)  # (R, V)
             # Words that decoding never writes are not fed either.
             said = tf.random.stateless_categorical(
-                mask_words(logits, decoder.never), 1,
+                mask_words(logits / temperature, decoder.never), 1,
                 self._seed(RandomStream.SAMPLED_WORDS + t), tf.int32)[:, 0]         # (R,)
             kept = tf.nest.map_structure(lambda array, x: array.write(t, x), kept,
                                          (step, words, said))
@@ -344,7 +343,8 @@ class TrainingGraph:
         arguments = h, context, vectors, dropout, real[:, 1], self.compute_dtype
         smoothing = self.options.label_smoothing if self.training else 0
         if self.critic:  # drawn among the words that decoding may write
-            logits = mask_words(output(*arguments), self.decoder.never)             # (P, V)
+            logits = output(*arguments) / self.options.draw_temperature             # (P, V)
+            logits = mask_words(logits, self.decoder.never)
             losses = cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         elif not smoothing:
             cross_entropy = output.cross_entropy(output.hidden(*arguments), targets,

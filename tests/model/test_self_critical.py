@@ -33,7 +33,7 @@ def every_caption():
     return np.array(sorted(captions), np.int32)
 
 
-def log_probs_of(v, batch_norm=False):
+def log_probs_of(v, temperature=1.0):
     """Return log p (N, S) of every caption for every image, among the words that are written."""
     features, _ = sample_model.batch()
     captions = every_caption()
@@ -41,8 +41,8 @@ def log_probs_of(v, batch_norm=False):
     found = []
     for image in range(N):
         told = teacher_forcing(v, np.repeat(features[image:image + 1], len(captions), axis=0),
-                               with_start, batch_norm=batch_norm)
-        scores = told.log_probs.copy()                                              # (S, T, V)
+                               with_start, batch_norm=False)
+        scores = told.log_probs / temperature                                             # (S, T, V)
         scores[..., NEVER] = -np.inf
         of_words = np.take_along_axis(log_softmax(scores), captions[..., np.newaxis], -1)[..., 0]
         found.append(np.where(captions != NULL, of_words, 0).sum(axis=1))
@@ -56,11 +56,11 @@ def rewards(captions, images):
 
 
 @functools.cache
-def exact():
+def exact(temperature=1.0):
     """Return (log p (N, S), its gradient (N S, P), rewards (N, S)) of the sample model."""
     v = sample_model.variables()
-    log_probs = log_probs_of(v)
-    gradient = differentiate(lambda v: log_probs_of(v).reshape(-1), v)
+    log_probs = log_probs_of(v, temperature)
+    gradient = differentiate(lambda v: log_probs_of(v, temperature).reshape(-1), v)
     earned = np.stack([rewards(every_caption(), np.array([image])) for image in range(N)])
     return log_probs, gradient, earned.astype(np.float64)
 
@@ -142,12 +142,13 @@ def test_the_estimator_has_the_gradient_of_the_expected_reward_as_mean():
 
 # ---- second link: the model, run by run
 
-@pytest.mark.parametrize(('baseline', 'n_captions'), [
-    ('leave_one_out', 4), ('leave_one_out', 1), ('greedy', 3)])
-@pytest.mark.parametrize('seed', [1, 2])
-def test_every_run_is_the_estimator_for_its_captions(drawn, baseline, n_captions, seed):
-    log_probs, slopes, earned = exact()
-    model = drawn(sentence_baseline=baseline)
+@pytest.mark.parametrize(('baseline', 'n_captions', 'temperature', 'seed'), [
+    ('leave_one_out', 4, 1.0, 1), ('leave_one_out', 4, 0.5, 2), ('leave_one_out', 1, 1.0, 3),
+    ('greedy', 3, 0.5, 4)])
+def test_every_run_is_the_estimator_for_its_captions(drawn, baseline, n_captions, temperature,
+                                                     seed):
+    log_probs, slopes, earned = exact(temperature)
+    model = drawn(sentence_baseline=baseline, draw_temperature=temperature)
     outputs = model.model.outputs
     gradient, out = model.run((seed, 7), n_captions, outputs._asdict())
     rows = np.repeat(np.arange(N), n_captions)
@@ -204,11 +205,12 @@ def test_plain_and_deferred_gradients_are_the_same(drawn):
 
 # ---- third link: how captions are drawn
 
-def test_captions_are_drawn_with_their_probabilities(drawn):
+@pytest.mark.parametrize('temperature', [1.0, 0.5])
+def test_captions_are_drawn_with_their_probabilities(drawn, temperature):
     repeats = 20000
-    model = drawn()
+    model = drawn(draw_temperature=temperature)
     model.run((3, 4), repeats)
-    log_probs, _, _ = exact()
+    log_probs, _, _ = exact(temperature)
     for image, number in enumerate(numbers(model.captions).reshape(N, repeats)):
         expected = np.exp(log_probs[image]) * repeats
         counted = expected >= 5
