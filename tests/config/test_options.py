@@ -31,7 +31,7 @@ def test_every_option_goes_to_json_and_back(tmp_path):
     }
     # Back to the defaults where the others exclude a change.
     sections['model'].update(cell='lstm', carry_state=True, dropout=True, scheduled_sampling=0.0,
-                             sentinel=False)
+                             sentinel=False, self_critical=False)
     sections['decoding'].update(sample=False, sample_temperature=1.0, top_k=0, top_p=1.0)
     changed = Config.from_dict(sections)
     assert changed.to_dict() == sections

@@ -42,7 +42,7 @@ def log_probs_of(v, temperature=1.0):
     for image in range(N):
         told = teacher_forcing(v, np.repeat(features[image:image + 1], len(captions), axis=0),
                                with_start, batch_norm=False)
-        scores = told.log_probs / temperature                                             # (S, T, V)
+        scores = told.log_probs / temperature                                # (S, T, V)
         scores[..., NEVER] = -np.inf
         of_words = np.take_along_axis(log_softmax(scores), captions[..., np.newaxis], -1)[..., 0]
         found.append(np.where(captions != NULL, of_words, 0).sum(axis=1))
