@@ -174,7 +174,8 @@ FREE = {'dim_embed', 'dim_hidden', 'prev2out', 'ctx2out', 'alpha_c', 'selector',
         'dropout_rate', 'dropout_mask', 'attention', 'attention_size', 'output_size', 'initializer',
         'mask_padding', 'regularizer_target', 'regularizer_reduction', 'word_dropout',
         'label_smoothing', 'scheduled_sampling', 'lambda_r', 'lambda_e', 'semi_sampling_p',
-        'n_samples', 'reward', 'baseline'}
+        'n_samples', 'reward', 'baseline', 'self_critical', 'bleu_reward', 'draw_temperature',
+        'sentence_baseline'}
 
 
 def export(run: 'Run', prefix: PathLike, say: Say = print) -> None:
