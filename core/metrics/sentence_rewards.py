@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import sparse
 
 from core.common.aliases import PathLike
@@ -104,7 +103,7 @@ class SentenceRewards:
         InputError: an image without a reference, or more words than a key can hold.
     """
 
-    def __init__(self, references: Sequence[Sequence[ArrayLike]],
+    def __init__(self, references: Sequence[Sequence[Sequence[int]]],
                  frequencies: DocumentFrequencies | None = None, bleu_share: float = 0.0) -> None:
         counts = np.array([len(captions) for captions in references], np.int64)     # (I,)
         if not counts.size or not counts.all():
@@ -123,11 +122,11 @@ class SentenceRewards:
         self._rarity = [np.log(self.frequencies.n_images) - np.log(np.maximum([*of_order, 1], 1))
                         for of_order in self.frequencies.counts]
         self._lengths = np.count_nonzero(captions, axis=1)                          # (C,)
-        self._counts = [self._columns(order, *gram, len(captions))
-                        for order, gram in zip(ORDERS, grams, strict=True)]
-        self._vectors = [self._weighed(place, matrix) for place, matrix in enumerate(self._counts)]
+        matrices = [self._columns(order, *gram, len(captions))
+                    for order, gram in zip(ORDERS, grams, strict=True)]
+        self._vectors = [self._weighed(place, matrix) for place, matrix in enumerate(matrices)]
         self._most = [_largest_of_images(self._known(place, matrix), self._first)
-                      for place, matrix in enumerate(self._counts)] if bleu_share else []
+                      for place, matrix in enumerate(matrices)] if bleu_share else []
 
     def __call__(self, captions: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return the rewards (R,) float32.
@@ -274,11 +273,11 @@ def numbered(references: Sequence[Sequence[str]], word_to_idx: Mapping[str, int]
             for texts in references]
 
 
-def _padded(captions: Sequence[ArrayLike]) -> np.ndarray:
+def _padded(captions: Sequence[Sequence[int]]) -> np.ndarray:
     """Return captions of different lengths as one array (C, T) int64, zeros behind each."""
-    padded = np.zeros((len(captions), max(len(np.atleast_1d(c)) for c in captions)), np.int64)
+    padded = np.zeros((len(captions), max(len(caption) for caption in captions)), np.int64)
     for row, caption in zip(padded, captions, strict=True):
-        row[:len(np.atleast_1d(caption))] = caption
+        row[:len(caption)] = caption
     return padded
 
 

@@ -186,7 +186,7 @@ def greedy_captions():
     return numbers(written[:, 1:])
 
 
-def test_plain_and_deferred_gradients_are_the_same(drawn):
+def test_plain_and_deferred_gradients_are_the_same():
     found = []
     for plain in (False, True):
         with tf.Graph().as_default():

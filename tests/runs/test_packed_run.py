@@ -122,6 +122,13 @@ def test_nothing_of_the_data_and_no_path_of_this_machine(sample_run, run_copy, t
         'weights'] == 'vgg19.h5'
 
 
+def test_the_way_captions_are_cut_travels_in_it(run_copy, tmp_path):
+    with edited_json(run_copy / 'config.json') as content:
+        content['data']['tokens'] = 'raw'
+    pack(run_copy, tmp_path / 'raw.zip')
+    assert Run(tmp_path / 'raw.zip').tokens == 'raw'
+
+
 def test_equal_runs_give_equal_bytes(sample_run, packed, run_copy, tmp_path, monkeypatch):
     for path in run_copy.rglob('*'):
         os.utime(path, (1, 1))
