@@ -116,8 +116,8 @@ def _data_entry(run: 'Run') -> dict[str, Any]:
         encoder['weights'] = os.path.basename(encoder['weights'])
     known = run.data_entry
     return {'path': None, 'encoder': encoder, 'max_length': run.max_length,
-            'tokens': run.tokens, 'dataset': known.get('dataset'), 'records_sha256': known.get('records_sha256'),
-            'splits': _counts(known)}
+            'tokens': run.tokens, 'dataset': known.get('dataset'),
+            'records_sha256': known.get('records_sha256'), 'splits': _counts(known)}
 
 
 def _counts(entry: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -88,7 +88,8 @@ def test_the_files_and_their_form(sample_run, packed):
     config = json.loads(contents['config.json'])
     expected = run.spec.to_dict()
     assert config['data'] == {
-        'path': None, 'encoder': expected, 'max_length': run.max_length, 'dataset': 'shapes',
+        'path': None, 'encoder': expected, 'max_length': run.max_length, 'tokens': 'words',
+        'dataset': 'shapes',
         'records_sha256': run.data_entry['records_sha256'],
         'splits': {split: {'images': counts['images'], 'captions': counts['captions']}
                    for split, counts in run.data().manifest['splits'].items()}}
